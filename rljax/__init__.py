@@ -1,0 +1,31 @@
+"""rljax: reinforcement learning where a whole training run is one pure function of a key and a config."""
+
+from rljax import envs
+from rljax.algos import ppo
+from rljax.config import config, replace, static, traced
+from rljax.core import evaluate
+from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
+from rljax.errors import UsageError
+from rljax.population import Interrupted, Result, run
+from rljax.presets import preset
+
+__all__ = [
+    "Box",
+    "Discrete",
+    "Env",
+    "Interrupted",
+    "Result",
+    "TimeStep",
+    "UsageError",
+    "config",
+    "envs",
+    "evaluate",
+    "make",
+    "ppo",
+    "preset",
+    "replace",
+    "run",
+    "static",
+    "timestep",
+    "traced",
+]

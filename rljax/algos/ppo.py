@@ -1,0 +1,227 @@
+r"""Proximal policy optimisation (Schulman et al. 2017), for discrete and continuous actions.
+
+Each update collects a rollout `[T, N]` with the current policy $\pi_{old}$, estimates advantages $A_t$ by GAE
+(Schulman et al. 2016), and then makes several epochs of minibatch steps down
+
+$$ L = E_t[-\min(\rho_t A_t, \mathrm{clip}(\rho_t, 1-\epsilon, 1+\epsilon) A_t)
+       + c_v \tfrac{1}{2} (v(s_t) - G_t)^2 - c_e H(\pi(\cdot | s_t))],
+   \qquad \rho_t = \frac{\pi(a_t | s_t)}{\pi_{old}(a_t | s_t)}, \quad G_t = A_t + v_{old}(s_t). $$
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rljax import core, losses, networks, returns
+from rljax.config import config, static, traced
+from rljax.distributions import policy_head
+from rljax.envs import Env
+
+
+def default_network(env: Env, config: "Config") -> Any:
+    """An actor and a critic of `config.hidden_sizes`; on images they share a convolution."""
+    return networks.actor_critic(env, config.hidden_sizes, config.activation)
+
+
+@config
+class Config:
+    env: Env = traced()
+    """Environment to learn."""
+    total_steps: int = static(100_000, minimum=1)
+    """Environment steps of the whole run; at most so many, in whole updates of num_envs * num_steps."""
+    learning_rate: float = traced(2.5e-4, minimum=0)
+    """Adam's step size."""
+    discount: float = traced(0.99, minimum=0, maximum=1)
+    """Discount per step (gamma)."""
+    gae_lambda: float = traced(0.95, minimum=0, maximum=1)
+    """Decay of GAE's trace (lambda)."""
+    clip: float = traced(0.2, minimum=0)
+    """How far the probability ratio may leave 1 before its gradient is cut (epsilon)."""
+    value_clip: float | None = traced(None, minimum=0)
+    """How far a value may leave its old one before its gradient is cut; None for no such limit."""
+    target_kl: float | None = traced(None, minimum=0)
+    """Approximate KL divergence from the old policy beyond which an update's other minibatches are skipped; None: never."""
+    entropy_coefficient: float = traced(0.0, minimum=0)
+    """Weight of the entropy bonus (c_e)."""
+    value_coefficient: float = traced(0.5, minimum=0)
+    """Weight of the value loss (c_v)."""
+    max_grad_norm: float = traced(0.5, minimum=0)
+    """Global norm to which gradients are clipped."""
+    num_envs: int = static(4, minimum=1)
+    """Environments side by side (N)."""
+    num_steps: int = static(128, minimum=1)
+    """Steps of each environment per update (T)."""
+    num_epochs: int = static(4, minimum=1)
+    """Passes over each rollout."""
+    num_minibatches: int = static(4, minimum=1)
+    """Gradient steps per pass; must divide num_envs * num_steps."""
+    normalize_advantages: bool = static(True)
+    """Give each minibatch's advantages mean 0 and deviation 1."""
+    anneal_learning_rate: bool = static(True)
+    """Let the learning rate fall linearly to zero."""
+    anneal_clip: bool = static(False)
+    """Let clip fall linearly to zero."""
+    schedule_steps: int | None = static(None, minimum=1)
+    """Environment steps over which annealed values reach zero; None for total_steps."""
+    hidden_sizes: tuple[int, ...] = static((64, 64))
+    """Widths of the default network's hidden layers."""
+    activation: str = static("tanh")
+    """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    network: Any = static(None)
+    """A module whose init and apply take the default network's place: obs to (policy outputs, values)."""
+
+    def __post_init__(self) -> None:
+        core.check_counts(self.total_steps, self.num_envs * self.num_steps, self.num_minibatches)
+        networks.activation(self.activation)
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps of one update."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def num_updates(self) -> int:
+        """Updates of the whole run."""
+        return self.total_steps // self.steps_per_update
+
+
+class State(NamedTuple):
+    params: Any
+    opt_state: optax.OptState
+    collector: core.Collector
+    step: jax.Array  # [] int32, updates done
+
+
+def _network(config: Config) -> Any:
+    return default_network(config.env, config) if config.network is None else config.network
+
+
+def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
+    rate = config.learning_rate * (_remaining(config, step) if config.anneal_learning_rate else 1.0)
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate, eps=1e-5))
+
+
+def _remaining(config: Config, step: jax.typing.ArrayLike) -> jax.Array:
+    """What is left of the schedules, from 1 at the first update to 0 at their end."""
+    horizon = (config.schedule_steps or config.total_steps) // config.steps_per_update
+    return jnp.maximum(1.0 - step / max(horizon, 1), 0.0)
+
+
+def init(key: jax.Array, config: Config) -> State:
+    """Fresh parameters, fresh environments."""
+    key_params, key_reset = jax.random.split(key)
+    collector = core.reset(key_reset, config.env, config.num_envs)
+    params = _network(config).init(key_params, collector.obs)
+    return State(params, _optimizer(config, 0).init(params), collector, jnp.int32(0))
+
+
+def act(state: State, config: Config) -> core.Policy:
+    """The greedy policy: the distribution's mode."""
+    network, head = _network(config), policy_head(config.env.action_space)
+
+    def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
+        outputs, _ = network.apply(state.params, core.observe(state.collector, config.env, obs))
+        return head.to_action(head.distribution(outputs).mode())
+
+    return policy
+
+
+class Batch(NamedTuple):
+    """Samples of a rollout, each `[B, ...]`."""
+
+    obs: jax.Array
+    action: jax.Array
+    log_prob: jax.Array
+    value: jax.Array
+    advantage: jax.Array
+    target: jax.Array
+
+
+def loss(params: Any, batch: Batch, clip: jax.Array, config: Config) -> tuple[jax.Array, core.Metrics]:
+    """The loss `L` of the module's docstring over one minibatch, and what it is made of."""
+    outputs, values = _network(config).apply(params, batch.obs)
+    distribution = policy_head(config.env.action_space).distribution(outputs)
+    advantages = batch.advantage
+    if config.normalize_advantages:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    log_ratio = distribution.log_prob(batch.action) - batch.log_prob
+    policy_loss = losses.clipped_surrogate(log_ratio, advantages, clip).mean()
+    if config.value_clip is None:
+        value_loss = losses.squared(values, batch.target).mean()
+    else:
+        value_loss = losses.clipped_squared(values, batch.value, batch.target, config.value_clip).mean()
+    entropy = distribution.entropy().mean()
+    total = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
+    return total, {
+        "loss": total,
+        "policy_loss": policy_loss,
+        "value_loss": value_loss,
+        "entropy": entropy,
+        "approximate_kl": losses.approximate_kl(log_ratio).mean(),
+        "clip_fraction": (jnp.abs(jnp.expm1(log_ratio)) > clip).mean(),
+    }
+
+
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+    """Collect one rollout and learn from it. Metrics are means over the minibatches that were used."""
+    key_noise, key_rollout, key_shuffle = jax.random.split(key, 3)
+    env, network = config.env, _network(config)
+    head = policy_head(env.action_space)
+    num_samples = config.steps_per_update
+
+    def policy(noise: jax.Array, obs: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        distribution = head.distribution(network.apply(state.params, obs)[0])
+        action = distribution.transform(noise)
+        return head.to_action(action), (action, distribution.log_prob(action))
+
+    noise = head.noise(key_noise, (config.num_steps, config.num_envs))
+    collector, trajectory, episodes = core.rollout(key_rollout, policy, noise, state.collector, env, config.num_steps)
+    action, log_prob = trajectory.action
+
+    # Values outside the loop, in one product each. The successor's is read at the true next observation.
+    _, values = network.apply(state.params, trajectory.obs)
+    _, next_values = network.apply(state.params, trajectory.next_obs)
+    ends = (trajectory.terminated, trajectory.truncated)
+    advantages = returns.gae(trajectory.reward, values, next_values, *ends, config.discount, config.gae_lambda)
+    targets = advantages + values
+    batch = Batch(trajectory.obs, action, log_prob, values, advantages, targets)
+    batch = jax.tree.map(lambda x: x.reshape(num_samples, *x.shape[2:]), batch)
+
+    optimizer = _optimizer(config, state.step)
+    clip = config.clip * (_remaining(config, state.step) if config.anneal_clip else 1.0)
+
+    def learn(carry: Any, indices: jax.Array) -> tuple[Any, tuple[core.Metrics, jax.Array]]:
+        params, opt_state, stopped = carry
+        minibatch = jax.tree.map(lambda x: x[indices], batch)
+        new_params, new_opt_state, metrics, norm = core.gradient_step(
+            loss, params, optimizer, opt_state, minibatch, clip, config
+        )
+        if config.target_kl is not None:
+            stopped = stopped | (metrics["approximate_kl"] > config.target_kl)
+            new_params, new_opt_state = jax.tree.map(
+                lambda old, new: jnp.where(stopped, old, new), (params, opt_state), (new_params, new_opt_state)
+            )
+        return (new_params, new_opt_state, stopped), ({**metrics, "gradient_norm": norm}, ~stopped)
+
+    indices = core.minibatches(key_shuffle, num_samples, config.num_minibatches, config.num_epochs)
+    start = (state.params, state.opt_state, jnp.bool_(False))
+    (params, opt_state, _), (metrics, used) = jax.lax.scan(learn, start, indices)
+    # The minibatch that stopped an update is measured too: it is why the update stopped.
+    measured = used.at[0].set(True) if config.target_kl is None else jnp.roll(used, 1).at[0].set(True)
+    metrics = {name: jnp.sum(rows * measured) / measured.sum() for name, rows in metrics.items()}
+
+    step = state.step + 1
+    metrics = {
+        "env_steps": step * num_samples,
+        **episodes,
+        **metrics,
+        "explained_variance": 1.0 - jnp.var(targets - values) / jnp.var(targets),
+    }
+    return State(params, opt_state, collector, step), metrics
+
+
+def train(key: jax.Array, config: Config) -> tuple[State, core.Metrics]:
+    """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
+    return core.train(init, update, key, config)

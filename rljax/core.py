@@ -1,0 +1,261 @@
+"""The loops, each once: reset, rollout, minibatches, gradient step, train, evaluate.
+
+Shapes: T is time, N environments in parallel, so a rollout's arrays are `[T, N, ...]`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rljax import normalization
+from rljax.envs import Env, begin_next_episode
+from rljax.errors import UsageError
+
+Metrics = dict[str, jax.Array]
+Policy = Callable[[jax.Array, jax.Array], Any]
+Init = Callable[[jax.Array, Any], Any]
+Update = Callable[[jax.Array, Any, Any], tuple[Any, Metrics]]
+
+
+class Collector(NamedTuple):
+    """Where N environments stand between two rollouts, and what was measured of them."""
+
+    env_state: Any
+    obs: jax.Array  # [N, ...] raw observations to act on next
+    episode_return: jax.Array  # [N] raw rewards of the running episode so far
+    episode_length: jax.Array  # [N] int32
+    discounted_reward: jax.Array  # [N] discounted sum of rewards, for their normalisation
+    obs_moments: normalization.Moments
+    reward_moments: normalization.Moments
+
+
+class Trajectory(NamedTuple):
+    """A rollout `[T, N, ...]`, observations and rewards normalised where the environment asks for it."""
+
+    obs: jax.Array
+    action: Any  # whatever the policy gave as its second result, the environment's action left out
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    next_obs: jax.Array  # the true successor, also where the episode ended
+
+
+def check_counts(total_steps: int, steps_per_update: int, num_minibatches: int = 1) -> None:
+    """Refuse, when a config is made, what would give no update or a ragged minibatch."""
+    if total_steps < steps_per_update:
+        raise UsageError(
+            f"total_steps={total_steps} is less than one update of {steps_per_update} environment steps: "
+            "raise it, or lower num_envs or num_steps."
+        )
+    if steps_per_update % num_minibatches:
+        raise UsageError(
+            f"A batch of {steps_per_update} environment steps does not divide into {num_minibatches} minibatches: "
+            "change num_envs, num_steps or num_minibatches."
+        )
+
+
+def reset(key: jax.Array, env: Env, num_envs: int) -> Collector:
+    """N freshly reset environments."""
+    obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key, num_envs), env.params)
+    return Collector(
+        env_state=env_state,
+        obs=obs,
+        episode_return=jnp.zeros(num_envs),
+        episode_length=jnp.zeros(num_envs, jnp.int32),
+        discounted_reward=jnp.zeros(num_envs),
+        obs_moments=normalization.init_moments(obs.shape[1:] if env.normalize_observations else ()),
+        reward_moments=normalization.init_moments(),
+    )
+
+
+def observe(collector: Collector, env: Env, obs: jax.Array) -> jax.Array:
+    """An observation as the learner sees it: normalised by the statistics so far, where `env` asks for it."""
+    return normalization.whiten(collector.obs_moments, obs) if env.normalize_observations else obs
+
+
+def rollout(
+    key: jax.Array, policy: Policy, noise: Any, collector: Collector, env: Env, num_steps: int
+) -> tuple[Collector, Trajectory, Metrics]:
+    """Step N environments `num_steps` times under a policy, resetting those whose episode ends.
+
+    Args:
+        key: for the environments: all steps' keys and all resets are drawn in one call before the loop.
+        policy: `(noise, obs [N, ...]) -> (action [N, ...], extra)`; `extra` is any pytree `[N, ...]` to be kept.
+        noise: the policy's randomness, a pytree `[T, N, ...]` (or keys `[T]`), a slice a step.
+        collector: where the environments stand.
+        env: the environment.
+        num_steps: T.
+
+    Returns:
+        the collector afterwards, the trajectory `[T, N, ...]` whose `action` is the policy's `extra`, and the
+        episode statistics: `episode_return` and `episode_length` (means over the `episodes` that ended, NaN if none).
+    """
+    num_envs = collector.obs.shape[0]
+    key_steps, key_resets = jax.random.split(key)
+    step_keys = jax.random.split(key_steps, (num_steps, num_envs))
+    reset_keys = jax.random.split(key_resets, (num_steps, num_envs))
+    reset_env = jax.vmap(jax.vmap(env.reset, (0, None)), (0, None))
+    fresh = reset_env(reset_keys, env.params)
+    step_env = jax.vmap(env.step, (0, 0, 0, None))
+
+    def step(carry: Any, inputs: Any) -> Any:
+        env_state, obs, episode_return, episode_length, discounted_reward = carry
+        noise, step_key, (fresh_obs, fresh_state) = inputs
+        seen = observe(collector, env, obs)
+        action, extra = policy(noise, seen)
+        result, env_state = step_env(step_key, env_state, action, env.params)
+        following, env_state = begin_next_episode(result, env_state, fresh_obs, fresh_state)
+        ended = result.terminated | result.truncated
+        episode_return = episode_return + result.reward
+        episode_length = episode_length + 1
+        finished = (jnp.where(ended, episode_return, 0.0), jnp.where(ended, episode_length, 0), ended)
+        if env.normalize_rewards is not None:
+            discounted_reward = env.normalize_rewards * discounted_reward + result.reward
+        kept = Trajectory(seen, extra, result.reward, result.terminated, result.truncated, result.next_obs)
+        carry = (
+            env_state,
+            following.obs,
+            jnp.where(ended, 0.0, episode_return),
+            jnp.where(ended, 0, episode_length),
+            jnp.where(ended, 0.0, discounted_reward),
+        )
+        raw = (
+            obs if env.normalize_observations else (),
+            discounted_reward if env.normalize_rewards is not None else (),
+        )
+        return carry, (kept, finished, raw)
+
+    start = collector[:5]
+    end, (trajectory, finished, raw) = jax.lax.scan(step, start, (noise, step_keys, fresh), unroll=2)
+    raw_obs, discounted_rewards = raw
+    trajectory = trajectory._replace(next_obs=observe(collector, env, trajectory.next_obs))
+    collector = Collector(*end, *collector[5:])
+    if env.normalize_rewards is not None:
+        moments = normalization.update_moments(collector.reward_moments, discounted_rewards)
+        trajectory = trajectory._replace(reward=normalization.rescale(moments, trajectory.reward))
+        collector = collector._replace(reward_moments=moments)
+    if env.normalize_observations:
+        collector = collector._replace(obs_moments=normalization.update_moments(collector.obs_moments, raw_obs))
+    return collector, trajectory, _episode_metrics(*finished)
+
+
+def _episode_metrics(returns: jax.Array, lengths: jax.Array, ended: jax.Array) -> Metrics:
+    episodes = ended.sum()
+    # 0 / 0 is NaN on purpose: no episode ended, so there is no mean.
+    return {
+        "episode_return": returns.sum() / episodes,
+        "episode_length": lengths.sum() / episodes,
+        "episodes": episodes,
+    }
+
+
+def minibatches(key: jax.Array, batch_size: int, num_minibatches: int, num_epochs: int) -> jax.Array:
+    """Indices `[num_epochs * num_minibatches, batch_size // num_minibatches]`: each epoch visits every sample once."""
+    keys = jax.random.split(key, num_epochs)
+    order = jax.vmap(lambda key: jax.random.permutation(key, batch_size))(keys)
+    return order.reshape(num_epochs * num_minibatches, batch_size // num_minibatches)
+
+
+def gradient_step(
+    loss: Callable[..., tuple[jax.Array, Any]],
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    opt_state: optax.OptState,
+    *arguments: Any,
+) -> tuple[Any, optax.OptState, Any, jax.Array]:
+    """One step of `optimizer` down `loss(params, *arguments) -> (scalar, auxiliary)`.
+
+    Returns:
+        the new parameters and optimiser state, the loss's auxiliary result, and the gradient's global norm `[]`
+        before any clipping.
+    """
+    gradient, auxiliary = jax.grad(loss, has_aux=True)(params, *arguments)
+    updates, opt_state = optimizer.update(gradient, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, auxiliary, optax.global_norm(gradient)
+
+
+def training_keys(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The three keys of a run: for `init`, for the updates (each folds its number in), for evaluations in between."""
+    key_init, key_updates, key_evaluation = jax.random.split(key, 3)
+    return key_init, key_updates, key_evaluation
+
+
+def train(init: Init, update: Update, key: jax.Array, config: Any) -> tuple[Any, Metrics]:
+    """A whole run: `init` once, then `update` as often as `config.num_updates` says.
+
+    Args:
+        init: `(key, config) -> state`.
+        update: `(key, state, config) -> (state, metrics)`.
+        key: the run's only source of randomness.
+        config: has a static `num_updates`.
+
+    Returns:
+        the final state, and the metrics of every update, each `[num_updates, ...]`.
+    """
+    key_init, key_updates, _ = training_keys(key)
+    state = init(key_init, config)
+    return advance(update, key_updates, state, config, 0, config.num_updates, config.num_updates)
+
+
+def advance(
+    update: Update,
+    key_updates: jax.Array,
+    state: Any,
+    config: Any,
+    first: jax.typing.ArrayLike,
+    count: jax.typing.ArrayLike,
+    capacity: int,
+) -> tuple[Any, Metrics]:
+    """Updates `first .. first + count - 1` of a run. `train` is one call of it; a driver makes many.
+
+    An update's key depends on its number alone, so that runs cut anywhere give the same bits. `count` may be traced:
+    one compiled program then serves chunks of any length up to `capacity`.
+
+    Returns:
+        the state, and the metrics `[capacity, ...]` of which the first `count` are filled.
+    """
+    _, shapes = jax.eval_shape(update, key_updates, state, config)
+    empty = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), shapes)
+
+    def body(i: jax.Array, carry: tuple[Any, Metrics]) -> tuple[Any, Metrics]:
+        state, history = carry
+        state, metrics = update(jax.random.fold_in(key_updates, first + i), state, config)
+        return state, jax.tree.map(lambda rows, row: rows.at[i].set(row), history, metrics)
+
+    return jax.lax.fori_loop(0, count, body, (state, empty))
+
+
+def evaluate(key: jax.Array, env: Env, policy: Policy, num_episodes: int = 100, max_steps: int = 100_000) -> jax.Array:
+    """Undiscounted returns `[num_episodes]` of whole episodes, in the environment's raw reward.
+
+    Args:
+        key: draws the first states, the steps and the policy's randomness.
+        env: the environment; running statistics are the policy's affair and do not move.
+        policy: `(key, obs [num_episodes, ...]) -> action [num_episodes, ...]`, for instance `ppo.act(state, config)`.
+        num_episodes: how many, side by side.
+        max_steps: an episode that has not ended by then gives NaN.
+    """
+    if num_episodes < 1:
+        raise UsageError(f"evaluate needs at least one episode, got {num_episodes}.")
+    key_reset, key_steps = jax.random.split(key)
+    obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, num_episodes), env.params)
+    step_env = jax.vmap(env.step, (0, 0, 0, None))
+
+    def unfinished(carry: Any) -> jax.Array:
+        time, _, _, _, ended = carry
+        return (time < max_steps) & ~jnp.all(ended)
+
+    def step(carry: Any) -> Any:
+        time, obs, env_state, returns, ended = carry
+        key_policy, key_env = jax.random.split(jax.random.fold_in(key_steps, time))
+        action = policy(key_policy, obs)
+        result, env_state = step_env(jax.random.split(key_env, num_episodes), env_state, action, env.params)
+        returns = returns + jnp.where(ended, 0.0, result.reward)
+        return time + 1, result.next_obs, env_state, returns, ended | result.terminated | result.truncated
+
+    start = (jnp.int32(0), obs, env_state, jnp.zeros(num_episodes), jnp.zeros(num_episodes, bool))
+    _, _, _, returns, ended = jax.lax.while_loop(unfinished, step, start)
+    return jnp.where(ended, returns, jnp.nan)

@@ -1,0 +1,20 @@
+"""One CPU device a core, so that a population's seeds can be sharded over the cores."""
+
+import os
+
+import jax
+
+
+def use_cpu_cores() -> None:
+    """Have JAX show one CPU device a core, unless it has started already or its user chose a number.
+
+    Independent programs on a device each are faster than one program on a pool of threads, and XLA's pool has been
+    seen to deadlock. This is JAX's own setting `jax_num_cpu_devices`; where it is set, it is left alone.
+    """
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if chosen or jax.config.jax_num_cpu_devices != -1:
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    except RuntimeError:
+        pass  # JAX runs already, with the devices it has

@@ -1,0 +1,52 @@
+"""Environments: what one is, how to make it, wrappers, and a checker for one's own."""
+
+from rljax.envs.check import check, require
+from rljax.envs.env import (
+    Bound,
+    Env,
+    TimeStep,
+    as_features,
+    begin_next_episode,
+    make,
+    observation_shape,
+    registered,
+    timestep,
+)
+from rljax.envs.spaces import Box, Discrete, Space
+from rljax.envs.wrappers import (
+    flatten_observation,
+    frame_stack,
+    mask_observation,
+    normalize_observations,
+    normalize_rewards,
+    scale_reward,
+    shape_reward,
+    sticky_actions,
+    time_limit,
+)
+
+__all__ = [
+    "Bound",
+    "Box",
+    "Discrete",
+    "Env",
+    "Space",
+    "TimeStep",
+    "as_features",
+    "begin_next_episode",
+    "check",
+    "flatten_observation",
+    "frame_stack",
+    "make",
+    "mask_observation",
+    "normalize_observations",
+    "normalize_rewards",
+    "observation_shape",
+    "registered",
+    "require",
+    "scale_reward",
+    "shape_reward",
+    "sticky_actions",
+    "time_limit",
+    "timestep",
+]

@@ -1,0 +1,220 @@
+"""What an environment is: a record of pure functions, made from a gymnax id, a gymnax object, or one's own."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.devices import use_cpu_cores
+from rljax.envs.spaces import Box, Discrete, Space, from_gymnax
+from rljax.errors import UsageError, suggest
+
+
+class TimeStep(NamedTuple):
+    """What one step gives. `next_obs` is the true successor; `obs` is what the agent sees next.
+
+    The two differ only where the engine has reset an episode that ended: `obs` then begins the next episode.
+    """
+
+    obs: Any
+    next_obs: Any
+    reward: jax.Array  # [] float32
+    terminated: jax.Array  # [] bool, the task ended: nothing can be earned after it
+    truncated: jax.Array  # [] bool, cut off by a time limit: the task goes on unseen
+
+
+def timestep(obs: Any, reward: Any, terminated: Any, truncated: Any = False) -> TimeStep:
+    """A `TimeStep` of an environment's own step: both observations equal, dtypes as the engine expects them."""
+    return TimeStep(obs, obs, jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated))
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params"],
+    meta_fields=[
+        "reset",
+        "step",
+        "observation_space",
+        "action_space",
+        "name",
+        "wrappers",
+        "normalize_observations",
+        "normalize_rewards",
+    ],
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Env:
+    """An environment. `params` are the pytree's leaves; everything else is static and compared by value.
+
+    Attributes:
+        reset: `(key, params) -> (obs, state)`.
+        step: `(key, state, action, params) -> (TimeStep, state)`, with no automatic reset: the engine does that.
+        observation_space: a `Discrete` or a `Box`.
+        action_space: a `Discrete` or a `Box`.
+        params: what `reset` and `step` are told about the world; traced, so that it can be swept.
+        name: as shown in tables and files.
+        wrappers: the names of the wrappers applied so far, innermost first.
+        normalize_observations: set by the wrapper of that name; the engine keeps the statistics.
+        normalize_rewards: the discount of the wrapper of that name, or None.
+    """
+
+    reset: Callable[[jax.Array, Any], tuple[Any, Any]]
+    step: Callable[[jax.Array, Any, Any, Any], tuple[TimeStep, Any]]
+    observation_space: Space
+    action_space: Space
+    params: Any = ()
+    name: str = "own"
+    wrappers: tuple[str, ...] = ()
+    normalize_observations: bool = False
+    normalize_rewards: float | None = None
+
+    def replace(self, **changes: Any) -> "Env":
+        """A copy with some fields changed, for instance `env.replace(params=...)`."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """A function with its first arguments given. Unlike `functools.partial`, two made alike are equal."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+    def __call__(self, *rest: Any) -> Any:
+        return self.function(*self.arguments, *rest)
+
+
+def make(env: Any, **settings: Any) -> Env:
+    """An `Env` from a gymnax id, a gymnax environment object, or an `Env` (returned as it is).
+
+    Args:
+        env: an id that `rljax envs` lists, or an environment object with gymnax 1.0's `reset_env` and `step_env`.
+        **settings: fields of the environment's params (`gravity=5.0`) or arguments of its constructor (`size=12`).
+
+    Raises:
+        UsageError: the id is unknown, a setting is, or data that the environment needs are not there.
+    """
+    use_cpu_cores()  # before the environment's first array starts JAX
+    if isinstance(env, str):
+        environment, params = _make_gymnax(env, settings)
+        return _from_gymnax(environment, params, env)
+    if isinstance(env, Env):
+        if settings:
+            raise UsageError("make() takes settings with an id only: use env.replace(params=...) on an Env.")
+        return env
+    if hasattr(env, "reset_env") and hasattr(env, "step_env"):
+        params = _replace_params(env.default_params, settings, type(env).__name__)
+        return _from_gymnax(env, params, str(getattr(env, "name", type(env).__name__)))
+    raise UsageError(
+        f"make() takes an environment's id, a gymnax environment or an rljax.Env, got {type(env).__name__}."
+    )
+
+
+def registered() -> list[str]:
+    """Every id that `make` knows: gymnax's own and those added with `gymnax.register`."""
+    import gymnax  # imports plotting libraries, so only when it is needed
+
+    return list(gymnax.registered_envs)
+
+
+def _make_gymnax(name: str, settings: dict[str, Any]) -> tuple[Any, Any]:
+    if name not in registered():
+        raise UsageError(f"There is no environment {name!r}: {suggest(name, registered())}")
+    try:
+        # One object an id, so that making it twice gives equal static parts and no second compilation.
+        environment = _construct(name, ())
+    except OSError as error:
+        raise UsageError(
+            f"{name} needs data files that are not here and could not be downloaded ({error}): "
+            "put MNIST's four idx .gz files into /tmp/mnist."
+        ) from error
+    field_names = {f.name for f in dataclasses.fields(environment.default_params)}
+    constructor_settings = {k: v for k, v in settings.items() if k not in field_names}
+    if constructor_settings:
+        accepted = [p for p in inspect.signature(type(environment).__init__).parameters if p != "self"]
+        for setting in constructor_settings:
+            if setting not in accepted:
+                raise UsageError(
+                    f"{name} has no setting {setting!r}: {suggest(setting, [*sorted(field_names), *accepted])}"
+                )
+        environment = _construct(name, tuple(sorted(constructor_settings.items())))
+    chosen = {k: v for k, v in settings.items() if k in field_names}
+    return environment, _replace_params(environment.default_params, chosen, name)
+
+
+@functools.cache
+def _construct(name: str, constructor_settings: tuple[tuple[str, Any], ...]) -> Any:
+    import gymnax
+
+    return gymnax.make(name, **dict(constructor_settings))[0]
+
+
+def _replace_params(params: Any, settings: dict[str, Any], name: str) -> Any:
+    known = [f.name for f in dataclasses.fields(params)]
+    for setting in settings:
+        if setting not in known:
+            raise UsageError(f"{name} has no setting {setting!r}: {suggest(setting, known)}")
+    return dataclasses.replace(params, **settings)
+
+
+def _from_gymnax(environment: Any, params: Any, name: str) -> Env:
+    space = from_gymnax(environment.observation_space(params))
+    obs, _ = jax.eval_shape(environment.reset_env, jax.random.key(0), params)
+    if isinstance(space, Box):
+        # Some environments declare float32 and return integers: what they return is what the engine stores.
+        space = Box(space.low, space.high, space.shape, obs.dtype)
+    return Env(
+        reset=Bound(_gymnax_reset, (environment,)),
+        step=Bound(_gymnax_step, (environment,)),
+        observation_space=space,
+        action_space=from_gymnax(environment.action_space(params)),
+        params=params,
+        name=name,
+    )
+
+
+def _gymnax_reset(environment: Any, key: jax.Array, params: Any) -> tuple[Any, Any]:
+    obs, state = environment.reset_env(key, params)
+    return _strong(obs), _strong(state)
+
+
+def _gymnax_step(environment: Any, key: jax.Array, state: Any, action: Any, params: Any) -> tuple[TimeStep, Any]:
+    # step_env, not step: gymnax's step draws a reset at every call, which costs more than most physics.
+    obs, state, reward, terminated, _ = environment.step_env(key, state, action, params)
+    truncated = environment.is_truncated(state, params)
+    return timestep(_strong(obs), reward, terminated, truncated), _strong(state)
+
+
+def _strong(tree: Any) -> Any:
+    """Python numbers and weak types as arrays of their dtype, so that reset and step agree on what a state is."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), tree)
+
+
+def begin_next_episode(result: TimeStep, state: Any, fresh_obs: Any, fresh_state: Any) -> tuple[TimeStep, Any]:
+    """Where an episode ended, replace the state and `obs` by a fresh reset's; `next_obs` keeps the true successor.
+
+    Works on one environment or on a batch: every array of `result` and `state` leads with the shape of `terminated`.
+    """
+    ended = result.terminated | result.truncated
+
+    def choose(fresh: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(ended.reshape(ended.shape + (1,) * (old.ndim - ended.ndim)), fresh, old)
+
+    return result._replace(obs=choose(fresh_obs, result.obs)), jax.tree.map(choose, fresh_state, state)
+
+
+def observation_shape(space: Space) -> tuple[int, ...]:
+    """The shape of an observation as a network sees it: one-hot where discrete."""
+    return (space.n,) if isinstance(space, Discrete) else space.shape
+
+
+def as_features(space: Space, obs: jax.Array) -> jax.Array:
+    """Observations `[..., *shape]` as floats for a network: one-hot `[..., n]` where discrete, else cast."""
+    if isinstance(space, Discrete):
+        return jax.nn.one_hot(obs, space.n)
+    return obs if jnp.issubdtype(obs.dtype, np.floating) else obs.astype(jnp.float32)

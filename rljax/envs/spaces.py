@@ -1,0 +1,108 @@
+"""Spaces that compare and hash by value, so that they can be static parts of a compiled program."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.errors import UsageError
+
+# gymnax writes float32's maximum where it means "no bound".
+_UNBOUNDED = 1e30
+
+
+@dataclasses.dataclass(frozen=True)
+class Discrete:
+    """The integers `0 .. n - 1`, as `int32` scalars."""
+
+    n: int
+    shape: tuple[int, ...] = dataclasses.field(default=(), init=False)
+    dtype: Any = dataclasses.field(default=np.dtype(np.int32), init=False)
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise UsageError(f"Discrete needs at least one element, got n={self.n}.")
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """A uniform draw, `[]`."""
+        return jax.random.randint(key, (), 0, self.n)
+
+    def contains(self, x: jax.Array) -> jax.Array:
+        """Whether `x` is an element, `[]` bool."""
+        return (x >= 0) & (x < self.n)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Box:
+    """Arrays of a shape within bounds; `low` and `high` broadcast to `shape` and may be infinite."""
+
+    low: Any
+    high: Any
+    shape: tuple[int, ...]
+    dtype: Any = np.dtype(np.float32)
+
+    def __post_init__(self) -> None:
+        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+        low = np.where(low <= -_UNBOUNDED, -np.inf, low)
+        high = np.where(high >= _UNBOUNDED, np.inf, high)
+        shape = tuple(int(n) for n in self.shape)
+        try:
+            low, high = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+        except ValueError:
+            raise UsageError(
+                f"Box bounds of shapes {low.shape} and {high.shape} do not broadcast to {shape}."
+            ) from None
+        if np.any(low > high):
+            raise UsageError("Box needs low <= high in every dimension.")
+        values = {"low": low, "high": high, "shape": shape, "dtype": np.dtype(self.dtype)}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _identity(self) -> tuple[Any, ...]:
+        return self.shape, self.dtype, self.low.tobytes(), self.high.tobytes()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Box) and self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    @property
+    def bounded(self) -> np.ndarray:
+        """Where both bounds are finite, a bool array of `shape`."""
+        return np.isfinite(self.low) & np.isfinite(self.high)
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """A draw: uniform where bounded on both sides, else standard normal clipped to the bounds there are."""
+        key_uniform, key_normal = jax.random.split(key)
+        low, high = np.where(self.bounded, self.low, 0.0), np.where(self.bounded, self.high, 1.0)
+        uniform = jax.random.uniform(key_uniform, self.shape, minval=low, maxval=high)
+        normal = jnp.clip(jax.random.normal(key_normal, self.shape), self.low, self.high)
+        return jnp.where(self.bounded, uniform, normal).astype(self.dtype)
+
+    def contains(self, x: jax.Array) -> jax.Array:
+        """Whether `x` lies within the bounds, `[]` bool."""
+        return jnp.all((x >= self.low) & (x <= self.high))
+
+    def from_unit(self, x: jax.Array) -> jax.Array:
+        """Map `[-1, 1]` onto the bounds, each dimension with its own scale, and clip; unbounded ones pass unscaled."""
+        low, high = np.where(self.bounded, self.low, -1.0), np.where(self.bounded, self.high, 1.0)
+        center, half_range = low / 2 + high / 2, high / 2 - low / 2
+        return jnp.clip(center + half_range * x, self.low, self.high).astype(self.dtype)
+
+
+Space = Discrete | Box
+
+
+def from_gymnax(space: Any) -> Space:
+    """Our space for a gymnax one. Raises `UsageError` for the kinds that no algorithm here can act in."""
+    if isinstance(space, Discrete | Box):
+        return space
+    kind = type(space).__name__
+    if kind == "Discrete":
+        return Discrete(int(space.n))
+    if kind == "Box":
+        return Box(np.asarray(space.low), np.asarray(space.high), tuple(space.shape), space.dtype)
+    raise UsageError(f"{kind} spaces are not supported: flatten the environment's space to a Box or a Discrete.")

@@ -1,0 +1,280 @@
+"""Wrappers: functions from an `Env` to an `Env` that compose, innermost first.
+
+    env = normalize_observations(frame_stack(mask_observation(make("CartPole-v1"), (0, 2)), 4))
+
+A wrapper leaves `env.params` alone, so that a sweep over `env.params.gravity` works through any of them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.envs.env import Bound, Env, TimeStep, as_features, observation_shape
+from rljax.envs.spaces import Box, Discrete
+from rljax.errors import UsageError
+
+# What may not come inside what: outer -> (inner, why).
+_REFUSED = {
+    ("mask_observation", "frame_stack"): "the indices would point into the stack",
+    ("mask_observation", "normalize_observations"): "statistics would be kept of what the agent never sees",
+    ("frame_stack", "normalize_observations"): "the statistics belong to what the agent sees last",
+    ("flatten_observation", "normalize_observations"): "the statistics belong to what the agent sees last",
+    ("normalize_observations", "normalize_observations"): "normalising twice changes nothing",
+    ("normalize_rewards", "normalize_rewards"): "normalising twice changes nothing",
+    ("scale_reward", "normalize_rewards"): "normalising undoes a scale",
+    ("shape_reward", "normalize_rewards"): "the shaping must be in the reward before its scale is measured",
+}
+
+
+def _wrapped(env: Env, name: str, **changes: Any) -> Env:
+    """`env` with some fields changed and the wrapper's name noted; raises where the order makes no sense."""
+    for inner in env.wrappers:
+        why = _REFUSED.get((name, inner))
+        if why is None:
+            continue
+        if inner == name:
+            raise UsageError(f"{name} is applied twice, and {why}: apply it once, outermost.")
+        raise UsageError(f"{name} cannot come after {inner}, since {why}: write {inner}({name}(env, ...)).")
+    return env.replace(wrappers=(*env.wrappers, name), **changes)
+
+
+class TimeLimitState(NamedTuple):
+    inner: Any
+    time: jax.Array  # [] int32, steps since the reset
+
+
+def time_limit(env: Env, max_steps: int) -> Env:
+    """Truncate after `max_steps` steps, in place of the environment's own time limit."""
+    if max_steps < 1:
+        raise UsageError(f"time_limit needs at least one step, got {max_steps}.")
+    return _wrapped(
+        env,
+        "time_limit",
+        reset=Bound(_time_limit_reset, (env.reset,)),
+        step=Bound(_time_limit_step, (env.step, int(max_steps))),
+    )
+
+
+def _time_limit_reset(reset: Callable, key: jax.Array, params: Any) -> tuple[Any, TimeLimitState]:
+    obs, state = reset(key, params)
+    return obs, TimeLimitState(state, jnp.int32(0))
+
+
+def _time_limit_step(
+    step: Callable, max_steps: int, key: jax.Array, state: TimeLimitState, action: Any, params: Any
+) -> tuple[TimeStep, TimeLimitState]:
+    result, inner = step(key, state.inner, action, params)
+    time = state.time + 1
+    return result._replace(truncated=time >= max_steps), TimeLimitState(inner, time)
+
+
+class StickyState(NamedTuple):
+    inner: Any
+    action: Any  # the action carried out last
+    started: jax.Array  # [] bool, false until the episode's first step
+
+
+def sticky_actions(env: Env, probability: float = 0.25) -> Env:
+    """Carry out the previous action again with some probability (Machado et al. 2018, section 5.2).
+
+    An episode's first action is never replaced.
+    """
+    if not 0 <= probability <= 1:
+        raise UsageError(f"sticky_actions needs a probability in [0, 1], got {probability}.")
+    return _wrapped(
+        env,
+        "sticky_actions",
+        reset=Bound(_sticky_reset, (env.reset, env.action_space)),
+        step=Bound(_sticky_step, (env.step, float(probability))),
+    )
+
+
+def _sticky_reset(reset: Callable, space: Box | Discrete, key: jax.Array, params: Any) -> tuple[Any, StickyState]:
+    obs, state = reset(key, params)
+    return obs, StickyState(state, jnp.zeros(space.shape, space.dtype), jnp.bool_(False))
+
+
+def _sticky_step(
+    step: Callable, probability: float, key: jax.Array, state: StickyState, action: Any, params: Any
+) -> tuple[TimeStep, StickyState]:
+    key_stick, key_step = jax.random.split(key)
+    stick = state.started & jax.random.bernoulli(key_stick, probability)
+    action = jnp.where(stick, state.action, action).astype(state.action.dtype)
+    result, inner = step(key_step, state.inner, action, params)
+    return result, StickyState(inner, action, jnp.bool_(True))
+
+
+def scale_reward(env: Env, factor: float) -> Env:
+    """Multiply the reward by a constant; returns are then reported in the scaled unit."""
+    return _wrapped(env, "scale_reward", step=Bound(_scale_reward_step, (env.step, float(factor))))
+
+
+def _scale_reward_step(
+    step: Callable, factor: float, key: jax.Array, state: Any, action: Any, params: Any
+) -> tuple[TimeStep, Any]:
+    result, state = step(key, state, action, params)
+    return result._replace(reward=result.reward * factor), state
+
+
+class ShapedState(NamedTuple):
+    inner: Any
+    potential: jax.Array  # [] float32, of the observation that the next action answers
+
+
+def shape_reward(env: Env, potential: Callable[[Any], Any], discount: float) -> Env:
+    """Add `discount * potential(next_obs) - potential(obs)` to the reward (Ng, Harada and Russell 1999, equation 2).
+
+    The potential of a terminated state is zero, as the theorem needs; a truncated one keeps its own. The optimal
+    policy is unchanged where the learner uses the same discount.
+
+    Args:
+        env: the environment.
+        potential: from one observation to a scalar.
+        discount: the learner's discount.
+    """
+    return _wrapped(
+        env,
+        "shape_reward",
+        reset=Bound(_shaped_reset, (env.reset, potential)),
+        step=Bound(_shaped_step, (env.step, potential, float(discount))),
+    )
+
+
+def _shaped_reset(reset: Callable, potential: Callable, key: jax.Array, params: Any) -> tuple[Any, ShapedState]:
+    obs, state = reset(key, params)
+    return obs, ShapedState(state, jnp.float32(potential(obs)))
+
+
+def _shaped_step(
+    step: Callable, potential: Callable, discount: float, key: jax.Array, state: ShapedState, action: Any, params: Any
+) -> tuple[TimeStep, ShapedState]:
+    result, inner = step(key, state.inner, action, params)
+    following = jnp.where(result.terminated, 0.0, jnp.float32(potential(result.next_obs)))
+    shaped = result._replace(reward=result.reward + discount * following - state.potential)
+    return shaped, ShapedState(inner, following)
+
+
+def _map_observation(env: Env, name: str, space: Box, function: Callable[..., Any], *arguments: Any) -> Env:
+    """Apply a pure function of one observation after every reset and step."""
+    transform = Bound(function, arguments)
+    return _wrapped(
+        env,
+        name,
+        observation_space=space,
+        reset=Bound(_mapped_reset, (env.reset, transform)),
+        step=Bound(_mapped_step, (env.step, transform)),
+    )
+
+
+def _mapped_reset(reset: Callable, transform: Callable, key: jax.Array, params: Any) -> tuple[Any, Any]:
+    obs, state = reset(key, params)
+    return transform(obs), state
+
+
+def _mapped_step(
+    step: Callable, transform: Callable, key: jax.Array, state: Any, action: Any, params: Any
+) -> tuple[TimeStep, Any]:
+    result, state = step(key, state, action, params)
+    return result._replace(obs=transform(result.obs), next_obs=transform(result.next_obs)), state
+
+
+def flatten_observation(env: Env) -> Env:
+    """Observations as one vector of floats: one-hot where they are discrete."""
+    space = env.observation_space
+    size = int(np.prod(observation_shape(space)))
+    if isinstance(space, Discrete):
+        flat = Box(0.0, 1.0, (size,))
+    else:
+        flat = Box(space.low.reshape(-1), space.high.reshape(-1), (size,))
+    return _map_observation(env, "flatten_observation", flat, _flatten, space)
+
+
+def _flatten(space: Box | Discrete, obs: Any) -> jax.Array:
+    return as_features(space, obs).reshape(-1)
+
+
+def mask_observation(env: Env, keep: Sequence[int]) -> Env:
+    """Show only some entries of a vector observation: `(0, 2)` is CartPole without its velocities."""
+    space = env.observation_space
+    if not isinstance(space, Box) or len(space.shape) != 1:
+        raise UsageError("mask_observation needs a vector observation: apply flatten_observation first.")
+    kept = tuple(int(i) for i in keep)
+    if not kept or not all(0 <= i < space.shape[0] for i in kept):
+        raise UsageError(
+            f"mask_observation keeps entries between 0 and {space.shape[0] - 1} of {env.name}'s observation, got {keep}."
+        )
+    masked = Box(space.low[list(kept)], space.high[list(kept)], (len(kept),), space.dtype)
+    return _map_observation(env, "mask_observation", masked, _keep_entries, kept)
+
+
+def _keep_entries(kept: tuple[int, ...], obs: jax.Array) -> jax.Array:
+    return obs[np.array(kept)]
+
+
+class StackState(NamedTuple):
+    inner: Any
+    frames: jax.Array  # [num_frames, *obs shape], the oldest first
+
+
+def frame_stack(env: Env, num_frames: int) -> Env:
+    """Show the last `num_frames` observations, joined along the last axis, the oldest first.
+
+    An episode begins with its first observation repeated.
+    """
+    space = env.observation_space
+    if not isinstance(space, Box) or not space.shape:
+        raise UsageError("frame_stack needs array observations: apply flatten_observation first.")
+    if num_frames < 1:
+        raise UsageError(f"frame_stack needs at least one frame, got {num_frames}.")
+    shape = (*space.shape[:-1], space.shape[-1] * num_frames)
+    low, high = np.concatenate([space.low] * num_frames, -1), np.concatenate([space.high] * num_frames, -1)
+    return _wrapped(
+        env,
+        "frame_stack",
+        observation_space=Box(low, high, shape, space.dtype),
+        reset=Bound(_stack_reset, (env.reset, int(num_frames))),
+        step=Bound(_stack_step, (env.step,)),
+    )
+
+
+def _join(frames: jax.Array) -> jax.Array:
+    return jnp.concatenate(list(frames), axis=-1)
+
+
+def _stack_reset(reset: Callable, num_frames: int, key: jax.Array, params: Any) -> tuple[jax.Array, StackState]:
+    obs, state = reset(key, params)
+    frames = jnp.stack([obs] * num_frames)
+    return _join(frames), StackState(state, frames)
+
+
+def _stack_step(
+    step: Callable, key: jax.Array, state: StackState, action: Any, params: Any
+) -> tuple[TimeStep, StackState]:
+    result, inner = step(key, state.inner, action, params)
+    frames = jnp.concatenate([state.frames[1:], result.next_obs[None]])
+    stacked = _join(frames)
+    return result._replace(obs=stacked, next_obs=stacked), StackState(inner, frames)
+
+
+def normalize_observations(env: Env) -> Env:
+    """Have the learner see observations with running mean 0 and variance 1, clipped to [-10, 10].
+
+    The statistics are kept in the training state, are updated once per rollout, are frozen when the policy is
+    evaluated, and are saved with it. `env.step` itself goes on giving raw observations.
+    """
+    if isinstance(env.observation_space, Discrete):
+        raise UsageError("normalize_observations needs array observations: apply flatten_observation first.")
+    return _wrapped(env, "normalize_observations", normalize_observations=True)
+
+
+def normalize_rewards(env: Env, discount: float = 0.99) -> Env:
+    """Have the learner see rewards over the running deviation of their discounted sum, clipped to [-10, 10].
+
+    As in VecNormalize (Stable-Baselines), the mean is kept. Returns that are reported stay in the raw unit.
+    """
+    if not 0 <= discount <= 1:
+        raise UsageError(f"normalize_rewards needs a discount in [0, 1], got {discount}.")
+    return _wrapped(env, "normalize_rewards", normalize_rewards=float(discount))

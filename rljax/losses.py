@@ -1,0 +1,39 @@
+r"""Losses, one equation a function: arrays of samples `[...]` in, `[...]` out; the caller takes the mean."""
+
+import jax
+import jax.numpy as jnp
+
+
+def clipped_surrogate(log_ratio: jax.Array, advantages: jax.Array, clip: jax.typing.ArrayLike) -> jax.Array:
+    r"""$-\min(\rho A, \mathrm{clip}(\rho, 1 - \epsilon, 1 + \epsilon) A)$ with $\rho = e^{\mathrm{log\ ratio}}$.
+
+    Schulman et al. 2017, equation 7.
+    """
+    ratio = jnp.exp(log_ratio)
+    return -jnp.minimum(ratio * advantages, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantages)
+
+
+def squared(predictions: jax.Array, targets: jax.Array) -> jax.Array:
+    r"""$\frac{1}{2} (v - G)^2$."""
+    return 0.5 * jnp.square(predictions - targets)
+
+
+def clipped_squared(
+    predictions: jax.Array, old_predictions: jax.Array, targets: jax.Array, clip: jax.typing.ArrayLike
+) -> jax.Array:
+    r"""$\frac{1}{2} \max((v - G)^2, (v_{old} + \mathrm{clip}(v - v_{old}, \pm\epsilon) - G)^2)$.
+
+    The pessimistic value loss of PPO's first implementation (Engstrom et al. 2020, section 3): a maximum, so that a
+    prediction that has left the trust region towards its target stops moving, and one that has left it away from
+    its target does not.
+    """
+    limited = old_predictions + jnp.clip(predictions - old_predictions, -clip, clip)
+    return 0.5 * jnp.maximum(jnp.square(predictions - targets), jnp.square(limited - targets))
+
+
+def approximate_kl(log_ratio: jax.Array) -> jax.Array:
+    r"""$(\rho - 1) - \log \rho$: an unbiased, never negative estimate of $KL(\mathrm{old} \| \mathrm{new})$.
+
+    Schulman 2020, "Approximating KL divergence", estimator k3, on samples of the old policy.
+    """
+    return jnp.expm1(log_ratio) - log_ratio

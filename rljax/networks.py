@@ -1,0 +1,106 @@
+"""Networks chosen from an environment's spaces. Any module with Flax's `init` and `apply` can take their place."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from rljax.envs import Env, Space, as_features
+from rljax.distributions import policy_head
+from rljax.errors import UsageError
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "tanh": jnp.tanh,
+    "relu": nn.relu,
+    "elu": nn.elu,
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+}
+
+
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+    """The activation of that name; an unknown one is a `UsageError`."""
+    if name not in ACTIVATIONS:
+        raise UsageError(f"There is no activation {name!r}: known are {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]
+
+
+def dense(features: int, scale: float = math.sqrt(2)) -> nn.Dense:
+    """A linear layer with orthogonal weights of that gain and zero biases (Saxe et al. 2014)."""
+    return nn.Dense(features, kernel_init=nn.initializers.orthogonal(scale))
+
+
+class Torso(nn.Module):
+    """Observations `[..., *shape]` to features `[..., hidden_sizes[-1]]`.
+
+    Images (three axes) pass MinAtar's convolution first, 16 filters of 3 x 3 (Young and Tian 2019); everything else
+    is flattened, and one-hot where it is discrete.
+    """
+
+    space: Space
+    hidden_sizes: Sequence[int]
+    activation: str = "tanh"
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> jax.Array:
+        act = activation(self.activation)
+        x = as_features(self.space, obs)
+        batch = obs.shape[: obs.ndim - len(self.space.shape)]
+        if len(self.space.shape) == 3:
+            filters = nn.initializers.orthogonal(math.sqrt(2))
+            x = act(nn.Conv(16, (3, 3), padding="VALID", kernel_init=filters)(x))
+        x = x.reshape(*batch, -1)
+        for size in self.hidden_sizes:
+            x = act(dense(size)(x))
+        return x
+
+
+class ActorCritic(nn.Module):
+    """Observations to the policy's outputs `[..., num_outputs]` and values `[...]`.
+
+    Actor and critic have a torso each, or one between them. With `state_independent_std` the second half of the
+    outputs, the logarithms of a Gaussian's deviations, are parameters of their own rather than a function of the
+    observation.
+    """
+
+    space: Space
+    num_outputs: int
+    hidden_sizes: Sequence[int] = (64, 64)
+    activation: str = "tanh"
+    shared_torso: bool = False
+    state_independent_std: bool = False
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        torso = Torso(self.space, self.hidden_sizes, self.activation, name="torso" if self.shared_torso else "actor")
+        features = torso(obs)
+        if self.shared_torso:
+            critic_features = features
+        else:
+            critic_features = Torso(self.space, self.hidden_sizes, self.activation, name="critic")(obs)
+        # A small last layer: the first policy is close to uniform, whatever the observation.
+        if self.state_independent_std:
+            mean = dense(self.num_outputs // 2, 0.01)(features)
+            log_std = self.param("log_std", nn.initializers.zeros, (self.num_outputs // 2,))
+            outputs = jnp.concatenate([mean, jnp.broadcast_to(log_std, mean.shape)], axis=-1)
+        else:
+            outputs = dense(self.num_outputs, 0.01)(features)
+        value = dense(1, 1.0)(critic_features)[..., 0]
+        return outputs, value
+
+
+def actor_critic(
+    env: Env, hidden_sizes: Sequence[int] = (64, 64), activation: str = "tanh", shared_torso: bool | None = None
+) -> ActorCritic:
+    """The default actor and critic for an environment; they share a torso where observations are images."""
+    is_image = len(env.observation_space.shape) == 3
+    return ActorCritic(
+        space=env.observation_space,
+        num_outputs=policy_head(env.action_space).num_outputs,
+        hidden_sizes=tuple(hidden_sizes),
+        activation=activation,
+        shared_torso=is_image if shared_torso is None else shared_torso,
+        state_independent_std=not hasattr(env.action_space, "n"),
+    )

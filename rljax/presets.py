@@ -1,0 +1,45 @@
+"""Tuned configs: the values that reach the reference results, found on other seeds than those that are reported."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rljax.algos import ppo
+from rljax.envs import Env, make, normalize_observations, normalize_rewards
+from rljax.errors import UsageError, suggest
+
+_ALGORITHMS = {"ppo": ppo}
+
+
+def _normalized(discount: float) -> Callable[[Env], Env]:
+    return lambda env: normalize_rewards(normalize_observations(env), discount)
+
+
+_PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | None]] = {
+    ("ppo", "CartPole-v1"): ({"total_steps": 100_000, "learning_rate": 1e-3}, None),
+}
+
+
+def algorithms() -> dict[str, Any]:
+    """The algorithms by name."""
+    return dict(_ALGORITHMS)
+
+
+def algorithm(name: str) -> Any:
+    """The algorithm's module; an unknown name is a `UsageError` with the nearest right ones."""
+    if name not in _ALGORITHMS:
+        raise UsageError(f"There is no algorithm {name!r}: {suggest(name, _ALGORITHMS)}")
+    return _ALGORITHMS[name]
+
+
+def preset(algo: str, env: Any, **changes: Any) -> Any:
+    """The tuned config of an algorithm on an environment; its defaults where there is none.
+
+    Args:
+        algo: name of an algorithm.
+        env: an environment's id, object or `Env`. Only for an id can there be tuned values.
+        **changes: fields to set otherwise.
+    """
+    module = algorithm(algo)
+    values, wrap = _PRESETS.get((algo, env), ({}, None)) if isinstance(env, str) else ({}, None)
+    made = make(env)
+    return module.Config(**{"env": made if wrap is None else wrap(made), **values, **changes})

@@ -1,0 +1,91 @@
+"""The files of a run: `config.json`, `summary.json`, `curves.csv`, each written whole or not at all."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from rljax.envs import Env
+from rljax.errors import UsageError
+
+
+def prepare_folder(out: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:
+    """Make the folder, or raise a `UsageError` where it holds something already or cannot be written."""
+    folder = pathlib.Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        in_use = any(folder.iterdir())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{folder} cannot be a folder of results, since a file is in its way: choose another.") from None
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written ({error.strerror}): choose another folder.") from None
+    if in_use and not overwrite:
+        raise UsageError(f"{folder} is in use: choose another folder, or say overwrite to replace what is there.")
+    if in_use:
+        for name in ("config.json", "summary.json", "curves.csv", "learning_curve.png"):
+            (folder / name).unlink(missing_ok=True)
+    return folder
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a file by renaming a finished one over it, so that a full disk leaves the old one as it was."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UsageError(f"{path} could not be written ({error.strerror}): make room, or choose another folder.") from None
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write JSON, with null in place of NaN and infinity, which JSON does not have."""
+    write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_curves(path: pathlib.Path, updates: Sequence[int], env_steps: Sequence[int], returns: np.ndarray) -> None:
+    """A tidy table: one row per seed and evaluation; `returns` is `[seeds, evaluations]`."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["seed", "update", "env_steps", "return"])
+    for seed, row in enumerate(returns):
+        rows.writerows([seed, update, steps, f"{value:.6g}"] for update, steps, value in zip(updates, env_steps, row, strict=True))
+    write_text(path, text.getvalue())
+
+
+def describe(value: Any) -> Any:
+    """A config, an environment or one of their fields as plain data for `config.json`."""
+    if isinstance(value, Env):
+        return {"name": value.name, "params": describe(value.params), "wrappers": list(value.wrappers)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): describe(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(v) for v in value]
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return np.asarray(value).tolist()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return repr(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

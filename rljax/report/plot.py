@@ -1,0 +1,31 @@
+"""The learning curve's picture."""
+
+import pathlib
+
+import numpy as np
+
+from rljax.errors import UsageError
+from rljax.report.statistics import bootstrap_interval, interquartile_mean
+
+
+def learning_curve(path: pathlib.Path, env_steps: np.ndarray, returns: np.ndarray, title: str) -> None:
+    """Draw the IQM of `returns` `[seeds, evaluations]` with its 95% band, and a thin line a seed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)  # drawn without pyplot, so that no window system or global state is touched
+    axes = figure.add_subplot()
+    axes.plot(env_steps, returns.T, color="0.6", linewidth=0.4, alpha=0.6)
+    axes.plot([], [], color="0.6", linewidth=0.8, label=f"each of {len(returns)} seeds")
+    low, high = bootstrap_interval(returns)
+    axes.fill_between(env_steps, low, high, color="tab:blue", alpha=0.3, linewidth=0, label="95% bootstrap interval")
+    axes.plot(env_steps, interquartile_mean(returns), color="tab:blue", linewidth=2, label="interquartile mean")
+    axes.set(xlabel="environment steps", ylabel="greedy return", title=title)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x else "0")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="best")
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise UsageError(f"{path} could not be written ({error.strerror}): make room, or choose another folder.") from None

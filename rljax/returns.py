@@ -1,0 +1,132 @@
+r"""Returns and advantages of rollouts: arrays `[T, ...]` in, `[T, ...]` out, T being time.
+
+All of them obey the same two rules about how an episode ends:
+
+- *terminated* cuts the bootstrap: nothing can be earned after it, so the successor's value counts as zero;
+- *truncated* cuts only the trace: the sum stops there and is completed by the value of the true successor.
+
+A step that is both counts as terminated. The rollout's last step is completed by its successor's value as well.
+`next_values[t]` is always the value of the true successor of step t (`next_obs`), never of the observation
+that follows an automatic reset.
+
+Notation: reward $r_t$, discount $\gamma$, value $v$, successor's value $v'_t$ (zero where terminated).
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def discounted(
+    rewards: jax.Array,
+    next_values: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    discount: jax.typing.ArrayLike,
+) -> jax.Array:
+    r"""Discounted returns $G_t = r_t + \gamma G_{t+1}$ to the end of the episode or of the rollout.
+
+    Args:
+        rewards: `[T, ...]`.
+        next_values: `[T, ...]`, read only where a trace is cut and not terminated.
+        terminated, truncated: `[T, ...]` bool.
+        discount: scalar.
+
+    Returns:
+        `[T, ...]` returns (Sutton and Barto 2018, equation 3.9).
+    """
+    return lambda_returns(rewards, next_values, terminated, truncated, discount, 1.0)
+
+
+def n_step(
+    rewards: jax.Array,
+    next_values: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    discount: jax.typing.ArrayLike,
+    n: int,
+) -> jax.Array:
+    r"""n-step returns $\sum_{k<n} \gamma^k r_{t+k} + \gamma^n v'_{t+n-1}$, shorter where a trace is cut.
+
+    Args:
+        rewards, next_values: `[T, ...]`.
+        terminated, truncated: `[T, ...]` bool.
+        discount: scalar.
+        n: number of rewards, at least one.
+
+    Returns:
+        `[T, ...]` returns (Sutton and Barto 2018, equation 7.1).
+    """
+    chex.assert_equal_shape([rewards, next_values, terminated, truncated])
+    live = discount * jnp.where(terminated, 0.0, 1.0)
+    cut = (terminated | truncated).at[-1].set(True)
+
+    def extend(_: int, returns: jax.Array) -> jax.Array:
+        following = jnp.concatenate([returns[1:], returns[-1:]])
+        return rewards + live * jnp.where(cut, next_values, following)
+
+    return jax.lax.fori_loop(1, n, extend, rewards + live * next_values)
+
+
+def lambda_returns(
+    rewards: jax.Array,
+    next_values: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    discount: jax.typing.ArrayLike,
+    trace_decay: jax.typing.ArrayLike,
+) -> jax.Array:
+    r"""Lambda-returns $G_t = r_t + \gamma ((1 - \lambda) v'_t + \lambda G_{t+1})$.
+
+    Args:
+        rewards, next_values: `[T, ...]`.
+        terminated, truncated: `[T, ...]` bool.
+        discount: scalar.
+        trace_decay: scalar $\lambda$: 0 gives one-step targets, 1 discounted returns.
+
+    Returns:
+        `[T, ...]` returns (Sutton and Barto 2018, equation 12.2, in the recursive form of exercise 12.1).
+    """
+    chex.assert_equal_shape([rewards, next_values, terminated, truncated])
+    live = discount * jnp.where(terminated, 0.0, 1.0)
+    trace = jnp.where(terminated | truncated, 0.0, trace_decay).at[-1].set(0.0)
+    # Where the trace is cut, next_values may be anything, infinite too, if the step is terminated.
+    bootstrap = jnp.where(terminated, 0.0, live * (1.0 - trace) * next_values)
+    return _accumulate(rewards + bootstrap, live * trace)
+
+
+def gae(
+    rewards: jax.Array,
+    values: jax.Array,
+    next_values: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    discount: jax.typing.ArrayLike,
+    trace_decay: jax.typing.ArrayLike,
+) -> jax.Array:
+    r"""Generalised advantages $A_t = \delta_t + \gamma \lambda A_{t+1}$ with $\delta_t = r_t + \gamma v'_t - v_t$.
+
+    Args:
+        rewards, values, next_values: `[T, ...]`; `values[t]` is the value of the observation acted on.
+        terminated, truncated: `[T, ...]` bool.
+        discount: scalar.
+        trace_decay: scalar $\lambda$.
+
+    Returns:
+        `[T, ...]` advantages (Schulman et al. 2016, equation 16).
+    """
+    chex.assert_equal_shape([rewards, values, next_values, terminated, truncated])
+    delta = rewards + discount * jnp.where(terminated, 0.0, next_values) - values
+    trace = discount * trace_decay * jnp.where(terminated | truncated, 0.0, 1.0)
+    return _accumulate(delta, trace)
+
+
+def _accumulate(terms: jax.Array, decay: jax.Array) -> jax.Array:
+    """Solve `x[t] = terms[t] + decay[t] * x[t + 1]` backwards, with nothing after the end."""
+
+    def step(following: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        term, factor = inputs
+        total = term + factor * following
+        return total, total
+
+    return jax.lax.scan(step, jnp.zeros_like(terms[0]), (terms, decay), reverse=True, unroll=8)[1]
