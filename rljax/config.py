@@ -45,7 +45,7 @@ def config[T](cls: type[T]) -> type[T]:
         if own_check is not None:
             own_check(self)
 
-    setattr(cls, "__post_init__", __post_init__)
+    cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
     made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     fields = dataclasses.fields(made)  # type: ignore[arg-type]
     jax.tree_util.register_dataclass(

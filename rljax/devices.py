@@ -1,5 +1,6 @@
 """One CPU device a core, so that a population's seeds can be sharded over the cores."""
 
+import contextlib
 import os
 
 import jax
@@ -14,7 +15,5 @@ def use_cpu_cores() -> None:
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if chosen or jax.config.jax_num_cpu_devices != -1:
         return
-    try:
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-    except RuntimeError:
-        pass  # JAX runs already, with the devices it has
+    with contextlib.suppress(RuntimeError):  # JAX runs already, with the devices it has
+        jax.config.update("jax_num_cpu_devices", os.process_cpu_count() or 1)

@@ -117,7 +117,7 @@ class TanhGaussian(NamedTuple):
         return jnp.tanh(raw), self._log_prob_of_raw(raw)
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """Log-density `[...]` of actions `[..., D]`; at an edge, where it is undefined, that of the nearest inner float."""
+        """Log-density `[...]` of actions `[..., D]`; at an edge, where it has none, that of the next float inside."""
         edge = 1.0 - jnp.finfo(action.dtype).epsneg
         return self._log_prob_of_raw(jnp.arctanh(jnp.clip(action, -edge, edge)))
 
@@ -131,7 +131,7 @@ class TanhGaussian(NamedTuple):
         return jnp.tanh(self.mean)
 
     def entropy(self) -> jax.Array:
-        r"""Differential entropy `[...]` in nats: $H(\mathrm{base}) + E[\log(1 - \tanh^2)]$ by 32-point Gauss-Hermite."""
+        r"""Differential entropy `[...]` in nats, $H(base) + E[\log(1 - \tanh^2)]$ by 32-point Gauss-Hermite."""
         nodes, weights = _gauss_hermite()
         raw = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * nodes
         log_slope = 2.0 * (_LOG_2 - raw - jax.nn.softplus(-2.0 * raw))
@@ -145,7 +145,7 @@ def _gauss_hermite() -> tuple[jax.Array, jax.Array]:
 
 
 class Head(NamedTuple):
-    """How a policy network's output `[..., num_outputs]` becomes a distribution, and its samples the space's actions."""
+    """How a network's output `[..., num_outputs]` becomes a distribution, and its samples the space's actions."""
 
     num_outputs: int
     noise: Callable[[jax.Array, tuple[int, ...]], jax.Array]

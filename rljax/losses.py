@@ -3,8 +3,10 @@ r"""Losses, one equation a function: arrays of samples `[...]` in, `[...]` out; 
 import jax
 import jax.numpy as jnp
 
+from rljax.returns import Scalar
 
-def clipped_surrogate(log_ratio: jax.Array, advantages: jax.Array, clip: jax.typing.ArrayLike) -> jax.Array:
+
+def clipped_surrogate(log_ratio: jax.Array, advantages: jax.Array, clip: Scalar) -> jax.Array:
     r"""$-\min(\rho A, \mathrm{clip}(\rho, 1 - \epsilon, 1 + \epsilon) A)$ with $\rho = e^{\mathrm{log\ ratio}}$.
 
     Schulman et al. 2017, equation 7.
@@ -18,9 +20,7 @@ def squared(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     return 0.5 * jnp.square(predictions - targets)
 
 
-def clipped_squared(
-    predictions: jax.Array, old_predictions: jax.Array, targets: jax.Array, clip: jax.typing.ArrayLike
-) -> jax.Array:
+def clipped_squared(predictions: jax.Array, old_predictions: jax.Array, targets: jax.Array, clip: Scalar) -> jax.Array:
     r"""$\frac{1}{2} \max((v - G)^2, (v_{old} + \mathrm{clip}(v - v_{old}, \pm\epsilon) - G)^2)$.
 
     The pessimistic value loss of PPO's first implementation (Engstrom et al. 2020, section 3): a maximum, so that a

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rljax.envs import Env, Space, as_features
 from rljax.distributions import policy_head
+from rljax.envs import Env, Space, as_features
 from rljax.errors import UsageError
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {

@@ -10,9 +10,9 @@ _EPSILON = 1e-8
 
 
 class Moments(NamedTuple):
-    """Count, mean and sum of squared deviations of all samples so far."""
+    """Number, mean and sum of squared deviations of all samples so far."""
 
-    count: jax.Array  # [] float32
+    samples: jax.Array  # [] float32, how many there were
     mean: jax.Array  # [*shape] float32
     squared: jax.Array  # [*shape] float32
 
@@ -29,16 +29,16 @@ def update_moments(moments: Moments, batch: jax.Array) -> Moments:
     batch_count = jnp.float32(batch.size / max(moments.mean.size, 1))
     batch_mean = batch.mean(axes)
     batch_squared = jnp.square(batch - batch_mean).sum(axes)
-    count = moments.count + batch_count
+    count = moments.samples + batch_count
     delta = batch_mean - moments.mean
     mean = moments.mean + delta * batch_count / count
-    squared = moments.squared + batch_squared + jnp.square(delta) * moments.count * batch_count / count
+    squared = moments.squared + batch_squared + jnp.square(delta) * moments.samples * batch_count / count
     return Moments(count, mean, squared)
 
 
 def deviation(moments: Moments) -> jax.Array:
     """The standard deviation `[*shape]`; one where there are no samples yet."""
-    variance = jnp.where(moments.count > 0, moments.squared / jnp.maximum(moments.count, 1.0), 1.0)
+    variance = jnp.where(moments.samples > 0, moments.squared / jnp.maximum(moments.samples, 1.0), 1.0)
     return jnp.sqrt(variance + _EPSILON)
 
 

@@ -126,7 +126,9 @@ def run(
         "diverged": [int(i) for i in np.flatnonzero(~finite[:seeds])],
         "final_return": statistics.summarize(final[:seeds].mean(axis=1)),
     }
-    result = Result(_stacked(states, programs.axes, seeds), log.metrics, np.array(log.eval_steps), log.eval_returns, summary)
+    result = Result(
+        _stacked(states, programs.axes, seeds), log.metrics, np.array(log.eval_steps), log.eval_returns, summary
+    )
     if progress:
         console.print_summary(summary)
     if folder is not None:
@@ -227,7 +229,10 @@ def _programs(
         run_keys, states = jax.eval_shape(init_all, keys, config)
         inputs = (run_keys.updates, states, config, number, number)
         advance_all = _sharded(
-            jax.vmap(advance, (*per_run, None, None, None), metrics_axes), mesh, (*per_run, None, None, None), metrics_axes
+            jax.vmap(advance, (*per_run, None, None, None), metrics_axes),
+            mesh,
+            (*per_run, None, None, None),
+            metrics_axes,
         )
         compiled_advance = advance_all.lower(*inputs).compile()
         evaluate_all = _sharded(jax.vmap(evaluate, (*per_run, None, None)), mesh, (*per_run, None, None), 0)

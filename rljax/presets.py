@@ -31,6 +31,11 @@ def algorithm(name: str) -> Any:
     return _ALGORITHMS[name]
 
 
+def tuned_for(algo: str) -> list[str]:
+    """The environments that an algorithm has tuned values for."""
+    return [env for name, env in _PRESETS if name == algo]
+
+
 def preset(algo: str, env: Any, **changes: Any) -> Any:
     """The tuned config of an algorithm on an environment; its defaults where there is none.
 

@@ -16,13 +16,15 @@ import chex
 import jax
 import jax.numpy as jnp
 
+Scalar = jax.Array | float
+
 
 def discounted(
     rewards: jax.Array,
     next_values: jax.Array,
     terminated: jax.Array,
     truncated: jax.Array,
-    discount: jax.typing.ArrayLike,
+    discount: Scalar,
 ) -> jax.Array:
     r"""Discounted returns $G_t = r_t + \gamma G_{t+1}$ to the end of the episode or of the rollout.
 
@@ -43,7 +45,7 @@ def n_step(
     next_values: jax.Array,
     terminated: jax.Array,
     truncated: jax.Array,
-    discount: jax.typing.ArrayLike,
+    discount: Scalar,
     n: int,
 ) -> jax.Array:
     r"""n-step returns $\sum_{k<n} \gamma^k r_{t+k} + \gamma^n v'_{t+n-1}$, shorter where a trace is cut.
@@ -73,8 +75,8 @@ def lambda_returns(
     next_values: jax.Array,
     terminated: jax.Array,
     truncated: jax.Array,
-    discount: jax.typing.ArrayLike,
-    trace_decay: jax.typing.ArrayLike,
+    discount: Scalar,
+    trace_decay: Scalar,
 ) -> jax.Array:
     r"""Lambda-returns $G_t = r_t + \gamma ((1 - \lambda) v'_t + \lambda G_{t+1})$.
 
@@ -101,8 +103,8 @@ def gae(
     next_values: jax.Array,
     terminated: jax.Array,
     truncated: jax.Array,
-    discount: jax.typing.ArrayLike,
-    trace_decay: jax.typing.ArrayLike,
+    discount: Scalar,
+    trace_decay: Scalar,
 ) -> jax.Array:
     r"""Generalised advantages $A_t = \delta_t + \gamma \lambda A_{t+1}$ with $\delta_t = r_t + \gamma v'_t - v_t$.
 

@@ -42,7 +42,7 @@ class Config:
     value_clip: float | None = traced(None, minimum=0)
     """How far a value may leave its old one before its gradient is cut; None for no such limit."""
     target_kl: float | None = traced(None, minimum=0)
-    """Approximate KL divergence from the old policy beyond which an update's other minibatches are skipped; None: never."""
+    """Approximate KL divergence from the old policy at which an update stops learning; None for never."""
     entropy_coefficient: float = traced(0.0, minimum=0)
     """Weight of the entropy bonus (c_e)."""
     value_coefficient: float = traced(0.5, minimum=0)

@@ -58,6 +58,10 @@ def _describe(tree: Any) -> str:
     return ", ".join(f"{x.dtype}{list(x.shape)}" for x in jax.tree.leaves(tree))
 
 
+def _same_structure(left: Any, right: Any) -> bool:
+    return bool(jax.tree.structure(left) == jax.tree.structure(right))
+
+
 def _shape_breaches(env: Env, obs: Any, state: Any, result: TimeStep, next_state: Any) -> list[str]:
     found = []
     space = env.observation_space
@@ -68,7 +72,7 @@ def _shape_breaches(env: Env, obs: Any, state: Any, result: TimeStep, next_state
     for name, value in (("obs", result.obs), ("next_obs", result.next_obs)):
         if _describe(value) != _describe(obs):
             found.append(f"step gives {name} as {_describe(value)}, but reset gave {_describe(obs)}.")
-    if jax.tree.structure(next_state) != jax.tree.structure(state):
+    if not _same_structure(state, next_state):
         found.append("step gives a state of another structure than reset does.")
     elif _describe(next_state) != _describe(state):
         found.append(f"step changes the state's shapes or dtypes from {_describe(state)} to {_describe(next_state)}.")
@@ -92,7 +96,7 @@ def _run_breaches(env: Env, key: jax.Array, num_steps: int) -> list[str]:
         found.append("reset gives different results for the same key: draw randomness from the key alone.")
 
     def body(carry: Any, key: jax.Array) -> Any:
-        obs, state = carry
+        _, state = carry
         key_action, key_step, key_fresh = jax.random.split(key, 3)
         actions = jax.vmap(env.action_space.sample)(jax.random.split(key_action, 8))
         result, state = jax.vmap(env.step, (0, 0, 0, None))(jax.random.split(key_step, 8), state, actions, env.params)
@@ -126,12 +130,15 @@ def _key_reuse(env: Env, state: Any, key: jax.Array) -> list[str]:
     one = jax.tree.map(lambda x: x[0], state)
     key_reset, key_step, key_action = jax.random.split(key, 3)
     action = env.action_space.sample(key_action)
-    calls = {"reset": (env.reset, key_reset, env.params), "step": (env.step, key_step, one, action, env.params)}
+    calls = {
+        "reset": lambda: env.reset(key_reset, env.params),
+        "step": lambda: env.step(key_step, one, action, env.params),
+    }
     found = []
-    for name, (function, *arguments) in calls.items():
+    for name, call in calls.items():
         try:
             with jax.debug_key_reuse(True):
-                jax.jit(function)(*arguments)
+                jax.jit(call)()
         except jax.errors.KeyReuseError:
             found.append(f"{name} uses one key twice: split it once into as many as are needed.")
     return found

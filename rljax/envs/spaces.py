@@ -41,7 +41,7 @@ class Box:
     low: Any
     high: Any
     shape: tuple[int, ...]
-    dtype: Any = np.dtype(np.float32)
+    dtype: Any = np.float32
 
     def __post_init__(self) -> None:
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)

@@ -204,7 +204,7 @@ def mask_observation(env: Env, keep: Sequence[int]) -> Env:
     kept = tuple(int(i) for i in keep)
     if not kept or not all(0 <= i < space.shape[0] for i in kept):
         raise UsageError(
-            f"mask_observation keeps entries between 0 and {space.shape[0] - 1} of {env.name}'s observation, got {keep}."
+            f"mask_observation of {env.name} keeps entries between 0 and {space.shape[0] - 1}, got {keep}."
         )
     masked = Box(space.low[list(kept)], space.high[list(kept)], (len(kept),), space.dtype)
     return _map_observation(env, "mask_observation", masked, _keep_entries, kept)

@@ -11,12 +11,12 @@ import numpy as np
 class Progress(Protocol):
     """Told of every chunk that lands."""
 
-    def __call__(self, env_steps: int, rate: float, episode_return: float) -> None:
-        """`env_steps` of one seed so far, environment steps per second of all seeds, the current return."""
+    def __call__(self, updates: int, rate: float, episode_return: float) -> None:
+        """Updates done so far, environment steps per second of all seeds, the current return."""
 
 
 @contextlib.contextmanager
-def progress_bar(description: str, total_steps: int, shown: bool) -> Iterator[Progress]:
+def progress_bar(description: str, num_updates: int, shown: bool) -> Iterator[Progress]:
     """A bar on standard error with environment steps per second and the current return."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,11 +28,11 @@ def progress_bar(description: str, total_steps: int, shown: bool) -> Iterator[Pr
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        task = bar.add_task(description, total=total_steps, rate=0.0, current=np.nan)
+        task = bar.add_task(description, total=num_updates, rate=0.0, current=np.nan)
 
-        def report(env_steps: int, rate: float, episode_return: float) -> None:
-            known = {} if np.isnan(episode_return) else {"current": episode_return}
-            bar.update(task, completed=env_steps, rate=rate, **known)
+        def report(updates: int, rate: float, episode_return: float) -> None:
+            known: dict[str, Any] = {} if np.isnan(episode_return) else {"current": episode_return}
+            bar.update(task, completed=updates, rate=rate, **known)
 
         yield report
 
@@ -47,7 +47,9 @@ def print_summary(summary: dict[str, Any]) -> None:
     table = Table(title=title)
     cells = {
         "IQM return": f"{final['iqm']:.1f}",
-        "95% interval": f"{final['ci95'][0]:.1f} to {final['ci95'][1]:.1f}" if summary["seeds"] > 1 else "needs 2 seeds",
+        "95% interval": f"{final['ci95'][0]:.1f} to {final['ci95'][1]:.1f}"
+        if summary["seeds"] > 1
+        else "needs 2 seeds",
         "median": f"{final['median']:.1f}",
         "worst seed": f"{final['min']:.1f}",
         "env steps/s": f"{summary['env_steps_per_second']:,.0f}",

@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -23,11 +23,14 @@ def prepare_folder(out: str | os.PathLike[str], overwrite: bool) -> pathlib.Path
     folder = pathlib.Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        in_use = any(folder.iterdir())
+        # A run that was stopped before its first result leaves its config alone: nothing is lost by going over it.
+        in_use = any(entry.name != "config.json" for entry in folder.iterdir())
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (FileExistsError, NotADirectoryError):
-        raise UsageError(f"{folder} cannot be a folder of results, since a file is in its way: choose another.") from None
+        raise UsageError(
+            f"{folder} cannot be a folder of results, since a file is in its way: choose another."
+        ) from None
     except OSError as error:
         raise UsageError(f"{folder} cannot be written ({error.strerror}): choose another folder.") from None
     if in_use and not overwrite:
@@ -46,7 +49,9 @@ def write_text(path: pathlib.Path, text: str) -> None:
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise UsageError(f"{path} could not be written ({error.strerror}): make room, or choose another folder.") from None
+        raise UsageError(
+            f"{path} could not be written ({error.strerror}): make room, or choose another folder."
+        ) from None
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -54,13 +59,15 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
 
 
-def write_curves(path: pathlib.Path, updates: Sequence[int], env_steps: Sequence[int], returns: np.ndarray) -> None:
+def write_curves(path: pathlib.Path, updates: Iterable[int], env_steps: Iterable[int], returns: np.ndarray) -> None:
     """A tidy table: one row per seed and evaluation; `returns` is `[seeds, evaluations]`."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["seed", "update", "env_steps", "return"])
     for seed, row in enumerate(returns):
-        rows.writerows([seed, update, steps, f"{value:.6g}"] for update, steps, value in zip(updates, env_steps, row, strict=True))
+        rows.writerows(
+            [seed, update, steps, f"{value:.6g}"] for update, steps, value in zip(updates, env_steps, row, strict=True)
+        )
     write_text(path, text.getvalue())
 
 

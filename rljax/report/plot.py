@@ -28,4 +28,6 @@ def learning_curve(path: pathlib.Path, env_steps: np.ndarray, returns: np.ndarra
     try:
         figure.savefig(path)
     except OSError as error:
-        raise UsageError(f"{path} could not be written ({error.strerror}): make room, or choose another folder.") from None
+        raise UsageError(
+            f"{path} could not be written ({error.strerror}): make room, or choose another folder."
+        ) from None

@@ -48,20 +48,16 @@ def summarize(per_seed: np.ndarray) -> dict[str, Any]:
 
     A seed without a finite value is named in `not_finite` and left out of the statistics; nothing else is.
     """
-    finite = per_seed[np.isfinite(per_seed)]
-    result: dict[str, Any] = {}
-    if finite.size:
-        low, high = bootstrap_interval(finite)
-        result = {
-            "iqm": float(interquartile_mean(finite)),
-            "ci95": [float(low), float(high)],
-            "mean": float(finite.mean()),
-            "median": float(np.median(finite)),
-            "min": float(finite.min()),
-            "max": float(finite.max()),
-        }
-    else:
-        result = {"iqm": np.nan, "ci95": [np.nan, np.nan], "mean": np.nan, "median": np.nan, "min": np.nan, "max": np.nan}
-    result["per_seed"] = [float(x) for x in per_seed]
-    result["not_finite"] = [int(i) for i in np.flatnonzero(~np.isfinite(per_seed))]
-    return result
+    finite = np.isfinite(per_seed)
+    values = per_seed[finite] if finite.any() else np.array([np.nan])
+    low, high = bootstrap_interval(values)
+    return {
+        "iqm": float(interquartile_mean(values)),
+        "ci95": [float(low), float(high)],
+        "mean": float(values.mean()),
+        "median": float(np.median(values)),
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "per_seed": [float(x) for x in per_seed],
+        "not_finite": [int(i) for i in np.flatnonzero(~finite)],
+    }

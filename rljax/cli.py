@@ -1,0 +1,240 @@
+"""The command line: `rljax train`, `rljax envs`, `rljax algos`."""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import io
+import os
+import pathlib
+import sys
+import time
+from typing import Annotated, Any
+
+from rljax.errors import UsageError
+from rljax.report import console
+
+_USAGE = """usage: rljax COMMAND
+
+  rljax train ALGO --env ENV [options]   train many seeds and write what came out; -h after it lists the options
+  rljax envs                             list the environments
+  rljax algos                            list the algorithms and what they have tuned values for
+
+ALGO is a listed name, or a module of your own: a file (path/to/own.py) or an importable name (package.own).
+ENV is a listed id, or an rljax.Env of your own as path/to/own.py:name or package.module:name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """What `rljax.run` takes beside the algorithm and its config."""
+
+    seeds: int = 1
+    """Runs side by side, each with a seed of its own."""
+    seed: int = 0
+    """Seed of the key that all the runs' keys are split from."""
+    out: pathlib.Path | None = None
+    """Folder for config.json, summary.json, curves.csv and learning_curve.png; by default a new one in runs/."""
+    evaluations: int = 20
+    """Evaluations of every seed's greedy policy along the way."""
+    eval_episodes: int = 100
+    """Episodes of each seed's final evaluation."""
+    progress: bool = True
+    """Show a progress bar and the table."""
+    devices: int | None = None
+    """Devices to shard the seeds over; None for all there are (on a CPU, one a core)."""
+    overwrite: bool = False
+    """Replace the files of an earlier run in the folder."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line; the exit code is 0, 2 for a mistake in it, 130 for an interrupt."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _dispatch(arguments)
+    except UsageError as error:
+        console.say(str(error))
+        return 2
+    except KeyboardInterrupt as interrupt:
+        console.say(str(interrupt) or "interrupted before the first update; nothing was trained.")
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0 if arguments else 2
+    command, *rest = arguments
+    commands = {"train": _train, "envs": _envs, "algos": _algos}
+    if command not in commands:
+        raise UsageError(f"There is no command {command!r}: known are {', '.join(commands)}.")
+    return commands[command](rest)
+
+
+def _envs(_: list[str]) -> int:
+    from rljax import envs
+
+    print("\n".join(envs.registered()))
+    return 0
+
+
+def _algos(_: list[str]) -> int:
+    from rljax import presets
+
+    for name, module in presets.algorithms().items():
+        print(f"{name:8} {module.__doc__.strip().splitlines()[0]}")
+        print(f"{'':8} tuned for {', '.join(presets.tuned_for(name))}")
+    return 0
+
+
+def _train(arguments: list[str]) -> int:
+    from rljax import population, presets
+    from rljax.devices import use_cpu_cores
+
+    use_cpu_cores()
+    _cache_compilations()
+    if not arguments or arguments[0].startswith("-"):
+        if any(flag in arguments for flag in ("-h", "--help")):
+            print(_USAGE)
+            return 0
+        raise UsageError("Say which algorithm: rljax train ppo --env CartPole-v1; `rljax algos` lists them.")
+    name, *rest = arguments
+    algorithm = _own(name) if _is_own(name) else presets.algorithm(name)
+    wants_help = any(flag in rest for flag in ("-h", "--help"))
+    env = _given(rest, "env") or ("CartPole-v1" if wants_help else None)
+    if env is None:
+        raise UsageError(f"Say which environment: rljax train {name} --env CartPole-v1; `rljax envs` lists them.")
+    made = _own(env) if ":" in env else env
+    config = algorithm.Config(env=made) if _is_own(name) else presets.preset(name, made)
+    config, options = _parse(name, config, rest)
+    out = options.out or _new_folder(f"{name}-{config.env.name}")
+    settings = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if f.name != "out"}
+    population.run(algorithm, config, out=out, **settings)
+    print(f"config.json, summary.json, curves.csv and learning_curve.png are in {out}")
+    return 0
+
+
+def _parse(name: str, config: Any, arguments: list[str]) -> tuple[Any, RunOptions]:
+    """Fields of the config and of `RunOptions` as options, by tyro; what it complains about becomes one sentence."""
+    import tyro
+
+    from rljax.envs import Env
+
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def _(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+        if info.type is not Env:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="ENV",
+            instance_from_str=lambda _: config.env,  # made already: the preset depends on it
+            is_instance=lambda value: isinstance(value, Env),
+            str_from_instance=lambda env: [env.name],
+        )
+
+    both = dataclasses.make_dataclass(
+        "Options",
+        [
+            ("config", Annotated[type(config), tyro.conf.arg(name="")]),
+            ("run", Annotated[RunOptions, tyro.conf.arg(name="")]),
+        ],
+    )
+    complaint = io.StringIO()
+    try:
+        with registry, contextlib.redirect_stderr(complaint):
+            parsed, unknown = tyro.cli(
+                both,
+                args=arguments,
+                default=both(config, RunOptions()),
+                return_unknown_args=True,
+                prog=f"rljax train {name}",
+                description="Defaults are the tuned values for the environment, where there are any.",
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise UsageError(_sentence(complaint.getvalue())) from None
+        raise
+    if unknown:
+        option = unknown[0]
+        known = [f.name for part in (config, RunOptions()) for f in dataclasses.fields(part)]
+        near = difflib.get_close_matches(option.lstrip("-").partition("=")[0].replace("-", "_"), known, n=2, cutoff=0.4)
+        hint = " or ".join("--" + match.replace("_", "-") for match in near)
+        hint = f"did you mean {hint}?" if hint else f"rljax train {name} --help lists the options."
+        raise UsageError(f"There is no option {option!r}: {hint}")
+    return parsed.config, parsed.run
+
+
+def _sentence(box: str) -> str:
+    """The first paragraph inside the frame that tyro draws around a complaint."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    paragraph: list[str] = []
+    for line in lines:
+        if line.startswith("───"):
+            break
+        paragraph.append(line)
+    text = " ".join(paragraph).strip()
+    return text if text.endswith((".", "?")) else text + "."
+
+
+def _given(arguments: list[str], option: str) -> str | None:
+    """The value of an option, wherever it stands, before the other options are known."""
+    value = None
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == f"--{option}":
+            value = following
+        elif argument.startswith(f"--{option}="):
+            value = argument.partition("=")[2]
+    return value
+
+
+def _is_own(name: str) -> bool:
+    return name.endswith(".py") or "." in name
+
+
+def _own(reference: str) -> Any:
+    """A user's own module `file.py` or `package.module`, or with `:name` an attribute of it."""
+    place, _, attribute = reference.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        if place.endswith(".py"):
+            if not pathlib.Path(place).is_file():
+                raise UsageError(f"There is no file {place}.")
+            spec = importlib.util.spec_from_file_location(pathlib.Path(place).stem, place)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{place} could not be imported: {error}.") from None
+    finally:
+        sys.path.pop(0)
+    if not attribute:
+        for needed in ("Config", "init", "update", "act"):
+            if not hasattr(module, needed):
+                raise UsageError(f"{place} is no algorithm: it has no {needed}.")
+        return module
+    if not hasattr(module, attribute):
+        raise UsageError(f"{place} has no {attribute!r}.")
+    return getattr(module, attribute)
+
+
+def _new_folder(name: str) -> pathlib.Path:
+    return pathlib.Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{pathlib.Path(name).name}"
+
+
+def _cache_compilations() -> None:
+    """Keep compiled programs on disk, unless the user has chosen where or that JAX should not."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "rljax"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
