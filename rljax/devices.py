@@ -6,6 +6,13 @@ import os
 import jax
 
 
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def use_cpu_cores() -> None:
     """Have JAX show one CPU device a core, unless it has started already or its user chose a number.
 
@@ -16,4 +23,4 @@ def use_cpu_cores() -> None:
     if chosen or jax.config.jax_num_cpu_devices != -1:
         return
     with contextlib.suppress(RuntimeError):  # JAX runs already, with the devices it has
-        jax.config.update("jax_num_cpu_devices", os.process_cpu_count() or 1)
+        jax.config.update("jax_num_cpu_devices", _num_cores())

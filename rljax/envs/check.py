@@ -58,10 +58,6 @@ def _describe(tree: Any) -> str:
     return ", ".join(f"{x.dtype}{list(x.shape)}" for x in jax.tree.leaves(tree))
 
 
-def _same_structure(left: Any, right: Any) -> bool:
-    return bool(jax.tree.structure(left) == jax.tree.structure(right))
-
-
 def _shape_breaches(env: Env, obs: Any, state: Any, result: TimeStep, next_state: Any) -> list[str]:
     found = []
     space = env.observation_space
@@ -72,7 +68,8 @@ def _shape_breaches(env: Env, obs: Any, state: Any, result: TimeStep, next_state
     for name, value in (("obs", result.obs), ("next_obs", result.next_obs)):
         if _describe(value) != _describe(obs):
             found.append(f"step gives {name} as {_describe(value)}, but reset gave {_describe(obs)}.")
-    if not _same_structure(state, next_state):
+    structures = [str(jax.tree.structure(tree)) for tree in (state, next_state)]
+    if structures[0] != structures[1]:
         found.append("step gives a state of another structure than reset does.")
     elif _describe(next_state) != _describe(state):
         found.append(f"step changes the state's shapes or dtypes from {_describe(state)} to {_describe(next_state)}.")
