@@ -174,7 +174,7 @@ def gradient_step(
     """
     gradient, auxiliary = jax.grad(loss, has_aux=True)(params, *arguments)
     updates, opt_state = optimizer.update(gradient, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state, auxiliary, optax.global_norm(gradient)
+    return optax.apply_updates(params, updates), opt_state, auxiliary, optax.tree.norm(gradient)
 
 
 def training_keys(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

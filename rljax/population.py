@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from rljax import core, envs
@@ -287,8 +287,11 @@ def _sharded(function: Callable, mesh: Mesh, in_axes: Any, out_axes: Any) -> Any
     def specs(axes: Any) -> Any:
         return jax.tree.map(lambda axis: P() if axis is None else P("runs"), axes, is_leaf=lambda axis: axis is None)
 
+    def shardings(axes: Any) -> Any:
+        return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(axes))
+
     mapped = jax.shard_map(function, mesh=mesh, in_specs=specs(in_axes), out_specs=specs(out_axes), check_vma=False)
-    return jax.jit(mapped)
+    return jax.jit(mapped, in_shardings=shardings(in_axes), out_shardings=shardings(out_axes))
 
 
 def _all_finite(tree: Any) -> jax.Array:

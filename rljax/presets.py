@@ -10,12 +10,44 @@ from rljax.errors import UsageError, suggest
 _ALGORITHMS = {"ppo": ppo}
 
 
+def _rewards_normalized(discount: float) -> Callable[[Env], Env]:
+    return lambda env: normalize_rewards(env, discount)
+
+
 def _normalized(discount: float) -> Callable[[Env], Env]:
     return lambda env: normalize_rewards(normalize_observations(env), discount)
 
 
 _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | None]] = {
-    ("ppo", "CartPole-v1"): ({"total_steps": 100_000, "learning_rate": 1e-3}, None),
+    ("ppo", "CartPole-v1"): (
+        {"total_steps": 100_000, "learning_rate": 2e-3, "discount": 0.98, "gae_lambda": 0.95},
+        None,
+    ),
+    ("ppo", "Pendulum-v1"): (
+        {
+            "total_steps": 100_000,
+            "learning_rate": 1e-3,
+            "discount": 0.95,
+            "gae_lambda": 0.9,
+            "num_envs": 4,
+            "num_steps": 512,
+            "num_epochs": 10,
+            "num_minibatches": 32,
+        },
+        _rewards_normalized(0.9),
+    ),
+    ("ppo", "MountainCar-v0"): (
+        {
+            "total_steps": 1_000_000,
+            "learning_rate": 1e-3,
+            "discount": 0.99,
+            "gae_lambda": 0.95,
+            "entropy_coefficient": 0.01,
+            "num_envs": 16,
+            "num_steps": 16,
+        },
+        _normalized(0.99),
+    ),
 }
 
 

@@ -1,0 +1,45 @@
+# Everything runs in .venv, made with the first interpreter found that is new enough.
+VENV := .venv
+RUN := $(VENV)/bin
+CANDIDATES := $(PYTHON) python3.12 python3.13 python3.14 python3 python
+
+.PHONY: demo test test-slow learning lint format clean
+
+demo: $(VENV)/ready
+	$(RUN)/rljax train ppo --env CartPole-v1 --seeds 64 --total-steps 100000 --out runs/demo --overwrite
+
+test: $(VENV)/ready
+	$(RUN)/python -m pytest
+
+test-slow: $(VENV)/ready
+	$(RUN)/python -m pytest -m slow
+
+learning: $(VENV)/ready
+	$(RUN)/python benchmarks/learning.py
+
+lint: $(VENV)/ready
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+format: $(VENV)/ready
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+$(VENV)/ready: pyproject.toml
+	@for python in $(CANDIDATES); do \
+		if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; then \
+			found=$$python; break; \
+		fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "rljax needs Python 3.12 or newer with its venv module: install it, or name it with make PYTHON=/path/to/python." >&2; \
+		exit 2; \
+	fi; \
+	echo "Setting up $(VENV) with $$($$found --version); this happens once and takes a few minutes." && \
+	$$found -m venv $(VENV) && \
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' && \
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,79 @@
+"""An algorithm of one's own, REINFORCE: a module with the right names, no registration, no base class.
+
+`python examples/own_algorithm.py`, or with all that the command line offers:
+`rljax train examples/own_algorithm.py --env CartPole-v1 --seeds 8 --learning-rate 5e-3`.
+"""
+
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import rljax
+from rljax import core, distributions, networks, returns
+
+
+@rljax.config
+class Config:
+    env: rljax.Env = rljax.traced()
+    """Environment to learn."""
+    total_steps: int = rljax.static(100_000, minimum=1)
+    """Environment steps of the whole run."""
+    learning_rate: float = rljax.traced(5e-3, minimum=0)
+    """Adam's step size."""
+    discount: float = rljax.traced(0.98, minimum=0, maximum=1)
+    """Discount per step."""
+
+    @property
+    def num_updates(self) -> int:
+        return self.total_steps // (16 * 64)
+
+
+class State(NamedTuple):
+    params: Any
+    opt_state: Any
+    collector: core.Collector
+    step: Any
+
+
+def init(key: jax.Array, config: Config) -> State:
+    key_params, key_reset = jax.random.split(key)
+    collector = core.reset(key_reset, config.env, num_envs=16)
+    params = networks.actor_critic(config.env).init(key_params, collector.obs)
+    return State(params, optax.adam(config.learning_rate).init(params), collector, jnp.int32(0))
+
+
+def act(state: State, config: Config) -> core.Policy:
+    network, head = networks.actor_critic(config.env), distributions.policy_head(config.env.action_space)
+    return lambda _, obs: head.to_action(head.distribution(network.apply(state.params, obs)[0]).mode())
+
+
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+    key_noise, key_rollout = jax.random.split(key)
+    network, head = networks.actor_critic(config.env), distributions.policy_head(config.env.action_space)
+
+    def policy(noise: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        action = head.distribution(network.apply(state.params, obs)[0]).transform(noise)
+        return head.to_action(action), action
+
+    noise = head.noise(key_noise, (64, 16))
+    collector, batch, episodes = core.rollout(key_rollout, policy, noise, state.collector, config.env, 64)
+    values = network.apply(state.params, batch.next_obs)[1]
+    targets = returns.discounted(batch.reward, values, batch.terminated, batch.truncated, config.discount)
+
+    def loss(params: Any) -> tuple[jax.Array, None]:
+        outputs, baseline = network.apply(params, batch.obs)
+        advantages = jax.lax.stop_gradient(targets - baseline)
+        policy_loss = -(head.distribution(outputs).log_prob(batch.action) * advantages).mean()
+        return policy_loss + 0.5 * jnp.square(baseline - targets).mean(), None
+
+    adam = optax.adam(config.learning_rate)
+    params, opt_state, _, norm = core.gradient_step(loss, state.params, adam, state.opt_state)
+    step = state.step + 1
+    return State(params, opt_state, collector, step), {"env_steps": step * 1024, "gradient_norm": norm, **episodes}
+
+
+if __name__ == "__main__":
+    rljax.run(sys.modules[__name__], Config(env="CartPole-v1"), seeds=8)

@@ -1,0 +1,316 @@
+"""What a config is made of, what it refuses, and what changing it compiles again."""
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rljax
+
+
+@rljax.config
+class Config:
+    rate: float = rljax.traced(0.5, minimum=0)
+    discount: float = rljax.traced(0.9, minimum=0, maximum=1)
+    limit: float | None = rljax.traced(None, minimum=0)
+    offset: float = rljax.traced(0.0)
+    count: int = rljax.static(4, minimum=1)
+    most: int | None = rljax.static(None, minimum=1)
+    name: str = rljax.static("plain")
+
+
+def small_ppo(**changes):
+    """PPO's config on an environment that no test here steps."""
+    env = rljax.Env(
+        reset=len, step=len, observation_space=rljax.Box(-1, 1, (3,)), action_space=rljax.Discrete(2), params=(1.5,)
+    )
+    return rljax.ppo.Config(env=env, **changes)
+
+
+# A pytree
+
+
+def test_leaves_are_the_traced_fields():
+    config = Config(rate=0.1, limit=3.0)
+    assert jax.tree.leaves(config) == [0.1, 0.9, 3.0, 0.0]
+    assert jax.tree.leaves(Config()) == [0.5, 0.9, 0.0]
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(config)]
+    assert paths == [".rate", ".discount", ".limit", ".offset"]
+
+
+def test_leaves_of_ppos_config_are_its_traced_fields_and_the_environments_params():
+    leaves = jax.tree_util.tree_leaves_with_path(small_ppo(value_clip=0.3, target_kl=0.02))
+    paths = [jax.tree_util.keystr(path) for path, _ in leaves]
+    assert paths == [
+        ".env.params[0]",
+        ".learning_rate",
+        ".discount",
+        ".gae_lambda",
+        ".clip",
+        ".value_clip",
+        ".target_kl",
+        ".entropy_coefficient",
+        ".value_coefficient",
+        ".max_grad_norm",
+    ]
+
+
+def test_structure_is_the_static_fields():
+    structure = jax.tree.structure
+    assert structure(Config()) == structure(Config(rate=0.1, discount=0.5))
+    assert hash(structure(Config())) == hash(structure(Config(rate=0.1)))
+    assert structure(Config()) != structure(Config(count=5))
+    assert structure(Config()) != structure(Config(name="other"))
+    assert structure(Config()) != structure(Config(most=7))
+    assert structure(small_ppo()) == structure(small_ppo())
+    assert structure(small_ppo()) != structure(small_ppo(num_envs=8))
+
+
+def test_configs_compare_and_hash_by_value():
+    assert Config(rate=0.1) == Config(rate=0.1)
+    assert hash(Config(rate=0.1)) == hash(Config(rate=0.1))
+    assert Config(rate=0.1) != Config(rate=0.2)
+    assert Config(count=2) != Config(count=3)
+    assert small_ppo() == small_ppo()
+    assert hash(small_ppo()) == hash(small_ppo())
+
+
+def test_configs_are_frozen_and_keyword_only():
+    with pytest.raises(AttributeError):
+        Config().rate = 1.0
+    with pytest.raises(TypeError):
+        Config(0.1)
+
+
+def test_placeholders_of_a_tree_map_pass():
+    config = Config(limit=1.0)
+    nothing = jax.tree.map(lambda _: None, config)
+    assert (nothing.rate, nothing.discount, nothing.count) == (None, None, 4)
+    axes = jax.tree.map(lambda _: 0, config)
+    assert (axes.rate, axes.limit, axes.name) == (0, 0, "plain")
+    shapes = jax.tree.map(lambda _: jax.ShapeDtypeStruct((3,), jnp.float32), config)
+    assert shapes.rate.shape == (3,)
+    assert jax.eval_shape(lambda config: config, config).discount.shape == ()
+    flags = jax.tree.map(lambda _: True, config)
+    assert flags.rate is True
+
+
+def test_a_tree_map_is_free_of_bounds():
+    config = Config()
+    assert jax.tree.map(lambda _: -1, config).rate == -1
+    names = jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(path), config)
+    assert names.discount == ".discount"
+    difference = jax.tree.map(operator.sub, Config(), Config(rate=2.0))
+    assert difference.rate == -1.5
+
+
+def test_gradients_of_a_config_reach_the_host():
+    gradient = jax.grad(lambda config: -config.rate * config.discount)(Config())
+    assert gradient.rate == np.float32(-0.9)
+    assert jax.device_get(gradient).rate == np.float32(-0.9)
+
+
+# Bounds
+
+
+@pytest.mark.parametrize("make", [Config, functools.partial(rljax.replace, Config())], ids=["made", "replaced"])
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("rate", -0.1, "at least 0"),
+        ("rate", np.float32(-0.1), "at least 0"),
+        ("rate", -1, "at least 0"),
+        ("rate", np.array([0.1, -0.1]), "at least 0"),
+        ("rate", "fast", "number"),
+        ("rate", "0.1", "number"),
+        ("rate", float("nan"), "finite"),
+        ("rate", float("inf"), "finite"),
+        ("rate", np.array([0.1, np.nan]), "finite"),
+        ("discount", 1.01, "at most 1"),
+        ("discount", -0.01, "at least 0"),
+        ("discount", np.float64("nan"), "finite"),
+        ("limit", -1.0, "at least 0"),
+        ("count", 0, "at least 1"),
+        ("count", -3, "at least 1"),
+        ("count", 1.5, "whole number"),
+        ("count", 4.0, "whole number"),
+        ("count", np.float32(4), "whole number"),
+        ("count", float("inf"), "whole number"),
+        ("count", "four", "number"),
+        ("most", 0, "at least 1"),
+        ("most", 1.5, "whole number"),
+    ],
+)
+def test_values_out_of_bounds_are_usage_errors(make, field, value, why):
+    with pytest.raises(rljax.UsageError, match=rf"^{field} must be .*{why}"):
+        make(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("learning_rate", -1e-3, "at least 0"),
+        ("discount", 1.5, "at most 1"),
+        ("discount", -0.5, "at least 0"),
+        ("gae_lambda", 1.1, "at most 1"),
+        ("clip", -0.1, "at least 0"),
+        ("value_clip", -0.1, "at least 0"),
+        ("target_kl", -0.1, "at least 0"),
+        ("entropy_coefficient", "high", "number"),
+        ("max_grad_norm", float("nan"), "finite"),
+        ("num_envs", 0, "at least 1"),
+        ("num_steps", 1.5, "whole number"),
+        ("num_epochs", 0, "at least 1"),
+        ("num_minibatches", 2.0, "whole number"),
+        ("total_steps", 1e5, "whole number"),
+        ("schedule_steps", 0, "at least 1"),
+    ],
+)
+def test_ppos_bounds(field, value, why):
+    with pytest.raises(rljax.UsageError, match=rf"^{field} must be .*{why}"):
+        small_ppo(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"total_steps": 511}, "total_steps=511 is less than one update of 512"),
+        ({"num_minibatches": 3}, "512 environment steps does not divide into 3"),
+        ({"activation": "tahn"}, "no activation 'tahn'"),
+    ],
+)
+def test_ppos_own_checks(changes, why):
+    with pytest.raises(rljax.UsageError, match=why):
+        small_ppo(**changes)
+
+
+def test_values_on_their_bounds_pass():
+    config = Config(rate=0, discount=1, limit=0.0, offset=-5.0, count=1, most=1)
+    assert (config.rate, config.discount, config.count) == (0, 1, 1)
+    assert Config(discount=0.0, count=np.int64(3)).count == 3
+    assert Config(offset=float("inf")).offset == float("inf")
+
+
+def test_annotations_may_be_strings():
+    own = type("Own", (), {"__annotations__": {"count": "int", "most": "int | None"}})
+    own.count, own.most = rljax.static(1, minimum=1), rljax.static(None, minimum=1)
+    own = rljax.config(own)
+    assert own(count=2, most=3).most == 3
+    for field in ("count", "most"):
+        with pytest.raises(rljax.UsageError, match=rf"^{field} must be a whole number"):
+            own(**{field: 1.5})
+
+
+def test_a_configs_own_check_runs_after_the_bounds():
+    @rljax.config
+    class Own:
+        low: float = rljax.traced(0.0, minimum=0)
+        count: int = rljax.static(2)
+
+        def __post_init__(self):
+            if self.count % 2:
+                raise rljax.UsageError("count must be even.")
+
+    assert Own(count=4).count == 4
+    with pytest.raises(rljax.UsageError, match="even"):
+        Own(count=3)
+    with pytest.raises(rljax.UsageError, match="low"):
+        Own(low=-1.0, count=3)
+
+
+def test_a_config_that_extends_another_keeps_its_fields_and_its_checks():
+    @rljax.config
+    class Longer(rljax.ppo.Config):
+        bonus: float = rljax.traced(0.0, minimum=0)
+
+    longer = functools.partial(Longer, env=small_ppo().env)
+    assert longer(bonus=1.0, learning_rate=0.1).num_updates == small_ppo().num_updates
+    with pytest.raises(rljax.UsageError, match=r"^bonus"):
+        longer(bonus=-1.0)
+    with pytest.raises(rljax.UsageError, match=r"^learning_rate"):
+        longer(learning_rate=-1.0)
+    with pytest.raises(rljax.UsageError, match="tahn"):
+        longer(activation="tahn")
+    with pytest.raises(rljax.UsageError, match="total_steps"):
+        longer(total_steps=1)
+
+
+# replace
+
+
+def test_replace_changes_only_what_it_names():
+    config = Config(rate=0.1, count=7)
+    changed = rljax.replace(config, discount=0.5)
+    assert (changed.rate, changed.discount, changed.count) == (0.1, 0.5, 7)
+    assert config.discount == 0.9
+    assert rljax.replace(config) == config
+
+
+@pytest.mark.parametrize(("word", "nearest"), [("learning_rat", "learning_rate"), ("num_env", "num_envs")])
+def test_replace_suggests_the_nearest_name(word, nearest):
+    with pytest.raises(rljax.UsageError, match=rf"no field '{word}': did you mean {nearest}\b"):
+        rljax.replace(small_ppo(), **{word: 1})
+
+
+def test_replace_lists_the_names_where_none_is_near():
+    with pytest.raises(rljax.UsageError, match="known are rate, discount, limit"):
+        rljax.replace(Config(), zzz=1)
+
+
+# Under transformations
+
+
+def test_a_traced_change_compiles_nothing_and_a_static_one_does():
+    traces = []
+
+    @jax.jit
+    def total(config):
+        traces.append(config.count)
+        return config.rate * config.count + config.offset
+
+    assert total(Config()) == 2.0
+    assert total(Config(rate=0.25, discount=0.1)) == 1.0
+    assert total(rljax.replace(Config(), offset=-1.0)) == 1.0
+    assert traces == [4]
+    assert total(Config(count=8)) == 4.0
+    assert traces == [4, 8]
+    assert total(Config(rate=1.5, count=8)) == 12.0
+    assert traces == [4, 8]
+
+
+def test_numbers_of_any_kind_give_the_same_result():
+    product = jax.jit(lambda config: config.rate * jnp.arange(3.0) + config.discount)
+    expected = np.array([0.0, 2.0, 4.0]) + 1
+    for kind in (int, float, np.float32, np.float64, np.int32, np.array, jnp.asarray):
+        result = product(Config(rate=kind(2), discount=kind(1)))
+        assert result.dtype == jnp.float32
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_stacked_fields_can_be_mapped_over():
+    stacked = Config(
+        rate=jnp.array([0.1, 0.2, 0.3]), discount=np.array([0.5, 0.6, 0.7], np.float32), offset=np.zeros(3)
+    )
+    result = jax.vmap(lambda config: config.rate * config.discount * config.count)(stacked)
+    np.testing.assert_allclose(result, [0.2, 0.48, 0.84], rtol=1e-6)
+    axes = rljax.replace(jax.tree.map(lambda _: None, Config()), rate=0)
+    swept = jax.vmap(lambda config: config.rate + config.discount, in_axes=(axes,))(Config(rate=jnp.arange(3.0)))
+    np.testing.assert_allclose(swept, [0.9, 1.9, 2.9], rtol=1e-6)
+
+
+def test_tracers_pass_where_a_config_is_made_or_changed_inside():
+    def total(rate):
+        return rljax.replace(Config(rate=rate), discount=rate / 2).discount
+
+    assert jax.jit(total)(3.0) == 1.5
+    np.testing.assert_array_equal(jax.vmap(total)(jnp.array([-1.0, 4.0])), [-0.5, 2.0])
+    assert jax.grad(total)(1.0) == 0.5
+
+
+def test_a_config_survives_its_own_flattening():
+    config = small_ppo(learning_rate=0.1, hidden_sizes=(3,))
+    leaves, structure = jax.tree.flatten(config)
+    assert jax.tree.unflatten(structure, leaves) == config

@@ -1,0 +1,272 @@
+"""The driver: the same bits as a bare `jit(vmap(train))`, its files, and what it does when something goes wrong."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rljax
+from rljax import core, population, ppo
+
+
+def same_bits(left, right):
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    return all(
+        np.array_equal(np.asarray(a), np.asarray(b), equal_nan=jnp.issubdtype(b.dtype, jnp.inexact)) for a, b in pairs
+    )
+
+
+@pytest.fixture(scope="module")
+def config():
+    env = rljax.make("CartPole-v1")
+    return ppo.Config(env=env, total_steps=640, num_envs=4, num_steps=16, num_minibatches=2, hidden_sizes=(16,))
+
+
+@pytest.fixture(scope="module")
+def bare(config):
+    """Five runs without the driver."""
+    keys = jax.random.split(jax.random.key(5), 5)
+    return jax.jit(jax.vmap(ppo.train, (0, None)))(keys, config)
+
+
+@pytest.fixture(scope="module")
+def full(config, tmp_path_factory):
+    """The same five runs with everything on, on one device."""
+    out = tmp_path_factory.mktemp("runs") / "full"
+    result = rljax.run(ppo, config, seeds=5, seed=5, out=out, evaluations=3, eval_episodes=30, progress=True, devices=1)
+    return result, out
+
+
+def test_the_driver_gives_the_bits_of_a_bare_vmap(full, bare):
+    result, _ = full
+    states, metrics = bare
+    assert same_bits(result.states, states)
+    assert set(result.metrics) == set(metrics)
+    for name, rows in metrics.items():
+        np.testing.assert_array_equal(result.metrics[name], rows, err_msg=name)
+
+
+def test_with_everything_off_the_bits_are_the_same(config, bare):
+    result = rljax.run(ppo, config, seeds=5, seed=5, evaluations=0, eval_episodes=30, progress=False, devices=1)
+    assert same_bits(result.states, bare[0])
+    assert result.eval_returns.shape == (5, 0)
+
+
+def test_over_several_devices_it_is_the_same_to_rounding(config, full):
+    """Five seeds on two devices: one lane more, dropped again."""
+    if len(jax.devices()) < 2:
+        pytest.skip("JAX shows one device only")
+    result = rljax.run(ppo, config, seeds=5, seed=5, evaluations=0, eval_episodes=30, progress=False, devices=2)
+    for got, want in zip(jax.tree.leaves(result.states.params), jax.tree.leaves(full[0].states.params), strict=True):
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got, want, atol=1e-4)
+    assert result.summary["device"].startswith("2 x")
+    np.testing.assert_allclose(result.metrics["entropy"], full[0].metrics["entropy"], atol=1e-3)
+
+
+def test_another_rate_reuses_the_compiled_programs(config, full):
+    before = len(population._compiled)
+    changed = dataclasses.replace(config, learning_rate=1e-2)
+    result = rljax.run(ppo, changed, seeds=5, seed=5, evaluations=3, eval_episodes=30, progress=False, devices=1)
+    assert len(population._compiled) == before
+    assert result.summary["compile_seconds"] < 1
+    assert not same_bits(result.states.params, full[0].states.params)
+
+
+def test_the_files(config, full):
+    result, out = full
+    assert sorted(path.name for path in out.iterdir()) == [
+        "config.json",
+        "curves.csv",
+        "learning_curve.png",
+        "summary.json",
+    ]
+    summary = json.loads((out / "summary.json").read_text())
+    assert {
+        *("algo", "env", "seeds", "total_steps", "env_steps_per_second", "compile_seconds"),
+        *("train_seconds", "device", "versions", "final_return"),
+    } <= set(summary)
+    assert (summary["algo"], summary["env"], summary["seeds"]) == ("ppo", "CartPole-v1", 5)
+    assert set(summary["final_return"]) >= {"iqm", "ci95", "mean", "median", "min", "max", "per_seed"}
+    assert len(summary["final_return"]["per_seed"]) == 5
+    assert summary["final_return"]["ci95"][0] <= summary["final_return"]["iqm"] <= summary["final_return"]["ci95"][1]
+    assert summary["env_steps"] == 640
+
+    rows = list(csv.DictReader((out / "curves.csv").open()))
+    assert len(rows) == 5 * 4
+    assert [int(row["env_steps"]) for row in rows[:4]] == [0, 192, 448, 640]
+    np.testing.assert_allclose([float(row["return"]) for row in rows], result.eval_returns.ravel(), rtol=1e-5)
+
+    about = json.loads((out / "config.json").read_text())
+    assert about["config"]["env"]["params"]["gravity"] == 9.8
+    assert about["config"]["learning_rate"] == config.learning_rate
+
+
+def test_final_returns_are_greedy_evaluations(config, full):
+    """Recomputed without the driver: the same keys, the same policy, 30 episodes."""
+    result, _ = full
+    keys = jax.vmap(lambda key: jax.random.split(core.training_keys(key)[2])[1])(jax.random.split(jax.random.key(5), 5))
+
+    @jax.jit
+    @jax.vmap
+    def returns(key, state):
+        batches = [core.evaluate(jax.random.fold_in(key, i), config.env, ppo.act(state, config), 20) for i in range(2)]
+        return jnp.concatenate(batches)[:30].mean()
+
+    np.testing.assert_allclose(result.summary["final_return"]["per_seed"], returns(keys, result.states), rtol=1e-4)
+
+
+# --- when something goes wrong -------------------------------------------------------------------------------------
+
+
+class State(NamedTuple):
+    params: jax.Array
+    step: jax.Array
+
+
+@rljax.config
+class Config:
+    env: rljax.Env = rljax.traced()
+    num_updates: int = rljax.static(50)
+    poison: float = rljax.traced(0.0)
+
+
+def init(key: jax.Array, config: Config) -> State:
+    return State(jax.random.normal(key, (2,)), jnp.int32(0))
+
+
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+    # The poisoned runs are those whose first parameter is positive.
+    bad = (config.poison > 0) & (state.params[0] > 0)
+    params = jnp.where(bad, jnp.nan, state.params)
+    step = state.step + 1
+    return State(params, step), {"env_steps": step * 10, "episode_return": params.sum()}
+
+
+def act(state: State, config: Config) -> core.Policy:
+    return lambda key, obs: jnp.zeros(obs.shape[0], jnp.int32)
+
+
+own = SimpleNamespace(__name__="own", Config=Config, init=init, update=update, act=act)
+
+
+@pytest.fixture
+def own_config():
+    return Config(env=rljax.make("CartPole-v1"))
+
+
+def test_an_algorithm_of_ones_own_runs(own_config):
+    result = rljax.run(own, own_config, seeds=3, evaluations=2, eval_episodes=5, progress=False)
+    assert result.metrics["env_steps"].shape == (3, 50)
+    assert result.states.step.shape == (3,)
+    assert result.summary["algo"] == "own"
+
+
+def test_a_diverged_seed_is_named(own_config):
+    poisoned = dataclasses.replace(own_config, poison=1.0)
+    result = rljax.run(own, poisoned, seeds=6, evaluations=1, eval_episodes=5, progress=False)
+    bad = np.flatnonzero(np.isnan(np.asarray(result.states.params)).any(1))
+    assert 0 < len(bad) < 6
+    assert result.summary["diverged"] == bad.tolist()
+
+
+def test_ctrl_c_writes_what_is_done(own_config, tmp_path, monkeypatch):
+    """The signal arrives while a chunk runs; the chunk lands, files are written, and the result is in the exception."""
+    landed = population._Log.landed
+
+    def slow(self, *arguments):
+        landed(self, *arguments)
+        if self.updates >= 10:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+
+    monkeypatch.setattr(population._Log, "landed", slow)
+    out = tmp_path / "stopped"
+    with pytest.raises(rljax.Interrupted) as stopped:
+        rljax.run(own, own_config, seeds=2, evaluations=25, eval_episodes=5, progress=False, out=out)
+    done = stopped.value.result.metrics["env_steps"].shape[1]
+    assert 10 <= done < 50
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["interrupted"] is True
+    assert summary["env_steps"] == done * 10
+    assert "\n" not in str(stopped.value)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_full_disk_loses_nothing(own_config, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    import pathlib
+
+    real = pathlib.Path.write_text
+    monkeypatch.setattr(
+        pathlib.Path, "write_text", lambda self, *a, **k: real(self, *a, **k) if "config" in self.name else full()
+    )
+    with pytest.raises(rljax.UsageError, match="No space left on device") as error:
+        rljax.run(own, own_config, seeds=2, evaluations=2, eval_episodes=5, progress=False, out=tmp_path / "x")
+    assert error.value.result.metrics["env_steps"].shape == (2, 50)
+    assert "The run goes on" in capsys.readouterr().err
+
+
+def test_a_folder_in_use_is_refused_before_anything_runs(own_config, tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(rljax.UsageError, match="in use"):
+        rljax.run(own, own_config, out=tmp_path)
+    assert (tmp_path / "summary.json").read_text() == "{}"
+    rljax.run(own, own_config, out=tmp_path, overwrite=True, progress=False, evaluations=1, eval_episodes=2)
+    assert json.loads((tmp_path / "summary.json").read_text())["algo"] == "own"
+
+
+def test_a_run_that_hangs_is_noticed(monkeypatch, capsys):
+    monkeypatch.setattr(population, "_STALL_SECONDS", 0.05)
+    with population._watched():
+        time.sleep(0.3)
+    assert "no update has landed" in capsys.readouterr().err
+    with population._watched():
+        pass
+    time.sleep(0.2)
+    assert capsys.readouterr().err == ""
+
+
+def test_it_runs_in_a_thread_where_signals_cannot_be_caught(own_config):
+    results = []
+    thread = threading.Thread(
+        target=lambda: results.append(rljax.run(own, own_config, evaluations=0, eval_episodes=2, progress=False))
+    )
+    thread.start()
+    thread.join()
+    assert results[0].summary["env_steps"] == 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"seeds": 0}, "seeds"),
+        ({"evaluations": -1}, "evaluations"),
+        ({"eval_episodes": 0}, "eval_episodes"),
+        ({"devices": 99}, "devices"),
+        ({"seeds": 1.5}, "seeds"),
+    ],
+)
+def test_arguments_that_cannot_be(own_config, arguments: dict[str, Any], word):
+    with pytest.raises(rljax.UsageError, match=word) as error:
+        rljax.run(own, own_config, progress=False, **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_something_that_is_no_algorithm(own_config):
+    with pytest.raises(rljax.UsageError, match="no init"):
+        rljax.run(json, own_config)
+    with pytest.raises(rljax.UsageError, match="no env"):
+        rljax.run(own, SimpleNamespace())
