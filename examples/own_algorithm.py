@@ -19,11 +19,11 @@ from rljax import core, distributions, networks, returns
 class Config:
     env: rljax.Env = rljax.traced()
     """Environment to learn."""
-    total_steps: int = rljax.static(100_000, minimum=1)
+    total_steps: int = rljax.static(default=100_000, minimum=1)
     """Environment steps of the whole run."""
-    learning_rate: float = rljax.traced(5e-3, minimum=0)
+    learning_rate: float = rljax.traced(default=5e-3, minimum=0)
     """Adam's step size."""
-    discount: float = rljax.traced(0.98, minimum=0, maximum=1)
+    discount: float = rljax.traced(default=0.98, minimum=0, maximum=1)
     """Discount per step."""
 
     @property
@@ -76,4 +76,4 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
 
 
 if __name__ == "__main__":
-    rljax.run(sys.modules[__name__], Config(env="CartPole-v1"), seeds=8)
+    rljax.run(sys.modules[__name__], Config(env=rljax.make("CartPole-v1")), seeds=8)

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import io
+import itertools
 import os
 import pathlib
 import sys
@@ -167,21 +168,21 @@ def _parse(name: str, config: Any, arguments: list[str]) -> tuple[Any, RunOption
 
 
 def _sentence(box: str) -> str:
-    """The first paragraph inside the frame that tyro draws around a complaint."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    paragraph: list[str] = []
-    for line in lines:
-        if line.startswith("───"):
-            break
-        paragraph.append(line)
-    text = " ".join(paragraph).strip()
+    """The first paragraph inside the frame that tyro draws, in box characters or plain ones, under a title."""
+
+    def is_rule(line: str) -> bool:
+        return not line.strip("─-╭╮╰╯")
+
+    lines = [line.strip("│| ") for line in box.splitlines()[1:]]
+    paragraph = itertools.takewhile(lambda line: not is_rule(line), itertools.dropwhile(is_rule, lines))
+    text = " ".join(paragraph)
     return text if text.endswith((".", "?")) else text + "."
 
 
 def _given(arguments: list[str], option: str) -> str | None:
     """The value of an option, wherever it stands, before the other options are known."""
     value = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for argument, following in itertools.zip_longest(arguments, arguments[1:]):
         if argument == f"--{option}":
             value = following
         elif argument.startswith(f"--{option}="):

@@ -17,12 +17,12 @@ _STATIC = "rljax_static"
 _BOUNDS = "rljax_bounds"
 
 
-def traced(default: Any = dataclasses.MISSING, *, minimum: float | None = None, maximum: float | None = None) -> Any:
+def traced(*, default: Any = dataclasses.MISSING, minimum: float | None = None, maximum: float | None = None) -> Any:
     """A field that only changes values: a leaf of the pytree, free to sweep without a recompile."""
     return dataclasses.field(default=default, metadata={_STATIC: False, _BOUNDS: (minimum, maximum)})
 
 
-def static(default: Any = dataclasses.MISSING, *, minimum: float | None = None, maximum: float | None = None) -> Any:
+def static(*, default: Any = dataclasses.MISSING, minimum: float | None = None, maximum: float | None = None) -> Any:
     """A field that fixes a shape or the program's structure: hashable, part of what is compiled."""
     return dataclasses.field(default=default, metadata={_STATIC: True, _BOUNDS: (minimum, maximum)})
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -18,6 +19,16 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": nn.gelu,
     "silu": nn.silu,
 }
+
+
+class Network(Protocol):
+    """What the algorithms need of a network: Flax's modules have it, and so can any object."""
+
+    def init(self, key: jax.Array, obs: jax.Array, /) -> Any:
+        """Fresh parameters for observations `[N, *shape]`."""
+
+    def apply(self, params: Any, obs: jax.Array, /) -> Any:
+        """The outputs for observations `[..., *shape]`."""
 
 
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
@@ -93,7 +104,7 @@ class ActorCritic(nn.Module):
 
 def actor_critic(
     env: Env, hidden_sizes: Sequence[int] = (64, 64), activation: str = "tanh", shared_torso: bool | None = None
-) -> ActorCritic:
+) -> Network:
     """The default actor and critic for an environment; they share a torso where observations are images."""
     is_image = len(env.observation_space.shape) == 3
     return ActorCritic(

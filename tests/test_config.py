@@ -13,13 +13,13 @@ import rljax
 
 @rljax.config
 class Config:
-    rate: float = rljax.traced(0.5, minimum=0)
-    discount: float = rljax.traced(0.9, minimum=0, maximum=1)
-    limit: float | None = rljax.traced(None, minimum=0)
-    offset: float = rljax.traced(0.0)
-    count: int = rljax.static(4, minimum=1)
-    most: int | None = rljax.static(None, minimum=1)
-    name: str = rljax.static("plain")
+    rate: float = rljax.traced(default=0.5, minimum=0)
+    discount: float = rljax.traced(default=0.9, minimum=0, maximum=1)
+    limit: float | None = rljax.traced(default=None, minimum=0)
+    offset: float = rljax.traced(default=0.0)
+    count: int = rljax.static(default=4, minimum=1)
+    most: int | None = rljax.static(default=None, minimum=1)
+    name: str = rljax.static(default="plain")
 
 
 def small_ppo(**changes):
@@ -196,7 +196,7 @@ def test_values_on_their_bounds_pass():
 
 def test_annotations_may_be_strings():
     own = type("Own", (), {"__annotations__": {"count": "int", "most": "int | None"}})
-    own.count, own.most = rljax.static(1, minimum=1), rljax.static(None, minimum=1)
+    own.count, own.most = rljax.static(default=1, minimum=1), rljax.static(default=None, minimum=1)
     own = rljax.config(own)
     assert own(count=2, most=3).most == 3
     for field in ("count", "most"):
@@ -207,8 +207,8 @@ def test_annotations_may_be_strings():
 def test_a_configs_own_check_runs_after_the_bounds():
     @rljax.config
     class Own:
-        low: float = rljax.traced(0.0, minimum=0)
-        count: int = rljax.static(2)
+        low: float = rljax.traced(default=0.0, minimum=0)
+        count: int = rljax.static(default=2)
 
         def __post_init__(self):
             if self.count % 2:
@@ -224,7 +224,7 @@ def test_a_configs_own_check_runs_after_the_bounds():
 def test_a_config_that_extends_another_keeps_its_fields_and_its_checks():
     @rljax.config
     class Longer(rljax.ppo.Config):
-        bonus: float = rljax.traced(0.0, minimum=0)
+        bonus: float = rljax.traced(default=0.0, minimum=0)
 
     longer = functools.partial(Longer, env=small_ppo().env)
     assert longer(bonus=1.0, learning_rate=0.1).num_updates == small_ppo().num_updates

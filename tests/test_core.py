@@ -150,8 +150,8 @@ def branching_update(key: jax.Array, state: Branching, config: Any) -> tuple[Bra
 
 @rljax.config
 class Seven:
-    env: Any = rljax.traced(())
-    scale: float = rljax.traced(1.0)
+    env: Any = rljax.traced(default=())
+    scale: float = rljax.traced(default=1.0)
 
     @property
     def num_updates(self) -> int:

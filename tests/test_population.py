@@ -137,8 +137,8 @@ class State(NamedTuple):
 @rljax.config
 class Config:
     env: rljax.Env = rljax.traced()
-    num_updates: int = rljax.static(50)
-    poison: float = rljax.traced(0.0)
+    num_updates: int = rljax.static(default=50)
+    poison: float = rljax.traced(default=0.0)
 
 
 def init(key: jax.Array, config: Config) -> State:

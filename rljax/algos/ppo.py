@@ -20,7 +20,7 @@ from rljax.distributions import policy_head
 from rljax.envs import Env
 
 
-def default_network(env: Env, config: "Config") -> Any:
+def default_network(env: Env, config: "Config") -> networks.Network:
     """An actor and a critic of `config.hidden_sizes`; on images they share a convolution."""
     return networks.actor_critic(env, config.hidden_sizes, config.activation)
 
@@ -29,47 +29,47 @@ def default_network(env: Env, config: "Config") -> Any:
 class Config:
     env: Env = traced()
     """Environment to learn."""
-    total_steps: int = static(100_000, minimum=1)
+    total_steps: int = static(default=100_000, minimum=1)
     """Environment steps of the whole run; at most so many, in whole updates of num_envs * num_steps."""
-    learning_rate: float = traced(2.5e-4, minimum=0)
+    learning_rate: float = traced(default=2.5e-4, minimum=0)
     """Adam's step size."""
-    discount: float = traced(0.99, minimum=0, maximum=1)
+    discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
-    gae_lambda: float = traced(0.95, minimum=0, maximum=1)
+    gae_lambda: float = traced(default=0.95, minimum=0, maximum=1)
     """Decay of GAE's trace (lambda)."""
-    clip: float = traced(0.2, minimum=0)
+    clip: float = traced(default=0.2, minimum=0)
     """How far the probability ratio may leave 1 before its gradient is cut (epsilon)."""
-    value_clip: float | None = traced(None, minimum=0)
+    value_clip: float | None = traced(default=None, minimum=0)
     """How far a value may leave its old one before its gradient is cut; None for no such limit."""
-    target_kl: float | None = traced(None, minimum=0)
+    target_kl: float | None = traced(default=None, minimum=0)
     """Approximate KL divergence from the old policy at which an update stops learning; None for never."""
-    entropy_coefficient: float = traced(0.0, minimum=0)
+    entropy_coefficient: float = traced(default=0.0, minimum=0)
     """Weight of the entropy bonus (c_e)."""
-    value_coefficient: float = traced(0.5, minimum=0)
+    value_coefficient: float = traced(default=0.5, minimum=0)
     """Weight of the value loss (c_v)."""
-    max_grad_norm: float = traced(0.5, minimum=0)
+    max_grad_norm: float = traced(default=0.5, minimum=0)
     """Global norm to which gradients are clipped."""
-    num_envs: int = static(4, minimum=1)
+    num_envs: int = static(default=4, minimum=1)
     """Environments side by side (N)."""
-    num_steps: int = static(128, minimum=1)
+    num_steps: int = static(default=128, minimum=1)
     """Steps of each environment per update (T)."""
-    num_epochs: int = static(4, minimum=1)
+    num_epochs: int = static(default=4, minimum=1)
     """Passes over each rollout."""
-    num_minibatches: int = static(4, minimum=1)
+    num_minibatches: int = static(default=4, minimum=1)
     """Gradient steps per pass; must divide num_envs * num_steps."""
-    normalize_advantages: bool = static(True)
+    normalize_advantages: bool = static(default=True)
     """Give each minibatch's advantages mean 0 and deviation 1."""
-    anneal_learning_rate: bool = static(True)
+    anneal_learning_rate: bool = static(default=True)
     """Let the learning rate fall linearly to zero."""
-    anneal_clip: bool = static(False)
+    anneal_clip: bool = static(default=False)
     """Let clip fall linearly to zero."""
-    schedule_steps: int | None = static(None, minimum=1)
+    schedule_steps: int | None = static(default=None, minimum=1)
     """Environment steps over which annealed values reach zero; None for total_steps."""
-    hidden_sizes: tuple[int, ...] = static((64, 64))
+    hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default network's hidden layers."""
-    activation: str = static("tanh")
+    activation: str = static(default="tanh")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
-    network: Any = static(None)
+    network: Any = static(default=None)
     """A module whose init and apply take the default network's place: obs to (policy outputs, values)."""
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class State(NamedTuple):
     step: jax.Array  # [] int32, updates done
 
 
-def _network(config: Config) -> Any:
+def _network(config: Config) -> networks.Network:
     return default_network(config.env, config) if config.network is None else config.network
 
 

@@ -1,0 +1,143 @@
+"""The command line as a person meets it: what it prints, writes and returns."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rljax import cli
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = ["--total-steps", "128", "--num-envs", "4", "--num-steps", "16", "--hidden-sizes", "8", "--evaluations", "1"]
+
+
+@pytest.fixture(autouse=True)
+def no_cache_in_the_home(monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "_cache_compilations", lambda: None)
+    monkeypatch.chdir(tmp_path)
+
+
+def complaint(capsys, *arguments):
+    """The exit code is 2 and there is one sentence on standard error, which is returned."""
+    assert cli.main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].endswith((".", "?"))
+    return lines[0]
+
+
+def test_train_writes_its_files_and_prints_a_table(capsys, tmp_path):
+    code = cli.main(
+        [
+            *("train", "ppo", "--env", "CartPole-v1", "--seeds", "2", *TINY, "--learning-rate", "3e-3"),
+            *("--eval-episodes", "4", "--target-kl", "0.1", "--no-anneal-clip", "--out", "runs/x"),
+        ]
+    )
+    captured = capsys.readouterr()
+    assert code == 0
+    assert "IQM return" in captured.out
+    assert "worst seed" in captured.out
+    about = json.loads((tmp_path / "runs/x/config.json").read_text())
+    assert about["config"]["learning_rate"] == 3e-3
+    assert about["config"]["target_kl"] == 0.1
+    assert about["config"]["discount"] == 0.98  # the preset's, not the default
+    assert json.loads((tmp_path / "runs/x/summary.json").read_text())["seeds"] == 2
+    assert "in use" in complaint(capsys, "train", "ppo", "--env", "CartPole-v1", *TINY, "--out", "runs/x")
+
+
+def test_own_algorithm_and_own_environment(capsys, tmp_path):
+    algorithm, environment = ROOT / "examples/own_algorithm.py", ROOT / "examples/own_environment.py"
+    assert len(algorithm.read_text().splitlines()) < 80
+    assert len(environment.read_text().splitlines()) < 80
+    options = ["--total-steps", "2048", "--evaluations", "1", "--eval-episodes", "2", "--no-progress"]
+    assert cli.main(["train", str(algorithm), "--env", f"{environment}:env", *options, "--out", "runs/own"]) == 0
+    summary = json.loads((tmp_path / "runs/own/summary.json").read_text())
+    assert (summary["algo"], summary["env"]) == ("own_algorithm", "Target")
+    assert summary["env_steps"] == 2048
+
+
+def test_lists(capsys):
+    assert cli.main(["envs"]) == 0
+    listed = capsys.readouterr().out.split()
+    assert "CartPole-v1" in listed
+    assert len(listed) >= 26
+    assert cli.main(["algos"]) == 0
+    assert "ppo" in capsys.readouterr().out
+
+
+def test_every_field_is_an_option_with_its_docstring(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "ppo", "--help"])
+    assert stop.value.code in (0, None)
+    text = capsys.readouterr().out
+    for words in ("--gae-lambda", "Decay of GAE's trace", "--target-kl", "--seeds", "--eval-episodes", "--out"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], ["trian", "train"]),
+        (["train"], ["which algorithm"]),
+        (["train", "pppo", "--env", "CartPole-v1"], ["pppo", "did you mean ppo?"]),
+        (["train", "ppo"], ["which environment"]),
+        (["train", "ppo", "--env", "CartPol-v1"], ["CartPol-v1", "CartPole-v1"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--lerning-rate", "1e-3"], ["--lerning-rate", "--learning-rate"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--learning-rate", "fast"], ["learning-rate", "fast"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--learning-rate", "-1"], ["learning_rate", "at least 0"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--discount", "1.1"], ["discount", "at most 1"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--num-minibatches", "7"], ["divide"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--seeds", "0"], ["seeds", "at least 1"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--num-envs", "0"], ["num_envs", "at least 1"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--num-envs", "2.5"], ["num-envs", "2.5"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--total-steps"], ["total-steps"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--total-steps", "3"], ["total_steps=3"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--devices", "1000"], ["devices=1000"]),
+        (["train", "nothere.py", "--env", "CartPole-v1"], ["nothere.py"]),
+        (["train", "no.such.module", "--env", "CartPole-v1"], ["no.such.module"]),
+        (["train", "ppo", "--env", "nothere.py:env"], ["nothere.py"]),
+    ],
+)
+def test_mistakes_end_in_one_sentence(capsys, arguments, words):
+    sentence = complaint(capsys, *arguments)
+    for word in words:
+        assert word in sentence
+
+
+def test_an_output_folder_that_cannot_be(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    arguments = ["train", "ppo", "--env", "CartPole-v1", *TINY, "--out"]
+    assert "file is in its way" in complaint(capsys, *arguments, "file")
+    assert "file" in complaint(capsys, *arguments, "file/below")
+
+
+def test_an_interrupt_writes_what_is_done_and_returns_130(tmp_path):
+    command = [sys.executable, "-m", "rljax.cli", "train", "ppo", "--env", "CartPole-v1", "--num-steps", "32"]
+    command += ["--total-steps", "100000000", "--evaluations", "100000", "--eval-episodes", "2", "--out", "runs/x"]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": "cache"},
+    )
+    curves = tmp_path / "runs/x/curves.csv"
+    deadline = time.monotonic() + 300
+    while not curves.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "stopped after" in err
+    assert "IQM return" in out
+    summary = json.loads((tmp_path / "runs/x/summary.json").read_text())
+    assert summary["interrupted"] is True
+    assert 0 <= summary["env_steps"] < 100_000_000
