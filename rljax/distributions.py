@@ -47,7 +47,8 @@ class Categorical(NamedTuple):
         """Entropy `[...]` in nats."""
         log_probs = jax.nn.log_softmax(self.logits)
         probs = jnp.exp(log_probs)
-        return -jnp.sum(jnp.where(probs > 0, probs * log_probs, 0.0), axis=-1)
+        # The mask is inside the product: outside it, an action of probability zero would give NaN gradients.
+        return -jnp.sum(probs * jnp.where(probs > 0, log_probs, 0.0), axis=-1)
 
     def mode(self) -> jax.Array:
         """The likeliest action `[...]`."""
@@ -118,6 +119,7 @@ class TanhGaussian(NamedTuple):
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         """Log-density `[...]` of actions `[..., D]`; at an edge, where it has none, that of the next float inside."""
+        action = jnp.asarray(action)
         edge = 1.0 - jnp.finfo(action.dtype).epsneg
         return self._log_prob_of_raw(jnp.arctanh(jnp.clip(action, -edge, edge)))
 
@@ -131,16 +133,19 @@ class TanhGaussian(NamedTuple):
         return jnp.tanh(self.mean)
 
     def entropy(self) -> jax.Array:
-        r"""Differential entropy `[...]` in nats, $H(base) + E[\log(1 - \tanh^2)]$ by 32-point Gauss-Hermite."""
-        nodes, weights = _gauss_hermite()
+        r"""Differential entropy `[...]` in nats, $H(base) + E[\log(1 - \tanh^2)]$, the mean by quadrature."""
+        nodes, weights = _standard_normal_nodes()
         raw = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * nodes
         log_slope = 2.0 * (_LOG_2 - raw - jax.nn.softplus(-2.0 * raw))
         return self.base.entropy() + jnp.sum(jnp.sum(weights * log_slope, axis=-1), axis=-1)
 
 
-def _gauss_hermite() -> tuple[jax.Array, jax.Array]:
-    """Nodes and weights `[32]` of the expectation under a standard normal."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(32)
+def _standard_normal_nodes() -> tuple[jax.Array, jax.Array]:
+    """Nodes and weights `[64]` of a mean under a standard normal: evenly spaced, since the integrand of a wide
+    distribution has a kink that Gauss-Hermite's few central nodes miss.
+    """
+    nodes = np.linspace(-5.5, 5.5, 64)
+    weights = np.exp(-0.5 * nodes**2)
     return jnp.asarray(nodes, jnp.float32), jnp.asarray(weights / weights.sum(), jnp.float32)
 
 

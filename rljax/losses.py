@@ -11,7 +11,8 @@ def clipped_surrogate(log_ratio: jax.Array, advantages: jax.Array, clip: Scalar)
 
     Schulman et al. 2017, equation 7.
     """
-    ratio = jnp.exp(log_ratio)
+    # Beyond e^80 the clip decides in any case, and an overflow would turn a gradient of zero into NaN.
+    ratio = jnp.exp(jnp.minimum(log_ratio, 80.0))
     return -jnp.minimum(ratio * advantages, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantages)
 
 

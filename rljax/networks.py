@@ -21,6 +21,13 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+def check_layers(hidden_sizes: Sequence[int], activation_name: str) -> None:
+    """Refuse, when a config is made, layers that cannot be."""
+    activation(activation_name)
+    if not isinstance(hidden_sizes, tuple) or not all(isinstance(n, int) and n >= 1 for n in hidden_sizes):
+        raise UsageError(f"hidden_sizes must be whole numbers of at least 1, got {hidden_sizes!r}.")
+
+
 class Network(Protocol):
     """What the algorithms need of a network: Flax's modules have it, and so can any object."""
 
@@ -43,6 +50,11 @@ def dense(features: int, scale: float = math.sqrt(2)) -> nn.Dense:
     return nn.Dense(features, kernel_init=nn.initializers.orthogonal(scale))
 
 
+def is_image(space: Space) -> bool:
+    """Whether observations have three axes, the first two wide enough for a filter of 3 x 3."""
+    return len(space.shape) == 3 and min(space.shape[:2]) >= 3
+
+
 class Torso(nn.Module):
     """Observations `[..., *shape]` to features `[..., hidden_sizes[-1]]`.
 
@@ -59,7 +71,7 @@ class Torso(nn.Module):
         act = activation(self.activation)
         x = as_features(self.space, obs)
         batch = obs.shape[: obs.ndim - len(self.space.shape)]
-        if len(self.space.shape) == 3:
+        if is_image(self.space):
             filters = nn.initializers.orthogonal(math.sqrt(2))
             x = act(nn.Conv(16, (3, 3), padding="VALID", kernel_init=filters)(x))
         x = x.reshape(*batch, -1)
@@ -106,12 +118,11 @@ def actor_critic(
     env: Env, hidden_sizes: Sequence[int] = (64, 64), activation: str = "tanh", shared_torso: bool | None = None
 ) -> Network:
     """The default actor and critic for an environment; they share a torso where observations are images."""
-    is_image = len(env.observation_space.shape) == 3
     return ActorCritic(
         space=env.observation_space,
         num_outputs=policy_head(env.action_space).num_outputs,
         hidden_sizes=tuple(hidden_sizes),
         activation=activation,
-        shared_torso=is_image if shared_torso is None else shared_torso,
+        shared_torso=is_image(env.observation_space) if shared_torso is None else shared_torso,
         state_independent_std=not hasattr(env.action_space, "n"),
     )

@@ -25,6 +25,7 @@ from rljax.report import console, files, statistics
 
 _CHUNK_SECONDS = 0.5  # how long the driver is away: what an interrupt waits for, and how often the bar moves
 _STALL_SECONDS = 120.0
+_KEPT_PROGRAMS = 8  # populations whose compiled programs are kept for another run with other numbers
 _EVALUATION_BATCH = 20  # episodes side by side; a larger evaluation calls the same program again
 
 
@@ -85,7 +86,8 @@ def run(
         seeds: number of runs.
         seed: of the key that all the runs' keys are split from.
         out: folder for `config.json`, `summary.json`, `curves.csv` and `learning_curve.png`; None writes nothing.
-        evaluations: how often the greedy policies are evaluated along the way; 0 for the final evaluation alone.
+        evaluations: how often the greedy policies are evaluated along the way, beside once before the first update;
+            0 for the final evaluation alone.
         eval_episodes: episodes of each seed's final evaluation; evaluations along the way take at most 20 of them.
         progress: show a bar and print the table.
         devices: how many devices to shard the seeds over; None for all there are (on a CPU, one a core).
@@ -98,7 +100,7 @@ def run(
     """
     use_cpu_cores()
     _check(algorithm, config, seeds=seeds, evaluations=evaluations, eval_episodes=eval_episodes)
-    name = algorithm.__name__.rpartition(".")[2]
+    name = getattr(algorithm, "__name__", type(algorithm).__name__).rpartition(".")[2]
     mesh = _mesh(seeds, devices)
     folder = None if out is None else files.prepare_folder(out, overwrite)
     if folder is not None:
@@ -107,9 +109,11 @@ def run(
 
     programs = _programs(algorithm, config, seeds, seed, mesh, evaluations, eval_episodes)
     log = _Log(seeds)
-    with console.progress_bar(f"{name} {config.env.name} x {seeds}", config.num_updates, progress) as show:
-        keys, states = _train(programs, config, log, show, folder)
-    final, finite = _evaluate_finally(programs, keys, states, config, eval_episodes)
+    bar = console.progress_bar(f"{name} {config.env.name} x {seeds}", config.num_updates, progress)
+    with _interrupts() as interrupted:
+        with bar as show:
+            keys, states = _train(programs, config, log, show, interrupted, folder)
+        final, finite = _evaluate_finally(programs, keys, states, config, eval_episodes)
 
     summary = {
         "algo": name,
@@ -237,6 +241,8 @@ def _programs(
         compiled_advance = advance_all.lower(*inputs).compile()
         evaluate_all = _sharded(jax.vmap(evaluate, (*per_run, None, None)), mesh, (*per_run, None, None), 0)
         compiled_evaluate = evaluate_all.lower(*inputs[:4]).compile()
+        if len(_compiled) == _KEPT_PROGRAMS:
+            del _compiled[next(iter(_compiled))]
         _compiled[cached] = (compiled_init, compiled_advance, compiled_evaluate, axes)
     return _Programs(*_compiled[cached], keys, marks, capacity, time.perf_counter() - started)
 
@@ -342,30 +348,34 @@ class _Log:
         return {name: np.concatenate([chunk[name] for chunk in self.chunks], axis=1) for name in names}
 
 
-def _train(programs: _Programs, config: Any, log: _Log, show: console.Progress, folder: Any) -> tuple[_Keys, Any]:
-    """All updates, in chunks of about half a second, with the evaluations between them; ends early on Ctrl-C."""
-    keys, states = programs.init(programs.keys, config)
+def _train(
+    programs: _Programs,
+    config: Any,
+    log: _Log,
+    show: console.Progress,
+    interrupted: Callable[[], bool],
+    folder: pathlib.Path | None,
+) -> tuple[_Keys, Any]:
+    """All updates, in chunks of about half a second, with the evaluations between them; ends early when interrupted."""
+    keys, states = _wait(programs.init, programs.keys, config)
     pace = 1.0
-    with _interrupts() as interrupted:
-        for stop in (*programs.marks, config.num_updates):
-            while log.updates < stop and not interrupted():
-                count = int(min(max(pace, 1.0), stop - log.updates))
-                started = time.perf_counter()
-                with _watched():
-                    states, metrics = jax.block_until_ready(
-                        programs.advance(keys.updates, states, config, np.int32(log.updates), np.int32(count))
-                    )
-                seconds = time.perf_counter() - started
-                pace = min(4.0 * count, count * _CHUNK_SECONDS / seconds)
-                log.landed(metrics, count, seconds)
-                show(log.updates, log.rate, log.latest_return)
-            if interrupted():
-                break
-            if len(log.eval_updates) < len(programs.marks):
-                returns, _ = programs.evaluate(keys.curve, states, config, np.int32(len(log.eval_updates)))
-                log.evaluated(np.asarray(returns))
-                if folder is not None:
-                    _write_curves(folder, log)
+    for stop in (*programs.marks, config.num_updates):
+        while log.updates < stop and not interrupted():
+            count = int(min(max(pace, 1.0), stop - log.updates))
+            started = time.perf_counter()
+            chunk = (np.int32(log.updates), np.int32(count))
+            states, metrics = _wait(programs.advance, keys.updates, states, config, *chunk)
+            seconds = time.perf_counter() - started
+            pace = min(4.0 * count, count * _CHUNK_SECONDS / seconds)
+            log.landed(metrics, count, seconds)
+            show(log.updates, log.rate, log.latest_return)
+        if interrupted():
+            break
+        if len(log.eval_updates) < len(programs.marks):
+            returns, _ = _wait(programs.evaluate, keys.curve, states, config, np.int32(len(log.eval_updates)))
+            log.evaluated(np.asarray(returns))
+            if folder is not None:
+                _write_curves(folder, log)
     return keys, states
 
 
@@ -376,10 +386,16 @@ def _evaluate_finally(
     batches: list[np.ndarray] = []
     finite = np.ones(len(programs.keys), bool)
     while sum(batch.shape[1] for batch in batches) < episodes:
-        returns, all_finite = programs.evaluate(keys.final, states, config, np.int32(len(batches)))
+        returns, all_finite = _wait(programs.evaluate, keys.final, states, config, np.int32(len(batches)))
         batches.append(np.asarray(returns))
         finite = np.asarray(all_finite)
     return np.concatenate(batches, axis=1)[:, :episodes], finite
+
+
+def _wait(program: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a compiled program and wait for it, never in silence."""
+    with _watched():
+        return jax.block_until_ready(program(*arguments))
 
 
 @contextlib.contextmanager

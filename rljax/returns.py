@@ -60,14 +60,14 @@ def n_step(
         `[T, ...]` returns (Sutton and Barto 2018, equation 7.1).
     """
     chex.assert_equal_shape([rewards, next_values, terminated, truncated])
-    live = discount * jnp.where(terminated, 0.0, 1.0)
+    next_values = jnp.where(terminated, 0.0, next_values)
     cut = (terminated | truncated).at[-1].set(True)
 
     def extend(_: int, returns: jax.Array) -> jax.Array:
         following = jnp.concatenate([returns[1:], returns[-1:]])
-        return rewards + live * jnp.where(cut, next_values, following)
+        return rewards + discount * jnp.where(cut, next_values, following)
 
-    return jax.lax.fori_loop(1, n, extend, rewards + live * next_values)
+    return jax.lax.fori_loop(1, n, extend, rewards + discount * next_values)
 
 
 def lambda_returns(
@@ -92,9 +92,9 @@ def lambda_returns(
     chex.assert_equal_shape([rewards, next_values, terminated, truncated])
     live = discount * jnp.where(terminated, 0.0, 1.0)
     trace = jnp.where(terminated | truncated, 0.0, trace_decay).at[-1].set(0.0)
-    # Where the trace is cut, next_values may be anything, infinite too, if the step is terminated.
-    bootstrap = jnp.where(terminated, 0.0, live * (1.0 - trace) * next_values)
-    return _accumulate(rewards + bootstrap, live * trace)
+    weight = live * (1.0 - trace)
+    # A successor that does not count may be anything, NaN too: zero times it must stay zero.
+    return _accumulate(rewards + weight * jnp.where(weight == 0.0, 0.0, next_values), live * trace)
 
 
 def gae(

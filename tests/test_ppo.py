@@ -408,6 +408,8 @@ def test_cartpole_is_learned(train_many):
         ({"num_minibatches": 5}, "divide"),
         ({"total_steps": 10}, "total_steps"),
         ({"activation": "swish9"}, "swish9"),
+        ({"hidden_sizes": (64, 0)}, "hidden_sizes"),
+        ({"num_epochs": None}, "num_epochs"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(small, change, word):

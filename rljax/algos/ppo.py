@@ -74,7 +74,7 @@ class Config:
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.num_envs * self.num_steps, self.num_minibatches)
-        networks.activation(self.activation)
+        networks.check_layers(self.hidden_sizes, self.activation)
 
     @property
     def steps_per_update(self) -> int:

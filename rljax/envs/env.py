@@ -216,5 +216,5 @@ def observation_shape(space: Space) -> tuple[int, ...]:
 def as_features(space: Space, obs: jax.Array) -> jax.Array:
     """Observations `[..., *shape]` as floats for a network: one-hot `[..., n]` where discrete, else cast."""
     if isinstance(space, Discrete):
-        return jax.nn.one_hot(obs, space.n)
+        return jax.nn.one_hot(obs.astype(jnp.int32), space.n)
     return obs if jnp.issubdtype(obs.dtype, np.floating) else obs.astype(jnp.float32)

@@ -24,7 +24,7 @@ def prepare_folder(out: str | os.PathLike[str], overwrite: bool) -> pathlib.Path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A run that was stopped before its first result leaves its config alone: nothing is lost by going over it.
-        in_use = any(entry.name != "config.json" for entry in folder.iterdir())
+        in_use = any(entry.name != "config.json" and entry.suffix != ".part" for entry in folder.iterdir())
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (FileExistsError, NotADirectoryError):
@@ -61,12 +61,13 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 def write_curves(path: pathlib.Path, updates: Iterable[int], env_steps: Iterable[int], returns: np.ndarray) -> None:
     """A tidy table: one row per seed and evaluation; `returns` is `[seeds, evaluations]`."""
+    updates, env_steps = list(updates), list(env_steps)
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["seed", "update", "env_steps", "return"])
     for seed, row in enumerate(returns):
         rows.writerows(
-            [seed, update, steps, f"{value:.6g}"] for update, steps, value in zip(updates, env_steps, row, strict=True)
+            [seed, update, steps, f"{value:.9g}"] for update, steps, value in zip(updates, env_steps, row, strict=True)
         )
     write_text(path, text.getvalue())
 
@@ -93,6 +94,6 @@ def _plain(value: Any) -> Any:
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -25,9 +25,12 @@ def learning_curve(path: pathlib.Path, env_steps: np.ndarray, returns: np.ndarra
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x else "0")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="best")
+    part = path.with_name(path.name + ".part")
     try:
-        figure.savefig(path)
+        figure.savefig(part, format="png")
+        part.replace(path)
     except OSError as error:
+        part.unlink(missing_ok=True)
         raise UsageError(
             f"{path} could not be written ({error.strerror}): make room, or choose another folder."
         ) from None

@@ -1,5 +1,6 @@
 """Statistics over seeds, by scipy: the interquartile mean and its bootstrap interval (Agarwal et al. 2021)."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -29,17 +30,20 @@ def bootstrap_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np
     if len(values) < 2:
         missing = np.full(values.shape[1:], np.nan)
         return missing, missing
-    result = stats.bootstrap(
-        (values,),
-        interquartile_mean,
-        axis=0,
-        vectorized=True,
-        n_resamples=_RESAMPLES,
-        batch=100,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
+    with warnings.catch_warnings():
+        # A point without a finite value has no interval, which the NaN says already.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        result = stats.bootstrap(
+            (values,),
+            interquartile_mean,
+            axis=0,
+            vectorized=True,
+            n_resamples=_RESAMPLES,
+            batch=100,
+            confidence_level=confidence,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        )
     return result.confidence_interval.low, result.confidence_interval.high
 
 
