@@ -45,14 +45,25 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     return ACTIVATIONS[name]
 
 
-def dense(features: int, scale: float = math.sqrt(2)) -> nn.Dense:
+def dense(features: int, scale: float = math.sqrt(2), name: str | None = None) -> nn.Dense:
     """A linear layer with orthogonal weights of that gain and zero biases (Saxe et al. 2014)."""
-    return nn.Dense(features, kernel_init=nn.initializers.orthogonal(scale))
+    return nn.Dense(features, kernel_init=nn.initializers.orthogonal(scale), name=name)
 
 
 def is_image(space: Space) -> bool:
     """Whether observations have three axes, the first two wide enough for a filter of 3 x 3."""
     return len(space.shape) == 3 and min(space.shape[:2]) >= 3
+
+
+def patches(image: jax.Array) -> jax.Array:
+    """Every 3 x 3 patch of images `[..., H, W, C]` as a vector, `[..., H - 2, W - 2, 9 * C]`.
+
+    A dense layer over them is a convolution without padding. As a matrix product it stays fast when a population has a
+    kernel a run, where XLA's convolution becomes a grouped one.
+    """
+    height, width = image.shape[-3] - 2, image.shape[-2] - 2
+    shifted = [image[..., i : i + height, j : j + width, :] for i in range(3) for j in range(3)]
+    return jnp.concatenate(shifted, axis=-1)
 
 
 class Torso(nn.Module):
@@ -72,8 +83,7 @@ class Torso(nn.Module):
         x = as_features(self.space, obs)
         batch = obs.shape[: obs.ndim - len(self.space.shape)]
         if is_image(self.space):
-            filters = nn.initializers.orthogonal(math.sqrt(2))
-            x = act(nn.Conv(16, (3, 3), padding="VALID", kernel_init=filters)(x))
+            x = act(dense(16, name="convolution")(patches(x)))
         x = x.reshape(*batch, -1)
         for size in self.hidden_sizes:
             x = act(dense(size)(x))

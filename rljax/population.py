@@ -319,6 +319,8 @@ class _Log:
         self.evaluations: list[np.ndarray] = []
 
     def landed(self, metrics: core.Metrics, count: int, seconds: float) -> None:
+        if "env_steps" not in metrics:
+            raise UsageError("The algorithm's metrics have no env_steps: its update must count them.")
         self.chunks.append({name: np.asarray(rows)[: self.seeds, :count] for name, rows in metrics.items()})
         self.updates += count
         self.seconds += seconds
@@ -335,7 +337,7 @@ class _Log:
 
     @property
     def latest_return(self) -> float:
-        returns = self.chunks[-1]["episode_return"]
+        returns = self.chunks[-1].get("episode_return", np.array([np.nan]))
         return float(returns[np.isfinite(returns)].mean()) if np.isfinite(returns).any() else np.nan
 
     @property

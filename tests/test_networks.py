@@ -66,7 +66,7 @@ def test_shapes_for_any_leading_axes(space, first_kernel, shared_torso):
     torso = torsos["torso" if shared_torso else "actor"]
     assert torso["Dense_0"]["kernel"].shape == first_kernel
     assert torso["Dense_1"]["kernel"].shape == (8, 5)
-    assert ("Conv_0" in torso) == (len(space.shape) == 3)
+    assert ("convolution" in torso) == (len(space.shape) == 3)
 
 
 def test_leading_axes_do_not_mix_samples():
@@ -94,10 +94,10 @@ def test_images_pass_a_convolution_of_three_by_three():
     torso = Torso(IMAGE, (8,), "relu")
     params = any_weights(torso, IMAGE)
     obs = obs_of(IMAGE, 1)
-    convolution, layer = params["params"]["Conv_0"], params["params"]["Dense_0"]
-    assert convolution["kernel"].shape == (3, 3, 2, 16)
+    convolution, layer = params["params"]["convolution"], params["params"]["Dense_0"]
+    assert convolution["kernel"].shape == (3 * 3 * 2, 16)
     windows = np.lib.stride_tricks.sliding_window_view(np.asarray(obs[0]), (3, 3), axis=(0, 1))
-    pixels = np.einsum("xycij,ijcf->xyf", windows, convolution["kernel"]) + convolution["bias"]
+    pixels = np.einsum("xycij,ijcf->xyf", windows, convolution["kernel"].reshape(3, 3, 2, 16)) + convolution["bias"]
     expected = np.maximum(np.maximum(pixels, 0).reshape(-1) @ layer["kernel"] + layer["bias"], 0)
     np.testing.assert_allclose(jax.jit(torso.apply)(params, obs)[0], expected, rtol=1e-4, atol=1e-4)
 
@@ -145,7 +145,7 @@ def test_first_weights_are_orthogonal_with_their_gain_and_biases_zero():
     variables = first_weights(network, IMAGE)
     params, torso = variables["params"], variables["params"]["torso"]
     gains = [
-        (torso["Conv_0"], math.sqrt(2)),
+        (torso["convolution"], math.sqrt(2)),
         (torso["Dense_0"], math.sqrt(2)),
         (torso["Dense_1"], math.sqrt(2)),
         (params["Dense_0"], 0.01),
