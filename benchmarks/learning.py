@@ -32,7 +32,7 @@ CLAIMS = [
     Claim("ppo", "CartPole-v1", 495, "RL Zoo 500 (1 run), CleanRL 490 at 500k (3 seeds)"),
     Claim("ppo", "Pendulum-v1", -175, "RL Zoo -172 (1 run); optimum about -139", episodes=1000),
     Claim("ppo", "MountainCar-v0", -112, "RL Zoo -110.4 (1 run); optimum about -97.7"),
-    Claim("ppo", "Breakout-MinAtar", 5, "clearly above a random policy's 0.5"),
+    Claim("ppo", "Breakout-MinAtar", 5, "a random policy 0.43; PPO 43 at 20 times the steps (gymnax-blines)"),
 ]
 
 

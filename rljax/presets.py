@@ -48,6 +48,21 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
         },
         _normalized(0.99),
     ),
+    ("ppo", "Breakout-MinAtar"): (
+        {
+            "total_steps": 500_000,
+            "learning_rate": 5e-4,
+            "discount": 0.99,
+            "gae_lambda": 0.95,
+            "entropy_coefficient": 0.01,
+            "num_envs": 16,
+            "num_steps": 64,
+            "num_minibatches": 8,
+            "hidden_sizes": (64,),
+            "activation": "relu",
+        },
+        None,
+    ),
 }
 
 
