@@ -209,7 +209,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     start = (state.params, state.opt_state, jnp.bool_(False))
     (params, opt_state, _), (metrics, used) = jax.lax.scan(learn, start, indices)
     # The minibatch that stopped an update is measured too: it is why the update stopped.
-    measured = used.at[0].set(True) if config.target_kl is None else jnp.roll(used, 1).at[0].set(True)
+    measured = jnp.roll(used, 1).at[0].set(True)
     metrics = {name: jnp.sum(rows * measured) / measured.sum() for name, rows in metrics.items()}
 
     step = state.step + 1
