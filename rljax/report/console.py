@@ -17,9 +17,16 @@ class Progress(Protocol):
 
 @contextlib.contextmanager
 def progress_bar(description: str, num_updates: int, shown: bool) -> Iterator[Progress]:
-    """A bar on standard error with environment steps per second and the current return."""
+    """A bar on standard error with environment steps per second and the current return.
+
+    Where standard error is no terminal, in the log of a batch job say, it is a line at every tenth of the run.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    latest: dict[str, Any] = {"rate": 0.0, "current": np.nan}
+    told = 0
 
     columns = (
         TextColumn("{task.description}"),
@@ -27,12 +34,19 @@ def progress_bar(description: str, num_updates: int, shown: bool) -> Iterator[Pr
         TextColumn("{task.percentage:>3.0f}%  {task.fields[rate]:,.0f} env steps/s  return {task.fields[current]:.1f}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        task = bar.add_task(description, total=num_updates, rate=0.0, current=np.nan)
+    with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as bar:
+        task = bar.add_task(description, total=num_updates, **latest)
 
         def report(updates: int, rate: float, episode_return: float) -> None:
-            known: dict[str, Any] = {} if np.isnan(episode_return) else {"current": episode_return}
-            bar.update(task, completed=updates, rate=rate, **known)
+            nonlocal told
+            latest["rate"] = rate
+            if not np.isnan(episode_return):  # a chunk in which no episode ended says nothing
+                latest["current"] = episode_return
+            bar.update(task, completed=updates, rate=rate, current=latest["current"])
+            tenths = 10 * updates // num_updates
+            if shown and not console.is_terminal and tenths > told:
+                told = tenths
+                say(f"{description}: {10 * tenths}%, {rate:,.0f} env steps/s, return {latest['current']:.1f}.")
 
         yield report
 
