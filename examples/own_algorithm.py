@@ -1,7 +1,6 @@
 """An algorithm of one's own, REINFORCE: a module with the right names, no registration, no base class.
 
-`python examples/own_algorithm.py`, or with all that the command line offers:
-`rljax train examples/own_algorithm.py --env CartPole-v1 --seeds 8 --learning-rate 5e-3`.
+`python examples/own_algorithm.py`, or `rljax train examples/own_algorithm.py --env CartPole-v1 --seeds 8`.
 """
 
 import sys
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 import rljax
-from rljax import core, distributions, networks, returns
+from rljax import core, distributions, losses, networks, returns
 
 
 @rljax.config
@@ -25,10 +24,7 @@ class Config:
     """Adam's step size."""
     discount: float = rljax.traced(default=0.98, minimum=0, maximum=1)
     """Discount per step."""
-
-    @property
-    def num_updates(self) -> int:
-        return self.total_steps // (16 * 64)
+    num_updates = property(lambda self: self.total_steps // 1024)
 
 
 class State(NamedTuple):
@@ -47,7 +43,12 @@ def init(key: jax.Array, config: Config) -> State:
 
 def act(state: State, config: Config) -> core.Policy:
     network, head = networks.actor_critic(config.env), distributions.policy_head(config.env.action_space)
-    return lambda _, obs: head.to_action(head.distribution(network.apply(state.params, obs)[0]).mode())
+
+    def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
+        outputs, _ = network.apply(state.params, core.observe(state.collector, config.env, obs))
+        return head.to_action(head.distribution(outputs).mode())
+
+    return policy
 
 
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
@@ -65,13 +66,12 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
 
     def loss(params: Any) -> tuple[jax.Array, None]:
         outputs, baseline = network.apply(params, batch.obs)
-        advantages = jax.lax.stop_gradient(targets - baseline)
-        policy_loss = -(head.distribution(outputs).log_prob(batch.action) * advantages).mean()
-        return policy_loss + 0.5 * jnp.square(baseline - targets).mean(), None
+        log_prob = head.distribution(outputs).log_prob(batch.action)
+        policy_loss = -log_prob * jax.lax.stop_gradient(targets - baseline)
+        return (policy_loss + losses.squared(baseline, targets)).mean(), None
 
-    adam = optax.adam(config.learning_rate)
+    adam, step = optax.adam(config.learning_rate), state.step + 1
     params, opt_state, _, norm = core.gradient_step(loss, state.params, adam, state.opt_state)
-    step = state.step + 1
     return State(params, opt_state, collector, step), {"env_steps": step * 1024, "gradient_norm": norm, **episodes}
 
 

@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.say(str(error))
         return 2
     except KeyboardInterrupt as interrupt:
-        console.say(str(interrupt) or "interrupted before the first update; nothing was trained.")
+        console.say(str(interrupt) or "interrupted.")
         return 130
 
 
@@ -69,6 +69,11 @@ def _dispatch(arguments: list[str]) -> int:
     commands = {"train": _train, "envs": _envs, "algos": _algos}
     if command not in commands:
         raise UsageError(f"There is no command {command!r}: known are {', '.join(commands)}.")
+    if command != "train" and rest:
+        if rest[0] in ("-h", "--help"):
+            print(_USAGE)
+            return 0
+        raise UsageError(f"rljax {command} takes no arguments, got {rest[0]!r}.")
     return commands[command](rest)
 
 
@@ -108,10 +113,11 @@ def _train(arguments: list[str]) -> int:
     made = _own(env) if ":" in env else env
     config = algorithm.Config(env=made) if _is_own(name) else presets.preset(name, made)
     config, options = _parse(name, config, rest)
-    out = options.out or _new_folder(f"{name}-{config.env.name}")
+    out = options.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}")
     settings = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if f.name != "out"}
     population.run(algorithm, config, out=out, **settings)
-    print(f"config.json, summary.json, curves.csv and learning_curve.png are in {out}")
+    written = sorted(path.name for path in pathlib.Path(out).iterdir())
+    print(f"{', '.join(written[:-1])} and {written[-1]} are in {out}")
     return 0
 
 
@@ -159,6 +165,8 @@ def _parse(name: str, config: Any, arguments: list[str]) -> tuple[Any, RunOption
         raise
     if unknown:
         option = unknown[0]
+        if not option.startswith("-"):
+            raise UsageError(f"There is nothing that takes {option!r}; switches take no value: --name or --no-name.")
         known = [f.name for part in (config, RunOptions()) for f in dataclasses.fields(part)]
         near = difflib.get_close_matches(option.lstrip("-").partition("=")[0].replace("-", "_"), known, n=2, cutoff=0.4)
         hint = " or ".join("--" + match.replace("_", "-") for match in near)
@@ -191,12 +199,14 @@ def _given(arguments: list[str], option: str) -> str | None:
 
 
 def _is_own(name: str) -> bool:
-    return name.endswith(".py") or "." in name
+    return "." in name or os.sep in name
 
 
 def _own(reference: str) -> Any:
     """A user's own module `file.py` or `package.module`, or with `:name` an attribute of it."""
     place, _, attribute = reference.partition(":")
+    if not place.endswith(".py") and (not place or place.startswith(".") or os.sep in place):
+        raise UsageError(f"{reference!r} names neither a file (own.py) nor a module (package.own).")
     sys.path.insert(0, os.getcwd())
     try:
         if place.endswith(".py"):
@@ -225,7 +235,17 @@ def _own(reference: str) -> Any:
 
 
 def _new_folder(name: str) -> pathlib.Path:
-    return pathlib.Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{pathlib.Path(name).name}"
+    """A folder in runs/ that nobody has: made here, so that two runs of the same second cannot share it."""
+    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
+        folder = pathlib.Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(f"{folder} cannot be made ({error.strerror}): name another with --out.") from None
+        return folder
+    raise AssertionError("the suffixes never end")
 
 
 def _cache_compilations() -> None:

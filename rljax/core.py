@@ -45,6 +45,8 @@ class Trajectory(NamedTuple):
 
 def check_counts(total_steps: int, steps_per_update: int, num_minibatches: int = 1) -> None:
     """Refuse, when a config is made, what would give no update or a ragged minibatch."""
+    if total_steps >= 2**31:
+        raise UsageError(f"total_steps={total_steps} cannot be counted in 32 bits: choose less than 2**31.")
     if total_steps < steps_per_update:
         raise UsageError(
             f"total_steps={total_steps} is less than one update of {steps_per_update} environment steps: "

@@ -27,11 +27,13 @@ def update_moments(moments: Moments, batch: jax.Array) -> Moments:
     axes = tuple(range(batch.ndim - moments.mean.ndim))
     batch = batch.astype(jnp.float32)
     batch_count = jnp.float32(batch.size / max(moments.mean.size, 1))
-    batch_mean = batch.mean(axes)
+    # Taken from one sample on, the mean of a constant is that constant to the last bit, however large it is.
+    origin = batch.reshape(-1, *moments.mean.shape)[0]
+    batch_mean = origin + (batch - origin).mean(axes)
     batch_squared = jnp.square(batch - batch_mean).sum(axes)
     count = moments.samples + batch_count
     delta = batch_mean - moments.mean
-    mean = moments.mean + delta * batch_count / count
+    mean = moments.mean + delta * (batch_count / count)
     squared = moments.squared + batch_squared + jnp.square(delta) * moments.samples * batch_count / count
     return Moments(count, mean, squared)
 

@@ -25,6 +25,7 @@ from rljax.report import console, files, statistics
 
 _CHUNK_SECONDS = 0.5  # how long the driver is away: what an interrupt waits for, and how often the bar moves
 _STALL_SECONDS = 120.0
+_MOST_UPDATES = 1024  # of one call of `advance`: what its metrics hold
 _KEPT_PROGRAMS = 8  # populations whose compiled programs are kept for another run with other numbers
 _EVALUATION_BATCH = 20  # episodes side by side; a larger evaluation calls the same program again
 
@@ -99,50 +100,45 @@ def run(
         Interrupted: Ctrl-C, once the running chunk has landed and what is done has been written.
     """
     use_cpu_cores()
-    _check(algorithm, config, seeds=seeds, evaluations=evaluations, eval_episodes=eval_episodes)
+    _check(algorithm, config, seeds=seeds, seed=seed, evaluations=evaluations, eval_episodes=eval_episodes)
     name = getattr(algorithm, "__name__", type(algorithm).__name__).rpartition(".")[2]
     mesh = _mesh(seeds, devices)
     folder = None if out is None else files.prepare_folder(out, overwrite)
+    programs = _programs(algorithm, config, seeds, seed, mesh, evaluations, eval_episodes)
     if folder is not None:
         about = {"algo": name, "seeds": seeds, "seed": seed, "evaluations": evaluations, "eval_episodes": eval_episodes}
-        files.write_json(folder / "config.json", {**about, "config": files.describe(config)})
-
-    programs = _programs(algorithm, config, seeds, seed, mesh, evaluations, eval_episodes)
+        files.begin(folder, {**about, "config": files.describe(config)})
     log = _Log(seeds)
     bar = console.progress_bar(f"{name} {config.env.name} x {seeds}", config.num_updates, progress)
     with _interrupts() as interrupted:
         with bar as show:
             keys, states = _train(programs, config, log, show, interrupted, folder)
-        final, finite = _evaluate_finally(programs, keys, states, config, eval_episodes)
-
-    summary = {
-        "algo": name,
-        "env": config.env.name,
-        "seeds": seeds,
-        "total_steps": getattr(config, "total_steps", log.env_steps),
-        "env_steps": log.env_steps,
-        "env_steps_per_second": log.rate,
-        "compile_seconds": programs.compile_seconds,
-        "train_seconds": log.seconds,
-        "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
-        "versions": _versions(),
-        "interrupted": log.updates < config.num_updates,
-        "diverged": [int(i) for i in np.flatnonzero(~finite[:seeds])],
-        "final_return": statistics.summarize(final[:seeds].mean(axis=1)),
-    }
-    result = Result(
-        _stacked(states, programs.axes, seeds), log.metrics, np.array(log.eval_steps), log.eval_returns, summary
-    )
-    if progress:
-        console.print_summary(summary)
-    if folder is not None:
-        try:
+        episodes = min(eval_episodes, _EVALUATION_BATCH) if interrupted() else eval_episodes
+        final, finite = _evaluate_finally(programs, keys, states, config, episodes)
+        summary = {
+            "algo": name,
+            "env": config.env.name,
+            "seeds": seeds,
+            "total_steps": int(config.total_steps) if hasattr(config, "total_steps") else None,
+            "env_steps": log.env_steps,
+            "env_steps_per_second": log.rate,
+            "compile_seconds": programs.compile_seconds,
+            "train_seconds": log.seconds,
+            "device": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
+            "versions": _versions(),
+            "interrupted": log.updates < config.num_updates,
+            "diverged": [int(i) for i in np.flatnonzero(~finite[:seeds])],
+            "final_return": statistics.summarize(final[:seeds].mean(axis=1)),
+        }
+        states = _stacked(states, programs.axes, seeds)
+        result = Result(states, log.metrics, np.array(log.eval_steps), log.eval_returns, summary)
+        if progress:
+            console.print_summary(summary)
+        if folder is not None:
             _write(folder, result, log.eval_updates)
-        except UsageError as error:
-            raise NotWritten(str(error), result) from None
-    if summary["interrupted"]:
-        kept = "" if folder is None else f"; what is done is in {folder}"
-        raise Interrupted(f"stopped after {log.env_steps:,} of {summary['total_steps']:,} env steps{kept}.", result)
+        if interrupted():
+            kept = "" if folder is None else f"; what is done is in {folder}"
+            raise Interrupted(f"stopped after {log.updates:,} of {config.num_updates:,} updates{kept}.", result)
     return result
 
 
@@ -153,16 +149,22 @@ def _check(algorithm: Any, config: Any, **counts: int) -> None:
     for name in ("env", "num_updates"):
         if not hasattr(config, name):
             raise UsageError(f"The config has no {name}: run() needs env and num_updates.")
-    for name, least in (("seeds", 1), ("evaluations", 0), ("eval_episodes", 1)):
+    if not isinstance(config.env, envs.Env):
+        raise UsageError(f"The config's env must be an rljax.Env, got {type(config.env).__name__}: use rljax.make.")
+    if not isinstance(config.num_updates, int) or config.num_updates < 1:
+        raise UsageError(f"The config asks for {config.num_updates} updates: it needs at least one.")
+    for name, least in (("seeds", 1), ("evaluations", 0), ("eval_episodes", 1), ("seed", 0)):
         if not isinstance(counts[name], int) or counts[name] < least:
             raise UsageError(f"{name} must be a whole number of at least {least}, got {counts[name]!r}.")
+    if counts["seed"] >= 2**32:
+        raise UsageError(f"seed must be less than 2**32, got {counts['seed']}.")
     envs.require(config.env)
 
 
 def _mesh(seeds: int, devices: int | None) -> Mesh:
     """The devices to use: no more than there are seeds."""
     there = jax.devices()
-    if devices is not None and not 1 <= devices <= len(there):
+    if devices is not None and (not isinstance(devices, int) or not 1 <= devices <= len(there)):
         raise UsageError(f"devices={devices} cannot be had: JAX shows {len(there)} here.")
     used = min(devices or len(there), seeds)
     return Mesh(np.array(there[:used]), ("runs",))
@@ -198,11 +200,11 @@ def _programs(
     """Compile what a population needs, or find it compiled: traced numbers of the config do not enter."""
     # Where the seeds do not divide over the devices, a few more runs fill up the batch and are dropped at the end.
     lanes = -(-seeds // mesh.size) * mesh.size
-    keys = jax.random.split(jax.random.key(seed), lanes)
+    keys = jax.random.split(jax.random.key(seed), seeds)[np.arange(lanes) % seeds]
     marks: tuple[int, ...] = ()
     if evaluations:
         marks = tuple(int(u) for u in np.unique(np.linspace(0, config.num_updates, evaluations + 1).round()))
-    capacity = int(np.diff([0, *marks, config.num_updates]).max())
+    capacity = min(int(np.diff([0, *marks, config.num_updates]).max()), _MOST_UPDATES)
     episodes = min(eval_episodes, _EVALUATION_BATCH)
 
     def init(key: jax.Array, config: Any) -> tuple[_Keys, Any]:
@@ -270,7 +272,9 @@ def _stacked_axes(algorithm: Any, keys: jax.Array, config: Any) -> Any:
         state = algorithm.init(key_init, config)
         return note(core.advance(algorithm.update, key_updates, state, config, 0, 1, 1)[0])
 
-    jax.eval_shape(jax.vmap(one_update, (0, None)), keys, config)
+    state = jax.eval_shape(jax.vmap(one_update, (0, None)), keys, config)
+    if batched is None:  # the rule is not even asked where nothing depends on the key
+        return jax.tree.map(lambda _: None, state)
     return jax.tree.map(lambda is_batched: 0 if is_batched else None, batched)
 
 
@@ -321,7 +325,7 @@ class _Log:
     def landed(self, metrics: core.Metrics, count: int, seconds: float) -> None:
         if "env_steps" not in metrics:
             raise UsageError("The algorithm's metrics have no env_steps: its update must count them.")
-        self.chunks.append({name: np.asarray(rows)[: self.seeds, :count] for name, rows in metrics.items()})
+        self.chunks.append({name: np.asarray(rows)[: self.seeds, :count].copy() for name, rows in metrics.items()})
         self.updates += count
         self.seconds += seconds
         self.env_steps = int(self.chunks[-1]["env_steps"][0, -1])
@@ -363,7 +367,7 @@ def _train(
     pace = 1.0
     for stop in (*programs.marks, config.num_updates):
         while log.updates < stop and not interrupted():
-            count = int(min(max(pace, 1.0), stop - log.updates))
+            count = int(min(max(pace, 1.0), stop - log.updates, programs.capacity))
             started = time.perf_counter()
             chunk = (np.int32(log.updates), np.int32(count))
             states, metrics = _wait(programs.advance, keys.updates, states, config, *chunk)
@@ -404,16 +408,19 @@ def _wait(program: Callable[..., Any], *arguments: Any) -> Any:
 def _interrupts() -> Iterator[Callable[[], bool]]:
     """Hold Ctrl-C back until asked for: the first one lets the chunk land, a second one stops at once."""
     pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed.is_set  # Python delivers signals to the main thread only
+    before = signal.getsignal(signal.SIGINT)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or before in (None, signal.SIG_IGN):
+        yield pressed.is_set  # Python delivers signals to the main thread only; who ignores them, means it
         return
 
     def note(*_: Any) -> None:
         pressed.set()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        console.show_cursor()  # a second Ctrl-C ends the process before the bar could give it back
         console.say("stopping after the running chunk; press Ctrl-C again to stop at once and lose it.")
 
-    before = signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, note)
     try:
         yield pressed.is_set
     finally:
@@ -445,13 +452,25 @@ def _write_curves(folder: pathlib.Path, log: _Log) -> None:
 
 
 def _write(folder: pathlib.Path, result: Result, eval_updates: list[int]) -> None:
+    """Write all that can be written; a `NotWritten` with the result in it for what cannot."""
     from rljax.report import plot
 
-    files.write_json(folder / "summary.json", result.summary)
-    files.write_curves(folder / "curves.csv", eval_updates, result.eval_steps, result.eval_returns)
+    title = f"{result.summary['algo']} on {result.summary['env']}"
+    steps, curves = result.eval_steps, result.eval_returns
+    writes: list[Callable[[], None]] = [
+        lambda: files.write_json(folder / "summary.json", result.summary),
+        lambda: files.write_curves(folder / "curves.csv", eval_updates, steps, curves),
+    ]
     if eval_updates:
-        title = f"{result.summary['algo']} on {result.summary['env']}"
-        plot.learning_curve(folder / "learning_curve.png", result.eval_steps, result.eval_returns, title)
+        writes.append(lambda: plot.learning_curve(folder / "learning_curve.png", steps, curves, title))
+    failures = []
+    for write in writes:
+        try:
+            write()
+        except Exception as error:  # whatever it is, the run's result must not go down with it
+            failures.append(str(error))
+    if failures:
+        raise NotWritten(failures[0], result)
 
 
 def _versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rljax.algos import ppo
+from rljax.config import replace
 from rljax.envs import Env, make, normalize_observations, normalize_rewards
 from rljax.errors import UsageError, suggest
 
@@ -94,4 +95,4 @@ def preset(algo: str, env: Any, **changes: Any) -> Any:
     module = algorithm(algo)
     values, wrap = _PRESETS.get((algo, env), ({}, None)) if isinstance(env, str) else ({}, None)
     made = make(env)
-    return module.Config(**{"env": made if wrap is None else wrap(made), **values, **changes})
+    return replace(module.Config(env=made if wrap is None else wrap(made), **values), **changes)

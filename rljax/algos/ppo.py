@@ -47,8 +47,8 @@ class Config:
     """Weight of the entropy bonus (c_e)."""
     value_coefficient: float = traced(default=0.5, minimum=0)
     """Weight of the value loss (c_v)."""
-    max_grad_norm: float = traced(default=0.5, minimum=0)
-    """Global norm to which gradients are clipped."""
+    max_grad_norm: float = traced(default=0.5, minimum=1e-6)
+    """Global norm to which gradients are clipped; a large number for no clipping."""
     num_envs: int = static(default=4, minimum=1)
     """Environments side by side (N)."""
     num_steps: int = static(default=128, minimum=1)
@@ -144,7 +144,7 @@ def loss(params: Any, batch: Batch, clip: jax.Array, config: Config) -> tuple[ja
     outputs, values = _network(config).apply(params, batch.obs)
     distribution = policy_head(config.env.action_space).distribution(outputs)
     advantages = batch.advantage
-    if config.normalize_advantages:
+    if config.normalize_advantages and advantages.size > 1:
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
     log_ratio = distribution.log_prob(batch.action) - batch.log_prob
     policy_loss = losses.clipped_surrogate(log_ratio, advantages, clip).mean()
@@ -210,7 +210,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     (params, opt_state, _), (metrics, used) = jax.lax.scan(learn, start, indices)
     # The minibatch that stopped an update is measured too: it is why the update stopped.
     measured = jnp.roll(used, 1).at[0].set(True)
-    metrics = {name: jnp.sum(rows * measured) / measured.sum() for name, rows in metrics.items()}
+    metrics = {name: jnp.sum(jnp.where(measured, rows, 0.0)) / measured.sum() for name, rows in metrics.items()}
 
     step = state.step + 1
     metrics = {

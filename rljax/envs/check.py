@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.envs.env import Env, TimeStep, begin_next_episode
-from rljax.envs.spaces import Box
+from rljax.envs.spaces import Box, Discrete
 from rljax.errors import UsageError
 
 
@@ -17,34 +17,13 @@ def check(env: Env, num_steps: int = 64) -> list[str]:
     Looks at shapes and dtypes without running anything, then runs `num_steps` random steps in 8 copies under
     `jit` and `vmap`, so that it also finds NaN, observations outside the space and randomness that ignores its key.
     """
-    key = jax.random.key(0)
-    try:
-        obs, state = jax.eval_shape(env.reset, key, env.params)
-    except Exception as error:  # whatever a user's own code raises is the finding
-        return [f"reset(key, params) does not trace to (obs, state): {_first_line(error)}"]
-    action = jax.eval_shape(env.action_space.sample, key)
-    try:
-        result, next_state = jax.eval_shape(env.step, key, state, action, env.params)
-        result = TimeStep(*result)
-    except Exception as error:
-        return [f"step(key, state, action, params) does not trace to (TimeStep, state): {_first_line(error)}"]
-
-    found = _shape_breaches(env, obs, state, result, next_state)
-    if found:
-        return found
-    try:
-        return _run_breaches(env, key, num_steps)
-    except Exception as error:
-        return [f"step cannot be run under jit and vmap: {_first_line(error)}"]
+    found = _shape_breaches(env)
+    return found or _run_breaches(env, jax.random.key(0), num_steps)
 
 
 def require(env: Env) -> None:
     """Raise a `UsageError` with the first breach that `check` finds by shapes alone; cheap enough for every run."""
-    key = jax.random.key(0)
-    obs, state = jax.eval_shape(env.reset, key, env.params)
-    action = jax.eval_shape(env.action_space.sample, key)
-    result, next_state = jax.eval_shape(env.step, key, state, action, env.params)
-    found = _shape_breaches(env, obs, state, TimeStep(*result), next_state)
+    found = _shape_breaches(env)
     if found:
         raise UsageError(f"{env.name}: {found[0]}")
 
@@ -55,16 +34,40 @@ def _first_line(error: Exception) -> str:
 
 
 def _describe(tree: Any) -> str:
-    return ", ".join(f"{x.dtype}{list(x.shape)}" for x in jax.tree.leaves(tree))
+    return ", ".join(f"{x.dtype}{list(x.shape)}" for x in jax.tree.leaves(tree)) or "nothing"
 
 
-def _shape_breaches(env: Env, obs: Any, state: Any, result: TimeStep, next_state: Any) -> list[str]:
-    found = []
-    space = env.observation_space
+def _is_scalar(value: Any, kind: Any) -> bool:
+    return getattr(value, "shape", None) == () and bool(jnp.issubdtype(value.dtype, kind))
+
+
+def _shape_breaches(env: Env) -> list[str]:
+    """What tracing alone shows, nothing being run."""
+    for name, space in (("observation_space", env.observation_space), ("action_space", env.action_space)):
+        if not isinstance(space, Discrete | Box):
+            return [f"{name} must be an rljax.Discrete or an rljax.Box, got {space!r}."]
+    key = jax.random.key(0)
+    try:
+        obs, state = jax.eval_shape(env.reset, key, env.params)
+    except Exception as error:  # whatever a user's own code raises is the finding
+        return [f"reset(key, params) does not trace to (obs, state): {_first_line(error)}"]
+    action = jax.eval_shape(env.action_space.sample, key)
+    try:
+        result, next_state = jax.eval_shape(env.step, key, state, action, env.params)
+    except Exception as error:
+        return [f"step(key, state, action, params) does not trace to (TimeStep, state): {_first_line(error)}"]
+    if not isinstance(result, TimeStep):
+        return [f"step must give an rljax.TimeStep first, got {type(result).__name__}: build it with rljax.timestep."]
     if not hasattr(obs, "shape"):
         return ["reset gives an observation that is not one array: flatten it into one."]
-    if obs.shape != space.shape:
-        found.append(f"reset gives observations of shape {obs.shape}, but observation_space says {space.shape}.")
+
+    found = []
+    if obs.shape != env.observation_space.shape:
+        found.append(
+            f"reset gives observations of shape {obs.shape}, but observation_space says {env.observation_space.shape}."
+        )
+    if isinstance(env.observation_space, Discrete) and jnp.issubdtype(obs.dtype, jnp.inexact):
+        found.append(f"reset gives {_describe(obs)}, but a Discrete observation must be an integer.")
     for name, value in (("obs", result.obs), ("next_obs", result.next_obs)):
         if _describe(value) != _describe(obs):
             found.append(f"step gives {name} as {_describe(value)}, but reset gave {_describe(obs)}.")
@@ -73,24 +76,40 @@ def _shape_breaches(env: Env, obs: Any, state: Any, result: TimeStep, next_state
         found.append("step gives a state of another structure than reset does.")
     elif _describe(next_state) != _describe(state):
         found.append(f"step changes the state's shapes or dtypes from {_describe(state)} to {_describe(next_state)}.")
-    if result.reward.shape != () or not jnp.issubdtype(result.reward.dtype, jnp.floating):
-        found.append(
-            f"the reward must be one float32 scalar, got {_describe(result.reward)}: build steps with rljax.timestep."
-        )
+    if not _is_scalar(result.reward, jnp.floating):
+        got = _describe(result.reward)
+        found.append(f"the reward must be one float32 scalar, got {got}: build steps with rljax.timestep.")
     for name, value in (("terminated", result.terminated), ("truncated", result.truncated)):
-        if value.shape != () or value.dtype != bool:
+        if not _is_scalar(value, jnp.bool_):
             found.append(f"{name} must be one bool scalar, got {_describe(value)}: build steps with rljax.timestep.")
     return found
 
 
 def _run_breaches(env: Env, key: jax.Array, num_steps: int) -> list[str]:
-    key_reset, key_other, key_run = jax.random.split(key, 3)
-    keys = jax.random.split(key_reset, 8)
+    """What only running shows."""
+    try:
+        obs, state, found = _reset_breaches(env, key)
+    except Exception as error:
+        return [f"reset cannot be run under jit and vmap: {_first_line(error)}"]
+    try:
+        return found + _step_breaches(env, key, obs, state, num_steps)
+    except Exception as error:
+        return [*found, f"step cannot be run under jit and vmap: {_first_line(error)}"]
+
+
+def _reset_breaches(env: Env, key: jax.Array) -> tuple[Any, Any, list[str]]:
+    keys = jax.random.split(jax.random.split(key, 3)[0], 8)
     reset = jax.jit(jax.vmap(env.reset, (0, None)))
-    obs, state = reset(keys, env.params)
+    obs, state = jax.block_until_ready(reset(keys, env.params))
     found = []
     if not _equal((obs, state), reset(keys, env.params)):
         found.append("reset gives different results for the same key: draw randomness from the key alone.")
+    return obs, state, found
+
+
+def _step_breaches(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: int) -> list[str]:
+    found = []
+    _, key_other, key_run = jax.random.split(key, 3)
 
     def body(carry: Any, key: jax.Array) -> Any:
         _, state = carry
@@ -143,4 +162,9 @@ def _key_reuse(env: Env, state: Any, key: jax.Array) -> list[str]:
 
 def _equal(left: Any, right: Any) -> bool:
     pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
-    return all(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in pairs)
+    return all(np.array_equal(_as_numbers(a), _as_numbers(b), equal_nan=True) for a, b in pairs)
+
+
+def _as_numbers(x: jax.Array) -> np.ndarray:
+    is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(x) if is_key else x)

@@ -80,6 +80,13 @@ def print_summary(summary: dict[str, Any]) -> None:
             console.print(f"Seeds {', '.join(map(str, seeds))} {why}.")
 
 
+def show_cursor() -> None:
+    """Give the terminal its cursor back, which the bar hides."""
+    from rich.console import Console
+
+    Console(stderr=True).show_cursor()
+
+
 def say(sentence: str) -> None:
     """One sentence to the person at the terminal."""
     print(f"rljax: {sentence}", file=sys.stderr, flush=True)

@@ -35,10 +35,14 @@ def prepare_folder(out: str | os.PathLike[str], overwrite: bool) -> pathlib.Path
         raise UsageError(f"{folder} cannot be written ({error.strerror}): choose another folder.") from None
     if in_use and not overwrite:
         raise UsageError(f"{folder} is in use: choose another folder, or say overwrite to replace what is there.")
-    if in_use:
-        for name in ("config.json", "summary.json", "curves.csv", "learning_curve.png"):
-            (folder / name).unlink(missing_ok=True)
     return folder
+
+
+def begin(folder: pathlib.Path, about: dict[str, Any]) -> None:
+    """Take away an earlier run's files and write `config.json`."""
+    for name in ("summary.json", "curves.csv", "learning_curve.png"):
+        (folder / name).unlink(missing_ok=True)
+    write_json(folder / "config.json", about)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -94,6 +98,6 @@ def _plain(value: Any) -> Any:
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        return _plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
