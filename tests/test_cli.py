@@ -127,13 +127,18 @@ def test_an_interrupt_writes_what_is_done_and_returns_130(tmp_path):
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "XDG_CACHE_HOME": "cache"},
+        # A job in a shell's background has SIGINT ignored, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
-    curves = tmp_path / "runs/x/curves.csv"
-    deadline = time.monotonic() + 300
-    while not curves.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    try:
+        curves = tmp_path / "runs/x/curves.csv"
+        deadline = time.monotonic() + 300
+        while not curves.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "stopped after" in err

@@ -180,7 +180,7 @@ def test_a_diverged_seed_is_named(own_config):
     assert result.summary["diverged"] == bad.tolist()
 
 
-def test_ctrl_c_writes_what_is_done(own_config, tmp_path, monkeypatch):
+def test_ctrl_c_writes_what_is_done(own_config, tmp_path, monkeypatch, request):
     """The signal arrives while a chunk runs; the chunk lands, files are written, and the result is in the exception."""
     landed = population._Log.landed
 
@@ -191,6 +191,8 @@ def test_ctrl_c_writes_what_is_done(own_config, tmp_path, monkeypatch):
             time.sleep(0.05)
 
     monkeypatch.setattr(population._Log, "landed", slow)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     out = tmp_path / "stopped"
     with pytest.raises(rljax.Interrupted) as stopped:
         rljax.run(own, own_config, seeds=2, evaluations=25, eval_episodes=5, progress=False, out=out)
