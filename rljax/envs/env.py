@@ -100,16 +100,19 @@ def make(env: Any, **settings: Any) -> Env:
         UsageError: the id is unknown, a setting is, or data that the environment needs are not there.
     """
     use_cpu_cores()  # before the environment's first array starts JAX
-    if isinstance(env, str):
-        environment, params = _make_gymnax(env, settings)
-        return _from_gymnax(environment, params, env)
     if isinstance(env, Env):
         if settings:
             raise UsageError("make() takes settings with an id only: use env.replace(params=...) on an Env.")
         return env
-    if hasattr(env, "reset_env") and hasattr(env, "step_env"):
-        params = _replace_params(env.default_params, settings, type(env).__name__)
-        return _from_gymnax(env, params, str(getattr(env, "name", type(env).__name__)))
+    # An environment's own arrays are constants, also where make is called inside a traced function.
+    with jax.ensure_compile_time_eval():
+        if isinstance(env, str):
+            environment, params = _make_gymnax(env, settings)
+            return _from_gymnax(environment, params, env)
+        # Asked of the class: gymnax's wrappers hand these two through to what they wrap, and would be passed by.
+        if hasattr(type(env), "reset_env") and hasattr(type(env), "step_env"):
+            params = _replace_params(env.default_params, settings, type(env).__name__)
+            return _from_gymnax(env, params, str(getattr(env, "name", type(env).__name__)))
     raise UsageError(
         f"make() takes an environment's id, a gymnax environment or an rljax.Env, got {type(env).__name__}."
     )
@@ -123,28 +126,41 @@ def registered() -> list[str]:
 
 
 def _make_gymnax(name: str, settings: dict[str, Any]) -> tuple[Any, Any]:
+    import gymnax
+
     if name not in registered():
         raise UsageError(f"There is no environment {name!r}: {suggest(name, registered())}")
     try:
-        # One object an id, so that making it twice gives equal static parts and no second compilation.
-        environment = _construct(name, ())
+        environment = _construct_once(name, {})
+    except TypeError:  # a factory of the user's may need settings
+        environment = None
     except OSError as error:
         raise UsageError(
             f"{name} needs data files that are not here and could not be downloaded ({error}): "
             "put MNIST's four idx .gz files into /tmp/mnist."
         ) from error
-    field_names = {f.name for f in dataclasses.fields(environment.default_params)}
-    constructor_settings = {k: v for k, v in settings.items() if k not in field_names}
-    if constructor_settings:
-        accepted = [p for p in inspect.signature(type(environment).__init__).parameters if p != "self"]
-        for setting in constructor_settings:
-            if setting not in accepted:
-                raise UsageError(
-                    f"{name} has no setting {setting!r}: {suggest(setting, [*sorted(field_names), *accepted])}"
-                )
-        environment = _construct(name, tuple(sorted(constructor_settings.items())))
-    chosen = {k: v for k, v in settings.items() if k in field_names}
+    fields = [] if environment is None else [f.name for f in dataclasses.fields(environment.default_params)]
+    for_constructor = {k: v for k, v in settings.items() if k not in fields}
+    if for_constructor or environment is None:
+        try:
+            constructed = _construct_once(name, for_constructor)
+        except TypeError as error:
+            wrong = next(iter(for_constructor), "")
+            known = [*fields, *inspect.signature(gymnax.registration._registry[name]).parameters]
+            hint = suggest(wrong, known) if known else f"{error}."
+            raise UsageError(f"{name} cannot be made with the setting {wrong!r}: {hint}") from None
+        environment = constructed
+    chosen = {k: v for k, v in settings.items() if k in fields}
     return environment, _replace_params(environment.default_params, chosen, name)
+
+
+def _construct_once(name: str, settings: dict[str, Any]) -> Any:
+    """One object for an id and its settings, so that making it twice gives equal static parts and no recompile."""
+    try:
+        hash(tuple(settings.values()))
+    except TypeError:
+        return _construct.__wrapped__(name, tuple(settings.items()))
+    return _construct(name, tuple(sorted(settings.items())))
 
 
 @functools.cache

@@ -22,8 +22,8 @@ class Discrete:
     dtype: Any = dataclasses.field(default=np.dtype(np.int32), init=False)
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise UsageError(f"Discrete needs at least one element, got n={self.n}.")
+        if not isinstance(self.n, int | np.integer) or self.n < 1:
+            raise UsageError(f"Discrete needs a whole number of at least one element, got n={self.n!r}.")
 
     def sample(self, key: jax.Array) -> jax.Array:
         """A uniform draw, `[]`."""
@@ -47,6 +47,8 @@ class Box:
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
         low = np.where(low <= -_UNBOUNDED, -np.inf, low)
         high = np.where(high >= _UNBOUNDED, np.inf, high)
+        if not isinstance(self.shape, tuple | list):
+            raise UsageError(f"Box needs its shape as a tuple, got {self.shape!r}.")
         shape = tuple(int(n) for n in self.shape)
         try:
             low, high = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
@@ -54,7 +56,7 @@ class Box:
             raise UsageError(
                 f"Box bounds of shapes {low.shape} and {high.shape} do not broadcast to {shape}."
             ) from None
-        if np.any(low > high):
+        if not np.all(low <= high):
             raise UsageError("Box needs low <= high in every dimension.")
         values = {"low": low, "high": high, "shape": shape, "dtype": np.dtype(self.dtype)}
         for name, value in values.items():
@@ -74,11 +76,20 @@ class Box:
         """Where both bounds are finite, a bool array of `shape`."""
         return np.isfinite(self.low) & np.isfinite(self.high)
 
+    @property
+    def is_integral(self) -> bool:
+        """Whether the elements are whole numbers or flags."""
+        return not np.issubdtype(self.dtype, np.inexact)
+
     def sample(self, key: jax.Array) -> jax.Array:
         """A draw: uniform where bounded on both sides, else standard normal clipped to the bounds there are."""
         key_uniform, key_normal = jax.random.split(key)
         low, high = np.where(self.bounded, self.low, 0.0), np.where(self.bounded, self.high, 1.0)
-        uniform = jax.random.uniform(key_uniform, self.shape, minval=low, maxval=high)
+        if self.is_integral:  # every whole number between the bounds is as likely as any other
+            uniform = jnp.floor(jax.random.uniform(key_uniform, self.shape, minval=low, maxval=high + 1.0))
+            uniform = jnp.minimum(uniform, high)
+        else:
+            uniform = jax.random.uniform(key_uniform, self.shape, minval=low, maxval=high)
         normal = jnp.clip(jax.random.normal(key_normal, self.shape), self.low, self.high)
         return jnp.where(self.bounded, uniform, normal).astype(self.dtype)
 
@@ -90,7 +101,8 @@ class Box:
         """Map `[-1, 1]` onto the bounds, each dimension with its own scale, and clip; unbounded ones pass unscaled."""
         low, high = np.where(self.bounded, self.low, -1.0), np.where(self.bounded, self.high, 1.0)
         center, half_range = low / 2 + high / 2, high / 2 - low / 2
-        return jnp.clip(center + half_range * x, self.low, self.high).astype(self.dtype)
+        scaled = jnp.clip(center + half_range * x, self.low, self.high)
+        return (jnp.round(scaled) if self.is_integral else scaled).astype(self.dtype)
 
 
 Space = Discrete | Box
