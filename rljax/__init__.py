@@ -1,6 +1,6 @@
 """rljax: reinforcement learning where a whole training run is one pure function of a key and a config."""
 
-from rljax import envs
+from rljax import envs, planning
 from rljax.algos import ppo
 from rljax.config import config, replace, static, traced
 from rljax.core import evaluate
@@ -21,6 +21,7 @@ __all__ = [
     "envs",
     "evaluate",
     "make",
+    "planning",
     "ppo",
     "preset",
     "replace",

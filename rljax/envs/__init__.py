@@ -13,6 +13,7 @@ from rljax.envs.env import (
     timestep,
 )
 from rljax.envs.spaces import Box, Discrete, Space
+from rljax.envs.tabular import Model, from_model, random_mdp, tabular_model
 from rljax.envs.wrappers import (
     flatten_observation,
     frame_stack,
@@ -30,6 +31,7 @@ __all__ = [
     "Box",
     "Discrete",
     "Env",
+    "Model",
     "Space",
     "TimeStep",
     "as_features",
@@ -37,16 +39,19 @@ __all__ = [
     "check",
     "flatten_observation",
     "frame_stack",
+    "from_model",
     "make",
     "mask_observation",
     "normalize_observations",
     "normalize_rewards",
     "observation_shape",
+    "random_mdp",
     "registered",
     "require",
     "scale_reward",
     "shape_reward",
     "sticky_actions",
+    "tabular_model",
     "time_limit",
     "timestep",
 ]

@@ -119,9 +119,12 @@ def make(env: Any, **settings: Any) -> Env:
 
 
 def registered() -> list[str]:
-    """Every id that `make` knows: gymnax's own and those added with `gymnax.register`."""
+    """Every id that `make` knows: gymnax's own, our tabular worlds, and those added with `gymnax.register`."""
     import gymnax  # imports plotting libraries, so only when it is needed
 
+    from rljax.envs import worlds
+
+    worlds.register()
     return list(gymnax.registered_envs)
 
 
@@ -144,6 +147,8 @@ def _make_gymnax(name: str, settings: dict[str, Any]) -> tuple[Any, Any]:
     if for_constructor or environment is None:
         try:
             constructed = _construct_once(name, for_constructor)
+        except ValueError as error:  # a right name with a value that cannot be
+            raise UsageError(f"{name} cannot be made with these settings: {error}.") from None
         except TypeError as error:
             wrong = next(iter(for_constructor), "")
             known = [*fields, *inspect.signature(gymnax.registration._registry[name]).parameters]

@@ -1,0 +1,94 @@
+"""Tabular models: a decision process as arrays, an `Env` made of one, and random ones to learn on."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rljax.envs.env import Bound, Env, TimeStep, make, timestep
+from rljax.envs.spaces import Discrete
+from rljax.errors import UsageError
+
+
+class Model(NamedTuple):
+    """A Markov decision process of S states and A actions."""
+
+    transitions: jax.Array  # [S, A, S] probabilities of the next state
+    rewards: jax.Array  # [S, A] expected rewards
+    terminated: jax.Array  # [S, A, S] bool, transitions that end the episode
+    start: jax.Array  # [S] probabilities of the first state
+
+
+class TabularState(NamedTuple):
+    state: jax.Array  # [] int32
+
+
+def from_model(model: Model, name: str = "tabular") -> Env:
+    """An `Env` that a model describes: it observes its state, has no time limit, and pays expected rewards.
+
+    The model is the environment's `params`, so that training can be `vmap`ped over a stack of models.
+    """
+    num_states, num_actions = model.rewards.shape
+    return Env(
+        reset=Bound(_reset, ()),
+        step=Bound(_step, ()),
+        observation_space=Discrete(num_states),
+        action_space=Discrete(num_actions),
+        params=model,
+        name=name,
+    )
+
+
+def random_mdp(key: jax.Array, states: int, actions: int) -> Env:
+    """A random process without an end; its model is `env.params`.
+
+    Every row of transitions is uniform over the simplex, every reward uniform in [0, 1), every start equally likely.
+    """
+    for count, what in ((states, "state"), (actions, "action")):
+        if not isinstance(count, int) or count < 1:
+            raise UsageError(f"random_mdp needs a whole number of at least one {what}, got {count!r}.")
+    key_transitions, key_rewards = jax.random.split(key)
+    model = Model(
+        transitions=jax.random.dirichlet(key_transitions, jnp.ones(states), (states, actions)),
+        rewards=jax.random.uniform(key_rewards, (states, actions)),
+        terminated=jnp.zeros((states, actions, states), bool),
+        start=jnp.full(states, 1.0 / states),
+    )
+    return from_model(model, "random_mdp")
+
+
+def tabular_model(env: Any) -> Model:
+    """The exact model of FrozenLake, Taxi, CliffWalking, GridWorld or an `Env` made by `from_model`.
+
+    Args:
+        env: what `make` takes; without wrappers, since they change what the model would have to say.
+    """
+    from rljax.envs import worlds  # imports gymnax, so only when it is needed
+
+    env = make(env)
+    if env.wrappers:
+        raise UsageError(f"There is no table for a wrapped environment ({', '.join(env.wrappers)}): pass the bare one.")
+    if isinstance(env.params, Model):
+        return env.params
+    environment = env.step.arguments[0] if isinstance(env.step, Bound) and env.step.arguments else None
+    model = worlds.model(environment)
+    if model is None:
+        raise UsageError(f"There is no table for {env.name}: it has one if it was made by rljax.envs.from_model.")
+    return model
+
+
+def _draw(key: jax.Array, probabilities: jax.Array) -> jax.Array:
+    """The index of a draw from `[S]` probabilities by the inverse of their sum; never one of probability zero."""
+    total = jnp.cumsum(probabilities)
+    return jnp.argmax(total > jax.random.uniform(key) * total[-1]).astype(jnp.int32)
+
+
+def _reset(key: jax.Array, model: Model) -> tuple[jax.Array, TabularState]:
+    state = _draw(key, model.start)
+    return state, TabularState(state)
+
+
+def _step(key: jax.Array, state: TabularState, action: jax.Array, model: Model) -> tuple[TimeStep, TabularState]:
+    following = _draw(key, model.transitions[state.state, action])
+    reward, terminated = model.rewards[state.state, action], model.terminated[state.state, action, following]
+    return timestep(following, reward, terminated), TabularState(following)

@@ -1,0 +1,251 @@
+r"""Exact solutions of small Markov decision processes: the ground truth that learners are tested against.
+
+Everything here is a pure function of arrays: `jit` it, `vmap` it over models or over discounts. There are S states
+and A actions. A policy is a table of probabilities `[S, A]`; `greedy` and `epsilon_greedy` make one of action values.
+Models of the tabular environments come from `rljax.envs.tabular_model`. Under `jax.enable_x64` all is done in 64 bits.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from rljax.envs import Model
+from rljax.returns import Scalar
+
+
+class Solution(NamedTuple):
+    """Values, and how good they are."""
+
+    values: jax.Array  # [S]
+    action_values: jax.Array  # [S, A], one backup of `values`
+    iterations: jax.Array  # [] int32
+    error_bound: jax.Array  # [] the most by which any of `values` may be off, rounding apart
+
+
+def action_values(model: Model, values: jax.Array, discount: Scalar) -> jax.Array:
+    r"""$Q(s, a) = r(s, a) + \gamma \sum_{s'} P(s' | s, a) V(s')$, nothing being earned after a termination.
+
+    Args:
+        model: the process.
+        values: `[S]`.
+        discount: scalar.
+
+    Returns:
+        `[S, A]` (Sutton and Barto 2018, equation 4.10 before the maximum).
+    """
+    return model.rewards + discount * jnp.where(model.terminated, 0.0, model.transitions) @ values
+
+
+def greedy(action_values: jax.Array) -> jax.Array:
+    """The policy `[S, A]` that takes the best action of `[S, A]`, the first of equals."""
+    return jax.nn.one_hot(jnp.argmax(action_values, axis=-1), action_values.shape[-1])
+
+
+def epsilon_greedy(action_values: jax.Array, epsilon: Scalar) -> jax.Array:
+    """The policy `[S, A]` that takes a uniform action with probability epsilon, else the best one."""
+    return (1.0 - epsilon) * greedy(action_values) + epsilon / action_values.shape[-1]
+
+
+def _under(model: Model, policy: jax.Array, discount: Scalar) -> tuple[jax.Array, jax.Array]:
+    """The chain that a policy makes of a model: discounted transitions `[S, S]` that go on, and rewards `[S]`."""
+    chex.assert_equal_shape([policy, model.rewards])
+    going_on = jnp.where(model.terminated, 0.0, model.transitions)
+    return discount * jnp.einsum("sa,sat->st", policy, going_on), jnp.sum(policy * model.rewards, axis=-1)
+
+
+def policy_values(model: Model, policy: jax.Array, discount: Scalar) -> jax.Array:
+    r"""The values `[S]` of a policy, $V = (I - \gamma P_\pi)^{-1} r_\pi$ (Puterman 1994, theorem 6.1.1).
+
+    With a discount of one the policy must come to an end from everywhere, or the system has no solution.
+    """
+    transitions, rewards = _under(model, policy, discount)
+    return jnp.linalg.solve(jnp.eye(len(rewards), dtype=rewards.dtype) - transitions, rewards)
+
+
+def iterate_policy_values(
+    model: Model, policy: jax.Array, discount: Scalar, tolerance: Scalar = 1e-6, max_iterations: int = 100_000
+) -> Solution:
+    r"""The values of a policy by repeated backups $V \leftarrow r_\pi + \gamma P_\pi V$; ends as `value_iteration`."""
+    transitions, rewards = _under(model, policy, discount)
+    return _fixed_point(model, lambda values: rewards + transitions @ values, discount, tolerance, max_iterations)
+
+
+def value_iteration(
+    model: Model,
+    discount: Scalar,
+    epsilon: Scalar = 0.0,
+    tolerance: Scalar = 1e-6,
+    max_iterations: int = 100_000,
+) -> Solution:
+    r"""Optimal values by repeated backups
+    $V \leftarrow (1 - \epsilon) \max_a Q(\cdot, a) + \epsilon\, \mathrm{mean}_a Q(\cdot, a)$.
+
+    Stops when $\gamma / (1 - \gamma) \max_s |V_{k+1}(s) - V_k(s)|$, which bounds the error of $V_{k+1}$ (Puterman 1994,
+    theorem 6.3.1), is at most `tolerance`, when the values no longer change at all, or after `max_iterations`. With a
+    discount of one there is no such bound: it is infinite until the values stand still, then zero.
+
+    Args:
+        model: the process.
+        discount: scalar.
+        epsilon: how often a uniform action replaces the chosen one: 0 for the optimum, else the values of the best of
+            all epsilon-soft policies, where SARSA converges (Sutton and Barto 2018, section 5.4).
+        tolerance: of the values, see above.
+        max_iterations: backups at most.
+    """
+    return _fixed_point(
+        model,
+        lambda values: _best(action_values(model, values, discount), epsilon),
+        discount,
+        tolerance,
+        max_iterations,
+    )
+
+
+def _best(action_values: jax.Array, epsilon: Scalar) -> jax.Array:
+    return (1.0 - epsilon) * jnp.max(action_values, axis=-1) + epsilon * jnp.mean(action_values, axis=-1)
+
+
+def _fixed_point(
+    model: Model,
+    backup: Callable[[jax.Array], jax.Array],
+    discount: Scalar,
+    tolerance: Scalar,
+    max_iterations: int,
+) -> Solution:
+    def unfinished(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        _, bound, iterations = carry
+        return (bound > tolerance) & (iterations < max_iterations)
+
+    def step(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        values, _, iterations = carry
+        backed_up = backup(values)
+        change = jnp.max(jnp.abs(backed_up - values))
+        bound = jnp.where(change == 0.0, 0.0, discount * change / (1.0 - discount))
+        return backed_up, bound, iterations + 1
+
+    start = jnp.zeros_like(model.rewards[:, 0])
+    first = (start, jnp.full((), jnp.inf, start.dtype), jnp.int32(0))
+    values, bound, iterations = jax.lax.while_loop(unfinished, step, first)
+    return Solution(values, action_values(model, values, discount), iterations, bound)
+
+
+def policy_iteration(model: Model, discount: Scalar, max_iterations: int = 1_000) -> Solution:
+    r"""Optimal values by exact evaluation and greedy improvement in turn (Howard 1960), from the uniform policy.
+
+    Ends when no action improves on the policy's own by more than rounding. `error_bound` is
+    $\max_s |(T V)(s) - V(s)| / (1 - \gamma)$. With a discount of one every policy on the way must come to an end; use
+    `value_iteration` where one does not.
+    """
+    num_states, num_actions = model.rewards.shape
+    precision = 100.0 * jnp.finfo(model.rewards.dtype).eps
+
+    def unfinished(carry: tuple[jax.Array, jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        _, _, improved, iterations = carry
+        return improved & (iterations < max_iterations)
+
+    def step(
+        carry: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        policy, _, _, iterations = carry
+        values = policy_values(model, policy, discount)
+        backed_up = action_values(model, values, discount)
+        # Among equals the policy keeps its action: rounding would otherwise make it change for ever.
+        better = jnp.max(backed_up, axis=-1) > values + precision * (1.0 + jnp.abs(values))
+        improved = jnp.where(better[:, None], greedy(backed_up), policy)
+        return improved, values, better.any(), iterations + 1
+
+    policy = jnp.full((num_states, num_actions), 1.0 / num_actions, model.rewards.dtype)
+    first = (policy, jnp.zeros_like(model.rewards[:, 0]), jnp.bool_(True), jnp.int32(0))
+    _, values, _, iterations = jax.lax.while_loop(unfinished, step, first)
+    backed_up = action_values(model, values, discount)
+    residual = jnp.max(jnp.abs(jnp.max(backed_up, axis=-1) - values))
+    return Solution(values, backed_up, iterations, residual / (1.0 - discount))
+
+
+def finite_horizon(model: Model, horizon: int, discount: Scalar = 1.0) -> tuple[jax.Array, jax.Array]:
+    r"""Optimal values with a number of steps left: $V_0 = 0$, $V_h(s) = \max_a r + \gamma \sum_{s'} P V_{h-1}(s')$.
+
+    Returns:
+        values `[horizon + 1, S]` and action values `[horizon, S, A]`: `values[h]` is what h more steps can earn, and
+        the best action with h steps left is the largest of `action_values[h - 1]` (Puterman 1994, section 4.5).
+    """
+
+    def step(values: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        backed_up = action_values(model, values, discount)
+        best = jnp.max(backed_up, axis=-1)
+        return best, (best, backed_up)
+
+    start = jnp.zeros_like(model.rewards[:, 0])
+    _, (values, backed_up) = jax.lax.scan(step, start, length=horizon)
+    return jnp.concatenate([start[None], values]), backed_up
+
+
+def finite_horizon_policy_values(model: Model, policy: jax.Array, horizon: int, discount: Scalar = 1.0) -> jax.Array:
+    """What a stationary policy `[S, A]` earns within `horizon` steps, `[S]`."""
+    transitions, rewards = _under(model, policy, discount)
+    return jax.lax.fori_loop(0, horizon, lambda _, values: rewards + transitions @ values, jnp.zeros_like(rewards))
+
+
+def expected_return(model: Model, policy: jax.Array, horizon: int | None = None, discount: Scalar = 1.0) -> jax.Array:
+    """The exact mean return `[]` of a policy `[S, A]` from the model's first states.
+
+    Args:
+        model: the process.
+        policy: probabilities, for instance `epsilon_greedy(action_values, 0.1)`.
+        horizon: steps after which an episode is cut, or None where it runs to its end.
+        discount: scalar; 1 for the return that is reported.
+    """
+    if horizon is None:
+        return model.start @ policy_values(model, policy, discount)
+    return model.start @ finite_horizon_policy_values(model, policy, horizon, discount)
+
+
+def grid_value_iteration(
+    step: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]],
+    axes: Sequence[jax.Array],
+    actions: jax.Array,
+    iterations: int,
+    discount: Scalar = 1.0,
+) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+    r"""Values of a deterministic process with continuous states, by value iteration on a grid.
+
+    Between the grid's points values are interpolated linearly; beyond its ends they are those of the ends.
+
+    Args:
+        step: `(state [D], action) -> (next state [D], reward [], terminated [])`.
+        axes: D evenly spaced increasing `[G_d]` coordinates.
+        actions: `[A, ...]` those to choose from.
+        iterations: backups, starting from zero; as many as an episode has steps for a finite horizon.
+        discount: scalar.
+
+    Returns:
+        the values `[G_1, ..., G_D]`, and the policy `state [D] -> action` that looks one step ahead on them.
+    """
+    points = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)  # [G_1, ..., G_D, D]
+    low = jnp.stack([axis[0] for axis in axes])
+    spacing = jnp.stack([(axis[-1] - axis[0]) / (len(axis) - 1) for axis in axes])
+
+    def backup(values: jax.Array, following: jax.Array, rewards: jax.Array, terminated: jax.Array) -> jax.Array:
+        at = jnp.moveaxis((following - low) / spacing, -1, 0)
+        ahead = jax.scipy.ndimage.map_coordinates(values, list(at), order=1, mode="nearest")
+        return rewards + discount * jnp.where(terminated, 0.0, ahead)
+
+    each_action = jax.vmap(step, (None, 0))
+    each_point = each_action
+    for _ in axes:
+        each_point = jax.vmap(each_point, (0, None))
+    outcomes = each_point(points, actions)  # [G_1, ..., G_D, A, ...]
+    values = jax.lax.fori_loop(
+        0,
+        iterations,
+        lambda _, values: jnp.max(backup(values, *outcomes), axis=-1),
+        jnp.zeros(points.shape[:-1], points.dtype),
+    )
+
+    def policy(state: jax.Array) -> jax.Array:
+        return actions[jnp.argmax(backup(values, *each_action(state, actions)))]
+
+    return values, policy
