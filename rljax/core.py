@@ -15,7 +15,7 @@ from rljax.envs import Env, begin_next_episode
 from rljax.errors import UsageError
 
 Metrics = dict[str, jax.Array]
-Policy = Callable[[jax.Array, jax.Array], Any]
+Policy = Callable[[Any, jax.Array], Any]
 Init = Callable[[jax.Array, Any], Any]
 Update = Callable[[jax.Array, Any, Any], tuple[Any, Metrics]]
 
@@ -78,10 +78,15 @@ def observe(collector: Collector, env: Env, obs: jax.Array) -> jax.Array:
     return normalization.whiten(collector.obs_moments, obs) if env.normalize_observations else obs
 
 
+def scale(collector: Collector, env: Env, reward: jax.Array) -> jax.Array:
+    """A reward as the learner sees it: divided by the deviation of returns so far, where `env` asks for it."""
+    return reward if env.normalize_rewards is None else normalization.rescale(collector.reward_moments, reward)
+
+
 def rollout(
-    key: jax.Array, policy: Policy, noise: Any, collector: Collector, env: Env, num_steps: int
+    key: jax.Array, policy: Policy, noise: Any, collector: Collector, env: Env, num_steps: int, *, raw: bool = False
 ) -> tuple[Collector, Trajectory, Metrics]:
-    """Step N environments `num_steps` times under a policy, resetting those whose episode ends.
+    """Step N environments `num_steps` times under a fixed policy, resetting those whose episode ends.
 
     Args:
         key: for the environments: all steps' keys and all resets are drawn in one call before the loop.
@@ -90,10 +95,53 @@ def rollout(
         collector: where the environments stand.
         env: the environment.
         num_steps: T.
+        raw: leave the trajectory's observations and rewards as they came, for a replay that outlives the statistics.
 
     Returns:
         the collector afterwards, the trajectory `[T, N, ...]` whose `action` is the policy's `extra`, and the
         episode statistics: `episode_return` and `episode_length` (means over the `episodes` that ended, NaN if none).
+    """
+    before = collector
+    collector, _, trajectory, episodes = interact(
+        key,
+        lambda _, noise, obs: policy(noise, obs),
+        lambda _, noise, transition: ((), transition),
+        (),
+        noise,
+        collector,
+        env,
+        num_steps,
+    )
+    if not raw:
+        trajectory = trajectory._replace(
+            obs=observe(before, env, trajectory.obs),
+            reward=scale(collector, env, trajectory.reward),
+            next_obs=observe(before, env, trajectory.next_obs),
+        )
+    return collector, trajectory, episodes
+
+
+def interact(
+    key: jax.Array,
+    policy: Callable[[Any, Any, jax.Array], Any],
+    learn: Callable[[Any, Any, Trajectory], tuple[Any, Any]],
+    learner: Any,
+    noise: Any,
+    collector: Collector,
+    env: Env,
+    num_steps: int,
+) -> tuple[Collector, Any, Any, Metrics]:
+    """Step N environments `num_steps` times, learning at every step: what `rollout` does with nothing to learn.
+
+    Args:
+        key, noise, collector, env, num_steps: as in `rollout`.
+        policy: `(learner, noise, obs [N, ...]) -> (action [N, ...], extra)`.
+        learn: `(learner, noise, transition) -> (learner, kept)`, the transition a `Trajectory` of one step
+            `[N, ...]` with raw observations and rewards, before any normalisation.
+        learner: any pytree, carried from step to step.
+
+    Returns:
+        the collector and the learner afterwards, what was kept `[T, ...]`, and the episode statistics.
     """
     num_envs = collector.obs.shape[0]
     key_steps, key_resets = jax.random.split(key)
@@ -104,10 +152,9 @@ def rollout(
     step_env = jax.vmap(env.step, (0, 0, 0, None))
 
     def step(carry: Any, inputs: Any) -> Any:
-        env_state, obs, episode_return, episode_length, discounted_reward = carry
+        learner, env_state, obs, episode_return, episode_length, discounted_reward = carry
         noise, step_key, (fresh_obs, fresh_state) = inputs
-        seen = observe(collector, env, obs)
-        action, extra = policy(noise, seen)
+        action, extra = policy(learner, noise, observe(collector, env, obs))
         result, env_state = step_env(step_key, env_state, action, env.params)
         following, env_state = begin_next_episode(result, env_state, fresh_obs, fresh_state)
         ended = result.terminated | result.truncated
@@ -116,32 +163,40 @@ def rollout(
         finished = (jnp.where(ended, episode_return, 0.0), jnp.where(ended, episode_length, 0), ended)
         if env.normalize_rewards is not None:
             discounted_reward = env.normalize_rewards * discounted_reward + result.reward
-        kept = Trajectory(seen, extra, result.reward, result.terminated, result.truncated, result.next_obs)
+        transition = Trajectory(obs, extra, result.reward, result.terminated, result.truncated, result.next_obs)
+        learner, kept = learn(learner, noise, transition)
         carry = (
+            learner,
             env_state,
             following.obs,
             jnp.where(ended, 0.0, episode_return),
             jnp.where(ended, 0, episode_length),
             jnp.where(ended, 0.0, discounted_reward),
         )
-        raw = (
+        measured = (
             obs if env.normalize_observations else (),
             discounted_reward if env.normalize_rewards is not None else (),
         )
-        return carry, (kept, finished, raw)
+        return carry, (kept, finished, measured)
 
-    start = collector[:5]
-    end, (trajectory, finished, raw) = jax.lax.scan(step, start, (noise, step_keys, fresh), unroll=2)
-    raw_obs, discounted_rewards = raw
-    trajectory = trajectory._replace(next_obs=observe(collector, env, trajectory.next_obs))
-    collector = Collector(*end, *collector[5:])
+    start = (learner, *collector[:5])
+    inputs = (noise, step_keys, fresh)
+    end, (kept, finished, measured) = jax.lax.scan(step, start, inputs, unroll=2)
+    learner, env_state, obs, episode_return, episode_length, discounted_reward = end
+    raw_obs, discounted_rewards = measured
+    collector = collector._replace(
+        env_state=env_state,
+        obs=obs,
+        episode_return=episode_return,
+        episode_length=episode_length,
+        discounted_reward=discounted_reward,
+    )
     if env.normalize_rewards is not None:
         moments = normalization.update_moments(collector.reward_moments, discounted_rewards)
-        trajectory = trajectory._replace(reward=normalization.rescale(moments, trajectory.reward))
         collector = collector._replace(reward_moments=moments)
     if env.normalize_observations:
         collector = collector._replace(obs_moments=normalization.update_moments(collector.obs_moments, raw_obs))
-    return collector, trajectory, _episode_metrics(*finished)
+    return collector, learner, kept, _episode_metrics(*finished)
 
 
 def _episode_metrics(returns: jax.Array, lengths: jax.Array, ended: jax.Array) -> Metrics:

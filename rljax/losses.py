@@ -21,6 +21,17 @@ def squared(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     return 0.5 * jnp.square(predictions - targets)
 
 
+def huber(predictions: jax.Array, targets: jax.Array | float, delta: Scalar) -> jax.Array:
+    r"""$\frac{1}{2} u^2$ where $|u| \le \delta$, else $\delta (|u| - \frac{1}{2} \delta)$; $u = v - G$ (Huber 1964)."""
+    error = jnp.abs(predictions - targets)
+    return jnp.where(error <= delta, 0.5 * jnp.square(error), delta * (error - 0.5 * delta))
+
+
+def regression(predictions: jax.Array, targets: jax.Array, huber_delta: Scalar | None) -> jax.Array:
+    """The Huber loss, or the squared one where there is no delta."""
+    return squared(predictions, targets) if huber_delta is None else huber(predictions, targets, huber_delta)
+
+
 def clipped_squared(predictions: jax.Array, old_predictions: jax.Array, targets: jax.Array, clip: Scalar) -> jax.Array:
     r"""$\frac{1}{2} \max((v - G)^2, (v_{old} + \mathrm{clip}(v - v_{old}, \pm\epsilon) - G)^2)$.
 

@@ -21,9 +21,11 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def check_layers(hidden_sizes: Sequence[int], activation_name: str) -> None:
+def check_layers(hidden_sizes: Sequence[int], activation_name: str, at_least: int = 0) -> None:
     """Refuse, when a config is made, layers that cannot be."""
     activation(activation_name)
+    if len(hidden_sizes) < at_least:
+        raise UsageError(f"hidden_sizes must name at least {at_least} layer, got {hidden_sizes!r}.")
     if not isinstance(hidden_sizes, tuple) or not all(isinstance(n, int) and n >= 1 for n in hidden_sizes):
         raise UsageError(f"hidden_sizes must be whole numbers of at least 1, got {hidden_sizes!r}.")
 
@@ -76,6 +78,7 @@ class Torso(nn.Module):
     space: Space
     hidden_sizes: Sequence[int]
     activation: str = "tanh"
+    layer_norm: bool = False  # after every linear layer
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
@@ -83,11 +86,79 @@ class Torso(nn.Module):
         x = as_features(self.space, obs)
         batch = obs.shape[: obs.ndim - len(self.space.shape)]
         if is_image(self.space):
-            x = act(dense(16, name="convolution")(patches(x)))
+            x = dense(16, name="convolution")(patches(x))
+            x = act(nn.LayerNorm()(x) if self.layer_norm else x)
         x = x.reshape(*batch, -1)
         for size in self.hidden_sizes:
-            x = act(dense(size)(x))
+            x = dense(size)(x)
+            x = act(nn.LayerNorm()(x) if self.layer_norm else x)
         return x
+
+
+class NoisyDense(nn.Module):
+    r"""A linear layer with factorised noise on its weights (Fortunato et al. 2018, equations 9 to 11).
+
+    $y = (\mu + \sigma \odot f(\epsilon_{in}) f(\epsilon_{out})^T)^T x + b_\mu + b_\sigma \odot f(\epsilon_{out})$ with
+    $f(x) = \mathrm{sign}(x) \sqrt{|x|}$, one draw a call. Without an rng stream called "noise" it is the mean layer.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inputs = x.shape[-1]
+        limit = 1.0 / math.sqrt(inputs)
+
+        def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+            return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+
+        kernel = self.param("kernel", uniform, (inputs, self.features))
+        bias = self.param("bias", uniform, (self.features,))
+        kernel_sigma = self.param("kernel_sigma", nn.initializers.constant(0.5 * limit), (inputs, self.features))
+        bias_sigma = self.param("bias_sigma", nn.initializers.constant(0.5 * limit), (self.features,))
+        if self.has_rng("noise"):
+            noise = jax.random.normal(self.make_rng("noise"), (inputs + self.features,))
+            noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
+            into, out = noise[:inputs], noise[inputs:]
+            kernel = kernel + kernel_sigma * into[:, None] * out
+            bias = bias + bias_sigma * out
+        return x @ kernel + bias
+
+
+class QNetwork(nn.Module):
+    r"""Observations to K outputs an action, `[..., A, K]`.
+
+    The last hidden layer and the output layer are noisy where asked for. A dueling network has two such pairs and adds
+    up $V(s) + A(s, a) - \mathrm{mean}_{a'} A(s, a')$ for every output (Wang et al. 2016, equation 9).
+    """
+
+    space: Space
+    num_actions: int
+    num_outputs: int = 1
+    hidden_sizes: Sequence[int] = (64, 64)
+    activation: str = "relu"
+    dueling: bool = False
+    noisy: bool = False
+    layer_norm: bool = False
+
+    @nn.compact
+    def __call__(self, obs: jax.Array) -> jax.Array:
+        *body, last = self.hidden_sizes
+        features = Torso(self.space, body, self.activation, self.layer_norm, name="torso")(obs)
+
+        def stream(name: str, outputs: int) -> jax.Array:
+            x = self._linear(last, math.sqrt(2), f"{name}_hidden")(features)
+            x = activation(self.activation)(nn.LayerNorm(name=f"{name}_norm")(x) if self.layer_norm else x)
+            x = self._linear(outputs * self.num_outputs, 1.0, name)(x)
+            return x.reshape(*x.shape[:-1], outputs, self.num_outputs)
+
+        advantages = stream("advantage" if self.dueling else "value", self.num_actions)
+        if not self.dueling:
+            return advantages
+        return stream("value", 1) + advantages - advantages.mean(axis=-2, keepdims=True)
+
+    def _linear(self, features: int, scale: float, name: str) -> nn.Module:
+        return NoisyDense(features, name=name) if self.noisy else dense(features, scale, name)
 
 
 class ActorCritic(nn.Module):

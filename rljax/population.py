@@ -280,8 +280,9 @@ def _stacked_axes(algorithm: Any, keys: jax.Array, config: Any) -> Any:
 
 def _stacked(states: Any, axes: Any, seeds: int) -> Any:
     """The first `seeds` runs of `states`, the counters stacked like everything else."""
+    structure: Any
     leaves, structure = jax.tree.flatten(states)
-    flat_axes = jax.tree.leaves(axes, is_leaf=lambda axis: axis is None)
+    flat_axes = structure.flatten_up_to(axes)  # a None of the state's own is no leaf, an axis of None is
     stacked = [
         jnp.broadcast_to(x, (seeds, *x.shape)) if axis is None else x[:seeds]
         for x, axis in zip(leaves, flat_axes, strict=True)

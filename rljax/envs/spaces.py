@@ -108,6 +108,13 @@ class Box:
 Space = Discrete | Box
 
 
+def count(space: Space, what: str = "actions") -> int:
+    """How many elements a discrete space has; for a box a `UsageError` that says `what` should be discrete."""
+    if isinstance(space, Discrete):
+        return space.n
+    raise UsageError(f"This algorithm needs discrete {what}, and the environment's are a Box of shape {space.shape}.")
+
+
 def from_gymnax(space: Any) -> Space:
     """Our space for a gymnax one. Raises `UsageError` for the kinds that no algorithm here can act in."""
     if isinstance(space, Discrete | Box):

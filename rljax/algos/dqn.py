@@ -1,0 +1,302 @@
+r"""Deep Q-learning (Mnih et al. 2015) and what follows from it, each an independent choice that composes.
+
+Each update collects T steps of N environments epsilon-greedily into a replay and then makes `gradient_steps` steps down
+the mean over a batch of $w \, L(r + \gamma v', Q(s, a))$, in which with the target network's parameters $\theta^-$
+
+$$ v' = Q_{\theta^-}(s', a^*), \qquad a^* = \arg\max_a Q_{\theta^-}(s', a)
+   \quad\text{or, Double (van Hasselt et al. 2016),}\quad \arg\max_a Q_\theta(s', a). $$
+
+`n_step` sums n rewards before $v'$ (Sutton 1988); `prioritized` draws batches by error, with importance weights w
+(Schaul et al. 2016); `dueling` and `noisy` are networks (Wang et al. 2016, Fortunato et al. 2018); `head` makes Q and L
+those of a distribution, C51 or QR-DQN (see `rljax.distributional`). All of them together are Rainbow (Hessel et al.
+2018).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rljax import core, distributional, networks, replay, schedules
+from rljax.config import config, static, traced
+from rljax.envs import Env, count
+from rljax.errors import UsageError, suggest
+from rljax.returns import Scalar
+
+
+def default_network(env: Env, config: "Config") -> networks.Network:
+    """Observations to K outputs an action `[..., A, K]`."""
+    return networks.QNetwork(
+        space=env.observation_space,
+        num_actions=count(env.action_space),
+        num_outputs=_head(config).num_outputs,
+        hidden_sizes=config.hidden_sizes,
+        activation=config.activation,
+        dueling=config.dueling,
+        noisy=config.noisy,
+    )
+
+
+@config
+class Config:
+    env: Env = traced()
+    """Environment to learn; actions must be discrete."""
+    total_steps: int = static(default=100_000, minimum=1)
+    """Environment steps of the whole run, the prefill among them; at most so many, in whole updates."""
+    learning_rate: float = traced(default=1e-3, minimum=0)
+    """Adam's step size."""
+    discount: float = traced(default=0.99, minimum=0, maximum=1)
+    """Discount per step (gamma)."""
+    num_envs: int = static(default=4, minimum=1)
+    """Environments side by side (N)."""
+    num_steps: int = static(default=4, minimum=1)
+    """Steps of each environment per update (T)."""
+    gradient_steps: int = static(default=4, minimum=1)
+    """Gradient steps per update, so that any ratio to environment steps can be had."""
+    batch_size: int = static(default=64, minimum=1)
+    """Transitions per gradient step."""
+    buffer_size: int = static(default=50_000, minimum=1)
+    """Transitions that the replay holds."""
+    prefill_steps: int = static(default=1_000, minimum=1)
+    """Environment steps of uniform actions before the first update."""
+    successor_slots: int | None = static(default=None, minimum=1)
+    """True successors of truncated transitions that the replay holds; None for one in eight transitions."""
+    target_period: int = traced(default=100, minimum=1)
+    """Gradient steps between two moves of the target network."""
+    target_rate: float = traced(default=1.0, minimum=0, maximum=1)
+    """Part of the way that the target network moves: 1 copies; a small one with target_period 1 is Polyak averaging."""
+    epsilon: float = traced(default=1.0, minimum=0, maximum=1)
+    """Probability of a uniform action at first."""
+    epsilon_end: float = traced(default=0.05, minimum=0, maximum=1)
+    """Probability of a uniform action once the schedule has ended."""
+    epsilon_fraction: float = traced(default=0.2, minimum=0, maximum=1)
+    """Part of the run over which epsilon falls linearly."""
+    huber_delta: float | None = traced(default=None, minimum=1e-6)
+    """Error from which the loss is linear (kappa of QR-DQN); None for the squared loss (plain quantile regression)."""
+    max_grad_norm: float = traced(default=10.0, minimum=1e-6)
+    """Global norm to which gradients are clipped; a large number for no clipping."""
+    anneal_learning_rate: bool = static(default=False)
+    """Let the step size fall linearly to zero."""
+    double: bool = static(default=False)
+    """Choose the successor's action by the online network (Double DQN)."""
+    dueling: bool = static(default=False)
+    """Network of a value and an advantage stream."""
+    noisy: bool = static(default=False)
+    """Network with noise on its last weights that is learned with them; lower epsilon to 0 beside it."""
+    n_step: int = static(default=1, minimum=1)
+    """Rewards summed before the successor's value."""
+    prioritized: bool = static(default=False)
+    """Draw batches in proportion to error ** priority_exponent."""
+    priority_exponent: float = traced(default=0.6, minimum=0)
+    """How much errors count in the draw (alpha): 0 for not at all."""
+    importance_exponent: float = traced(default=0.4, minimum=0, maximum=1)
+    """How much of the draw's bias the weights undo at first (beta); it rises linearly to 1."""
+    head: str = static(default="expected")
+    """What is learned of the return: expected, categorical (C51) or quantile (QR-DQN)."""
+    num_atoms: int = static(default=51, minimum=2)
+    """Atoms or quantiles of a distributional head (K)."""
+    value_low: float = traced(default=0.0)
+    """Lowest return of the categorical head."""
+    value_high: float = traced(default=100.0)
+    """Highest return of the categorical head."""
+    hidden_sizes: tuple[int, ...] = static(default=(128, 128))
+    """Widths of the default network's hidden layers."""
+    activation: str = static(default="relu")
+    """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    network: Any = static(default=None)
+    """A module whose init and apply take the default network's place: obs to outputs [..., A, K]."""
+
+    def __post_init__(self) -> None:
+        networks.check_layers(self.hidden_sizes, self.activation, at_least=1)
+        count(self.env.action_space)
+        if self.head not in distributional.HEADS:
+            raise UsageError(f"There is no head {self.head!r}: {suggest(self.head, distributional.HEADS)}")
+        low, high = self.value_low, self.value_high
+        if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
+            raise UsageError(f"value_low must be below value_high, got {low} and {high}.")
+        rows, needed = self.buffer_size // self.num_envs, max(self.num_steps, self.prefill_rows)
+        if rows < needed:
+            raise UsageError(
+                f"buffer_size={self.buffer_size} cannot hold a rollout of {needed} steps of {self.num_envs} "
+                "environments: raise it, or lower num_steps or prefill_steps."
+            )
+        if self.n_step > self.prefill_rows:
+            raise UsageError(
+                f"prefill_steps={self.prefill_steps} is {self.prefill_rows} steps of {self.num_envs} environments, "
+                f"less than n_step={self.n_step}: raise it."
+            )
+        core.check_counts(self.total_steps, self.prefill_rows * self.num_envs + self.steps_per_update)
+
+    @property
+    def prefill_rows(self) -> int:
+        """Steps of each environment before the first update."""
+        return max(self.prefill_steps // self.num_envs, 1)
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps of one update."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def num_updates(self) -> int:
+        """Updates of the whole run."""
+        return (self.total_steps - self.prefill_rows * self.num_envs) // self.steps_per_update
+
+
+class State(NamedTuple):
+    params: Any
+    target_params: Any
+    opt_state: optax.OptState
+    replay: replay.Replay
+    collector: core.Collector
+    step: jax.Array  # [] int32, updates done
+
+
+def _network(config: Config) -> networks.Network:
+    return default_network(config.env, config) if config.network is None else config.network
+
+
+def _head(config: Config) -> distributional.Head:
+    if config.head == "categorical":
+        return distributional.categorical(config.num_atoms, config.value_low, config.value_high)
+    if config.head == "quantile":
+        return distributional.quantile(config.num_atoms, config.huber_delta)
+    return distributional.expected(config.huber_delta)
+
+
+def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
+    rate = config.learning_rate * (1.0 - step / config.num_updates if config.anneal_learning_rate else 1.0)
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate))
+
+
+def _apply(params: Any, obs: jax.Array, key: jax.Array, config: Config) -> jax.Array:
+    """The network's outputs `[..., A, K]`, with noise drawn from `key` where it is noisy."""
+    if config.noisy:
+        return _network(config).apply(params, obs, rngs={"noise": key})  # type: ignore[call-arg]
+    return _network(config).apply(params, obs)
+
+
+def _collect(
+    key: jax.Array,
+    params: Any,
+    epsilon: Scalar,
+    collector: core.Collector,
+    num_steps: int,
+    config: Config,
+) -> tuple[core.Collector, core.Trajectory, core.Metrics]:
+    """`num_steps` epsilon-greedy steps of N environments, raw as the replay keeps them."""
+    key_explore, key_action, key_network, key_rollout = jax.random.split(key, 4)
+    shape = (num_steps, config.num_envs)
+
+    def policy(noise: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        explores, random_action, key_noise = noise
+        values = _head(config).values(_apply(params, obs, key_noise, config))
+        action = schedules.epsilon_greedy(values, explores, random_action, epsilon)
+        return action, action
+
+    noise = (
+        jax.random.uniform(key_explore, shape),
+        jax.random.randint(key_action, shape, 0, count(config.env.action_space)),
+        jax.random.split(key_network, num_steps),
+    )
+    return core.rollout(key_rollout, policy, noise, collector, config.env, num_steps, raw=True)
+
+
+def init(key: jax.Array, config: Config) -> State:
+    """Fresh parameters, fresh environments, and a replay filled with `prefill_steps` uniform steps."""
+    key_params, key_reset, key_prefill = jax.random.split(key, 3)
+    collector = core.reset(key_reset, config.env, config.num_envs)
+    params = _network(config).init(key_params, collector.obs)
+    obs, action = collector.obs[0], jnp.zeros((), jnp.int32)
+    memory = replay.init(obs, action, config.num_envs, config.buffer_size, config.prioritized, config.successor_slots)
+    collector, steps, _ = _collect(key_prefill, params, 1.0, collector, config.prefill_rows, config)
+    memory = replay.add(memory, steps, config.n_step)
+    return State(params, params, _optimizer(config, 0).init(params), memory, collector, jnp.int32(0))
+
+
+def act(state: State, config: Config) -> core.Policy:
+    """The greedy policy, with noisy weights at their means."""
+
+    def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
+        outputs = _network(config).apply(state.params, core.observe(state.collector, config.env, obs))
+        return jnp.argmax(_head(config).values(outputs), axis=-1).astype(jnp.int32)
+
+    return policy
+
+
+def loss(
+    params: Any, target_params: Any, batch: replay.Sample, key: jax.Array, config: Config
+) -> tuple[jax.Array, tuple[jax.Array, core.Metrics]]:
+    """The loss of the module's docstring over one batch; the errors `[B]` that priorities go by, and metrics."""
+    key_online, key_target, key_choice = jax.random.split(key, 3)
+    head = _head(config)
+
+    def of(outputs: jax.Array, action: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(outputs, action[:, None, None], axis=1)[:, 0]  # [B, K]
+
+    outputs = of(_apply(params, batch.obs, key_online, config), batch.action)
+    next_outputs = _apply(target_params, batch.next_obs, key_target, config)
+    chooser = _apply(params, batch.next_obs, key_choice, config) if config.double else next_outputs
+    best = jnp.argmax(head.values(chooser), axis=-1)
+    following = jax.lax.stop_gradient(of(next_outputs, best))
+    each, errors = head.loss(outputs, following, batch.reward, batch.discount)
+    total = jnp.mean(batch.weight * each)
+    return total, (errors, {"loss": total, "td_error": errors.mean(), "action_value": head.values(outputs).mean()})
+
+
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+    """Collect T steps and make the gradient steps. Metrics are means over the gradient steps."""
+    key_collect, key_learn = jax.random.split(key)
+    progress = state.step / config.num_updates
+    epsilon = schedules.value("linear", config.epsilon, config.epsilon_end, config.epsilon_fraction, progress)
+    collector, steps, episodes = _collect(key_collect, state.params, epsilon, state.collector, config.num_steps, config)
+    memory = replay.add(state.replay, steps, config.n_step)
+    optimizer = _optimizer(config, state.step)
+    importance = config.importance_exponent + (1.0 - config.importance_exponent) * progress
+
+    def learn(carry: Any, inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, core.Metrics]:
+        params, target_params, opt_state, priorities = carry
+        key, number = inputs
+        key_sample, key_noise = jax.random.split(key)
+        stored = memory._replace(priorities=priorities)
+        batch = replay.sample(key_sample, stored, config.batch_size, config.discount, config.n_step, importance)
+        batch = batch._replace(
+            obs=core.observe(collector, config.env, batch.obs),
+            next_obs=core.observe(collector, config.env, batch.next_obs),
+            reward=core.scale(collector, config.env, batch.reward),
+        )
+        params, opt_state, (errors, metrics), norm = core.gradient_step(
+            loss, params, optimizer, opt_state, target_params, batch, key_noise, config
+        )
+        priority = (errors + 1e-6) ** config.priority_exponent
+        priorities = replay.reprioritize(stored, batch.position, priority).priorities
+        target_params = jax.lax.cond(
+            number % config.target_period == 0,
+            lambda new, old: optax.incremental_update(new, old, config.target_rate),
+            lambda _, old: old,
+            params,
+            target_params,
+        )
+        metrics = {**metrics, "gradient_norm": norm, "lost_successors": jnp.mean(batch.weight == 0.0)}
+        return (params, target_params, opt_state, priorities), metrics
+
+    numbers = state.step * config.gradient_steps + 1 + jnp.arange(config.gradient_steps)
+    inputs = (jax.random.split(key_learn, config.gradient_steps), numbers)
+    start = (state.params, state.target_params, state.opt_state, memory.priorities)
+    (params, target_params, opt_state, priorities), metrics = jax.lax.scan(learn, start, inputs)
+
+    step = state.step + 1
+    metrics = {
+        "env_steps": config.prefill_rows * config.num_envs + step * config.steps_per_update,
+        **episodes,
+        **{name: rows.mean() for name, rows in metrics.items()},
+        "epsilon": epsilon,
+    }
+    memory = memory._replace(priorities=priorities)
+    return State(params, target_params, opt_state, memory, collector, step), metrics
+
+
+def train(key: jax.Array, config: Config) -> tuple[State, core.Metrics]:
+    """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
+    return core.train(init, update, key, config)

@@ -1,0 +1,178 @@
+r"""Parallelised Q-network (Gallici et al. 2024): Q-learning on rollouts, with neither a replay nor a target network.
+
+Each update collects a rollout `[T, N]` epsilon-greedily, computes the returns of Q(lambda) backwards through it,
+
+$$ G_t = r_t + \gamma [(1 - \lambda) \max_a Q(s_{t+1}, a) + \lambda G_{t+1}], $$
+
+cut where an episode ends, and makes several epochs of minibatch steps down $\frac{1}{2} (Q(s_t, a_t) - G_t)^2$. What
+keeps this stable is a network with LayerNorm.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rljax import core, losses, networks, returns, schedules
+from rljax.config import config, static, traced
+from rljax.envs import Env, count
+
+
+def default_network(env: Env, config: "Config") -> networks.Network:
+    """Observations to action values `[..., A, 1]`, normalised after every linear layer."""
+    return networks.QNetwork(
+        space=env.observation_space,
+        num_actions=count(env.action_space),
+        hidden_sizes=config.hidden_sizes,
+        activation=config.activation,
+        layer_norm=True,
+    )
+
+
+@config
+class Config:
+    env: Env = traced()
+    """Environment to learn; actions must be discrete."""
+    total_steps: int = static(default=500_000, minimum=1)
+    """Environment steps of the whole run; at most so many, in whole updates of num_envs * num_steps."""
+    learning_rate: float = traced(default=2.5e-4, minimum=0)
+    """RAdam's step size."""
+    discount: float = traced(default=0.99, minimum=0, maximum=1)
+    """Discount per step (gamma)."""
+    trace_decay: float = traced(default=0.95, minimum=0, maximum=1)
+    """Decay of the returns' trace (lambda): 0 for one-step targets."""
+    epsilon: float = traced(default=1.0, minimum=0, maximum=1)
+    """Probability of a uniform action at first."""
+    epsilon_end: float = traced(default=0.05, minimum=0, maximum=1)
+    """Probability of a uniform action once the schedule has ended."""
+    epsilon_fraction: float = traced(default=0.2, minimum=0, maximum=1)
+    """Part of the run over which epsilon falls linearly."""
+    max_grad_norm: float = traced(default=10.0, minimum=1e-6)
+    """Global norm to which gradients are clipped; a large number for no clipping."""
+    num_envs: int = static(default=32, minimum=1)
+    """Environments side by side (N)."""
+    num_steps: int = static(default=64, minimum=1)
+    """Steps of each environment per update (T)."""
+    num_epochs: int = static(default=4, minimum=1)
+    """Passes over each rollout."""
+    num_minibatches: int = static(default=16, minimum=1)
+    """Gradient steps per pass; must divide num_envs * num_steps."""
+    anneal_learning_rate: bool = static(default=True)
+    """Let the step size fall linearly to zero."""
+    hidden_sizes: tuple[int, ...] = static(default=(128, 128))
+    """Widths of the default network's hidden layers."""
+    activation: str = static(default="relu")
+    """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    network: Any = static(default=None)
+    """A module whose init and apply take the default network's place: obs to action values [..., A, 1]."""
+
+    def __post_init__(self) -> None:
+        core.check_counts(self.total_steps, self.steps_per_update, self.num_minibatches)
+        networks.check_layers(self.hidden_sizes, self.activation, at_least=1)
+        count(self.env.action_space)
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps of one update."""
+        return self.num_envs * self.num_steps
+
+    @property
+    def num_updates(self) -> int:
+        """Updates of the whole run."""
+        return self.total_steps // self.steps_per_update
+
+
+class State(NamedTuple):
+    params: Any
+    opt_state: optax.OptState
+    collector: core.Collector
+    step: jax.Array  # [] int32, updates done
+
+
+def _values(params: Any, obs: jax.Array, config: Config) -> jax.Array:
+    """Action values `[..., A]`."""
+    network = default_network(config.env, config) if config.network is None else config.network
+    return network.apply(params, obs)[..., 0]
+
+
+def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
+    rate = config.learning_rate * (1.0 - step / config.num_updates if config.anneal_learning_rate else 1.0)
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.radam(rate))
+
+
+def init(key: jax.Array, config: Config) -> State:
+    """Fresh parameters, fresh environments."""
+    key_params, key_reset = jax.random.split(key)
+    collector = core.reset(key_reset, config.env, config.num_envs)
+    network = default_network(config.env, config) if config.network is None else config.network
+    params = network.init(key_params, collector.obs)
+    return State(params, _optimizer(config, 0).init(params), collector, jnp.int32(0))
+
+
+def act(state: State, config: Config) -> core.Policy:
+    """The greedy policy."""
+
+    def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
+        values = _values(state.params, core.observe(state.collector, config.env, obs), config)
+        return jnp.argmax(values, axis=-1).astype(jnp.int32)
+
+    return policy
+
+
+class Batch(NamedTuple):
+    """Samples of a rollout, each `[B, ...]`."""
+
+    obs: jax.Array
+    action: jax.Array
+    target: jax.Array
+
+
+def loss(params: Any, batch: Batch, config: Config) -> tuple[jax.Array, core.Metrics]:
+    """The loss of the module's docstring over one minibatch."""
+    values = jnp.take_along_axis(_values(params, batch.obs, config), batch.action[:, None], axis=-1)[:, 0]
+    total = losses.squared(values, batch.target).mean()
+    return total, {"loss": total, "td_error": jnp.abs(values - batch.target).mean(), "action_value": values.mean()}
+
+
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+    """Collect one rollout and learn from it. Metrics are means over the minibatches."""
+    key_explore, key_action, key_rollout, key_shuffle = jax.random.split(key, 4)
+    shape, env = (config.num_steps, config.num_envs), config.env
+    progress = state.step / config.num_updates
+    epsilon = schedules.value("linear", config.epsilon, config.epsilon_end, config.epsilon_fraction, progress)
+
+    def policy(noise: tuple[jax.Array, jax.Array], obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        action = schedules.epsilon_greedy(_values(state.params, obs, config), *noise, epsilon)
+        return action, action
+
+    noise = jax.random.uniform(key_explore, shape), jax.random.randint(key_action, shape, 0, count(env.action_space))
+    collector, trajectory, episodes = core.rollout(key_rollout, policy, noise, state.collector, env, config.num_steps)
+
+    next_values = jnp.max(_values(state.params, trajectory.next_obs, config), axis=-1)
+    ends = (trajectory.terminated, trajectory.truncated)
+    targets = returns.lambda_returns(trajectory.reward, next_values, *ends, config.discount, config.trace_decay)
+    batch = Batch(trajectory.obs, trajectory.action, targets)
+    batch = jax.tree.map(lambda x: x.reshape(config.steps_per_update, *x.shape[2:]), batch)
+    optimizer = _optimizer(config, state.step)
+
+    def learn(carry: Any, indices: jax.Array) -> tuple[Any, core.Metrics]:
+        minibatch = jax.tree.map(lambda x: x[indices], batch)
+        *carry, metrics, norm = core.gradient_step(loss, carry[0], optimizer, carry[1], minibatch, config)
+        return tuple(carry), {**metrics, "gradient_norm": norm}
+
+    indices = core.minibatches(key_shuffle, config.steps_per_update, config.num_minibatches, config.num_epochs)
+    (params, opt_state), metrics = jax.lax.scan(learn, (state.params, state.opt_state), indices)
+    step = state.step + 1
+    metrics = {
+        "env_steps": step * config.steps_per_update,
+        **episodes,
+        **{name: rows.mean() for name, rows in metrics.items()},
+        "epsilon": epsilon,
+    }
+    return State(params, opt_state, collector, step), metrics
+
+
+def train(key: jax.Array, config: Config) -> tuple[State, core.Metrics]:
+    """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
+    return core.train(init, update, key, config)
