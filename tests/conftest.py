@@ -1,5 +1,14 @@
-"""One CPU device a core for the whole session, before anything starts JAX."""
+"""What has to be settled before anything starts JAX: one CPU device a core, and quick compilation."""
+
+import os
 
 from rljax.devices import use_cpu_cores
 
-use_cpu_cores()
+# Most tests compile a program to run it once: without optimisation the suite takes half the time.
+_QUICK = "--xla_backend_optimization_level=0 --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+
+
+def pytest_configure(config):
+    use_cpu_cores()
+    if "slow" not in config.getoption("-m").replace("not slow", ""):  # long learning runs want the fast programs
+        os.environ.setdefault("XLA_FLAGS", _QUICK)
