@@ -142,7 +142,8 @@ def _admit(replay: Replay, num_steps: int, n_step: int) -> Priorities | None:
         return None
     slots, num_envs = replay.reward.shape
     time = replay.added - n_step + 1 + jnp.arange(num_steps + n_step)  # up to the slot that waits for the next step
-    complete = (time >= 0) & (time <= replay.added + num_steps - n_step)
+    newest = replay.added + num_steps
+    complete = (time >= 0) & (time > newest - slots) & (time <= newest - n_step)  # and not overwritten at once
     leaves = (time % slots)[:, None] * num_envs + jnp.arange(num_envs)
     values = jnp.broadcast_to(jnp.where(complete, replay.priorities.highest, 0.0)[:, None], leaves.shape)
     return replay.priorities._replace(tree=_set_leaves(replay.priorities.tree, leaves.reshape(-1), values.reshape(-1)))

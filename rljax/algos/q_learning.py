@@ -36,13 +36,13 @@ class Config:
     """What to learn towards: q_learning, sarsa, expected_sarsa or double_q_learning."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
-    step_size: float = traced(default=0.5, minimum=0, maximum=1)
+    step_size: float = traced(default=1.0, minimum=0, maximum=1)
     """Part of the way to its target that an entry moves at first (alpha)."""
     step_size_end: float = traced(default=0.01, minimum=0, maximum=1)
     """Step size at the end of a linear or exponential schedule."""
     step_size_schedule: str = static(default="visits")
     """constant, linear, exponential, or visits: step_size / (1 + updates of the entry so far) ** step_size_exponent."""
-    step_size_exponent: float = traced(default=0.7, minimum=0, maximum=1)
+    step_size_exponent: float = traced(default=0.6, minimum=0, maximum=1)
     """Exponent of the visits schedule; above 0.5 and up to 1 it meets the conditions of Robbins and Monro (1951)."""
     epsilon: float = traced(default=1.0, minimum=0, maximum=1)
     """Probability of a uniform action at first."""

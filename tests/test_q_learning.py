@@ -1,0 +1,219 @@
+"""Tabular learners against a plain NumPy reference on Gymnasium's table, and against exact solutions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium.envs.toy_text.cliffwalking import CliffWalkingEnv
+
+import rljax
+from rljax import envs, planning, q_learning
+
+LIMIT, STEPS, ENVS = 7, 60, 3
+
+
+def reference(config, state, key):
+    """One update, in loops: Gymnasium's table moves the agents, colliding updates are averaged over their orders."""
+    table = CliffWalkingEnv().P
+    q, visits = np.array(state.tables.action_values, np.float64), np.array(state.tables.visits, np.float64)
+    keys = jax.random.split(jax.random.split(key)[0], 5)
+    shape = (STEPS, ENVS)
+    explores, explores_next = np.asarray(jax.random.uniform(keys[0], shape)), jax.random.uniform(keys[2], shape)
+    actions, actions_next = (np.asarray(jax.random.randint(keys[i], shape, 0, 4)) for i in (1, 3))
+    which = np.asarray(jax.random.randint(keys[4], shape, 0, len(q)))
+    places, planned, ages = [36] * ENVS, [-1] * ENVS, [0] * ENVS
+    epsilon = float(config.epsilon)
+    returns, running = [], [0.0] * ENVS
+    for time in range(STEPS):
+        wanted = {}
+        for env in range(ENVS):
+            place, mean = places[env], q.mean(axis=0)
+            random_action = explores[time, env] < epsilon
+            action = actions[time, env] if random_action else int(np.argmax(mean[place]))
+            if planned[env] >= 0:
+                action = planned[env]
+            (_, following, reward, terminated), *_ = table[place][action]
+            ages[env] += 1
+            truncated = ages[env] >= LIMIT
+            one = which[time, env]
+            chosen = actions_next[time, env] if explores_next[time, env] < epsilon else int(np.argmax(mean[following]))
+            if config.target == "sarsa":
+                value, planned[env] = mean[following, chosen], chosen
+            elif config.target == "expected_sarsa":
+                value = (1 - epsilon) * mean[following].max() + epsilon * mean[following].mean()
+            elif config.target == "double_q_learning":
+                value = q[1 - one, following, np.argmax(q[one, following])]
+            else:
+                value = mean[following].max()
+            target = reward + (0.0 if terminated else float(config.discount) * value)
+            wanted.setdefault((one, place, action), []).append(target)
+            places[env] = following
+            running[env] += reward
+            if terminated or truncated:
+                places[env], planned[env], ages[env] = 36, -1, 0
+                returns.append(running[env])
+                running[env] = 0.0
+        for entry, targets in wanted.items():
+            step_size = float(config.step_size)
+            if config.step_size_schedule == "visits":
+                step_size /= (1 + visits[entry]) ** float(config.step_size_exponent)
+            weight = 1 - (1 - step_size) ** len(targets)
+            q[entry] += weight * (np.mean(targets) - q[entry])
+            visits[entry] += len(targets)
+    return q, visits, returns
+
+
+@pytest.mark.parametrize("schedule", ["constant", "visits"])
+@pytest.mark.parametrize("target", q_learning.TARGETS)
+def test_one_update_equals_numpy(target, schedule):
+    env = envs.time_limit(rljax.make("CliffWalking-v1"), LIMIT)
+    config = q_learning.Config(
+        env=env, total_steps=STEPS * ENVS, target=target, num_envs=ENVS, num_steps=STEPS, initial_value=-0.5,
+        epsilon=0.4, epsilon_schedule="constant", step_size_schedule=schedule, discount=0.9,
+    )  # fmt: skip
+    state = q_learning.init(jax.random.key(0), config)
+    key = jax.random.key(1)
+    after, metrics = jax.jit(q_learning.update)(key, state, config)
+    q, visits, returns = reference(config, state, key)
+    np.testing.assert_array_equal(after.tables.visits, visits)
+    assert visits.max() > 5 * ENVS
+    np.testing.assert_allclose(after.tables.action_values, q, rtol=1e-4, atol=1e-4)
+    assert metrics["episodes"] == len(returns)
+    assert metrics["episode_return"] == pytest.approx(np.mean(returns), rel=1e-5)
+    assert metrics["env_steps"] == STEPS * ENVS
+
+
+def test_colliding_updates_are_the_mean_over_their_orders():
+    """Three environments, one entry: the update is the average over all orders of three updates in a row."""
+    env = envs.from_model(
+        envs.Model(jnp.ones((1, 1, 1)), jnp.array([[3.0]]), jnp.ones((1, 1, 1), bool), jnp.ones(1)), "one"
+    )
+    config = q_learning.Config(
+        env=env, total_steps=3, num_envs=3, num_steps=1, step_size=0.3, step_size_schedule="constant"
+    )
+    state, _ = q_learning.train(jax.random.key(0), config)
+    assert state.tables.action_values[0, 0, 0] == pytest.approx(3.0 * (1 - 0.7**3), rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def errors_by_steps():
+    """Errors of Q on 100 random models, after more and more steps: [steps, models]."""
+    keys = jax.random.split(jax.random.key(0), 100)
+    discount = 0.7
+
+    def error(key, steps, schedule):
+        key_model, key_train = jax.random.split(key)
+        env = envs.random_mdp(key_model, 4, 2)
+        config = q_learning.Config(
+            env=env, total_steps=steps, discount=discount, step_size=1.0 if schedule == "visits" else 0.5,
+            step_size_schedule=schedule, step_size_exponent=0.8, epsilon=1.0, epsilon_schedule="constant",
+        )  # fmt: skip
+        state, _ = q_learning.train(key_train, config)
+        exact = planning.policy_iteration(env.params, discount).action_values
+        return jnp.abs(state.tables.action_values[0] - exact).max()
+
+    def errors(steps, schedule):
+        return np.asarray(jax.jit(jax.vmap(lambda key: error(key, steps, schedule)))(keys))
+
+    steps = [2_000, 8_000, 32_000]
+    return {schedule: np.stack([errors(n, schedule) for n in steps]) for schedule in ("visits", "constant")}
+
+
+def test_the_error_shrinks_as_the_schedule_promises(errors_by_steps):
+    """A step size of n ** -0.8 leaves an error of the order n ** -0.4 (Even-Dar and Mansour 2003)."""
+    medians = np.median(errors_by_steps["visits"], axis=1)
+    rates = np.diff(np.log(medians)) / np.log(4.0)
+    assert (rates < -0.3).all(), medians
+    assert medians[-1] < 0.05
+    assert (errors_by_steps["visits"][-1] < errors_by_steps["visits"][0]).mean() > 0.95
+
+
+def test_a_constant_step_size_does_not_converge(errors_by_steps):
+    medians = np.median(errors_by_steps["constant"], axis=1)
+    assert medians[-1] > 0.7 * medians[0]
+    assert medians[-1] > 5 * np.median(errors_by_steps["visits"][-1])
+
+
+def learned(env, **values):
+    config = q_learning.Config(env=env, **values)
+    states, metrics = jax.jit(jax.vmap(q_learning.train, (0, None)))(jax.random.split(jax.random.key(5), 4), config)
+    return states.tables.action_values.mean(axis=1), metrics
+
+
+def exact_returns(env, action_values, horizon, epsilon=0.0):
+    model = envs.tabular_model(env)
+    policies = jax.vmap(lambda q: planning.epsilon_greedy(q, epsilon))(action_values)
+    return np.asarray(jax.vmap(lambda policy: planning.expected_return(model, policy, horizon))(policies))
+
+
+@pytest.mark.parametrize("target", ["q_learning", "double_q_learning"])
+@pytest.mark.parametrize("num_envs", [1, 8])
+def test_cliff_walking_is_solved(target, num_envs):
+    values, _ = learned("CliffWalking-v1", total_steps=100_000, target=target, discount=1.0, num_envs=num_envs)
+    np.testing.assert_array_equal(exact_returns("CliffWalking-v1", values, 200), -13.0)
+
+
+@pytest.mark.parametrize("target", ["sarsa", "expected_sarsa"])
+def test_on_policy_targets_learn_the_safe_way(target):
+    """With epsilon of 0.1 for good, SARSA nears the best soft policy, -20.7, where the optimal one falls to -45.8."""
+    values, metrics = learned(
+        "CliffWalking-v1", total_steps=300_000, target=target, discount=1.0, epsilon=0.1, epsilon_schedule="constant",
+        step_size=1.0,
+    )  # fmt: skip
+    assert exact_returns("CliffWalking-v1", values, 200, 0.1).mean() > -23.0
+    late = slice(metrics["episodes"].shape[1] // 2, None)
+    episodes = metrics["episodes"][:, late]
+    online = np.nansum(metrics["episode_return"][:, late] * episodes, axis=1) / episodes.sum(axis=1)
+    assert online.mean() == pytest.approx(-20.7, rel=0.1)
+
+
+def test_taxi_is_learned_and_act_is_greedy():
+    config = rljax.preset("q_learning", "Taxi-v3")
+    state, _ = jax.jit(q_learning.train)(jax.random.key(3), config)
+    returns = rljax.evaluate(jax.random.key(0), config.env, q_learning.act(state, config), num_episodes=500)
+    assert exact_returns("Taxi-v3", state.tables.action_values, 200)[0] >= 7.9
+    assert returns.mean() == pytest.approx(7.93, abs=5 * 2.59 / 500**0.5)
+
+
+def test_vmap_equals_single_and_seeds_differ():
+    config = q_learning.Config(env="FrozenLake-misc", total_steps=2_000)
+    keys = jax.random.split(jax.random.key(0), 3)
+    many, _ = jax.jit(jax.vmap(q_learning.train, (0, None)))(keys, config)
+    one, _ = jax.jit(q_learning.train)(keys[1], config)
+    np.testing.assert_allclose(many.tables.action_values[1], one.tables.action_values, atol=1e-6)
+    assert not np.array_equal(many.tables.visits[0], many.tables.visits[1])
+
+
+def test_schedules_move_as_they_say():
+    def epsilons(kind, **values):
+        config = q_learning.Config(
+            env="GridWorld-misc", total_steps=1_000, epsilon_schedule=kind, epsilon=0.8, epsilon_end=0.2, **values
+        )
+        return np.asarray(jax.jit(q_learning.train)(jax.random.key(0), config)[1]["epsilon"])
+
+    np.testing.assert_allclose(epsilons("constant"), 0.8)
+    np.testing.assert_allclose(epsilons("linear"), 0.8 - 0.6 * np.arange(10) / 10, rtol=1e-6)
+    np.testing.assert_allclose(epsilons("exponential"), 0.8 * 0.25 ** (np.arange(10) / 10), rtol=1e-5)
+    halved = 0.8 - 0.6 * np.minimum(np.arange(10) / 5, 1.0)
+    np.testing.assert_allclose(epsilons("linear", schedule_fraction=0.5), halved, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"env": "CartPole-v1"}, "needs discrete observations"),
+        ({"target": "sarsa_lambda"}, "There is no target 'sarsa_lambda'"),
+        ({"step_size_schedule": "cosine"}, "There is no step_size_schedule 'cosine'"),
+        ({"epsilon_schedule": "visits"}, "There is no epsilon_schedule 'visits'"),
+        ({"epsilon_schedule": "exponential", "epsilon_end": 0.0}, "raise epsilon and epsilon_end above 0"),
+        ({"step_size": 1.5}, "step_size must be at most 1"),
+        ({"total_steps": 99}, "less than one update"),
+        ({"env": "normalized"}, "A table learns raw rewards"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(values, sentence):
+    values = {"env": "Taxi-v3", **values}
+    if values["env"] == "normalized":
+        values["env"] = envs.normalize_rewards(rljax.make("Taxi-v3"), 0.99)
+    with pytest.raises(rljax.UsageError, match=sentence):
+        q_learning.Config(**values)

@@ -1,0 +1,236 @@
+"""Replay against a plain Python model: wrap-around, time limits, n steps, priorities, the draw's distribution."""
+
+import collections
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import rljax
+from rljax import core, replay
+
+DISCOUNT = 0.9
+
+
+class Step(collections.namedtuple("Step", "obs action reward terminated truncated next_obs")):
+    pass
+
+
+class World:
+    """N environments that end at random; every observation they show has a number of its own."""
+
+    def __init__(self, seed, num_envs, ends=0.3):
+        self.random, self.num_envs, self.ends = np.random.default_rng(seed), num_envs, ends
+        self.shown = 0
+        self.obs = [self.fresh() for _ in range(num_envs)]
+
+    def fresh(self):
+        self.shown += 1
+        return self.shown
+
+    def rollout(self, num_steps):
+        rows = []
+        for _ in range(num_steps):
+            row = []
+            for env in range(self.num_envs):
+                terminated, truncated = self.random.random(2) < self.ends / 2
+                step = Step(self.obs[env], self.shown % 7, self.random.normal(), terminated, truncated, self.fresh())
+                self.obs[env] = self.fresh() if terminated or truncated else step.next_obs
+                row.append(step)
+            rows.append(row)
+        return rows
+
+
+def trajectory(rows):
+    def field(name, dtype):
+        return jnp.array([[getattr(step, name) for step in row] for row in rows], dtype)
+
+    obs, following = field("obs", jnp.float32)[..., None], field("next_obs", jnp.float32)[..., None]
+    ends = field("terminated", bool), field("truncated", bool)
+    return core.Trajectory(obs, field("action", jnp.int32), field("reward", jnp.float32), *ends, following)
+
+
+def expected_of(steps, n_step):
+    """What a transition of the environment's `steps`, from the first of them, has to say."""
+    total, discount = 0.0, 1.0
+    for step in steps[:n_step]:
+        total, discount, last = total + discount * step.reward, discount * DISCOUNT, step
+        if step.terminated or step.truncated:
+            break
+    return total, 0.0 if last.terminated else discount, last.next_obs
+
+
+def filled(world, pieces, capacity, n_step=1, **options):
+    """A replay fed with rollouts of the given lengths, and the steps of each environment that it should hold."""
+    memory = replay.init(jnp.zeros(1), jnp.int32(0), world.num_envs, capacity, **options)
+    kept = [collections.deque(maxlen=capacity // world.num_envs) for _ in range(world.num_envs)]
+    add = jax.jit(replay.add, static_argnums=2)
+    for length in pieces:
+        rows = world.rollout(length)
+        memory = add(memory, trajectory(rows), n_step)
+        for row in rows:
+            for env, step in enumerate(row):
+                kept[env].append(step)
+    return memory, kept
+
+
+def expected_samples(kept, n_step):
+    """Every transition that can be drawn, by the number of its observation."""
+    table = {}
+    for steps in map(list, kept):
+        for start in range(len(steps) - n_step + 1):
+            table[steps[start].obs] = (steps[start].action, *expected_of(steps[start:], n_step))
+    return table
+
+
+@pytest.mark.parametrize("prioritized", [False, True])
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize(
+    "pieces",
+    [[3], [4, 4, 4], [1] * 30, [8, 8, 8], [5, 1, 7, 2, 6, 3, 8, 4, 4, 4, 4]],
+    ids=["part", "full", "ones", "whole", "mixed"],
+)
+def test_samples_are_those_of_a_plain_list(pieces, n_step, prioritized):
+    world = World(0, num_envs=3)
+    memory, kept = filled(world, pieces, 24, n_step, prioritized=prioritized, truncations=24)
+    table = expected_samples(kept, n_step)
+    assert replay.size(memory, n_step) == len(table)
+    batch = replay.sample(jax.random.key(1), memory, 3_000, DISCOUNT, n_step)
+    assert {int(obs) for obs in batch.obs[:, 0]} == set(table)
+    expected = [table[int(obs)] for obs in batch.obs[:, 0]]
+    actions, rewards, discounts, following = map(np.array, zip(*expected, strict=True))
+    np.testing.assert_array_equal(batch.action, actions)
+    np.testing.assert_allclose(batch.reward, rewards, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(batch.discount, discounts, rtol=1e-6)
+    alive = discounts > 0  # nothing is said of what follows a termination
+    np.testing.assert_array_equal(batch.next_obs[alive, 0], following[alive])
+    np.testing.assert_array_equal(batch.weight, 1.0)
+
+
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_the_draw_is_uniform_where_priorities_are_equal(prioritized):
+    memory, kept = filled(World(1, num_envs=4), [5] * 9, 40, prioritized=prioritized, truncations=40)
+    table = expected_samples(kept, 1)
+    keys = jax.random.split(jax.random.key(0), 500)
+    batch = jax.jit(jax.vmap(lambda key: replay.sample(key, memory, 40, DISCOUNT)))(keys)
+    counts = collections.Counter(np.asarray(batch.obs).ravel().tolist())
+    assert len(counts) == len(table) == 40
+    if not prioritized:  # with priorities the parts of a batch are stratified, hence more even than chance
+        assert scipy.stats.chisquare(list(counts.values())).pvalue > 1e-4
+    assert max(counts.values()) < 1.25 * min(counts.values())
+
+
+@pytest.mark.parametrize("n_step", [1, 2])
+def test_priorities_are_kept_for_as_long_as_their_transition(n_step):
+    """Random additions and changes; after each, every transition's chance is its priority over the sum."""
+    world, random = World(2, num_envs=2), np.random.default_rng(0)
+    memory = replay.init(jnp.zeros(1), jnp.int32(0), 2, 14, prioritized=True, truncations=14)
+    add, change = jax.jit(replay.add, static_argnums=2), jax.jit(replay.reprioritize)
+    draw = jax.jit(lambda key, memory: replay.sample(key, memory, 16, DISCOUNT, n_step, 0.7))
+    kept = [collections.deque(maxlen=7) for _ in range(2)]
+    priorities, highest = {}, 1.0
+    for turn in range(40):
+        rows = world.rollout(int(random.integers(1, 5)) if turn else 3)
+        memory = add(memory, trajectory(rows), n_step)
+        for row in rows:
+            for env, step in enumerate(row):
+                kept[env].append(step)
+        table = expected_samples(kept, n_step)
+        priorities = {obs: priorities.get(obs, highest) for obs in table}
+        batch = draw(jax.random.key(turn), memory)
+        drawn = [int(obs) for obs in batch.obs[:, 0]]
+        total = sum(priorities.values())
+        leaves = np.asarray(memory.priorities.tree)[len(memory.priorities.tree) // 2 :]
+        assert memory.priorities.tree[1] == pytest.approx(total, rel=1e-5)
+        assert np.count_nonzero(leaves) == len(table)
+        np.testing.assert_allclose(leaves[batch.position], [priorities[obs] for obs in drawn], rtol=1e-6)
+        raw = np.array([(len(table) * priorities[obs] / total) ** -0.7 for obs in drawn])
+        np.testing.assert_allclose(batch.weight, raw / raw.max(), rtol=1e-4)
+        new = random.uniform(0.1, 3.0, 16)
+        new = np.array([new[drawn.index(obs)] for obs in drawn])  # a transition drawn twice has one error
+        memory = change(memory, batch.position, jnp.asarray(new, jnp.float32))
+        priorities.update(dict(zip(drawn, new, strict=True)))
+        highest = max(highest, new.max())
+
+
+def test_the_draw_follows_the_priorities():
+    memory, _ = filled(World(3, num_envs=2), [10], 20, prioritized=True)
+    positions = jnp.arange(20)
+    wanted = np.linspace(0.0, 1.9, 20)
+    memory = replay.reprioritize(memory, positions, jnp.asarray(wanted, jnp.float32))
+    keys = jax.random.split(jax.random.key(0), 4_000)
+    drawn = jax.jit(jax.vmap(lambda key: replay.sample(key, memory, 5, DISCOUNT).position))(keys)
+    counts = np.bincount(np.asarray(drawn).ravel(), minlength=22)[:20]
+    assert counts[0] == 0
+    np.testing.assert_allclose(counts / 20_000, wanted / wanted.sum(), atol=0.005)
+
+
+def test_an_episode_cut_by_a_time_limit_keeps_its_true_successor_through_many_rounds():
+    world = World(4, num_envs=2, ends=1.0)  # three in four steps end
+    memory, kept = filled(world, [3] * 20, 20, truncations=20)
+    batch = replay.sample(jax.random.key(0), memory, 500, DISCOUNT)
+    truth = {step.obs: step for steps in kept for step in steps}
+    checked = 0
+    for obs, following, discount, weight in zip(batch.obs, batch.next_obs, batch.discount, batch.weight, strict=True):
+        step = truth[int(obs[0])]
+        assert weight == 1.0
+        assert discount == pytest.approx(0.0 if step.terminated else DISCOUNT)
+        if step.truncated and not step.terminated:
+            checked += 1
+            assert int(following[0]) == step.next_obs
+    assert checked > 50
+
+
+def test_a_successor_that_is_lost_is_weighted_zero_and_never_replaced_by_another():
+    memory, kept = filled(World(5, num_envs=2, ends=1.0), [4] * 10, 20, truncations=3)
+    batch = replay.sample(jax.random.key(0), memory, 1_000, DISCOUNT)
+    truth = {step.obs: step for steps in kept for step in steps}
+    lost = set()
+    for obs, following, weight in zip(batch.obs, batch.next_obs, batch.weight, strict=True):
+        step = truth[int(obs[0])]
+        if weight == 0.0:
+            assert step.truncated
+            lost.add(step.obs)
+        elif not step.terminated:
+            assert int(following[0]) == step.next_obs
+    truncated = {step.obs for step in truth.values() if step.truncated and not step.terminated}
+    assert len(truncated - lost) == 3  # as many as there is room for
+
+
+def test_sixty_four_buffers_of_cartpole_fit_in_two_gibibytes():
+    def memories(prioritized):
+        init = lambda _: replay.init(jnp.zeros(4), jnp.int32(0), 4, 100_000, prioritized)  # noqa: E731
+        shapes = jax.eval_shape(jax.vmap(init), jnp.arange(64))
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+
+    assert memories(False) < 2**28  # a second copy of the observations alone would add 100 MiB
+    assert memories(True) < 2**29
+
+
+@pytest.mark.parametrize("prioritized", [False, True])
+def test_nothing_as_large_as_the_buffer_is_computed_to_sample_from_it(prioritized):
+    def largest(capacity):
+        memory = replay.init(jnp.zeros(4), jnp.int32(0), 2, capacity, prioritized)
+        jaxpr = jax.make_jaxpr(lambda memory: replay.sample(jax.random.key(0), memory, 32, 0.9, 3))(memory)
+        sizes = []
+
+        def visit(jaxpr):
+            for equation in jaxpr.eqns:
+                sizes.extend(int(np.prod(out.aval.shape)) for out in equation.outvars if hasattr(out.aval, "shape"))
+                for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+                    visit(getattr(inner, "jaxpr", inner)) if hasattr(inner, "eqns") else None
+
+        visit(jaxpr.jaxpr)
+        return max(sizes)
+
+    assert largest(50_000) == largest(500) < 2_000
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(rljax.UsageError, match="cannot hold a step of 8"):
+        replay.init(jnp.zeros(1), jnp.int32(0), 8, 7)
+    memory = replay.init(jnp.zeros(1), jnp.int32(0), 2, 8)
+    with pytest.raises(rljax.UsageError, match="A rollout of 5 steps does not fit"):
+        replay.add(memory, trajectory(World(0, 2).rollout(5)))
