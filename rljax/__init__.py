@@ -1,7 +1,7 @@
 """rljax: reinforcement learning where a whole training run is one pure function of a key and a config."""
 
 from rljax import envs, planning
-from rljax.algos import ppo
+from rljax.algos import dqn, ppo, pqn, q_learning
 from rljax.config import config, replace, static, traced
 from rljax.core import evaluate
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
@@ -18,12 +18,15 @@ __all__ = [
     "TimeStep",
     "UsageError",
     "config",
+    "dqn",
     "envs",
     "evaluate",
     "make",
     "planning",
     "ppo",
+    "pqn",
     "preset",
+    "q_learning",
     "replace",
     "run",
     "static",

@@ -87,9 +87,9 @@ def _envs(_: list[str]) -> int:
 def _algos(_: list[str]) -> int:
     from rljax import presets
 
-    for name, module in presets.algorithms().items():
-        print(f"{name:8} {module.__doc__.strip().splitlines()[0]}")
-        print(f"{'':8} tuned for {', '.join(presets.tuned_for(name))}")
+    for name, what in presets.algorithms().items():
+        print(f"{name:17} {what}")
+        print(f"{'':17} tuned for {', '.join(presets.tuned_for(name)) or 'none'}")
     return 0
 
 
@@ -115,7 +115,7 @@ def _train(arguments: list[str]) -> int:
     config, options = _parse(name, config, rest)
     out = options.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}")
     settings = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if f.name != "out"}
-    population.run(algorithm, config, out=out, **settings)
+    population.run(algorithm, config, out=out, name=None if _is_own(name) else name, **settings)
     written = sorted(path.name for path in pathlib.Path(out).iterdir())
     print(f"{', '.join(written[:-1])} and {written[-1]} are in {out}")
     return 0

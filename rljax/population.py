@@ -74,6 +74,7 @@ def run(
     progress: bool = True,
     devices: int | None = None,
     overwrite: bool = False,
+    name: str | None = None,
 ) -> Result:
     """Train `seeds` runs of one config side by side, evaluate them along the way, and write what came out.
 
@@ -93,6 +94,7 @@ def run(
         progress: show a bar and print the table.
         devices: how many devices to shard the seeds over; None for all there are (on a CPU, one a core).
         overwrite: replace the files of an earlier run in `out`.
+        name: what to call the algorithm in tables and files; by default the module's name.
 
     Raises:
         UsageError: an argument cannot be, or the folder is in use or not writable.
@@ -101,7 +103,7 @@ def run(
     """
     use_cpu_cores()
     _check(algorithm, config, seeds=seeds, seed=seed, evaluations=evaluations, eval_episodes=eval_episodes)
-    name = getattr(algorithm, "__name__", type(algorithm).__name__).rpartition(".")[2]
+    name = name or getattr(algorithm, "__name__", type(algorithm).__name__).rpartition(".")[2]
     mesh = _mesh(seeds, devices)
     folder = None if out is None else files.prepare_folder(out, overwrite)
     programs = _programs(algorithm, config, seeds, seed, mesh, evaluations, eval_episodes)

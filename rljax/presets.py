@@ -3,12 +3,39 @@
 from collections.abc import Callable
 from typing import Any
 
-from rljax.algos import ppo
+from rljax.algos import dqn, ppo, pqn, q_learning
 from rljax.config import replace
 from rljax.envs import Env, make, normalize_observations, normalize_rewards
 from rljax.errors import UsageError, suggest
 
-_ALGORITHMS = {"ppo": ppo}
+_ALGORITHMS = {"ppo": ppo, "q_learning": q_learning, "dqn": dqn, "pqn": pqn}
+
+# Names of their own for a choice of values: (algorithm, values). The tuned values of the algorithm hold for them too.
+_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sarsa": ("q_learning", {"target": "sarsa"}),
+    "expected_sarsa": ("q_learning", {"target": "expected_sarsa"}),
+    "double_q_learning": ("q_learning", {"target": "double_q_learning"}),
+    "double_dqn": ("dqn", {"double": True}),
+    "dueling_dqn": ("dqn", {"dueling": True}),
+    "n_step_dqn": ("dqn", {"n_step": 3}),
+    "prioritized_dqn": ("dqn", {"prioritized": True}),
+    "noisy_dqn": ("dqn", {"noisy": True, "epsilon": 0.0, "epsilon_end": 0.0}),
+    "c51": ("dqn", {"head": "categorical"}),
+    "qr_dqn": ("dqn", {"head": "quantile", "num_atoms": 25, "huber_delta": 1.0}),
+    "rainbow": (
+        "dqn",
+        {
+            "double": True,
+            "dueling": True,
+            "n_step": 3,
+            "prioritized": True,
+            "noisy": True,
+            "epsilon": 0.0,
+            "epsilon_end": 0.0,
+            "head": "categorical",
+        },
+    ),
+}
 
 
 def _rewards_normalized(discount: float) -> Callable[[Env], Env]:
@@ -20,6 +47,10 @@ def _normalized(discount: float) -> Callable[[Env], Env]:
 
 
 _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | None]] = {
+    ("q_learning", "FrozenLake-misc"): ({"total_steps": 1_000_000, "epsilon_end": 0.3}, None),
+    ("q_learning", "Taxi-v3"): ({"total_steps": 500_000, "epsilon_end": 0.1}, None),
+    ("q_learning", "CliffWalking-v1"): ({"total_steps": 100_000, "discount": 1.0, "epsilon_end": 0.1}, None),
+    ("sarsa", "CliffWalking-v1"): ({"total_steps": 500_000, "epsilon": 0.1, "epsilon_schedule": "constant"}, None),
     ("ppo", "CartPole-v1"): (
         {"total_steps": 100_000, "learning_rate": 2e-3, "discount": 0.98, "gae_lambda": 0.95},
         None,
@@ -67,32 +98,42 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
 }
 
 
-def algorithms() -> dict[str, Any]:
-    """The algorithms by name."""
-    return dict(_ALGORITHMS)
+def algorithms() -> dict[str, str]:
+    """What each algorithm is, by name; variants are the values that make them."""
+    described = {name: str(module.__doc__).strip().splitlines()[0] for name, module in _ALGORITHMS.items()}
+    for name, (base, values) in _VARIANTS.items():
+        described[name] = f"{base} with {', '.join(f'{field}={value}' for field, value in values.items())}"
+    return described
 
 
 def algorithm(name: str) -> Any:
-    """The algorithm's module; an unknown name is a `UsageError` with the nearest right ones."""
-    if name not in _ALGORITHMS:
-        raise UsageError(f"There is no algorithm {name!r}: {suggest(name, _ALGORITHMS)}")
-    return _ALGORITHMS[name]
+    """The algorithm's module, a variant's being that of what it varies; an unknown name is a `UsageError`."""
+    base, _ = _VARIANTS.get(name, (name, {}))
+    if base not in _ALGORITHMS:
+        raise UsageError(f"There is no algorithm {name!r}: {suggest(name, [*_ALGORITHMS, *_VARIANTS])}")
+    return _ALGORITHMS[base]
 
 
 def tuned_for(algo: str) -> list[str]:
     """The environments that an algorithm has tuned values for."""
-    return [env for name, env in _PRESETS if name == algo]
+    base, _ = _VARIANTS.get(algo, (algo, {}))
+    return list(dict.fromkeys(env for name, env in _PRESETS if name in (base, algo)))
 
 
 def preset(algo: str, env: Any, **changes: Any) -> Any:
     """The tuned config of an algorithm on an environment; its defaults where there is none.
 
     Args:
-        algo: name of an algorithm.
+        algo: name of an algorithm or of a variant, such as "ppo" or "rainbow".
         env: an environment's id, object or `Env`. Only for an id can there be tuned values.
         **changes: fields to set otherwise.
     """
     module = algorithm(algo)
-    values, wrap = _PRESETS.get((algo, env), ({}, None)) if isinstance(env, str) else ({}, None)
-    made = make(env)
-    return replace(module.Config(env=made if wrap is None else wrap(made), **values), **changes)
+    base, chosen = _VARIANTS.get(algo, (algo, {}))
+    made, values = make(env), dict(chosen)
+    if isinstance(env, str):
+        tuned, wrap = _PRESETS.get((base, env), ({}, None))
+        own, _ = _PRESETS.get((algo, env), ({}, None))
+        values = {**tuned, **chosen, **own}
+        made = made if wrap is None else wrap(made)
+    return replace(module.Config(env=made, **values), **changes)

@@ -4,9 +4,9 @@ import os
 
 from rljax.devices import use_cpu_cores
 
-# Most tests compile a program to run it once: with little optimisation the suite takes half the time. With none at all,
-# two programs that do the same need no longer round alike.
-_QUICK = "--xla_backend_optimization_level=1 --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+# Most tests compile a program to run it once: with little optimisation the suite takes two thirds of the time. With
+# none at all, two programs that do the same need no longer round alike.
+_QUICK = "--xla_backend_optimization_level=1"
 
 
 def pytest_configure(config):

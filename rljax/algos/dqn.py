@@ -35,6 +35,7 @@ def default_network(env: Env, config: "Config") -> networks.Network:
         activation=config.activation,
         dueling=config.dueling,
         noisy=config.noisy,
+        layer_norm=config.layer_norm,
     )
 
 
@@ -84,6 +85,8 @@ class Config:
     """Network of a value and an advantage stream."""
     noisy: bool = static(default=False)
     """Network with noise on its last weights that is learned with them; lower epsilon to 0 beside it."""
+    layer_norm: bool = static(default=False)
+    """Network with LayerNorm after every linear layer but the last."""
     n_step: int = static(default=1, minimum=1)
     """Rewards summed before the successor's value."""
     prioritized: bool = static(default=False)

@@ -1,0 +1,439 @@
+"""The DQN family: one update of each variant against NumPy, probes with known values, and its promises."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.special
+
+import rljax
+from rljax import core, dqn, envs, replay
+from rljax.networks import NoisyDense, QNetwork
+
+# --- one whole update of each variant against NumPy ---------------------------------------------------------------
+
+VARIANTS = {
+    "plain": {},
+    "huber": {"huber_delta": 0.05},
+    "clipped": {"max_grad_norm": 0.01},
+    "polyak": {"target_period": 1, "target_rate": 0.1},
+    "double": {"double": True},
+    "dueling": {"dueling": True},
+    "n_step": {"n_step": 3},
+    "prioritized": {"prioritized": True},
+    "noisy": {"noisy": True},
+    "c51": {"head": "categorical", "num_atoms": 7, "value_high": 8.0},
+    "qr": {"head": "quantile", "num_atoms": 5, "huber_delta": 1.0},
+    "rainbow": {
+        "double": True, "dueling": True, "n_step": 3, "prioritized": True, "noisy": True, "head": "categorical",
+        "num_atoms": 7, "value_high": 8.0,
+    },
+}  # fmt: skip
+
+
+def variant(values):
+    env = envs.time_limit(rljax.make("CartPole-v1"), 9)
+    small = {
+        "total_steps": 200, "num_envs": 2, "num_steps": 5, "gradient_steps": 1, "batch_size": 32, "buffer_size": 60,
+        "prefill_steps": 40, "hidden_sizes": (8, 6), "target_period": 3,
+    }  # fmt: skip
+    return dqn.Config(env=env, **{**small, **values})
+
+
+class NumpyNetwork:
+    """One hidden layer, then a hidden and an output layer for each stream, with every gradient by hand, in float64."""
+
+    def __init__(self, config, params, key):
+        self.config, self.params = config, jax.tree.map(lambda x: np.asarray(x, np.float64), params)["params"]
+        self.noise = drawn_noise(config, params, key) if config.noisy else {}
+
+    def weights(self, name):
+        layer = self.params[name]
+        if name not in self.noise:
+            return layer["kernel"], layer["bias"]
+        into, out = self.noise[name]
+        kernel = layer["kernel"] + layer["kernel_sigma"] * np.outer(into, out)
+        return kernel, layer["bias"] + layer["bias_sigma"] * out
+
+    def streams(self):
+        return ("advantage", "value") if self.config.dueling else ("value",)
+
+    def forward(self, obs):
+        atoms = self.config.num_atoms if self.config.head != "expected" else 1
+        self.obs = np.asarray(obs, np.float64)
+        torso = self.params["torso"]["Dense_0"]
+        self.features = np.maximum(self.obs @ torso["kernel"] + torso["bias"], 0.0)
+        self.hidden, outputs = {}, {}
+        for name in self.streams():
+            kernel, bias = self.weights(f"{name}_hidden")
+            self.hidden[name] = np.maximum(self.features @ kernel + bias, 0.0)
+            kernel, bias = self.weights(name)
+            outputs[name] = (self.hidden[name] @ kernel + bias).reshape(len(obs), -1, atoms)
+        if not self.config.dueling:
+            return outputs["value"]
+        advantage = outputs["advantage"]
+        return outputs["value"] + advantage - advantage.mean(axis=1, keepdims=True)
+
+    def backward(self, gradient):
+        """Gradients of all parameters, given that of the outputs `[B, A, K]`."""
+        per_stream = {"value": gradient}
+        if self.config.dueling:
+            per_stream = {
+                "value": gradient.sum(axis=1, keepdims=True),
+                "advantage": gradient - gradient.mean(axis=1, keepdims=True),
+            }
+        result, d_features = {}, np.zeros_like(self.features)
+        for name, d_stream in per_stream.items():
+            d_outputs = d_stream.reshape(len(gradient), -1)
+            result[name] = self.layer(name, self.hidden[name], d_outputs)
+            d_hidden = d_outputs @ self.weights(name)[0].T * (self.hidden[name] > 0)
+            result[f"{name}_hidden"] = self.layer(f"{name}_hidden", self.features, d_hidden)
+            d_features += d_hidden @ self.weights(f"{name}_hidden")[0].T
+        d_features = d_features * (self.features > 0)
+        result["torso"] = {"Dense_0": {"kernel": self.obs.T @ d_features, "bias": d_features.sum(0)}}
+        return {"params": result}
+
+    def layer(self, name, inputs, d_outputs):
+        gradient = {"kernel": inputs.T @ d_outputs, "bias": d_outputs.sum(0)}
+        if name in self.noise:
+            into, out = self.noise[name]
+            gradient["kernel_sigma"] = gradient["kernel"] * np.outer(into, out)
+            gradient["bias_sigma"] = gradient["bias"] * out
+        return gradient
+
+
+def drawn_noise(config, params, key):
+    """The factors of every noisy layer's noise in one call with `key`: f(into), f(out) by the layer's name."""
+    noise = {}
+
+    def note(call, args, kwargs, context):
+        if not isinstance(context.module, NoisyDense):
+            return call(*args, **kwargs)
+        inputs = args[0].shape[-1]
+        drawn = np.asarray(jax.random.normal(context.module.make_rng("noise"), (inputs + context.module.features,)))
+        drawn = np.sign(drawn) * np.sqrt(np.abs(drawn))
+        noise[context.module.name] = drawn[:inputs], drawn[inputs:]
+        return jnp.zeros((*args[0].shape[:-1], context.module.features))
+
+    with nn.intercept_methods(note):
+        dqn.default_network(config.env, config).apply(params, jnp.zeros((1, 4)), rngs={"noise": key})
+    return noise
+
+
+def head_loss(config, outputs, following, reward, discount):
+    """Losses `[B]`, errors `[B]` and the gradient of the losses with respect to the outputs `[B, K]`."""
+    if config.head == "expected":
+        difference = outputs[:, 0] - (reward + discount * following[:, 0])
+        delta = config.huber_delta or np.inf
+        size = np.abs(difference)
+        loss = np.where(size <= delta, 0.5 * difference**2, (delta * (size - 0.5 * delta)) if delta < np.inf else 0.0)
+        return loss, size, np.clip(difference, -delta, delta)[:, None]
+    if config.head == "categorical":
+        support = np.linspace(config.value_low, config.value_high, config.num_atoms)
+        spacing = support[1] - support[0]
+        mass, target = scipy.special.softmax(following, -1), np.zeros_like(outputs)
+        for row in range(len(reward)):
+            for atom in range(config.num_atoms):
+                place = (np.clip(reward[row] + discount[row] * support[atom], support[0], support[-1])) / spacing
+                below = min(int(np.floor(place)), config.num_atoms - 2)
+                target[row, below] += mass[row, atom] * (below + 1 - place)
+                target[row, below + 1] += mass[row, atom] * (place - below)
+        log_probs = scipy.special.log_softmax(outputs, -1)
+        loss = -(target * log_probs).sum(-1)
+        divergence = loss + scipy.special.xlogy(target, target).sum(-1)
+        return loss, divergence, np.exp(log_probs) - target
+    quantiles = (np.arange(config.num_atoms) + 0.5) / config.num_atoms
+    target = reward[:, None] + discount[:, None] * following
+    u = target[:, None, :] - outputs[:, :, None]
+    weight = np.abs(quantiles[:, None] - (u < 0))
+    size = np.where(np.abs(u) <= 1.0, 0.5 * u**2, np.abs(u) - 0.5)
+    loss = (weight * size).mean(-1).sum(-1)
+    error = np.abs(target.mean(-1) - outputs.mean(-1))
+    return loss, error, -(weight * np.clip(u, -1.0, 1.0)).mean(-1)
+
+
+def action_values(config, outputs):
+    if config.head == "categorical":
+        support = np.linspace(config.value_low, config.value_high, config.num_atoms)
+        return scipy.special.softmax(outputs, -1) @ support
+    return outputs.mean(-1)
+
+
+def numpy_learn(config, state, stored, key, number):
+    """One gradient step from `state`: new parameters, new target parameters, errors, loss, the gradient's norm."""
+    key_sample, key_noise = jax.random.split(jax.random.split(jax.random.split(key)[1], 1)[0])
+    key_online, key_target, key_choice = jax.random.split(key_noise, 3)
+    progress = float(state.step) / config.num_updates
+    importance = config.importance_exponent + (1 - config.importance_exponent) * progress
+    batch = replay.sample(key_sample, stored, config.batch_size, config.discount, config.n_step, importance)
+    rows = np.arange(config.batch_size)
+    online = NumpyNetwork(config, state.params, key_online)
+    outputs = online.forward(batch.obs)
+    chosen = outputs[rows, batch.action]
+    following = NumpyNetwork(config, state.target_params, key_target).forward(batch.next_obs)
+    choosing = following
+    if config.double:
+        choosing = NumpyNetwork(config, state.params, key_choice).forward(batch.next_obs)
+    best = action_values(config, choosing).argmax(-1)
+    reward, discount = np.asarray(batch.reward, np.float64), np.asarray(batch.discount, np.float64)
+    losses, errors, slope = head_loss(config, chosen, following[rows, best], reward, discount)
+    weight = np.asarray(batch.weight, np.float64)
+    d_outputs = np.zeros_like(outputs)
+    d_outputs[rows, batch.action] = slope * weight[:, None] / config.batch_size
+    gradient = online.backward(d_outputs)
+    norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient)))
+    scale = min(1.0, config.max_grad_norm / norm)
+
+    def adam(param, grad):  # the first step: both moments start at zero and are corrected for it
+        grad = grad * scale
+        return np.asarray(param) - config.learning_rate * grad / (np.abs(grad) + 1e-8)
+
+    params = jax.tree.map(adam, state.params, gradient)
+    rate = config.target_rate if number % config.target_period == 0 else 0.0
+    target = jax.tree.map(lambda new, old: rate * new + (1 - rate) * np.asarray(old), params, state.target_params)
+    return params, target, errors, (weight * losses).mean(), norm, batch
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_one_update_equals_numpy(name):
+    config = variant(VARIANTS[name])
+    state = dqn.init(jax.random.key(0), config)
+    # A target network of its own, so that confusing the two would show; and a third gradient step, which moves it.
+    other = dqn.default_network(config.env, config).init(jax.random.key(7), jnp.zeros((1, 4)))
+    state = state._replace(target_params=other, step=jnp.int32(2))
+    key = jax.random.key(1)
+    after, metrics = jax.jit(dqn.update)(key, state, config)
+
+    stored = after.replay
+    if config.prioritized:  # as they were before the batch's errors came in
+        steps = jax.tree.map(
+            lambda x: jnp.zeros((5, 2, *x.shape[2:]), x.dtype),
+            core.Trajectory(stored.obs, stored.action, stored.reward, stored.end > 0, stored.end > 0, stored.obs),
+        )
+        stored = stored._replace(priorities=replay.add(state.replay, steps, config.n_step).priorities)
+    params, target, errors, loss, norm, batch = numpy_learn(config, state, stored, key, number=3)
+    assert metrics["loss"] == pytest.approx(loss, rel=1e-4)
+    assert metrics["gradient_norm"] == pytest.approx(norm, rel=1e-3)
+    assert metrics["td_error"] == pytest.approx(errors.mean(), rel=1e-4)
+    # Adam's first step is the gradient's sign: where the gradient vanishes, rounding decides.
+    for got, want in zip(jax.tree.leaves(after.params), jax.tree.leaves(params), strict=True):
+        assert np.mean(np.abs(got - want) < 2e-5) > 0.98
+    for got, want in zip(jax.tree.leaves(after.target_params), jax.tree.leaves(target), strict=True):
+        assert np.mean(np.abs(got - want) < 2e-5) > 0.98
+    if config.prioritized:
+        leaves = after.replay.priorities.tree[len(after.replay.priorities.tree) // 2 :]
+        np.testing.assert_allclose(leaves[batch.position], (errors + 1e-6) ** 0.6, rtol=2e-3)
+
+
+def test_collecting_is_greedy_where_epsilon_is_zero_and_uniform_where_it_is_one():
+    config = dataclasses.replace(variant({}), num_steps=25, buffer_size=200)
+    state = dqn.init(jax.random.key(0), config)
+    greedy, _ = jax.jit(dqn.update)(jax.random.key(1), state, dataclasses.replace(config, epsilon=0.0, epsilon_end=0.0))
+    collected = slice(20, 45)
+    network = NumpyNetwork(config, state.params, None)
+    obs = np.asarray(greedy.replay.obs[collected]).reshape(-1, 4)
+    np.testing.assert_array_equal(
+        np.asarray(greedy.replay.action[collected]).ravel(), network.forward(obs)[..., 0].argmax(-1)
+    )
+    uniform, _ = jax.jit(dqn.update)(jax.random.key(1), state, dataclasses.replace(config, epsilon_end=1.0))
+    assert np.asarray(uniform.replay.action[collected]).mean() == pytest.approx(0.5, abs=0.25)
+
+
+# --- probes: environments whose action values are known -----------------------------------------------------------
+
+
+def probe(step, num_obs=1, num_actions=2, name="probe"):
+    """Numbered places, a random one first: `step(key, place, action) -> (place, reward, terminated)`."""
+
+    def reset(key, params):
+        place = jax.random.randint(key, (), 0, num_obs)
+        return jax.nn.one_hot(place, num_obs), place
+
+    def make_step(key, place, action, params):
+        following, reward, terminated = step(key, place, action)
+        following = jnp.int32(following)
+        return rljax.timestep(jax.nn.one_hot(following, num_obs), reward, terminated), following
+
+    space = rljax.Box(0.0, 1.0, (num_obs,))
+    return rljax.Env(
+        reset=reset, step=make_step, observation_space=space, action_space=rljax.Discrete(num_actions), name=name
+    )
+
+
+PROBES = {
+    # always ends with a reward of one
+    "constant reward": (probe(lambda key, place, action: (0, 1.0, True)), [[1.0, 1.0]]),
+    # ends with a reward that the observation tells
+    "reward by observation": (
+        probe(lambda key, place, action: (place, 2.0 * place - 1.0, True), num_obs=2), [[-1.0, -1.0], [1.0, 1.0]],
+    ),
+    # a reward one step ahead, discounted once
+    "one step of discount": (
+        probe(lambda key, place, action: (1, jnp.where(place == 1, 1.0, 0.0), place == 1), num_obs=2),
+        [[0.5, 0.5], [1.0, 1.0]],
+    ),
+    # the action decides
+    "reward by action": (probe(lambda key, place, action: (0, jnp.where(action == 1, 1.0, -1.0), True)), [[-1.0, 1.0]]),
+    # the better action depends on the place, and leads on to the other one
+    "both": (
+        probe(lambda key, place, action: (1, jnp.where(action == place, 1.0, 0.0), place == 1), num_obs=2),
+        [[1.5, 0.5], [0.0, 1.0]],
+    ),
+    # never ends: one for ever
+    "for ever": (probe(lambda key, place, action: (0, 1.0, False)), [[2.0, 2.0]]),
+    # a reward of zero or two at random
+    "noise": (probe(lambda key, place, action: (0, 2.0 * jax.random.bernoulli(key), True)), [[1.0, 1.0]]),
+}  # fmt: skip
+
+LEARNERS = {
+    "plain": {},
+    "rainbow": {"double": True, "dueling": True, "n_step": 2, "prioritized": True, "head": "categorical"},
+    "qr": {"head": "quantile", "num_atoms": 11},
+}
+
+
+def values_at(state, config, num_obs):
+    outputs = dqn.default_network(config.env, config).apply(state.params, jnp.eye(num_obs))
+    return dqn._head(config).values(outputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "learner"),
+    [(name, "plain") for name in PROBES]
+    + [("one step of discount", "rainbow"), ("both", "rainbow"), ("reward by action", "qr"), ("both", "qr")],
+)
+def test_a_probes_values_are_learned(name, learner):
+    env, expected = PROBES[name]
+    config = dqn.Config(
+        env=env, total_steps=4_000, discount=0.5, learning_rate=3e-3, prefill_steps=200, hidden_sizes=(16,),
+        epsilon_end=0.5, target_period=20, anneal_learning_rate=True, value_low=-2.0, value_high=3.0,
+        **LEARNERS[learner],
+    )  # fmt: skip
+    state, _ = jax.jit(dqn.train)(jax.random.key(0), config)
+    values = values_at(state, config, len(expected))
+    if (name, learner) == ("both", "rainbow"):  # with n steps the first values are those of the policy followed
+        np.testing.assert_array_equal(values.argmax(-1), np.argmax(expected, -1))
+        np.testing.assert_allclose(values[-1], expected[-1], atol=0.15)
+    else:
+        np.testing.assert_allclose(values, expected, atol=0.15)
+
+
+@pytest.mark.parametrize("terminated", [False, True])
+def test_a_time_limit_does_not_change_the_value_and_an_end_does(terminated):
+    """One for ever at a discount of 0.9, cut after five steps: worth 10 by a time limit, less where it is an end."""
+    env = probe(lambda key, place, action: ((place + 1) % 5, 1.0, terminated & (place == 4)), num_obs=5)
+    env = env.replace(reset=lambda key, params: (jax.nn.one_hot(0, 5), jnp.int32(0)))
+    env = envs.time_limit(env, 5)
+    config = dqn.Config(
+        env=env, total_steps=12_000, discount=0.9, learning_rate=3e-3, prefill_steps=200, hidden_sizes=(32,),
+        target_period=20, anneal_learning_rate=True, buffer_size=2_000, successor_slots=500,
+    )  # fmt: skip
+    state, metrics = jax.jit(dqn.train)(jax.random.key(0), config)
+    expected = [(1 - 0.9**left) / 0.1 for left in (5, 4, 3, 2, 1)] if terminated else [10.0] * 5
+    values = values_at(state, config, 5).mean(-1)
+    np.testing.assert_allclose(values, expected, rtol=0.06)
+    assert metrics["lost_successors"].max() == 0.0
+
+
+# --- promises -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rainbow():
+    return variant(VARIANTS["rainbow"])
+
+
+def test_the_driver_gives_the_bits_of_a_bare_vmap(rainbow):
+    keys = jax.random.split(jax.random.key(4), 3)
+    states, metrics = jax.jit(jax.vmap(dqn.train, (0, None)))(keys, rainbow)
+    result = rljax.run(dqn, rainbow, seeds=3, seed=4, evaluations=2, eval_episodes=5, progress=False, devices=1)
+    for got, want in zip(jax.tree.leaves(result.states), jax.tree.leaves(states), strict=True):
+        np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(result.metrics["loss"], metrics["loss"])
+    assert not np.array_equal(
+        states.params["params"]["value"]["kernel"][0], states.params["params"]["value"]["kernel"][1]
+    )
+
+
+def test_vmap_equals_single_and_a_number_does_not_recompile():
+    config = variant({})
+    train = jax.jit(dqn.train)
+    keys = jax.random.split(jax.random.key(0), 2)
+    many, _ = jax.jit(jax.vmap(dqn.train, (0, None)))(keys, config)
+    one, metrics = train(keys[1], config)
+    for got, want in zip(jax.tree.leaves(many.params), jax.tree.leaves(one.params), strict=True):
+        np.testing.assert_allclose(got[1], want, atol=1e-4)
+    compiled = train._cache_size()
+    train(keys[0], dataclasses.replace(config, learning_rate=1e-2, epsilon_end=0.3, target_period=5, target_rate=0.5))
+    assert train._cache_size() == compiled
+    np.testing.assert_array_equal(metrics["env_steps"], 40 + 10 * np.arange(1, 17))
+
+
+def test_copying_the_target_is_a_branch_under_vmap():
+    config = variant({})
+    keys = jax.random.split(jax.random.key(0), 2)
+    text = jax.jit(jax.vmap(dqn.train, (0, None))).lower(keys, config).as_text()
+    assert "stablehlo.case" in text
+
+
+def test_a_learning_rate_that_falls_to_zero():
+    config = dataclasses.replace(variant({}), anneal_learning_rate=True)
+    state = dqn.init(jax.random.key(0), config)
+    update = jax.jit(dqn.update)
+    start = update(jax.random.key(1), state, config)[0]
+    late = update(jax.random.key(1), state._replace(step=jnp.int32(15)), config)[0]
+
+    def moved(after):
+        return float(optax.tree.norm(jax.tree.map(jnp.subtract, after.params, state.params)))
+
+    assert moved(late) == pytest.approx(moved(start) / 16, rel=0.05)
+
+
+def test_normalised_observations_reach_the_learner():
+    env = envs.normalize_observations(rljax.make("CartPole-v1"))
+    config = dataclasses.replace(variant({}), env=env)
+    state, metrics = jax.jit(dqn.train)(jax.random.key(0), config)
+    assert state.collector.obs_moments.samples == 200  # the prefill's and all updates'
+    returns = rljax.evaluate(jax.random.key(0), env, dqn.act(state, config), num_episodes=3)
+    assert returns.shape == (3,)
+    assert np.isfinite(metrics["loss"]).all()
+
+
+def test_a_network_of_ones_own():
+    config = dataclasses.replace(
+        variant({}), network=QNetwork(rljax.make("CartPole-v1").observation_space, 2, hidden_sizes=(5,))
+    )
+    state = dqn.init(jax.random.key(0), config)
+    assert state.params["params"]["value_hidden"]["kernel"].shape == (4, 5)
+
+
+def test_a_dueling_network_adds_its_streams():
+    space = rljax.make("CartPole-v1").observation_space
+    network = QNetwork(space, 3, num_outputs=4, hidden_sizes=(5,), dueling=True)
+    params = network.init(jax.random.key(0), jnp.zeros((1, 4)))
+    params["params"]["value"]["bias"] = jnp.arange(4.0)
+    outputs = network.apply(params, jnp.zeros((2, 4)))
+    np.testing.assert_allclose(outputs.mean(axis=1), [np.arange(4.0)] * 2, atol=1e-6)  # advantages have mean zero
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"env": "Pendulum-v1"}, "needs discrete actions"),
+        ({"head": "gaussian"}, "There is no head 'gaussian'"),
+        ({"value_low": 3.0, "value_high": 3.0}, "value_low must be below value_high"),
+        ({"buffer_size": 100}, "buffer_size=100 cannot hold a rollout of 250 steps"),
+        ({"prefill_steps": 4, "n_step": 3}, "less than n_step=3"),
+        ({"hidden_sizes": ()}, "at least 1 layer"),
+        ({"total_steps": 1_000}, "less than one update"),
+        ({"target_period": 0}, "target_period must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(values, sentence):
+    with pytest.raises(rljax.UsageError, match=sentence):
+        dqn.Config(**{"env": "CartPole-v1", **values})
