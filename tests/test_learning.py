@@ -19,3 +19,4 @@ def test_the_preset_reaches_its_bar(claim):
     summary = learning.measure(claim)
     assert summary["diverged"] == []
     assert summary["final_return"]["iqm"] >= claim.bar
+    assert summary["final_return"]["min"] >= claim.floor

@@ -1,0 +1,46 @@
+"""DQN on MinAtar's Breakout at the budget of the published runs: 1M environment steps, five seeds; for a GPU.
+
+Hyperparameters are those of Ceron and Castro 2021's raw data (DQN, original dynamics: 16.4 +- 3.1 at 1M, 30 seeds);
+gymnax's Breakout has no sticky actions and a cap of 1000 steps. `python benchmarks/minatar.py [steps] [seeds]` writes
+`results/minatar_dqn.json` with the device's name.
+"""
+
+import json
+import pathlib
+import sys
+
+import rljax
+from rljax import dqn
+
+
+def config(total_steps: int) -> dqn.Config:
+    """The published hyperparameters; the schedules in steps are kept, whatever the budget."""
+    return dqn.Config(
+        env=rljax.make("Breakout-MinAtar"),
+        total_steps=total_steps,
+        learning_rate=2.5e-4,
+        num_envs=1,
+        num_steps=4,
+        gradient_steps=1,
+        batch_size=32,
+        buffer_size=100_000,
+        prefill_steps=1_000,
+        target_period=1_000,
+        epsilon_end=0.01,
+        epsilon_fraction=min(250_000 / total_steps, 1.0),
+        huber_delta=1.0,
+        hidden_sizes=(128,),
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Train, evaluate, and write what came out."""
+    steps, seeds = (int(number) for number in (*arguments, *("1000000", "5")[len(arguments) :]))
+    result = rljax.run(dqn, config(steps), seeds=seeds, seed=20_261_122, evaluations=10, name="dqn")
+    path = pathlib.Path(__file__).parent / "results" / "minatar_dqn.json"
+    path.write_text(json.dumps(result.summary, indent=1) + "\n")
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
