@@ -51,6 +51,35 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
     ("q_learning", "Taxi-v3"): ({"total_steps": 500_000, "epsilon_end": 0.1}, None),
     ("q_learning", "CliffWalking-v1"): ({"total_steps": 100_000, "discount": 1.0, "epsilon_end": 0.1}, None),
     ("sarsa", "CliffWalking-v1"): ({"total_steps": 500_000, "epsilon": 0.1, "epsilon_schedule": "constant"}, None),
+    ("dqn", "CartPole-v1"): (
+        {
+            "total_steps": 50_000,
+            "learning_rate": 1e-3,
+            "anneal_learning_rate": True,
+            "gradient_steps": 8,
+            "epsilon_end": 0.04,
+            "epsilon_fraction": 0.16,
+            "max_grad_norm": 3.0,
+        },
+        None,
+    ),
+    # Rewards summed over steps of an older policy mislead: a short memory.
+    ("n_step_dqn", "CartPole-v1"): ({"buffer_size": 10_000}, None),
+    ("prioritized_dqn", "CartPole-v1"): ({"huber_delta": 10.0, "max_grad_norm": 10.0}, None),
+    ("prioritized_dqn", "MountainCar-v0"): (
+        {
+            "total_steps": 120_000,
+            "learning_rate": 2e-3,
+            "anneal_learning_rate": True,
+            "gradient_steps": 8,
+            "batch_size": 128,
+            "epsilon_end": 0.07,
+            "max_grad_norm": 3.0,
+            "hidden_sizes": (64, 64),
+        },
+        normalize_observations,
+    ),
+    ("pqn", "CartPole-v1"): ({"total_steps": 500_000, "learning_rate": 1e-3}, None),
     ("ppo", "CartPole-v1"): (
         {"total_steps": 100_000, "learning_rate": 2e-3, "discount": 0.98, "gae_lambda": 0.95},
         None,
@@ -133,7 +162,7 @@ def preset(algo: str, env: Any, **changes: Any) -> Any:
     made, values = make(env), dict(chosen)
     if isinstance(env, str):
         tuned, wrap = _PRESETS.get((base, env), ({}, None))
-        own, _ = _PRESETS.get((algo, env), ({}, None))
-        values = {**tuned, **chosen, **own}
+        own, own_wrap = _PRESETS.get((algo, env), ({}, None))
+        values, wrap = {**tuned, **chosen, **own}, own_wrap or wrap
         made = made if wrap is None else wrap(made)
     return replace(module.Config(env=made, **values), **changes)

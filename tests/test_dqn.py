@@ -342,15 +342,14 @@ def test_a_time_limit_does_not_change_the_value_and_an_end_does(terminated):
 # --- promises -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def rainbow():
-    return variant(VARIANTS["rainbow"])
-
-
-def test_the_driver_gives_the_bits_of_a_bare_vmap(rainbow):
+def test_the_driver_gives_the_bits_of_a_bare_vmap():
+    config = variant(VARIANTS["double"])
     keys = jax.random.split(jax.random.key(4), 3)
-    states, metrics = jax.jit(jax.vmap(dqn.train, (0, None)))(keys, rainbow)
-    result = rljax.run(dqn, rainbow, seeds=3, seed=4, evaluations=2, eval_episodes=5, progress=False, devices=1)
+    states, metrics = jax.jit(jax.vmap(dqn.train, (0, None)))(keys, config)
+    result = rljax.run(
+        dqn, config, seeds=3, seed=4, evaluations=2, eval_episodes=5, progress=False, devices=1, name="double_dqn"
+    )
+    assert result.summary["algo"] == "double_dqn"
     for got, want in zip(jax.tree.leaves(result.states), jax.tree.leaves(states), strict=True):
         np.testing.assert_array_equal(got, want)
     np.testing.assert_array_equal(result.metrics["loss"], metrics["loss"])

@@ -1,0 +1,45 @@
+"""Presets and variants: what a name stands for."""
+
+import dataclasses
+
+import pytest
+
+import rljax
+from rljax import presets
+
+
+@pytest.mark.parametrize("algo", presets.algorithms())
+def test_every_tuned_preset_makes_a_config_of_its_algorithm(algo):
+    for env in presets.tuned_for(algo):
+        config = rljax.preset(algo, env)
+        assert isinstance(config, presets.algorithm(algo).Config)
+        assert config.env.name == env
+        assert config.num_updates >= 1
+
+
+def test_a_variant_is_its_algorithms_preset_with_some_values_changed():
+    base, double = rljax.preset("dqn", "CartPole-v1"), rljax.preset("double_dqn", "CartPole-v1")
+    assert presets.algorithm("double_dqn") is rljax.dqn
+    assert double == dataclasses.replace(base, double=True)
+    assert rljax.preset("double_dqn", "CartPole-v1", double=False) == base
+
+
+def test_rainbow_is_all_of_them():
+    config = rljax.preset("rainbow", "Breakout-MinAtar")
+    assert config.double
+    assert config.dueling
+    assert config.prioritized
+    assert config.noisy
+    assert config.head == "categorical"
+    assert config.n_step == 3
+    assert config.epsilon == config.epsilon_end == 0.0
+
+
+def test_a_wrapper_of_a_variants_own():
+    assert rljax.preset("prioritized_dqn", "MountainCar-v0").env.normalize_observations
+    assert not rljax.preset("prioritized_dqn", rljax.make("MountainCar-v0")).env.normalize_observations
+
+
+def test_an_unknown_name_names_the_nearest():
+    with pytest.raises(rljax.UsageError, match="did you mean rainbow"):
+        rljax.preset("rainbw", "CartPole-v1")
