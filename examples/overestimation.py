@@ -52,13 +52,13 @@ def overestimation(config: dqn.Config, seeds: int) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), seeds)))
 
 
-def main(path: str, total_steps: int = 20_000, seeds: int = 16) -> dict[str, np.ndarray]:
+def main(path: str, seeds: int = 16) -> dict[str, np.ndarray]:
     """Train both, draw their errors, and return them."""
     import matplotlib.pyplot as plt
 
     base = dqn.Config(
         env=noisy_process(jax.random.key(42)),
-        total_steps=total_steps,
+        total_steps=20_000,
         discount=DISCOUNT,
         epsilon_end=1.0,  # uniform actions: both learn from the same kind of data
         learning_rate=1e-3,
