@@ -12,7 +12,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown `word`: the nearest known ones, or all of them."""
     known = list(known)
     folded = {name.casefold(): name for name in known}
-    near = [folded[match] for match in difflib.get_close_matches(word.casefold(), folded, n=3, cutoff=0.5)]
+    near = [folded[match] for match in difflib.get_close_matches(str(word).casefold(), folded, n=3, cutoff=0.5)]
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"known are {', '.join(known)}."

@@ -24,10 +24,10 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 def check_layers(hidden_sizes: Sequence[int], activation_name: str, at_least: int = 0) -> None:
     """Refuse, when a config is made, layers that cannot be."""
     activation(activation_name)
-    if len(hidden_sizes) < at_least:
-        raise UsageError(f"hidden_sizes must name at least {at_least} layer, got {hidden_sizes!r}.")
     if not isinstance(hidden_sizes, tuple) or not all(isinstance(n, int) and n >= 1 for n in hidden_sizes):
         raise UsageError(f"hidden_sizes must be whole numbers of at least 1, got {hidden_sizes!r}.")
+    if len(hidden_sizes) < at_least:
+        raise UsageError(f"hidden_sizes must name at least {at_least} layer, got {hidden_sizes!r}.")
 
 
 class Network(Protocol):

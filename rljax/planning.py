@@ -8,11 +8,11 @@ Models of the tabular environments come from `rljax.envs.tabular_model`. Under `
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from rljax.envs import Model
+from rljax.errors import UsageError
 from rljax.returns import Scalar
 
 
@@ -49,9 +49,19 @@ def epsilon_greedy(action_values: jax.Array, epsilon: Scalar) -> jax.Array:
     return (1.0 - epsilon) * greedy(action_values) + epsilon / action_values.shape[-1]
 
 
+def _check_model(model: Model) -> None:
+    if not isinstance(model, Model):
+        raise UsageError(f"planning needs a Model, got {type(model).__name__}: rljax.envs.tabular_model makes one.")
+
+
 def _under(model: Model, policy: jax.Array, discount: Scalar) -> tuple[jax.Array, jax.Array]:
     """The chain that a policy makes of a model: discounted transitions `[S, S]` that go on, and rewards `[S]`."""
-    chex.assert_equal_shape([policy, model.rewards])
+    _check_model(model)
+    if jnp.shape(policy) != model.rewards.shape:
+        raise UsageError(
+            f"A policy is a table of probabilities {model.rewards.shape}, got shape {jnp.shape(policy)}: "
+            "make one with planning.greedy or planning.epsilon_greedy."
+        )
     going_on = jnp.where(model.terminated, 0.0, model.transitions)
     return discount * jnp.einsum("sa,sat->st", policy, going_on), jnp.sum(policy * model.rewards, axis=-1)
 
@@ -95,6 +105,7 @@ def value_iteration(
         tolerance: of the values, see above.
         max_iterations: backups at most.
     """
+    _check_model(model)
     return _fixed_point(
         model,
         lambda values: _best(action_values(model, values, discount), epsilon),
@@ -123,8 +134,7 @@ def _fixed_point(
         values, _, iterations = carry
         backed_up = backup(values)
         change = jnp.max(jnp.abs(backed_up - values))
-        bound = jnp.where(change == 0.0, 0.0, discount * change / (1.0 - discount))
-        return backed_up, bound, iterations + 1
+        return backed_up, _bound(discount * change, discount), iterations + 1
 
     start = jnp.zeros_like(model.rewards[:, 0])
     first = (start, jnp.full((), jnp.inf, start.dtype), jnp.int32(0))
@@ -132,13 +142,20 @@ def _fixed_point(
     return Solution(values, action_values(model, values, discount), iterations, bound)
 
 
+def _bound(residual: jax.Array, discount: Scalar) -> jax.Array:
+    """How far values with a Bellman residual may be off: infinitely with a discount of one, unless it is zero."""
+    remaining = jnp.maximum(1.0 - jnp.asarray(discount, residual.dtype), 0.0)
+    return jnp.where(residual == 0.0, 0.0, residual / remaining)
+
+
 def policy_iteration(model: Model, discount: Scalar, max_iterations: int = 1_000) -> Solution:
     r"""Optimal values by exact evaluation and greedy improvement in turn (Howard 1960), from the uniform policy.
 
     Ends when no action improves on the policy's own by more than rounding. `error_bound` is
     $\max_s |(T V)(s) - V(s)| / (1 - \gamma)$. With a discount of one every policy on the way must come to an end; use
-    `value_iteration` where one does not.
+    `value_iteration` where one does not; the bound is then infinite unless the residual is zero.
     """
+    _check_model(model)
     num_states, num_actions = model.rewards.shape
     precision = 100.0 * jnp.finfo(model.rewards.dtype).eps
 
@@ -162,7 +179,7 @@ def policy_iteration(model: Model, discount: Scalar, max_iterations: int = 1_000
     _, values, _, iterations = jax.lax.while_loop(unfinished, step, first)
     backed_up = action_values(model, values, discount)
     residual = jnp.max(jnp.abs(jnp.max(backed_up, axis=-1) - values))
-    return Solution(values, backed_up, iterations, residual / (1.0 - discount))
+    return Solution(values, backed_up, iterations, _bound(residual, discount))
 
 
 def finite_horizon(model: Model, horizon: int, discount: Scalar = 1.0) -> tuple[jax.Array, jax.Array]:
@@ -172,6 +189,8 @@ def finite_horizon(model: Model, horizon: int, discount: Scalar = 1.0) -> tuple[
         values `[horizon + 1, S]` and action values `[horizon, S, A]`: `values[h]` is what h more steps can earn, and
         the best action with h steps left is the largest of `action_values[h - 1]` (Puterman 1994, section 4.5).
     """
+    _check_model(model)
+    _check_horizon(horizon)
 
     def step(values: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         backed_up = action_values(model, values, discount)
@@ -185,8 +204,14 @@ def finite_horizon(model: Model, horizon: int, discount: Scalar = 1.0) -> tuple[
 
 def finite_horizon_policy_values(model: Model, policy: jax.Array, horizon: int, discount: Scalar = 1.0) -> jax.Array:
     """What a stationary policy `[S, A]` earns within `horizon` steps, `[S]`."""
+    _check_horizon(horizon)
     transitions, rewards = _under(model, policy, discount)
     return jax.lax.fori_loop(0, horizon, lambda _, values: rewards + transitions @ values, jnp.zeros_like(rewards))
+
+
+def _check_horizon(horizon: int) -> None:
+    if not isinstance(horizon, int) or horizon < 0:
+        raise UsageError(f"A horizon is a whole number of steps of at least 0, got {horizon!r}.")
 
 
 def expected_return(model: Model, policy: jax.Array, horizon: int | None = None, discount: Scalar = 1.0) -> jax.Array:

@@ -11,6 +11,7 @@ changing one take as many steps as the tree has levels.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
@@ -74,7 +75,7 @@ def init(
             f"A replay of {capacity} transitions cannot hold a step of {num_envs} environments: enlarge it."
         )
     slots = capacity // num_envs + 1
-    successors = truncations or max(capacity // 8, num_envs)
+    successors = truncations or num_envs * math.ceil((slots - 1) / 8)
     leaves = 2 ** math.ceil(math.log2(slots * num_envs))
     obs, action = jnp.asarray(obs), jnp.asarray(action)
     return Replay(
@@ -156,6 +157,7 @@ def sample(
     discount: Scalar,
     n_step: int = 1,
     importance_exponent: Scalar = 0.0,
+    rescale: Callable[[jax.Array], jax.Array] = lambda reward: reward,
 ) -> Sample:
     r"""B transitions, drawn with replacement: uniformly, or in proportion to their priorities.
 
@@ -167,6 +169,7 @@ def sample(
         n_step: n, the most rewards that a transition sums; fewer where the episode ends.
         importance_exponent: $\beta$ of the weights $(K P(i))^{-\beta}$ over their maximum, K being the number of
             transitions (Schaul et al. 2016, section 3.4); without priorities all weights are one.
+        rescale: what a learner makes of each reward before the sum.
     """
     slots, num_envs = replay.reward.shape
     if replay.priorities is None:
@@ -183,7 +186,7 @@ def sample(
         weight = weight / weight.max()
 
     ahead = (slot + jnp.arange(n_step)[:, None]) % slots  # [n, B]
-    ends, rewards = replay.end[ahead, env], replay.reward[ahead, env]
+    ends, rewards = replay.end[ahead, env], rescale(replay.reward[ahead, env])
     cut = ends != _GOES_ON
     last = jnp.where(cut.any(axis=0), jnp.argmax(cut, axis=0), n_step - 1)  # [B] the last step of each transition
     end = jnp.take_along_axis(ends, last[None], axis=0)[0]

@@ -19,7 +19,7 @@ def value(kind: str, first: Scalar, last: Scalar, fraction: Scalar, progress: Sc
         fraction: of the run after which the last value is reached.
         progress: the part of the run that is over, in [0, 1].
     """
-    reached = jnp.minimum(progress / jnp.maximum(fraction, 1e-9), 1.0)
+    reached = jnp.where(jnp.asarray(fraction) > 0, jnp.minimum(progress / jnp.maximum(fraction, 1e-9), 1.0), 1.0)
     if kind == "constant":
         return jnp.asarray(first, jnp.float32)
     if kind == "linear":

@@ -428,7 +428,7 @@ def test_a_dueling_network_adds_its_streams():
         ({"buffer_size": 100}, "buffer_size=100 cannot hold a rollout of 250 steps"),
         ({"prefill_steps": 4, "n_step": 3}, "less than n_step=3"),
         ({"hidden_sizes": ()}, "at least 1 layer"),
-        ({"total_steps": 1_000}, "less than one update"),
+        ({"total_steps": 1_000}, "less than the prefill and one update"),
         ({"target_period": 0}, "target_period must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ],

@@ -201,3 +201,27 @@ def test_the_best_soft_policy_beats_every_other_soft_policy():
     other = planning.policy_values(model, planning.epsilon_greedy(greedy.action_values, 0.2), 0.95)
     assert (np.asarray(best) >= np.asarray(other) - 1e-3).all()
     assert best[36] > other[36] + 1.0
+
+
+def test_bounds_without_a_discount():
+    model = envs.tabular_model("GridWorld-misc")
+    assert planning.value_iteration(model, 1.0).error_bound == 0.0
+    assert planning.value_iteration(model, 1.0, max_iterations=3).error_bound == np.inf
+    solution = planning.policy_iteration(model, 0.95)
+    assert np.isfinite(solution.error_bound)
+    assert solution.values[18] == pytest.approx(-(1 - 0.95**14) / 0.05, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda model: planning.value_iteration("Taxi-v3", 0.9), "planning needs a Model, got str"),
+        (lambda model: planning.policy_values(model, jnp.zeros(6, int), 0.9), "A policy is a table of probabilities"),
+        (lambda model: planning.finite_horizon(model, -1), "A horizon is a whole number"),
+        (lambda model: planning.expected_return(model, jnp.ones((6, 3)) / 3, 2.5), "A horizon is a whole number"),
+    ],
+)
+def test_a_mistake_is_one_sentence(call, sentence):
+    model = jax.tree.map(lambda x: x[0], random_models(1))
+    with pytest.raises(rljax.UsageError, match=sentence):
+        call(model)

@@ -164,3 +164,36 @@ def test_a_model_of_what_has_none_is_refused():
         envs.tabular_model(envs.time_limit(rljax.make("Taxi-v3"), 10))
     with pytest.raises(rljax.UsageError, match="at least one state"):
         envs.random_mdp(jax.random.key(0), 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"transitions": jnp.ones((2, 2, 3)) / 3}, r"has transitions \(2, 2, 2\), got \(2, 2, 3\)"),
+        ({"transitions": jnp.ones((2, 2, 2))}, "transitions are probabilities"),
+        ({"start": jnp.array([1.5, -0.5])}, "start are probabilities"),
+        ({"terminated": jnp.zeros(2, bool)}, "has terminated"),
+        ({"rewards": jnp.zeros((2, 2, 2))}, r"rewards are a table \[S, A\]"),
+    ],
+)
+def test_a_model_that_does_not_fit_together_is_refused(change, sentence):
+    model = envs.random_mdp(jax.random.key(0), 2, 2).params
+    with pytest.raises(rljax.UsageError, match=sentence):
+        envs.from_model(model._replace(**change))
+    with pytest.raises(rljax.UsageError, match="from_model needs an"):
+        envs.from_model(envs.from_model(model))
+
+
+def test_lists_make_a_model_and_a_model_is_had_inside_a_traced_function():
+    env = envs.from_model(envs.Model([[[1.0]]], [[2]], [[[False]]], [1]))
+    assert env.params.rewards.dtype == jnp.float32
+    result, _ = jax.vmap(env.step, (0, None, None, None))(
+        jax.random.split(jax.random.key(0), 2), env.reset(jax.random.key(0), env.params)[1], 0, env.params
+    )
+    np.testing.assert_array_equal(result.reward, [2.0, 2.0])
+
+    @jax.jit
+    def inside(scale):
+        return scale * envs.tabular_model("GridWorld-misc").transitions.sum()
+
+    assert inside(2.0) == 2 * 54 * 4

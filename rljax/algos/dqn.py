@@ -91,7 +91,7 @@ class Config:
     """Rewards summed before the successor's value."""
     prioritized: bool = static(default=False)
     """Draw batches in proportion to error ** priority_exponent."""
-    priority_exponent: float = traced(default=0.6, minimum=0)
+    priority_exponent: float = traced(default=0.6, minimum=0, maximum=1)
     """How much errors count in the draw (alpha): 0 for not at all."""
     importance_exponent: float = traced(default=0.4, minimum=0, maximum=1)
     """How much of the draw's bias the weights undo at first (beta); it rises linearly to 1."""
@@ -100,9 +100,9 @@ class Config:
     num_atoms: int = static(default=51, minimum=2)
     """Atoms or quantiles of a distributional head (K)."""
     value_low: float = traced(default=0.0)
-    """Lowest return of the categorical head."""
+    """Lowest discounted return that the categorical head can tell; set it, and the highest, for the environment."""
     value_high: float = traced(default=100.0)
-    """Highest return of the categorical head."""
+    """Highest discounted return that the categorical head can tell."""
     hidden_sizes: tuple[int, ...] = static(default=(128, 128))
     """Widths of the default network's hidden layers."""
     activation: str = static(default="relu")
@@ -129,7 +129,13 @@ class Config:
                 f"prefill_steps={self.prefill_steps} is {self.prefill_rows} steps of {self.num_envs} environments, "
                 f"less than n_step={self.n_step}: raise it."
             )
-        core.check_counts(self.total_steps, self.prefill_rows * self.num_envs + self.steps_per_update)
+        first = self.prefill_rows * self.num_envs
+        if first + self.steps_per_update > self.total_steps:
+            raise UsageError(
+                f"total_steps={self.total_steps} is less than the prefill and one update, {first} and "
+                f"{self.steps_per_update} environment steps: raise it, or lower prefill_steps."
+            )
+        core.check_counts(self.total_steps, first + self.steps_per_update)
 
     @property
     def prefill_rows(self) -> int:
@@ -263,16 +269,19 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
         key, number = inputs
         key_sample, key_noise = jax.random.split(key)
         stored = memory._replace(priorities=priorities)
-        batch = replay.sample(key_sample, stored, config.batch_size, config.discount, config.n_step, importance)
+        batch = replay.sample(
+            key_sample, stored, config.batch_size, config.discount, config.n_step, importance,
+            lambda reward: core.scale(collector, config.env, reward),
+        )  # fmt: skip
         batch = batch._replace(
             obs=core.observe(collector, config.env, batch.obs),
             next_obs=core.observe(collector, config.env, batch.next_obs),
-            reward=core.scale(collector, config.env, batch.reward),
         )
         params, opt_state, (errors, metrics), norm = core.gradient_step(
             loss, params, optimizer, opt_state, target_params, batch, key_noise, config
         )
-        priority = (errors + 1e-6) ** config.priority_exponent
+        known = jnp.where(batch.weight > 0.0, errors, 0.0)  # the error of a lost successor means nothing
+        priority = (known + 1e-6) ** config.priority_exponent
         priorities = replay.reprioritize(stored, batch.position, priority).priorities
         target_params = jax.lax.cond(
             number % config.target_period == 0,

@@ -20,7 +20,7 @@ from rljax.envs import Env, count
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
-    """Observations to action values `[..., A, 1]`, normalised after every linear layer."""
+    """Observations to action values `[..., A, 1]`, normalised after every linear layer but the last."""
     return networks.QNetwork(
         space=env.observation_space,
         num_actions=count(env.action_space),

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rljax.envs.env import Bound, Env, TimeStep, make, timestep
 from rljax.envs.spaces import Discrete
@@ -28,6 +29,9 @@ def from_model(model: Model, name: str = "tabular") -> Env:
 
     The model is the environment's `params`, so that training can be `vmap`ped over a stack of models.
     """
+    if not isinstance(model, Model):
+        raise UsageError(f"from_model needs an rljax.envs.Model, got {type(model).__name__}.")
+    model = _checked(model)
     num_states, num_actions = model.rewards.shape
     return Env(
         reset=Bound(_reset, ()),
@@ -39,13 +43,32 @@ def from_model(model: Model, name: str = "tabular") -> Env:
     )
 
 
+def _checked(model: Model) -> Model:
+    """The model as arrays of the right kind; a `UsageError` where shapes or probabilities do not fit."""
+    transitions, rewards, start = (jnp.asarray(x, jnp.result_type(float)) for x in (model[0], model[1], model[3]))
+    terminated = jnp.asarray(model.terminated, bool)
+    if rewards.ndim != 2:
+        raise UsageError(f"A model's rewards are a table [S, A], got shape {rewards.shape}.")
+    states, actions = rewards.shape
+    wanted = {"transitions": (states, actions, states), "terminated": (states, actions, states), "start": (states,)}
+    for name, x in (("transitions", transitions), ("terminated", terminated), ("start", start)):
+        if x.shape != wanted[name]:
+            raise UsageError(f"A model with rewards {rewards.shape} has {name} {wanted[name]}, got {x.shape}.")
+    for name, x in (("transitions", transitions), ("start", start)):
+        if not isinstance(x, jax.core.Tracer) and not (
+            bool(jnp.all(x >= 0)) and jnp.allclose(x.sum(-1), 1.0, atol=1e-4)
+        ):
+            raise UsageError(f"A model's {name} are probabilities: none negative, each row adding up to one.")
+    return Model(transitions, rewards, terminated, start)
+
+
 def random_mdp(key: jax.Array, states: int, actions: int) -> Env:
     """A random process without an end; its model is `env.params`.
 
     Every row of transitions is uniform over the simplex, every reward uniform in [0, 1), every start equally likely.
     """
     for count, what in ((states, "state"), (actions, "action")):
-        if not isinstance(count, int) or count < 1:
+        if not isinstance(count, int | np.integer) or count < 1:
             raise UsageError(f"random_mdp needs a whole number of at least one {what}, got {count!r}.")
     key_transitions, key_rewards = jax.random.split(key)
     model = Model(
@@ -71,7 +94,8 @@ def tabular_model(env: Any) -> Model:
     if isinstance(env.params, Model):
         return env.params
     environment = env.step.arguments[0] if isinstance(env.step, Bound) and env.step.arguments else None
-    model = worlds.model(environment)
+    with jax.ensure_compile_time_eval():  # also where it is asked for inside a traced function
+        model = worlds.model(environment)
     if model is None:
         raise UsageError(f"There is no table for {env.name}: it has one if it was made by rljax.envs.from_model.")
     return model
@@ -79,8 +103,9 @@ def tabular_model(env: Any) -> Model:
 
 def _draw(key: jax.Array, probabilities: jax.Array) -> jax.Array:
     """The index of a draw from `[S]` probabilities by the inverse of their sum; never one of probability zero."""
-    total = jnp.cumsum(probabilities)
-    return jnp.argmax(total > jax.random.uniform(key) * total[-1]).astype(jnp.int32)
+    # Where the probability is zero a parallel sum may still grow, by rounding.
+    total = jnp.where(probabilities > 0, jnp.cumsum(probabilities), 0.0)
+    return jnp.argmax(total > jax.random.uniform(key) * total.max()).astype(jnp.int32)
 
 
 def _reset(key: jax.Array, model: Model) -> tuple[jax.Array, TabularState]:

@@ -170,8 +170,9 @@ def grid_world(desc: Sequence[str] = DYNA_MAZE) -> World:
         row = jnp.clip(state // width + (action == 1) - (action == 3), 0, height - 1)
         column = jnp.clip(state % width + (action == 2) - (action == 0), 0, width - 1)
         aim = row * width + column
-        following = jnp.where(jnp.asarray(walls)[aim], state, aim).astype(jnp.int32)
-        return following, jnp.float32(-1.0), following == goal
+        inside = jnp.asarray(walls)[state]  # where nobody comes: over at once, so that the model has a value there
+        following = jnp.where(inside | jnp.asarray(walls)[aim], state, aim).astype(jnp.int32)
+        return following, jnp.where(inside, 0.0, -1.0), inside | (following == goal)
 
     return World(outcome, np.eye(len(flat))[start], 4, "GridWorld-misc")
 
