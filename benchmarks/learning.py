@@ -52,7 +52,7 @@ CLAIMS = [
     Claim("qr_dqn", "CartPole-v1", 490, "RL Zoo 500 (1 run)", floor=400),
     Claim("c51", "CartPole-v1", 490, "CleanRL 491 at 500k (3 seeds)", floor=400),
     Claim("rainbow", "CartPole-v1", 490, "C51: CleanRL 491 at 500k (3 seeds)", floor=400),
-    Claim("prioritized_dqn", "MountainCar-v0", -106, "RL Zoo -106, DQN -100.8 (1 run each); optimum about -97.7"),
+    Claim("dqn", "MountainCar-v0", -106, "RL Zoo -106, DQN -100.8 (1 run each); optimum about -97.7"),
     Claim("pqn", "CartPole-v1", 495, "CleanRL 495 (3 seeds)"),
 ]
 

@@ -43,10 +43,25 @@ class Trajectory(NamedTuple):
     next_obs: jax.Array  # the true successor, also where the episode ended
 
 
-def check_counts(total_steps: int, steps_per_update: int, num_minibatches: int = 1) -> None:
+def steps_per_update(config: Any) -> int:
+    """Environment steps of one update: N environments, T steps each."""
+    return config.num_envs * config.num_steps
+
+
+def num_updates(config: Any) -> int:
+    """Updates of a whole run of rollouts: as many as fit into `total_steps`."""
+    return config.total_steps // steps_per_update(config)
+
+
+def check_counts(total_steps: int, steps_per_update: int, num_minibatches: int = 1, prefill_steps: int = 0) -> None:
     """Refuse, when a config is made, what would give no update or a ragged minibatch."""
     if total_steps >= 2**31:
         raise UsageError(f"total_steps={total_steps} cannot be counted in 32 bits: choose less than 2**31.")
+    if prefill_steps and total_steps < prefill_steps + steps_per_update:
+        raise UsageError(
+            f"total_steps={total_steps} is less than the prefill and one update, {prefill_steps} and "
+            f"{steps_per_update} environment steps: raise it, or lower prefill_steps."
+        )
     if total_steps < steps_per_update:
         raise UsageError(
             f"total_steps={total_steps} is less than one update of {steps_per_update} environment steps: "

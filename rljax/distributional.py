@@ -26,7 +26,7 @@ class Head(NamedTuple):
 
 
 def expected(huber_delta: Scalar | None) -> Head:
-    r"""One expected return: the squared or Huber loss of $r + \gamma v' - q$, which is also the error."""
+    r"""One expected return: the squared or Huber loss of $u = r + \gamma v' - q$; the error is $|u|$."""
 
     def loss(
         outputs: jax.Array, next_outputs: jax.Array, reward: jax.Array, discount: jax.Array

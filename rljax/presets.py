@@ -66,7 +66,7 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
     # Rewards summed over steps of an older policy mislead: a short memory.
     ("n_step_dqn", "CartPole-v1"): ({"buffer_size": 10_000}, None),
     ("prioritized_dqn", "CartPole-v1"): ({"huber_delta": 10.0, "max_grad_norm": 10.0}, None),
-    ("prioritized_dqn", "MountainCar-v0"): (
+    ("dqn", "MountainCar-v0"): (
         {
             "total_steps": 120_000,
             "learning_rate": 2e-3,

@@ -1,4 +1,4 @@
-"""Epsilon-greedy actions, and schedules of epsilon and of step sizes as a run goes on."""
+"""Schedules of exploration and of step sizes: values that move from a first to a last one as a run goes on."""
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,6 @@ def value(kind: str, first: Scalar, last: Scalar, fraction: Scalar, progress: Sc
     if kind == "linear":
         return first + reached * (last - first)
     return first * (last / first) ** reached
-
-
-def epsilon_greedy(
-    action_values: jax.Array, explores: jax.Array, random_action: jax.Array, epsilon: Scalar
-) -> jax.Array:
-    """The best action of `[..., A]`, or the random one `[...]` where `explores` `[...]`, uniform in [0, 1), is low."""
-    return jnp.where(explores < epsilon, random_action, jnp.argmax(action_values, axis=-1).astype(jnp.int32))
 
 
 def check(name: str, kind: str, first: Scalar, last: Scalar, known: tuple[str, ...] = KINDS) -> None:

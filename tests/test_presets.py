@@ -35,7 +35,7 @@ def test_rainbow_is_all_of_them():
     assert config.epsilon == config.epsilon_end == 0.0
 
 
-def test_a_wrapper_of_a_variants_own():
+def test_the_tuned_wrappers_hold_for_a_variant_and_for_ids_only():
     assert rljax.preset("prioritized_dqn", "MountainCar-v0").env.normalize_observations
     assert not rljax.preset("prioritized_dqn", rljax.make("MountainCar-v0")).env.normalize_observations
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, distributional, networks, replay, schedules
+from rljax import core, distributional, exploration, networks, replay, schedules
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
 from rljax.errors import UsageError, suggest
@@ -129,23 +129,15 @@ class Config:
                 f"prefill_steps={self.prefill_steps} is {self.prefill_rows} steps of {self.num_envs} environments, "
                 f"less than n_step={self.n_step}: raise it."
             )
-        first = self.prefill_rows * self.num_envs
-        if first + self.steps_per_update > self.total_steps:
-            raise UsageError(
-                f"total_steps={self.total_steps} is less than the prefill and one update, {first} and "
-                f"{self.steps_per_update} environment steps: raise it, or lower prefill_steps."
-            )
-        core.check_counts(self.total_steps, first + self.steps_per_update)
+        prefill = self.prefill_rows * self.num_envs
+        core.check_counts(self.total_steps, self.steps_per_update, prefill_steps=prefill)
 
     @property
     def prefill_rows(self) -> int:
         """Steps of each environment before the first update."""
         return max(self.prefill_steps // self.num_envs, 1)
 
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps of one update."""
-        return self.num_envs * self.num_steps
+    steps_per_update = property(core.steps_per_update)
 
     @property
     def num_updates(self) -> int:
@@ -187,29 +179,14 @@ def _apply(params: Any, obs: jax.Array, key: jax.Array, config: Config) -> jax.A
 
 
 def _collect(
-    key: jax.Array,
-    params: Any,
-    epsilon: Scalar,
-    collector: core.Collector,
-    num_steps: int,
-    config: Config,
+    key: jax.Array, params: Any, epsilon: Scalar, collector: core.Collector, num_steps: int, config: Config
 ) -> tuple[core.Collector, core.Trajectory, core.Metrics]:
     """`num_steps` epsilon-greedy steps of N environments, raw as the replay keeps them."""
-    key_explore, key_action, key_network, key_rollout = jax.random.split(key, 4)
-    shape = (num_steps, config.num_envs)
 
-    def policy(noise: Any, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        explores, random_action, key_noise = noise
-        values = _head(config).values(_apply(params, obs, key_noise, config))
-        action = schedules.epsilon_greedy(values, explores, random_action, epsilon)
-        return action, action
+    def values(key: jax.Array, obs: jax.Array) -> jax.Array:
+        return _head(config).values(_apply(params, obs, key, config))
 
-    noise = (
-        jax.random.uniform(key_explore, shape),
-        jax.random.randint(key_action, shape, 0, count(config.env.action_space)),
-        jax.random.split(key_network, num_steps),
-    )
-    return core.rollout(key_rollout, policy, noise, collector, config.env, num_steps, raw=True)
+    return exploration.rollout(key, values, epsilon, collector, config.env, num_steps, raw=True)
 
 
 def init(key: jax.Array, config: Config) -> State:

@@ -76,15 +76,8 @@ class Config:
         core.check_counts(self.total_steps, self.num_envs * self.num_steps, self.num_minibatches)
         networks.check_layers(self.hidden_sizes, self.activation)
 
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps of one update."""
-        return self.num_envs * self.num_steps
-
-    @property
-    def num_updates(self) -> int:
-        """Updates of the whole run."""
-        return self.total_steps // self.steps_per_update
+    steps_per_update = property(core.steps_per_update)
+    num_updates = property(core.num_updates)
 
 
 class State(NamedTuple):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, losses, networks, returns, schedules
+from rljax import core, exploration, losses, networks, returns, schedules
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
 
@@ -72,15 +72,8 @@ class Config:
         networks.check_layers(self.hidden_sizes, self.activation, at_least=1)
         count(self.env.action_space)
 
-    @property
-    def steps_per_update(self) -> int:
-        """Environment steps of one update."""
-        return self.num_envs * self.num_steps
-
-    @property
-    def num_updates(self) -> int:
-        """Updates of the whole run."""
-        return self.total_steps // self.steps_per_update
+    steps_per_update = property(core.steps_per_update)
+    num_updates = property(core.num_updates)
 
 
 class State(NamedTuple):
@@ -137,18 +130,18 @@ def loss(params: Any, batch: Batch, config: Config) -> tuple[jax.Array, core.Met
 
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
     """Collect one rollout and learn from it. Metrics are means over the minibatches."""
-    key_explore, key_action, key_rollout, key_shuffle = jax.random.split(key, 4)
-    shape, env = (config.num_steps, config.num_envs), config.env
+    key_rollout, key_shuffle = jax.random.split(key)
     progress = state.step / config.num_updates
     epsilon = schedules.value("linear", config.epsilon, config.epsilon_end, config.epsilon_fraction, progress)
 
-    def policy(noise: tuple[jax.Array, jax.Array], obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        action = schedules.epsilon_greedy(_values(state.params, obs, config), *noise, epsilon)
-        return action, action
-
-    noise = jax.random.uniform(key_explore, shape), jax.random.randint(key_action, shape, 0, count(env.action_space))
-    collector, trajectory, episodes = core.rollout(key_rollout, policy, noise, state.collector, env, config.num_steps)
-
+    collector, trajectory, episodes = exploration.rollout(
+        key_rollout,
+        lambda _, obs: _values(state.params, obs, config),
+        epsilon,
+        state.collector,
+        config.env,
+        config.num_steps,
+    )
     next_values = jnp.max(_values(state.params, trajectory.next_obs, config), axis=-1)
     ends = (trajectory.terminated, trajectory.truncated)
     targets = returns.lambda_returns(trajectory.reward, next_values, *ends, config.discount, config.trace_decay)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax import core, planning, schedules
+from rljax import core, exploration, planning, schedules
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
 from rljax.errors import UsageError, suggest
@@ -60,7 +60,7 @@ class Config:
     """Steps of each environment per update (T): metrics are means over them, and schedules move between updates."""
 
     def __post_init__(self) -> None:
-        core.check_counts(self.total_steps, self.num_envs * self.num_steps)
+        core.check_counts(self.total_steps, self.steps_per_update)
         if self.target not in TARGETS:
             raise UsageError(f"There is no target {self.target!r}: {suggest(self.target, TARGETS)}")
         schedules.check(
@@ -72,10 +72,8 @@ class Config:
         if self.env.normalize_rewards is not None:
             raise UsageError("A table learns raw rewards: take normalize_rewards off the environment.")
 
-    @property
-    def num_updates(self) -> int:
-        """Updates of the whole run."""
-        return self.total_steps // (self.num_envs * self.num_steps)
+    steps_per_update = property(core.steps_per_update)
+    num_updates = property(core.num_updates)
 
 
 class Tables(NamedTuple):
@@ -109,20 +107,20 @@ def act(state: State, config: Config) -> core.Policy:
 
 
 class Noise(NamedTuple):
-    """Draws for one step of N environments, `[N]` each."""
+    """Draws for one step of N environments, `[N]` each; what a target has no use for is not drawn."""
 
     explores: jax.Array  # uniform in [0, 1)
     action: jax.Array  # uniform action
-    explores_next: jax.Array  # the same for SARSA's next action
-    action_next: jax.Array
-    table: jax.Array  # which of two tables to update
+    explores_next: Any  # the same for SARSA's next action, else None
+    action_next: Any
+    table: jax.Array  # which of two tables to update, 0 where there is one
 
 
 def next_values(tables: Tables, noise: Noise, obs: jax.Array, epsilon: jax.Array, config: Config) -> Any:
-    """The module's $v'$ `[N]` at successors `[N]`, and the actions `[N]` that SARSA will take there."""
+    """The module's $v'$ `[N]` at successors `[N]`, and the actions `[N]` that SARSA will take there, else -1."""
     means = tables.action_values.mean(axis=0)[obs]  # [N, A]
     if config.target == "sarsa":
-        planned = schedules.epsilon_greedy(means, noise.explores_next, noise.action_next, epsilon)
+        planned = exploration.epsilon_greedy(means, noise.explores_next, noise.action_next, epsilon)
         return jnp.take_along_axis(means, planned[:, None], axis=-1)[:, 0], planned
     if config.target == "expected_sarsa":
         return jnp.sum(planning.epsilon_greedy(means, epsilon) * means, axis=-1), tables.planned
@@ -141,16 +139,20 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
         config.epsilon_schedule, config.epsilon, config.epsilon_end, config.schedule_fraction, progress
     )
     keys = jax.random.split(key_noise, 5)
+    num_actions, num_tables = count(env.action_space), len(state.tables.action_values)
+    plans = config.target == "sarsa"
     noise = Noise(
         explores=jax.random.uniform(keys[0], shape),
-        action=jax.random.randint(keys[1], shape, 0, count(env.action_space)),
-        explores_next=jax.random.uniform(keys[2], shape),
-        action_next=jax.random.randint(keys[3], shape, 0, count(env.action_space)),
-        table=jax.random.randint(keys[4], shape, 0, len(state.tables.action_values)),
+        action=jax.random.randint(keys[1], shape, 0, num_actions),
+        explores_next=jax.random.uniform(keys[2], shape) if plans else None,
+        action_next=jax.random.randint(keys[3], shape, 0, num_actions) if plans else None,
+        table=jax.random.randint(keys[4], shape, 0, num_tables) if num_tables > 1 else jnp.zeros(shape, jnp.int32),
     )
 
     def policy(tables: Tables, noise: Noise, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        action = schedules.epsilon_greedy(tables.action_values.mean(axis=0)[obs], noise.explores, noise.action, epsilon)
+        action = exploration.epsilon_greedy(
+            tables.action_values.mean(axis=0)[obs], noise.explores, noise.action, epsilon
+        )
         action = jnp.where(tables.planned >= 0, tables.planned, action)
         return action, action
 
@@ -183,7 +185,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     )
     step = state.step + 1
     metrics = {
-        "env_steps": step * config.num_envs * config.num_steps,
+        "env_steps": step * config.steps_per_update,
         **episodes,
         "td_error": errors.mean(),
         "epsilon": epsilon,

@@ -39,17 +39,17 @@ class World(environment.Environment[State, Params]):
 
     Args:
         outcome: `(state [], action []) -> (next state, reward, terminated)`.
-        start: `[S]` probabilities of the first state.
+        first: `[S]` bool, the states to start in, all of them equally likely.
         num_actions: A.
         name: its id.
     """
 
-    def __init__(self, outcome: Callable[..., Outcome], start: np.ndarray, num_actions: int, name: str) -> None:
+    def __init__(self, outcome: Callable[..., Outcome], first: np.ndarray, num_actions: int, name: str) -> None:
         self.outcome = outcome
-        self.start = start
+        self.start = first / first.sum()
         self._num_actions = num_actions
         self._name = name
-        self._first_states = jnp.asarray(np.flatnonzero(start), jnp.int32)  # all of them equally likely
+        self._first_states = jnp.asarray(np.flatnonzero(first), jnp.int32)
 
     @property
     def default_params(self) -> Params:
@@ -127,8 +127,7 @@ def _taxi_outcome(state: jax.Array, action: jax.Array) -> Outcome:
 def taxi() -> World:
     """Taxi-v3: 500 states, 6 actions; bring the passenger to the destination (Dietterich 2000)."""
     _, passenger, destination = np.unravel_index(np.arange(500), (25, 5, 4))
-    start = (passenger < _ABOARD) & (passenger != destination)
-    return World(_taxi_outcome, start / start.sum(), 6, "Taxi-v3")
+    return World(_taxi_outcome, (passenger < _ABOARD) & (passenger != destination), 6, "Taxi-v3")
 
 
 def _cliff_outcome(state: jax.Array, action: jax.Array) -> Outcome:
@@ -142,7 +141,7 @@ def _cliff_outcome(state: jax.Array, action: jax.Array) -> Outcome:
 
 def cliff_walking() -> World:
     """CliffWalking-v1: 48 states, 4 actions; a fall costs 100 and leads back (Sutton and Barto 2018, example 6.6)."""
-    return World(_cliff_outcome, np.eye(48)[36], 4, "CliffWalking-v1")
+    return World(_cliff_outcome, np.arange(48) == 36, 4, "CliffWalking-v1")
 
 
 DYNA_MAZE = (".......#G", "..#....#.", "S.#....#.", "..#......", ".....#...", ".........")
@@ -174,7 +173,7 @@ def grid_world(desc: Sequence[str] = DYNA_MAZE) -> World:
         following = jnp.where(inside | jnp.asarray(walls)[aim], state, aim).astype(jnp.int32)
         return following, jnp.where(inside, 0.0, -1.0), inside | (following == goal)
 
-    return World(outcome, np.eye(len(flat))[start], 4, "GridWorld-misc")
+    return World(outcome, np.arange(len(flat)) == start, 4, "GridWorld-misc")
 
 
 WORLDS = {"Taxi-v3": taxi, "CliffWalking-v1": cliff_walking, "GridWorld-misc": grid_world}

@@ -1,0 +1,44 @@
+"""Epsilon-greedy exploration: the action, and a rollout of such actions."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from rljax import core
+from rljax.envs import Env, count
+from rljax.returns import Scalar
+
+
+def epsilon_greedy(
+    action_values: jax.Array, explores: jax.Array, random_action: jax.Array, epsilon: Scalar
+) -> jax.Array:
+    """The best action of `[..., A]`, or the random one `[...]` where `explores` `[...]`, uniform in [0, 1), is low."""
+    return jnp.where(explores < epsilon, random_action, jnp.argmax(action_values, axis=-1).astype(jnp.int32))
+
+
+def rollout(
+    key: jax.Array,
+    action_values: Callable[[jax.Array, jax.Array], jax.Array],
+    epsilon: Scalar,
+    collector: core.Collector,
+    env: Env,
+    num_steps: int,
+    *,
+    raw: bool = False,
+) -> tuple[core.Collector, core.Trajectory, core.Metrics]:
+    """`core.rollout` under the epsilon-greedy policy of `action_values`, `(key, obs [N, ...]) -> [N, A]`."""
+    key_explores, key_action, key_values, key_rollout = jax.random.split(key, 4)
+    shape = (num_steps, collector.obs.shape[0])
+
+    def policy(noise: tuple[jax.Array, jax.Array, jax.Array], obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        explores, random_action, key = noise
+        action = epsilon_greedy(action_values(key, obs), explores, random_action, epsilon)
+        return action, action
+
+    noise = (
+        jax.random.uniform(key_explores, shape),
+        jax.random.randint(key_action, shape, 0, count(env.action_space)),
+        jax.random.split(key_values, num_steps),
+    )
+    return core.rollout(key_rollout, policy, noise, collector, env, num_steps, raw=raw)
