@@ -8,8 +8,9 @@ CANDIDATES := $(PYTHON) python3.12 python3.13 python3.14 python3 python
 demo: $(VENV)/ready
 	$(RUN)/rljax train ppo --env CartPole-v1 --seeds 64 --total-steps 100000 --out runs/demo --overwrite
 
+# Most of a test's time is compiling, which takes one core: a process a core, each with whole files.
 test: $(VENV)/ready
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/ready
 	$(RUN)/python -m pytest -m slow
