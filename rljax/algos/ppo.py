@@ -69,7 +69,7 @@ class Config:
     """Widths of the default network's hidden layers."""
     activation: str = static(default="tanh")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
-    network: Any = static(default=None)
+    network: networks.Network | None = static(default=None)
     """A module whose init and apply take the default network's place: obs to (policy outputs, values)."""
 
     def __post_init__(self) -> None:
