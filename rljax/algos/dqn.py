@@ -193,7 +193,8 @@ def init(key: jax.Array, config: Config) -> State:
     """Fresh parameters, fresh environments, and a replay filled with `prefill_steps` uniform steps."""
     key_params, key_reset, key_prefill = jax.random.split(key, 3)
     collector = core.reset(key_reset, config.env, config.num_envs)
-    params = _network(config).init(key_params, collector.obs)
+    outputs = (count(config.env.action_space), _head(config).num_outputs)
+    params = networks.init(_network(config), key_params, collector.obs, outputs)
     obs, action = collector.obs[0], jnp.zeros((), jnp.int32)
     memory = replay.init(obs, action, config.num_envs, config.buffer_size, config.prioritized, config.successor_slots)
     collector, steps, _ = _collect(key_prefill, params, 1.0, collector, config.prefill_rows, config)

@@ -106,7 +106,8 @@ def init(key: jax.Array, config: Config) -> State:
     """Fresh parameters, fresh environments."""
     key_params, key_reset = jax.random.split(key)
     collector = core.reset(key_reset, config.env, config.num_envs)
-    params = _network(config).init(key_params, collector.obs)
+    outputs = policy_head(config.env.action_space).num_outputs
+    params = networks.init(_network(config), key_params, collector.obs, (outputs,), ())
     return State(params, _optimizer(config, 0).init(params), collector, jnp.int32(0))
 
 

@@ -99,7 +99,7 @@ def init(key: jax.Array, config: Config) -> State:
     key_params, key_reset = jax.random.split(key)
     collector = core.reset(key_reset, config.env, config.num_envs)
     network = default_network(config.env, config) if config.network is None else config.network
-    params = network.init(key_params, collector.obs)
+    params = networks.init(network, key_params, collector.obs, (count(config.env.action_space), 1))
     return State(params, _optimizer(config, 0).init(params), collector, jnp.int32(0))
 
 
