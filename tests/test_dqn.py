@@ -11,7 +11,7 @@ import pytest
 import scipy.special
 
 import rljax
-from rljax import core, dqn, envs, replay
+from rljax import core, dqn, envs, population, replay
 from rljax.networks import NoisyDense, QNetwork
 
 # --- one whole update of each variant against NumPy ---------------------------------------------------------------
@@ -408,6 +408,22 @@ def test_a_network_of_ones_own():
     )
     state = dqn.init(jax.random.key(0), config)
     assert state.params["params"]["value_hidden"]["kernel"].shape == (4, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["dqn", "rainbow"])
+def test_64_seeds_with_100k_transitions_fit_in_2_gib(algo):
+    """What the driver's own programs are compiled to hold at once, on one device: nothing is run."""
+    config = rljax.preset(algo, "CartPole-v1", buffer_size=100_000)
+    programs = population._programs(dqn, config, 64, 0, population._mesh(64, 1), 0, 20)
+    replays = 64 * 100_000 * (4 + 3) * 4  # observation, action, reward and end, in bytes
+    for program in (programs.init, programs.advance):
+        held = program.memory_analysis()
+        total = (
+            held.argument_size_in_bytes + held.output_size_in_bytes + held.temp_size_in_bytes - held.alias_size_in_bytes
+        )
+        assert replays < total < 2 * 2**30
+        assert held.temp_size_in_bytes < 0.5 * replays  # no copy of the replays while it runs
 
 
 def test_a_dueling_network_adds_its_streams():
