@@ -40,6 +40,24 @@ class Network(Protocol):
         """The outputs for observations `[..., *shape]`."""
 
 
+def init(network: Network, key: jax.Array, obs: jax.Array, *outputs: tuple[int, ...]) -> Any:
+    """Fresh parameters of a network that must give, for observations `[N, *shape]`, arrays `[N, *outputs[i]]`.
+
+    Raises:
+        UsageError: it gives others, as tracing it shows; nothing is run.
+    """
+    params = network.init(key, obs)
+    given = jax.eval_shape(network.apply, params, obs)
+    batch = obs.shape[:1]
+    expected = [(*batch, *shape) for shape in outputs]
+    parts = given if isinstance(given, tuple | list) else (given,)
+    if [getattr(part, "shape", None) for part in parts] != expected:
+        found = jax.tree.map(lambda x: x.shape, given)
+        wanted = expected[0] if len(outputs) == 1 else tuple(expected)
+        raise UsageError(f"The network must give {wanted} for observations of shape {obs.shape}, but gives {found}.")
+    return params
+
+
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     """The activation of that name; an unknown one is a `UsageError`."""
     if name not in ACTIVATIONS:

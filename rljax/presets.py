@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rljax.algos import dqn, ppo, pqn, q_learning
-from rljax.config import replace
+from rljax.config import replace, unchecked
 from rljax.envs import Env, make, normalize_observations, normalize_rewards
 from rljax.errors import UsageError, suggest
 
@@ -63,6 +63,11 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
         },
         None,
     ),
+    # A reward of 1, or of -1, at every step: what 1 / (1 - discount) of them add up to.
+    ("c51", "CartPole-v1"): ({"value_low": 0.0, "value_high": 100.0}, None),
+    ("rainbow", "CartPole-v1"): ({"value_low": 0.0, "value_high": 100.0}, None),
+    ("c51", "MountainCar-v0"): ({"value_low": -100.0, "value_high": 0.0}, None),
+    ("rainbow", "MountainCar-v0"): ({"value_low": -100.0, "value_high": 0.0}, None),
     # Rewards summed over steps of an older policy mislead: a short memory.
     ("n_step_dqn", "CartPole-v1"): ({"buffer_size": 10_000}, None),
     ("prioritized_dqn", "CartPole-v1"): ({"huber_delta": 10.0, "max_grad_norm": 10.0}, None),
@@ -157,12 +162,18 @@ def preset(algo: str, env: Any, **changes: Any) -> Any:
         env: an environment's id, object or `Env`. Only for an id can there be tuned values.
         **changes: fields to set otherwise.
     """
-    module = algorithm(algo)
+    values = _values(algo, env)
+    return replace(algorithm(algo).Config(env=values["env"]), **{**values, **changes})
+
+
+def defaults(algo: str, env: Any) -> Any:
+    """The same with its checks left to whoever completes it, as the command line's options do."""
+    return unchecked(algorithm(algo).Config, **_values(algo, env))
+
+
+def _values(algo: str, env: Any) -> dict[str, Any]:
     base, chosen = _VARIANTS.get(algo, (algo, {}))
-    made, values = make(env), dict(chosen)
-    if isinstance(env, str):
-        tuned, wrap = _PRESETS.get((base, env), ({}, None))
-        own, own_wrap = _PRESETS.get((algo, env), ({}, None))
-        values, wrap = {**tuned, **chosen, **own}, own_wrap or wrap
-        made = made if wrap is None else wrap(made)
-    return replace(module.Config(env=made, **values), **changes)
+    tuned, wrap = _PRESETS.get((base, env), ({}, None)) if isinstance(env, str) else ({}, None)
+    own, own_wrap = _PRESETS.get((algo, env), ({}, None)) if isinstance(env, str) else ({}, None)
+    made, wrap = make(env), own_wrap or wrap
+    return {**tuned, **chosen, **own, "env": made if wrap is None else wrap(made)}

@@ -99,15 +99,15 @@ class Config:
     """What is learned of the return: expected, categorical (C51) or quantile (QR-DQN)."""
     num_atoms: int = static(default=51, minimum=2)
     """Atoms or quantiles of a distributional head (K)."""
-    value_low: float = traced(default=0.0)
-    """Lowest discounted return that the categorical head can tell; set it, and the highest, for the environment."""
-    value_high: float = traced(default=100.0)
+    value_low: float | None = traced(default=None)
+    """Lowest discounted return that the categorical head can tell: it needs one, and so the highest."""
+    value_high: float | None = traced(default=None)
     """Highest discounted return that the categorical head can tell."""
     hidden_sizes: tuple[int, ...] = static(default=(128, 128))
     """Widths of the default network's hidden layers."""
     activation: str = static(default="relu")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
-    network: Any = static(default=None)
+    network: networks.Network | None = static(default=None)
     """A module whose init and apply take the default network's place: obs to outputs [..., A, K]."""
 
     def __post_init__(self) -> None:
@@ -116,6 +116,11 @@ class Config:
         if self.head not in distributional.HEADS:
             raise UsageError(f"There is no head {self.head!r}: {suggest(self.head, distributional.HEADS)}")
         low, high = self.value_low, self.value_high
+        if self.head == "categorical" and (low is None or high is None):
+            raise UsageError(
+                "The categorical head needs value_low and value_high: set them to the lowest and the highest "
+                "discounted return that the environment can give."
+            )
         if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
             raise UsageError(f"value_low must be below value_high, got {low} and {high}.")
         rows, needed = self.buffer_size // self.num_envs, max(self.num_steps, self.prefill_rows)
@@ -131,6 +136,11 @@ class Config:
             )
         prefill = self.prefill_rows * self.num_envs
         core.check_counts(self.total_steps, self.steps_per_update, prefill_steps=prefill)
+        if self.num_updates * self.gradient_steps >= 2**31:
+            raise UsageError(
+                f"{self.num_updates} updates of gradient_steps={self.gradient_steps} cannot be counted in 32 bits: "
+                "lower total_steps or gradient_steps, so that their product is less than 2**31."
+            )
 
     @property
     def prefill_rows(self) -> int:
@@ -160,7 +170,8 @@ def _network(config: Config) -> networks.Network:
 
 def _head(config: Config) -> distributional.Head:
     if config.head == "categorical":
-        return distributional.categorical(config.num_atoms, config.value_low, config.value_high)
+        low, high = config.value_low, config.value_high
+        return distributional.categorical(config.num_atoms, low, high)  # type: ignore[arg-type]  # neither is None
     if config.head == "quantile":
         return distributional.quantile(config.num_atoms, config.huber_delta)
     return distributional.expected(config.huber_delta)
@@ -193,7 +204,8 @@ def init(key: jax.Array, config: Config) -> State:
     """Fresh parameters, fresh environments, and a replay filled with `prefill_steps` uniform steps."""
     key_params, key_reset, key_prefill = jax.random.split(key, 3)
     collector = core.reset(key_reset, config.env, config.num_envs)
-    params = _network(config).init(key_params, collector.obs)
+    outputs = (count(config.env.action_space), _head(config).num_outputs)
+    params = networks.init(_network(config), key_params, collector.obs, outputs)
     obs, action = collector.obs[0], jnp.zeros((), jnp.int32)
     memory = replay.init(obs, action, config.num_envs, config.buffer_size, config.prioritized, config.successor_slots)
     collector, steps, _ = _collect(key_prefill, params, 1.0, collector, config.prefill_rows, config)

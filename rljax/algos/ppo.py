@@ -69,7 +69,7 @@ class Config:
     """Widths of the default network's hidden layers."""
     activation: str = static(default="tanh")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
-    network: Any = static(default=None)
+    network: networks.Network | None = static(default=None)
     """A module whose init and apply take the default network's place: obs to (policy outputs, values)."""
 
     def __post_init__(self) -> None:
@@ -106,7 +106,8 @@ def init(key: jax.Array, config: Config) -> State:
     """Fresh parameters, fresh environments."""
     key_params, key_reset = jax.random.split(key)
     collector = core.reset(key_reset, config.env, config.num_envs)
-    params = _network(config).init(key_params, collector.obs)
+    outputs = policy_head(config.env.action_space).num_outputs
+    params = networks.init(_network(config), key_params, collector.obs, (outputs,), ())
     return State(params, _optimizer(config, 0).init(params), collector, jnp.int32(0))
 
 

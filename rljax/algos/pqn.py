@@ -64,7 +64,7 @@ class Config:
     """Widths of the default network's hidden layers."""
     activation: str = static(default="relu")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
-    network: Any = static(default=None)
+    network: networks.Network | None = static(default=None)
     """A module whose init and apply take the default network's place: obs to action values [..., A, 1]."""
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ def init(key: jax.Array, config: Config) -> State:
     key_params, key_reset = jax.random.split(key)
     collector = core.reset(key_reset, config.env, config.num_envs)
     network = default_network(config.env, config) if config.network is None else config.network
-    params = network.init(key_params, collector.obs)
+    params = networks.init(network, key_params, collector.obs, (count(config.env.action_space), 1))
     return State(params, _optimizer(config, 0).init(params), collector, jnp.int32(0))
 
 

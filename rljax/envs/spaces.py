@@ -82,16 +82,19 @@ class Box:
         return not np.issubdtype(self.dtype, np.inexact)
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """A draw: uniform where bounded on both sides, else standard normal clipped to the bounds there are."""
-        key_uniform, key_normal = jax.random.split(key)
-        low, high = np.where(self.bounded, self.low, 0.0), np.where(self.bounded, self.high, 1.0)
-        if self.is_integral:  # every whole number between the bounds is as likely as any other
-            uniform = jnp.floor(jax.random.uniform(key_uniform, self.shape, minval=low, maxval=high + 1.0))
-            uniform = jnp.minimum(uniform, high)
-        else:
-            uniform = jax.random.uniform(key_uniform, self.shape, minval=low, maxval=high)
-        normal = jnp.clip(jax.random.normal(key_normal, self.shape), self.low, self.high)
-        return jnp.where(self.bounded, uniform, normal).astype(self.dtype)
+        """A draw, as Gymnasium's: uniform between two bounds, exponential from one, standard normal without any."""
+        key_uniform, key_exponential, key_normal = jax.random.split(key, 3)
+        # Every whole number between the bounds is as likely as any other: the next one begins where the last one ends.
+        low, high = self.low, self.high + 1.0 if self.is_integral else self.high
+        ends = np.where(self.bounded, low, 0.0), np.where(self.bounded, high, 1.0)
+        uniform = jax.random.uniform(key_uniform, self.shape, minval=ends[0], maxval=ends[1])
+        away = jax.random.exponential(key_exponential, self.shape)
+        normal = jax.random.normal(key_normal, self.shape)
+        one_sided = jnp.where(np.isfinite(low), low + away, jnp.where(np.isfinite(high), high - away, normal))
+        drawn = jnp.where(self.bounded, uniform, one_sided)
+        if self.is_integral:
+            drawn = jnp.minimum(jnp.floor(drawn), self.high)
+        return drawn.astype(self.dtype)
 
     def contains(self, x: jax.Array) -> jax.Array:
         """Whether `x` lies within the bounds, `[]` bool."""
