@@ -1,7 +1,7 @@
 """rljax: reinforcement learning where a whole training run is one pure function of a key and a config."""
 
 from rljax import envs, planning
-from rljax.algos import dqn, ppo, pqn, q_learning
+from rljax.algos import a2c, dqn, ppo, pqn, q_learning
 from rljax.config import config, replace, static, traced
 from rljax.core import evaluate
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
@@ -17,6 +17,7 @@ __all__ = [
     "Result",
     "TimeStep",
     "UsageError",
+    "a2c",
     "config",
     "dqn",
     "envs",

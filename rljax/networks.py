@@ -20,6 +20,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": nn.silu,
 }
 
+CORES = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
+
 
 def check_layers(hidden_sizes: Sequence[int], activation_name: str, at_least: int = 0) -> None:
     """Refuse, when a config is made, layers that cannot be."""
@@ -30,29 +32,45 @@ def check_layers(hidden_sizes: Sequence[int], activation_name: str, at_least: in
         raise UsageError(f"hidden_sizes must name at least {at_least} layer, got {hidden_sizes!r}.")
 
 
-class Network(Protocol):
-    """What the algorithms need of a network: Flax's modules have it, and so can any object."""
+def check_core(name: str | None, hidden_sizes: Sequence[int], activation_name: str) -> None:
+    """Refuse, when a config is made, a recurrent core that is not there, or layers that cannot be; None is no core."""
+    check_layers(hidden_sizes, activation_name, at_least=0 if name is None else 1)
+    if name is not None and name not in CORES:
+        raise UsageError(f"There is no recurrent core {name!r}: known are {', '.join(CORES)}.")
 
-    def init(self, key: jax.Array, obs: jax.Array, /) -> Any:
+
+class Network(Protocol):
+    """What the algorithms need of a network: Flax's modules have it, and so can any object.
+
+    A recurrent one also has `initial_memory(num_envs)`, zeros `[N, ...]`. It takes a memory after the observations and
+    gives the memory afterwards behind its outputs; see `RecurrentActorCritic`.
+    """
+
+    def init(self, key: jax.Array, obs: jax.Array, /, *memory: Any) -> Any:
         """Fresh parameters for observations `[N, *shape]`."""
 
-    def apply(self, params: Any, obs: jax.Array, /) -> Any:
+    def apply(self, params: Any, obs: jax.Array, /, *memory: Any) -> Any:
         """The outputs for observations `[..., *shape]`."""
 
 
-def init(network: Network, key: jax.Array, obs: jax.Array, *outputs: tuple[int, ...]) -> Any:
+def init(
+    network: Network, key: jax.Array, obs: jax.Array, *outputs: tuple[int, ...], memory: tuple[Any, ...] = ()
+) -> Any:
     """Fresh parameters of a network that must give, for observations `[N, *shape]`, arrays `[N, *outputs[i]]`.
+
+    One that takes a memory gives that too, as its last output.
 
     Raises:
         UsageError: it gives others, as tracing it shows; nothing is run.
     """
-    params = network.init(key, obs)
-    given = jax.eval_shape(network.apply, params, obs)
+    params = network.init(key, obs, *memory)
+    given = jax.eval_shape(network.apply, params, obs, *memory)
     batch = obs.shape[:1]
     expected = [(*batch, *shape) for shape in outputs]
     parts = given if isinstance(given, tuple | list) else (given,)
-    if [getattr(part, "shape", None) for part in parts] != expected:
-        found = jax.tree.map(lambda x: x.shape, given)
+    shown = parts[: len(parts) - len(memory)]
+    if [getattr(part, "shape", None) for part in shown] != expected:
+        found = jax.tree.map(lambda x: x.shape, shown if isinstance(given, tuple | list) else given)
         wanted = expected[0] if len(outputs) == 1 else tuple(expected)
         raise UsageError(f"The network must give {wanted} for observations of shape {obs.shape}, but gives {found}.")
     return params
@@ -202,26 +220,87 @@ class ActorCritic(nn.Module):
             critic_features = features
         else:
             critic_features = Torso(self.space, self.hidden_sizes, self.activation, name="critic")(obs)
-        # A small last layer: the first policy is close to uniform, whatever the observation.
-        if self.state_independent_std:
-            mean = dense(self.num_outputs // 2, 0.01)(features)
-            log_std = self.param("log_std", nn.initializers.zeros, (self.num_outputs // 2,))
-            outputs = jnp.concatenate([mean, jnp.broadcast_to(log_std, mean.shape)], axis=-1)
+        return _heads(self, features, critic_features)
+
+
+class RecurrentActorCritic(nn.Module):
+    """`ActorCritic` with a memory: torso, recurrent core and then both heads.
+
+    The core, a GRU (Cho et al. 2014) or an LSTM (Hochreiter and Schmidhuber 1997), is as wide as the last hidden layer.
+
+    Called with observations `[..., *shape]` and memories `[..., H]` it makes one step. Called with sequences
+    `[N, T, *shape]`, the memories `[N, H]` before their first steps, and `began` `[N, T]`, which tells the steps that
+    begin an episode, it makes all steps in turn, and forgets before those. Either way it gives the policy's outputs,
+    the values and the memories after the last step.
+    """
+
+    space: Space
+    num_outputs: int
+    core: str = "gru"
+    hidden_sizes: Sequence[int] = (64, 64)
+    activation: str = "tanh"
+    state_independent_std: bool = False
+
+    def initial_memory(self, num_envs: int) -> Any:
+        """Zeros `[N, hidden_sizes[-1]]`, of an LSTM two of them."""
+        zeros = jnp.zeros((num_envs, self.hidden_sizes[-1]))
+        return (zeros, zeros) if self.core == "lstm" else zeros
+
+    @nn.compact
+    def __call__(self, obs: jax.Array, memory: Any, began: jax.Array | None = None) -> tuple[jax.Array, jax.Array, Any]:
+        features = Torso(self.space, self.hidden_sizes, self.activation, name="torso")(obs)
+        cell = CORES[self.core](self.hidden_sizes[-1], name="core")
+        if began is None:
+            memory, features = cell(memory, features)
         else:
-            outputs = dense(self.num_outputs, 0.01)(features)
-        value = dense(1, 1.0)(critic_features)[..., 0]
-        return outputs, value
+            scan = nn.scan(
+                lambda cell, memory, step: cell(forget(memory, step[1]), step[0]),
+                variable_broadcast="params",
+                split_rngs={"params": False},
+                in_axes=1,
+                out_axes=1,
+            )
+            memory, features = scan(cell, memory, (features, began))
+        return *_heads(self, features, features), memory
+
+
+def _heads(
+    network: ActorCritic | RecurrentActorCritic, features: jax.Array, critic_features: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The last layers, inside the network's `__call__`."""
+    # A small last layer: the first policy is close to uniform, whatever the observation.
+    if network.state_independent_std:
+        mean = dense(network.num_outputs // 2, 0.01)(features)
+        log_std = network.param("log_std", nn.initializers.zeros, (network.num_outputs // 2,))
+        outputs = jnp.concatenate([mean, jnp.broadcast_to(log_std, mean.shape)], axis=-1)
+    else:
+        outputs = dense(network.num_outputs, 0.01)(features)
+    return outputs, dense(1, 1.0)(critic_features)[..., 0]
+
+
+def forget(memory: Any, began: jax.Array) -> Any:
+    """A memory `[N, ...]`, zero where `began` `[N]`."""
+    return jax.tree.map(lambda x: jnp.where(began.reshape(began.shape + (1,) * (x.ndim - began.ndim)), 0.0, x), memory)
 
 
 def actor_critic(
-    env: Env, hidden_sizes: Sequence[int] = (64, 64), activation: str = "tanh", shared_torso: bool | None = None
+    env: Env,
+    hidden_sizes: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    shared_torso: bool | None = None,
+    recurrent: str | None = None,
 ) -> Network:
-    """The default actor and critic for an environment; they share a torso where observations are images."""
-    return ActorCritic(
-        space=env.observation_space,
-        num_outputs=policy_head(env.action_space).num_outputs,
-        hidden_sizes=tuple(hidden_sizes),
-        activation=activation,
-        shared_torso=is_image(env.observation_space) if shared_torso is None else shared_torso,
-        state_independent_std=not hasattr(env.action_space, "n"),
-    )
+    """The default actor and critic for an environment, with a core of `CORES` where `recurrent` names one.
+
+    They share a torso where observations are images, and with a core in any case.
+    """
+    parts: dict[str, Any] = {
+        "space": env.observation_space,
+        "num_outputs": policy_head(env.action_space).num_outputs,
+        "hidden_sizes": tuple(hidden_sizes),
+        "activation": activation,
+        "state_independent_std": not hasattr(env.action_space, "n"),
+    }
+    if recurrent is not None:
+        return RecurrentActorCritic(core=recurrent, **parts)
+    return ActorCritic(shared_torso=is_image(env.observation_space) if shared_torso is None else shared_torso, **parts)
