@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from rljax.algos import dqn, ppo, pqn, q_learning
+from rljax.algos import dqn, ppo, pqn, q_learning, reinforce
 from rljax.config import replace
 from rljax.envs import Env, make, normalize_observations, normalize_rewards
 from rljax.errors import UsageError, suggest
 
-_ALGORITHMS = {"ppo": ppo, "q_learning": q_learning, "dqn": dqn, "pqn": pqn}
+_ALGORITHMS = {"ppo": ppo, "q_learning": q_learning, "dqn": dqn, "pqn": pqn, "reinforce": reinforce}
 
 # Names of their own for a choice of values: (algorithm, values). The tuned values of the algorithm hold for them too.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
