@@ -1,7 +1,7 @@
 """rljax: reinforcement learning where a whole training run is one pure function of a key and a config."""
 
 from rljax import envs, planning
-from rljax.algos import a2c, dqn, ppo, pqn, q_learning
+from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce
 from rljax.config import config, replace, static, traced
 from rljax.core import evaluate
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
@@ -28,6 +28,7 @@ __all__ = [
     "pqn",
     "preset",
     "q_learning",
+    "reinforce",
     "replace",
     "run",
     "static",

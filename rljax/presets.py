@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from rljax.algos import a2c, dqn, ppo, pqn, q_learning
+from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce
 from rljax.config import replace, unchecked
 from rljax.envs import Env, make, normalize_observations, normalize_rewards
 from rljax.errors import UsageError, suggest
 
-_ALGORITHMS = {"ppo": ppo, "a2c": a2c, "q_learning": q_learning, "dqn": dqn, "pqn": pqn}
+_ALGORITHMS = {"ppo": ppo, "a2c": a2c, "reinforce": reinforce, "q_learning": q_learning, "dqn": dqn, "pqn": pqn}
 
 # Names of their own for a choice of values: (algorithm, values). The tuned values of the algorithm hold for them too.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -85,6 +85,23 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
         normalize_observations,
     ),
     ("pqn", "CartPole-v1"): ({"total_steps": 500_000, "learning_rate": 1e-3}, None),
+    # Rewards normalized, or the baseline would need most of the run to reach the size of the returns.
+    ("reinforce", "CartPole-v1"): (
+        {"total_steps": 200_000, "learning_rate": 5e-3, "num_envs": 4, "num_steps": 64, "hidden_sizes": (64,)},
+        _rewards_normalized(0.99),
+    ),
+    # Every episode has 200 steps, so an update plays whole ones and needs no history.
+    ("reinforce", "Pendulum-v1"): (
+        {
+            "total_steps": 1_000_000,
+            "learning_rate": 1e-2,
+            "discount": 0.9,
+            "num_envs": 4,
+            "num_steps": 200,
+            "max_episode_steps": 1,
+        },
+        _rewards_normalized(0.9),
+    ),
     ("ppo", "CartPole-v1"): (
         {"total_steps": 100_000, "learning_rate": 2e-3, "discount": 0.98, "gae_lambda": 0.95},
         None,
