@@ -41,7 +41,6 @@ CLAIMS = [
     Claim("q_learning", "CliffWalking-v1", -13, "optimum -13", judge="exact"),
     Claim("sarsa", "CliffWalking-v1", -20.7 * 1.1, "best with epsilon 0.1: -20.7; greedy path -45.8", judge="online"),
     Claim("reinforce", "CartPole-v1", 485, "SLM-Lab 483 (4 sessions)"),
-    Claim("reinforce", "Pendulum-v1", -250, "PPO -172 (RL Zoo, 1 run); A2C -821 at 300k (SLM-Lab)", episodes=1000),
     Claim("ppo", "CartPole-v1", 495, "RL Zoo 500 (1 run), CleanRL 490 at 500k (3 seeds)"),
     Claim("ppo", "Pendulum-v1", -175, "RL Zoo -172 (1 run); optimum about -139", episodes=1000),
     Claim("ppo", "MountainCar-v0", -112, "RL Zoo -110.4 (1 run); optimum about -97.7"),
