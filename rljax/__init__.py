@@ -1,7 +1,7 @@
 """rljax: reinforcement learning where a whole training run is one pure function of a key and a config."""
 
 from rljax import envs, planning
-from rljax.algos import dqn, ppo, pqn, q_learning
+from rljax.algos import dqn, ppo, pqn, q_learning, sac, td3
 from rljax.config import config, replace, static, traced
 from rljax.core import evaluate
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
@@ -29,7 +29,9 @@ __all__ = [
     "q_learning",
     "replace",
     "run",
+    "sac",
     "static",
+    "td3",
     "timestep",
     "traced",
 ]

@@ -28,6 +28,10 @@ class Categorical(NamedTuple):
         """Gumbel noise `[*shape, size]` for `transform`."""
         return jax.random.gumbel(key, (*shape, size))
 
+    def probs(self) -> jax.Array:
+        """Probabilities `[..., A]`."""
+        return jax.nn.softmax(self.logits)
+
     def transform(self, noise: jax.Array) -> jax.Array:
         """A sample `[...]` int32 out of Gumbel noise `[..., A]` (the Gumbel-max trick)."""
         return jnp.argmax(self.logits + noise, axis=-1).astype(jnp.int32)
@@ -192,6 +196,4 @@ def squashed_head(space: Space) -> Head:
         mean, squashed = jnp.split(outputs, 2, axis=-1)
         return TanhGaussian(mean, -1.5 + 3.5 * jnp.tanh(squashed))
 
-    return Head(
-        2 * size, lambda key, shape: TanhGaussian.noise(key, shape, size), distribution, box.from_unit_vector
-    )
+    return Head(2 * size, lambda key, shape: TanhGaussian.noise(key, shape, size), distribution, box.from_unit_vector)

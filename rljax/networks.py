@@ -231,10 +231,10 @@ def actor_and_critics(
         out_axes=-1,
         axis_size=num_critics,
     )
-    layers = {"hidden_sizes": tuple(hidden_sizes), "activation": activation}
+    space, num_actions, layers = env.observation_space, getattr(env.action_space, "n", None), tuple(hidden_sizes)
     return ActorAndCritics(
-        actor=FeedForward(env.observation_space, num_outputs, **layers, scale=0.01),
-        critics=ensemble(env.observation_space, getattr(env.action_space, "n", None), **layers),
+        actor=FeedForward(space, num_outputs, layers, activation, scale=0.01),
+        critics=ensemble(space, num_actions, layers, activation),
     )
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from rljax.algos import dqn, ppo, pqn, q_learning
+from rljax.algos import dqn, ppo, pqn, q_learning, sac, td3
 from rljax.config import replace
 from rljax.envs import Env, make, normalize_observations, normalize_rewards
 from rljax.errors import UsageError, suggest
 
-_ALGORITHMS = {"ppo": ppo, "q_learning": q_learning, "dqn": dqn, "pqn": pqn}
+_ALGORITHMS = {"ppo": ppo, "q_learning": q_learning, "dqn": dqn, "pqn": pqn, "sac": sac, "td3": td3}
 
 # Names of their own for a choice of values: (algorithm, values). The tuned values of the algorithm hold for them too.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -22,6 +22,10 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "noisy_dqn": ("dqn", {"noisy": True, "epsilon": 0.0, "epsilon_end": 0.0}),
     "c51": ("dqn", {"head": "categorical"}),
     "qr_dqn": ("dqn", {"head": "quantile", "num_atoms": 25, "huber_delta": 1.0}),
+    "ddpg": (
+        "td3",
+        {"num_critics": 1, "smoothing_std": 0.0, "actor_period": 1, "noise_std": 0.4, "noise_reversion": 0.15},
+    ),
     "rainbow": (
         "dqn",
         {

@@ -104,7 +104,6 @@ class Box:
         scaled = jnp.clip(center + half_range * x, self.low, self.high)
         return (jnp.round(scaled) if self.is_integral else scaled).astype(self.dtype)
 
-
     def from_unit_vector(self, x: jax.Array) -> jax.Array:
         """`from_unit` of vectors `[..., D]` with an element for each of the D dimensions, shaped as the space is."""
         return self.from_unit(x.reshape(*x.shape[:-1], *self.shape))
