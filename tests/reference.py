@@ -1,8 +1,11 @@
-"""What the tests of SAC and TD3 share: networks with gradients and Adam in NumPy, and environments with known values."""
+"""What the tests of SAC and TD3 share: networks and Adam in NumPy, and environments, one with known values."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import rljax
 
@@ -77,14 +80,35 @@ def assert_close(got, want, start):
         assert np.mean(np.abs(a - b) < 2e-5) > 0.98, np.abs(a - b).max()
 
 
+def as_float64(tree):
+    """The tree with its floats in double precision, inside `jax.enable_x64`."""
+    return jax.tree.map(lambda x: np.asarray(x, np.float64 if x.dtype == np.float32 else x.dtype), tree)
+
+
+def assert_slope(loss, params, gradient=None):
+    """The gradient of `loss(params)` along a random direction is its central difference."""
+    gradient = jax.jit(jax.grad(loss))(params) if gradient is None else gradient
+    rng = np.random.default_rng(4)
+    direction = jax.tree.map(lambda x: rng.normal(size=np.shape(x)), params)
+    slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: float(np.vdot(g, d)), gradient, direction)))
+
+    @jax.jit
+    def moved(size):
+        return loss(jax.tree.map(lambda x, d: x + size * d, params, direction))
+
+    assert slope == pytest.approx((float(moved(1e-6)) - float(moved(-1e-6))) / 2e-6, rel=1e-4)
+    assert abs(slope) > 1e-4
+
+
 LOW, HIGH = np.array([[-1.0, 0.0], [2.0, -3.0]]), np.array([[1.0, 10.0], [4.0, 3.0]])  # a scale for each dimension
 
 
-def corridor(actions=None, **params):
+@functools.cache
+def corridor(actions=None):
     """Three places, the last of which leads to itself, and a reward for each step and for how near an action is.
 
     `terminate_at` and `truncate_at` count steps; `nearness` weighs 1 - |a - goal|^2, a in [-1, 1]; `goal` is `[2, 2]`.
-    All are params, so that one program serves all corridors. Discrete actions come nearer as they count up.
+    All are params, so that one program serves all of `corridors`. Discrete actions come nearer as they count up.
     """
 
     def reset(key, params):
@@ -102,24 +126,43 @@ def corridor(actions=None, **params):
     space = rljax.Box(LOW, HIGH, (2, 2)) if actions is None else rljax.Discrete(actions)
     return rljax.Env(
         reset=reset, step=step, observation_space=rljax.Box(0.0, 1.0, (3,)), action_space=space,
-        params={**values, **params}, name="corridor",
+        params=values, name="corridor",
     )  # fmt: skip
 
 
-def wander():
-    """Continuous observations, actions of shape `[2, 2]` with a scale each, episodes cut after nine steps or ended."""
+GOAL = np.array([[0.5, -0.25], [0.0, 0.75]])
+
+
+def corridors(actions=None):
+    """One that is cut after nine steps, one that ends after three, and one of a single step where nearness pays."""
+    env = corridor(actions)
+    changes = (
+        {"truncate_at": 9},
+        {"terminate_at": 3},
+        {"terminate_at": 1, "nearness": 1.0, "reward": 0.0, "goal": jnp.asarray(GOAL, jnp.float32)},
+    )
+    return [env.replace(params={**env.params, **params}) for params in changes]
+
+
+def stack(configs):
+    """One config of all, for `vmap`."""
+    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *configs)
+
+
+@functools.cache
+def wander(actions=None):
+    """Actions that push, of shape `[2, 2]` with a scale each or discrete; episodes end far out or after nine steps."""
 
     def reset(key, params):
         position = jax.random.normal(key, (3,))
         return position, position
 
     def step(key, position, action, params):
-        unit = ((action - LOW) / (HIGH - LOW) * 2 - 1).reshape(-1)
+        unit = ((action - LOW) / (HIGH - LOW) * 2 - 1).reshape(-1) if actions is None else jnp.eye(4)[action]
         position = 0.9 * position + 0.3 * unit[:3] + 0.1 * jax.random.normal(key, (3,))
-        return rljax.timestep(position, unit[3] - position[0], jnp.abs(position[1]) > 2.0), position
+        return rljax.timestep(position, unit[3] - position[0], jnp.abs(position[1]) > 0.7), position
 
-    space = rljax.Box(-np.inf, np.inf, (3,))
-    env = rljax.Env(
-        reset=reset, step=step, observation_space=space, action_space=rljax.Box(LOW, HIGH, (2, 2)), name="wander"
-    )
+    space = rljax.Box(LOW, HIGH, (2, 2)) if actions is None else rljax.Discrete(actions)
+    observations = rljax.Box(-np.inf, np.inf, (3,))
+    env = rljax.Env(reset=reset, step=step, observation_space=observations, action_space=space, name="wander")
     return rljax.envs.time_limit(env, 9)
