@@ -1,7 +1,7 @@
 """rljax: reinforcement learning where a whole training run is one pure function of a key and a config."""
 
 from rljax import envs, planning
-from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce
+from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
 from rljax.config import config, replace, static, traced
 from rljax.core import evaluate
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
@@ -31,7 +31,9 @@ __all__ = [
     "reinforce",
     "replace",
     "run",
+    "sac",
     "static",
+    "td3",
     "timestep",
     "traced",
 ]

@@ -130,6 +130,10 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a tuple of whole numbers such as (64, 64)",
     ),
     "Network": (_is_network, "an object with init and apply"),
+    "ActorAndCritics": (
+        lambda value: all(_is_network(getattr(value, part, None)) for part in ("actor", "critics")),
+        "a networks.ActorAndCritics",
+    ),
     "None": (lambda value: value is None, "None"),
 }
 

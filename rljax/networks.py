@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -54,17 +54,24 @@ class Network(Protocol):
 
 
 def init(
-    network: Network, key: jax.Array, obs: jax.Array, *outputs: tuple[int, ...], memory: tuple[Any, ...] = ()
+    network: Network,
+    key: jax.Array,
+    obs: jax.Array,
+    *outputs: tuple[int, ...],
+    beside: tuple[Any, ...] = (),
+    memory: tuple[Any, ...] = (),
 ) -> Any:
     """Fresh parameters of a network that must give, for observations `[N, *shape]`, arrays `[N, *outputs[i]]`.
 
-    One that takes a memory gives that too, as its last output.
+    It may take other inputs `beside` the observations, such as actions. If it takes a memory, it gives that too, as its
+    last output.
 
     Raises:
         UsageError: it gives others, as tracing it shows; nothing is run.
     """
-    params = network.init(key, obs, *memory)
-    given = jax.eval_shape(network.apply, params, obs, *memory)
+    inputs = (obs, *beside, *memory)
+    params = network.init(key, *inputs)
+    given = jax.eval_shape(network.apply, params, *inputs)
     batch = obs.shape[:1]
     expected = [(*batch, *shape) for shape in outputs]
     parts = given if isinstance(given, tuple | list) else (given,)
@@ -108,7 +115,8 @@ class Torso(nn.Module):
     """Observations `[..., *shape]` to features `[..., hidden_sizes[-1]]`.
 
     Images (three axes) pass MinAtar's convolution first, 16 filters of 3 x 3 (Young and Tian 2019); everything else
-    is flattened, and one-hot where it is discrete.
+    is flattened, and one-hot where it is discrete. Vectors `beside` the observation, such as an action `[..., D]`, join
+    it there.
     """
 
     space: Space
@@ -117,14 +125,14 @@ class Torso(nn.Module):
     layer_norm: bool = False  # after every linear layer
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> jax.Array:
+    def __call__(self, obs: jax.Array, *beside: jax.Array) -> jax.Array:
         act = activation(self.activation)
         x = as_features(self.space, obs)
         batch = obs.shape[: obs.ndim - len(self.space.shape)]
         if is_image(self.space):
             x = dense(16, name="convolution")(patches(x))
             x = act(nn.LayerNorm()(x) if self.layer_norm else x)
-        x = x.reshape(*batch, -1)
+        x = jnp.concatenate([x.reshape(*batch, -1), *beside], axis=-1)
         for size in self.hidden_sizes:
             x = dense(size)(x)
             x = act(nn.LayerNorm()(x) if self.layer_norm else x)
@@ -281,6 +289,48 @@ def _heads(
 def forget(memory: Any, began: jax.Array) -> Any:
     """A memory `[N, ...]`, zero where `began` `[N]`."""
     return jax.tree.map(lambda x: jnp.where(began.reshape(began.shape + (1,) * (x.ndim - began.ndim)), 0.0, x), memory)
+
+
+class FeedForward(nn.Module):
+    """Observations, and vectors beside them, to outputs `[..., num_outputs]`, or to one number `[...]` where None."""
+
+    space: Space
+    num_outputs: int | None
+    hidden_sizes: Sequence[int] = (64, 64)
+    activation: str = "relu"
+    scale: float = 1.0  # of the last layer
+
+    @nn.compact
+    def __call__(self, obs: jax.Array, *beside: jax.Array) -> jax.Array:
+        features = Torso(self.space, self.hidden_sizes, self.activation, name="torso")(obs, *beside)
+        outputs = dense(self.num_outputs or 1, self.scale, "output")(features)
+        return outputs[..., 0] if self.num_outputs is None else outputs
+
+
+class ActorAndCritics(NamedTuple):
+    """The networks of learners that have C critics with parameters of their own, and critics of actions."""
+
+    actor: Network  # observations to the policy's outputs
+    critics: Any  # observations and actions `[..., D]` to values `[..., C]`, or observations alone to `[..., A, C]`
+
+
+def actor_and_critics(
+    env: Env, num_outputs: int, num_critics: int, hidden_sizes: Sequence[int], activation: str
+) -> ActorAndCritics:
+    """The default actor, of that many outputs, and critics for an environment."""
+    ensemble = nn.vmap(
+        FeedForward,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=None,
+        out_axes=-1,
+        axis_size=num_critics,
+    )
+    space, num_actions, layers = env.observation_space, getattr(env.action_space, "n", None), tuple(hidden_sizes)
+    return ActorAndCritics(
+        actor=FeedForward(space, num_outputs, layers, activation, scale=0.01),
+        critics=ensemble(space, num_actions, layers, activation),
+    )
 
 
 def actor_critic(

@@ -3,12 +3,21 @@
 from collections.abc import Callable
 from typing import Any
 
-from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce
+from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
 from rljax.config import replace, unchecked
 from rljax.envs import Env, make, normalize_observations, normalize_rewards
 from rljax.errors import UsageError, suggest
 
-_ALGORITHMS = {"ppo": ppo, "a2c": a2c, "reinforce": reinforce, "q_learning": q_learning, "dqn": dqn, "pqn": pqn}
+_ALGORITHMS = {
+    "ppo": ppo,
+    "a2c": a2c,
+    "reinforce": reinforce,
+    "sac": sac,
+    "td3": td3,
+    "q_learning": q_learning,
+    "dqn": dqn,
+    "pqn": pqn,
+}
 
 # Names of their own for a choice of values: (algorithm, values). The tuned values of the algorithm hold for them too.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -22,6 +31,10 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "noisy_dqn": ("dqn", {"noisy": True, "epsilon": 0.0, "epsilon_end": 0.0}),
     "c51": ("dqn", {"head": "categorical"}),
     "qr_dqn": ("dqn", {"head": "quantile", "num_atoms": 25, "huber_delta": 1.0}),
+    "ddpg": (
+        "td3",
+        {"num_critics": 1, "smoothing_std": 0.0, "actor_period": 1, "noise_std": 0.4, "noise_reversion": 0.15},
+    ),
     "rainbow": (
         "dqn",
         {
@@ -89,6 +102,63 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
             "hidden_sizes": (64, 64),
         },
         normalize_observations,
+    ),
+    ("sac", "CartPole-v1"): (
+        {
+            "total_steps": 100_000,
+            "learning_rate": 1e-3,
+            "anneal_learning_rate": True,
+            "num_envs": 4,
+            "num_steps": 8,
+            "gradient_steps": 4,
+            "batch_size": 128,
+            "target_rate": 0.02,
+        },
+        None,
+    ),
+    ("sac", "Pendulum-v1"): (
+        {
+            "total_steps": 20_000,
+            "learning_rate": 2e-3,
+            "anneal_learning_rate": True,
+            "num_envs": 4,
+            "num_steps": 4,
+            "gradient_steps": 4,
+            "batch_size": 128,
+            "target_rate": 0.02,
+        },
+        None,
+    ),
+    ("td3", "Pendulum-v1"): (
+        {
+            "total_steps": 20_000,
+            "learning_rate": 1e-3,
+            "anneal_learning_rate": True,
+            "discount": 0.98,
+            "num_envs": 4,
+            "num_steps": 4,
+            "gradient_steps": 8,
+            "batch_size": 128,
+            "target_rate": 0.01,
+            "noise_std": 0.2,
+        },
+        None,
+    ),
+    # Slow and wide noise swings the car up to the goal where steps of independent noise cancel out.
+    ("td3", "MountainCarContinuous-v0"): (
+        {
+            "total_steps": 100_000,
+            "learning_rate": 1e-3,
+            "anneal_learning_rate": True,
+            "num_envs": 4,
+            "num_steps": 4,
+            "gradient_steps": 2,
+            "batch_size": 128,
+            "target_rate": 0.01,
+            "noise_std": 0.9,
+            "noise_reversion": 0.05,
+        },
+        None,
     ),
     ("pqn", "CartPole-v1"): ({"total_steps": 500_000, "learning_rate": 1e-3}, None),
     # Rewards normalized, or the baseline would need most of the run to reach the size of the returns.

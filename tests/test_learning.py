@@ -20,3 +20,4 @@ def test_the_preset_reaches_its_bar(claim):
     assert summary["diverged"] == []
     assert summary["final_return"]["iqm"] >= claim.bar
     assert summary["final_return"]["min"] >= claim.floor
+    assert sum(seed >= claim.bar for seed in summary["final_return"]["per_seed"]) >= claim.solved

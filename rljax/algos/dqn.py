@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, distributional, exploration, networks, replay, schedules
+from rljax import core, distributional, exploration, networks, off_policy, replay, schedules
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
 from rljax.errors import UsageError, suggest
@@ -123,36 +123,10 @@ class Config:
             )
         if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
             raise UsageError(f"value_low must be below value_high, got {low} and {high}.")
-        rows, needed = self.buffer_size // self.num_envs, max(self.num_steps, self.prefill_rows)
-        if rows < needed:
-            raise UsageError(
-                f"buffer_size={self.buffer_size} cannot hold a rollout of {needed} steps of {self.num_envs} "
-                "environments: raise it, or lower num_steps or prefill_steps."
-            )
-        if self.n_step > self.prefill_rows:
-            raise UsageError(
-                f"prefill_steps={self.prefill_steps} is {self.prefill_rows} steps of {self.num_envs} environments, "
-                f"less than n_step={self.n_step}: raise it."
-            )
-        prefill = self.prefill_rows * self.num_envs
-        core.check_counts(self.total_steps, self.steps_per_update, prefill_steps=prefill)
-        if self.num_updates * self.gradient_steps >= 2**31:
-            raise UsageError(
-                f"{self.num_updates} updates of gradient_steps={self.gradient_steps} cannot be counted in 32 bits: "
-                "lower total_steps or gradient_steps, so that their product is less than 2**31."
-            )
-
-    @property
-    def prefill_rows(self) -> int:
-        """Steps of each environment before the first update."""
-        return max(self.prefill_steps // self.num_envs, 1)
+        off_policy.check_counts(self, self.n_step)
 
     steps_per_update = property(core.steps_per_update)
-
-    @property
-    def num_updates(self) -> int:
-        """Updates of the whole run."""
-        return (self.total_steps - self.prefill_rows * self.num_envs) // self.steps_per_update
+    num_updates = property(off_policy.num_updates)
 
 
 class State(NamedTuple):
@@ -208,7 +182,7 @@ def init(key: jax.Array, config: Config) -> State:
     params = networks.init(_network(config), key_params, collector.obs, outputs)
     obs, action = collector.obs[0], jnp.zeros((), jnp.int32)
     memory = replay.init(obs, action, config.num_envs, config.buffer_size, config.prioritized, config.successor_slots)
-    collector, steps, _ = _collect(key_prefill, params, 1.0, collector, config.prefill_rows, config)
+    collector, steps, _ = _collect(key_prefill, params, 1.0, collector, off_policy.prefill_rows(config), config)
     memory = replay.add(memory, steps, config.n_step)
     return State(params, params, _optimizer(config, 0).init(params), memory, collector, jnp.int32(0))
 
@@ -258,14 +232,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
         key, number = inputs
         key_sample, key_noise = jax.random.split(key)
         stored = memory._replace(priorities=priorities)
-        batch = replay.sample(
-            key_sample, stored, config.batch_size, config.discount, config.n_step, importance,
-            lambda reward: core.scale(collector, config.env, reward),
-        )  # fmt: skip
-        batch = batch._replace(
-            obs=core.observe(collector, config.env, batch.obs),
-            next_obs=core.observe(collector, config.env, batch.next_obs),
-        )
+        batch = off_policy.sample(key_sample, stored, collector, config, config.n_step, importance)
         params, opt_state, (errors, metrics), norm = core.gradient_step(
             loss, params, optimizer, opt_state, target_params, batch, key_noise, config
         )
@@ -282,14 +249,13 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
         metrics = {**metrics, "gradient_norm": norm, "lost_successors": jnp.mean(batch.weight == 0.0)}
         return (params, target_params, opt_state, priorities), metrics
 
-    numbers = state.step * config.gradient_steps + 1 + jnp.arange(config.gradient_steps)
-    inputs = (jax.random.split(key_learn, config.gradient_steps), numbers)
     start = (state.params, state.target_params, state.opt_state, memory.priorities)
-    (params, target_params, opt_state, priorities), metrics = jax.lax.scan(learn, start, inputs)
+    end, metrics = off_policy.gradient_steps(key_learn, learn, start, state.step, config)
+    params, target_params, opt_state, priorities = end
 
     step = state.step + 1
     metrics = {
-        "env_steps": config.prefill_rows * config.num_envs + step * config.steps_per_update,
+        "env_steps": off_policy.env_steps(config, step),
         **episodes,
         **{name: rows.mean() for name, rows in metrics.items()},
         "epsilon": epsilon,

@@ -107,6 +107,10 @@ class Box:
         scaled = jnp.clip(center + half_range * x, self.low, self.high)
         return (jnp.round(scaled) if self.is_integral else scaled).astype(self.dtype)
 
+    def from_unit_vector(self, x: jax.Array) -> jax.Array:
+        """`from_unit` of vectors `[..., D]` with an element for each of the D dimensions, shaped as the space is."""
+        return self.from_unit(x.reshape(*x.shape[:-1], *self.shape))
+
 
 Space = Discrete | Box
 
@@ -116,6 +120,15 @@ def count(space: Space, what: str = "actions") -> int:
     if isinstance(space, Discrete):
         return space.n
     raise UsageError(f"This algorithm needs discrete {what}, and the environment's are a Box of shape {space.shape}.")
+
+
+def bounded_box(space: Space) -> Box:
+    """The space, which a squashed policy can cover; a `UsageError` where it is discrete or has a bound missing."""
+    if isinstance(space, Discrete):
+        raise UsageError(f"This algorithm needs continuous actions, and the environment's are {space.n} discrete ones.")
+    if not space.bounded.all():
+        raise UsageError("This algorithm needs actions bounded on both sides: wrap the environment, or use ppo.")
+    return space
 
 
 def from_gymnax(space: Any) -> Space:
