@@ -12,6 +12,7 @@ _ALGORITHMS = {"ppo": ppo, "a2c": a2c, "q_learning": q_learning, "dqn": dqn, "pq
 
 # Names of their own for a choice of values: (algorithm, values). The tuned values of the algorithm hold for them too.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "recurrent_ppo": ("ppo", {"recurrent": "gru"}),
     "sarsa": ("q_learning", {"target": "sarsa"}),
     "expected_sarsa": ("q_learning", {"target": "expected_sarsa"}),
     "double_q_learning": ("q_learning", {"target": "double_q_learning"}),
