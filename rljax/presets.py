@@ -85,6 +85,10 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
         {"total_steps": 100_000, "learning_rate": 2e-3, "discount": 0.98, "gae_lambda": 0.95},
         None,
     ),
+    ("recurrent_ppo", "MemoryChain-bsuite"): (
+        {"total_steps": 150_000, "learning_rate": 3e-3, "num_envs": 16, "num_steps": 64, "hidden_sizes": (32,)},
+        None,
+    ),
     ("ppo", "Pendulum-v1"): (
         {
             "total_steps": 100_000,
