@@ -111,10 +111,11 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
             "discount": 0.9,
             "gae_lambda": 0.9,
             "entropy_coefficient": 0.0,
+            "num_envs": 32,
             "num_steps": 8,
             "normalize_advantages": True,
         },
-        _normalized(0.9),
+        _rewards_normalized(0.9),
     ),
     ("recurrent_ppo", "CartPole-v1"): (
         {"total_steps": 300_000, "num_envs": 8, "num_steps": 128, "hidden_sizes": (32,)},
