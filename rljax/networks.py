@@ -231,10 +231,35 @@ class ActorCritic(nn.Module):
         return _heads(self, features, critic_features)
 
 
-class RecurrentActorCritic(nn.Module):
-    """`ActorCritic` with a memory: torso, recurrent core and then both heads.
+class RecurrentTorso(nn.Module):
+    """A torso and then a core with a memory, as wide as the last hidden layer: the new memory and features.
 
-    The core, a GRU (Cho et al. 2014) or an LSTM (Hochreiter and Schmidhuber 1997), is as wide as the last hidden layer.
+    The core is a GRU (Cho et al. 2014) or an LSTM (Hochreiter and Schmidhuber 1997).
+    """
+
+    space: Space
+    core: str
+    hidden_sizes: Sequence[int]
+    activation: str
+
+    @nn.compact
+    def __call__(self, obs: jax.Array, memory: Any, began: jax.Array | None = None) -> tuple[Any, jax.Array]:
+        features = Torso(self.space, self.hidden_sizes, self.activation, name="torso")(obs)
+        cell = CORES[self.core](self.hidden_sizes[-1], name="core")
+        if began is None:
+            return cell(memory, features)
+        scan = nn.scan(
+            lambda cell, memory, step: cell(forget(memory, step[1]), step[0]),
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            in_axes=1,
+            out_axes=1,
+        )
+        return scan(cell, memory, (features, began))
+
+
+class RecurrentActorCritic(nn.Module):
+    """`ActorCritic` with a memory: actor and critic have a torso and a core each.
 
     Called with observations `[..., *shape]` and memories `[..., H]` it makes one step. Called with sequences
     `[N, T, *shape]`, the memories `[N, H]` before their first steps, and `began` `[N, T]`, which tells the steps that
@@ -250,26 +275,16 @@ class RecurrentActorCritic(nn.Module):
     state_independent_std: bool = False
 
     def initial_memory(self, num_envs: int) -> Any:
-        """Zeros `[N, hidden_sizes[-1]]`, of an LSTM two of them."""
+        """The actor's and the critic's, each zeros `[N, hidden_sizes[-1]]`, of an LSTM two of them."""
         zeros = jnp.zeros((num_envs, self.hidden_sizes[-1]))
-        return (zeros, zeros) if self.core == "lstm" else zeros
+        return ((zeros, zeros),) * 2 if self.core == "lstm" else (zeros, zeros)
 
     @nn.compact
     def __call__(self, obs: jax.Array, memory: Any, began: jax.Array | None = None) -> tuple[jax.Array, jax.Array, Any]:
-        features = Torso(self.space, self.hidden_sizes, self.activation, name="torso")(obs)
-        cell = CORES[self.core](self.hidden_sizes[-1], name="core")
-        if began is None:
-            memory, features = cell(memory, features)
-        else:
-            scan = nn.scan(
-                lambda cell, memory, step: cell(forget(memory, step[1]), step[0]),
-                variable_broadcast="params",
-                split_rngs={"params": False},
-                in_axes=1,
-                out_axes=1,
-            )
-            memory, features = scan(cell, memory, (features, began))
-        return *_heads(self, features, features), memory
+        parts = (self.space, self.core, self.hidden_sizes, self.activation)
+        actor_memory, features = RecurrentTorso(*parts, name="actor")(obs, memory[0], began)
+        critic_memory, critic_features = RecurrentTorso(*parts, name="critic")(obs, memory[1], began)
+        return *_heads(self, features, critic_features), (actor_memory, critic_memory)
 
 
 def _heads(
@@ -342,7 +357,7 @@ def actor_critic(
 ) -> Network:
     """The default actor and critic for an environment, with a core of `CORES` where `recurrent` names one.
 
-    They share a torso where observations are images, and with a core in any case.
+    They share a torso where observations are images and there is no core.
     """
     parts: dict[str, Any] = {
         "space": env.observation_space,

@@ -21,6 +21,7 @@ _ALGORITHMS = {
 
 # Names of their own for a choice of values: (algorithm, values). The tuned values of the algorithm hold for them too.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "recurrent_ppo": ("ppo", {"recurrent": "gru"}),
     "sarsa": ("q_learning", {"target": "sarsa"}),
     "expected_sarsa": ("q_learning", {"target": "expected_sarsa"}),
     "double_q_learning": ("q_learning", {"target": "double_q_learning"}),
@@ -182,6 +183,42 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
     ),
     ("ppo", "CartPole-v1"): (
         {"total_steps": 100_000, "learning_rate": 2e-3, "discount": 0.98, "gae_lambda": 0.95},
+        None,
+    ),
+    ("recurrent_ppo", "MemoryChain-bsuite"): (
+        {"total_steps": 150_000, "learning_rate": 3e-3, "num_envs": 16, "num_steps": 64, "hidden_sizes": (32,)},
+        None,
+    ),
+    # Whole sequences: four environments make four minibatches at most.
+    ("recurrent_ppo", "Pendulum-v1"): ({"num_minibatches": 4}, None),
+    ("a2c", "CartPole-v1"): (
+        {
+            "total_steps": 500_000,
+            "optimizer": "adam",
+            "learning_rate": 3e-3,
+            "gae_lambda": 0.95,
+            "entropy_coefficient": 0.0,
+            "num_steps": 16,
+            "normalize_advantages": True,
+        },
+        None,
+    ),
+    ("a2c", "Pendulum-v1"): (
+        {
+            "total_steps": 1_000_000,
+            "optimizer": "adam",
+            "learning_rate": 3e-3,
+            "discount": 0.9,
+            "gae_lambda": 0.9,
+            "entropy_coefficient": 0.0,
+            "num_envs": 32,
+            "num_steps": 8,
+            "normalize_advantages": True,
+        },
+        _rewards_normalized(0.9),
+    ),
+    ("recurrent_ppo", "CartPole-v1"): (
+        {"total_steps": 300_000, "num_envs": 8, "num_steps": 128, "hidden_sizes": (32,)},
         None,
     ),
     ("ppo", "Pendulum-v1"): (

@@ -113,8 +113,7 @@ def test_one_update_equals_numpy(env):
     assert int(after.step) == 2
 
 
-@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1"])
-@pytest.mark.parametrize("recurrent", [None, "gru"])
+@pytest.mark.parametrize(("name", "recurrent"), [("CartPole-v1", None), ("Pendulum-v1", "gru")])
 def test_the_gradient_of_the_loss_is_its_finite_difference(name, recurrent):
     config = a2c.Config(env=rljax.make(name), num_envs=3, num_steps=6, hidden_sizes=(5,), recurrent=recurrent)
     key_init, key_noise, key_rollout = jax.random.split(jax.random.key(0), 3)

@@ -77,7 +77,7 @@ def test_the_memory_along_a_sequence_is_that_of_acting(small):
     network = ppo.default_network(small.env, small)
     _, _, batch, _ = on_policy.collect(key_noise, key_rollout, network, state, small)
     _, memory, began = batch.inputs
-    assert np.abs(memory).max() > 0.01
+    assert np.abs(memory[0]).max() > 0.01
     assert 4 * 2 <= began.sum() < began.size / 2
     outputs, values, _ = network.apply(state.params, *batch.inputs)
     log_prob = policy_head(small.env.action_space).distribution(outputs).log_prob(batch.action)
@@ -150,12 +150,19 @@ def gru_backward(core, gradient, h, x, parts, d_new):
     return d_h, d_x
 
 
-def step(params, obs, h):
-    """One step of the network: features, new state, log-probabilities, values and the core's parts."""
-    x = np.tanh(obs @ params["torso"]["Dense_0"]["kernel"] + params["torso"]["Dense_0"]["bias"])
-    new, parts = gru(params["core"], h, x)
-    logits = new @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
-    return x, new, log_softmax(logits), (new @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"])[:, 0], parts
+def step(params, obs, memory):
+    """One step of the network from the actor's and the critic's memory `[2, N, H]`.
+
+    The new memory, log-probabilities, values, and of actor and critic the torso's features and the core's parts.
+    """
+    new, inside = np.zeros_like(memory), []
+    for i, name in enumerate(("actor", "critic")):
+        torso = params[name]["torso"]["Dense_0"]
+        x = np.tanh(obs @ torso["kernel"] + torso["bias"])
+        new[i], parts = gru(params[name]["core"], memory[i], x)
+        inside.append((x, parts))
+    logits = new[0] @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
+    return new, log_softmax(logits), (new[1] @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"])[:, 0], inside
 
 
 def sequence_gradient(params, config, rows, memory):
@@ -167,10 +174,10 @@ def sequence_gradient(params, config, rows, memory):
     for t in range(horizon):
         h = np.where(rows["began"][t][:, None] > 0, 0.0, h)
         steps.append((h, *step(params, rows["obs"][t], h)))
-        h = steps[-1][2]
+        h = steps[-1][1]
     d_next = np.zeros_like(memory)
     for t in reversed(range(horizon)):
-        h, x, new, log_probs, value, parts = steps[t]
+        h, new, log_probs, value, inside = steps[t]
         probs, taken = np.exp(log_probs), np.eye(2)[rows["action"][t].astype(int)]
         ratio = np.exp((log_probs * taken).sum(1) - rows["log_prob"][t])
         clipped = np.clip(ratio, 1 - config.clip, 1 + config.clip)
@@ -183,15 +190,16 @@ def sequence_gradient(params, config, rows, memory):
         d_logits = -(active * ratio * advantage[t])[:, None] * (taken - probs)
         d_logits += config.entropy_coefficient * probs * (log_probs + entropy[:, None])
         d_logits, d_value = d_logits / (horizon * size), config.value_coefficient * error[:, None] / (horizon * size)
-        d_new = d_logits @ params["Dense_0"]["kernel"].T + d_value @ params["Dense_1"]["kernel"].T + d_next
-        for name, d_out in (("Dense_0", d_logits), ("Dense_1", d_value)):
-            gradient[name]["kernel"] += new.T @ d_out
-            gradient[name]["bias"] += d_out.sum(0)
-        d_h, d_x = gru_backward(params["core"], gradient["core"], h, x, parts, d_new)
-        d_x = d_x * (1 - x**2)
-        gradient["torso"]["Dense_0"]["kernel"] += rows["obs"][t].T @ d_x
-        gradient["torso"]["Dense_0"]["bias"] += d_x.sum(0)
-        d_next = np.where(rows["began"][t][:, None] > 0, 0.0, d_h)  # nothing flows back beyond a beginning
+        for i, (name, head, d_out) in enumerate((("actor", "Dense_0", d_logits), ("critic", "Dense_1", d_value))):
+            x, parts = inside[i]
+            gradient[head]["kernel"] += new[i].T @ d_out
+            gradient[head]["bias"] += d_out.sum(0)
+            d_new = d_out @ params[head]["kernel"].T + d_next[i]
+            d_h, d_x = gru_backward(params[name]["core"], gradient[name]["core"], h[i], x, parts, d_new)
+            d_x = d_x * (1 - x**2)
+            gradient[name]["torso"]["Dense_0"]["kernel"] += rows["obs"][t].T @ d_x
+            gradient[name]["torso"]["Dense_0"]["bias"] += d_x.sum(0)
+            d_next[i] = np.where(rows["began"][t][:, None] > 0, 0.0, d_h)  # nothing flows back beyond a beginning
     return loss, gradient
 
 
@@ -201,20 +209,20 @@ def reference_update(params, config, memory, obs, gumbel, fresh, indices, learni
 
     def policy(obs, began):
         befores.append(np.where(began[:, None] > 0, 0.0, state[0]))
-        _, state[0], log_probs, _, _ = step(params, obs, befores[-1])
+        state[0], log_probs, _, _ = step(params, obs, befores[-1])
         afters.append(state[0])
         return log_probs
 
     rows = play(policy, obs, gumbel, fresh)
-    values = np.stack([step(params, o, h)[3] for o, h in zip(rows["obs"], befores, strict=True)])
-    next_values = np.stack([step(params, o, h)[3] for o, h in zip(rows["next_obs"], afters, strict=True)])
+    values = np.stack([step(params, o, h)[2] for o, h in zip(rows["obs"], befores, strict=True)])
+    next_values = np.stack([step(params, o, h)[2] for o, h in zip(rows["next_obs"], afters, strict=True)])
     rows["advantage"] = generalized_advantages(rows, values, next_values, config.discount, config.gae_lambda)
     rows["target"] = rows["advantage"] + values
     first, second = jax.tree.map(np.zeros_like, params), jax.tree.map(np.zeros_like, params)
     losses = []
     for k, chosen in enumerate(indices, start=1):
         part = {name: x[:, chosen] for name, x in rows.items()}
-        loss, gradient = sequence_gradient(params, config, part, memory[chosen])
+        loss, gradient = sequence_gradient(params, config, part, memory[:, chosen])
         losses.append(loss)
         gradient = clip_by_norm(gradient, config.max_grad_norm)
         first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradient)
@@ -233,7 +241,8 @@ def test_one_update_equals_numpy(small):
     config = dataclasses.replace(small, learning_rate=3e-3, clip=0.02, entropy_coefficient=0.01)
     key_init, key_memory, key = jax.random.split(jax.random.key(3), 3)
     state = ppo.init(key_init, config)
-    state = state._replace(memory=(jax.random.normal(key_memory, (4, 8)),))  # as if the episodes had begun before
+    # As if the episodes had begun before.
+    state = state._replace(memory=(tuple(jax.random.normal(key_memory, (2, 4, 8))),))
     after, metrics = jax.jit(ppo.update)(key, state, config)
 
     key_noise, key_rollout, key_shuffle = jax.random.split(key, 3)
@@ -241,15 +250,15 @@ def test_one_update_equals_numpy(small):
     fresh = drawn_fresh(config.env, key_rollout, 16, 4)
     indices = np.asarray(core.minibatches(key_shuffle, 4, 2, 4))
     start = as_float64(state.params["params"])
-    inputs = as_float64((*state.memory, state.collector.obs, gumbel, fresh))
-    expected, loss, memory = reference_update(start, config, *inputs, indices, 3e-3)
+    memory, *inputs = as_float64((np.stack(state.memory[0]), state.collector.obs, gumbel, fresh))
+    expected, loss, memory = reference_update(start, config, memory, *inputs, indices, 3e-3)
     for got, want, before in zip(
         *(jax.tree.leaves(tree) for tree in (after.params["params"], expected, start)), strict=True
     ):
         assert np.abs(want - before).max() > 1e-3  # it did move, by far more than the tolerance
         np.testing.assert_allclose(got, want, atol=3e-5)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
-    np.testing.assert_allclose(after.memory[0], memory, atol=1e-5)
+    np.testing.assert_allclose(np.stack(after.memory[0]), memory, atol=1e-5)
     assert metrics["clip_fraction"] > 0.05
 
 
@@ -264,7 +273,7 @@ def test_vmap_equals_single_and_seeds_differ(small, train_many):
         jax.tree.leaves((states.params, states.memory)), jax.tree.leaves((state.params, state.memory)), strict=True
     ):
         np.testing.assert_allclose(got[1], want, atol=3e-5)
-    kernel = states.params["params"]["core"]["hn"]["kernel"]
+    kernel = states.params["params"]["actor"]["core"]["hn"]["kernel"]
     assert np.abs(kernel[0] - kernel[1]).max() > 0.05
 
 
@@ -286,7 +295,7 @@ def test_a_traced_number_never_recompiles(small):
 
     def counted(key, config):
         traces.append(None)
-        return ppo.train(key, config)[0].params["params"]["core"]["hn"]["kernel"]
+        return ppo.train(key, config)[0].params["params"]["actor"]["core"]["hn"]["kernel"]
 
     jitted = jax.jit(counted)
     kernels = [jitted(jax.random.key(0), dataclasses.replace(small, learning_rate=rate)) for rate in (1e-3, 1e-2)]
@@ -323,6 +332,22 @@ def test_a_module_of_ones_own_can_remember(small):
     )
     assert np.abs(state.params["policy"]).max() > 0
     assert np.isfinite(metrics["loss"]).all()
+
+
+def test_a_bit_is_remembered(train_many):
+    """Shown at the beginning of an episode and asked for at its end, worth 1 if right and -1 if wrong."""
+    config = rljax.preset("recurrent_ppo", "MemoryChain-bsuite", total_steps=60_000)
+    keys = jax.random.split(jax.random.key(7), 3)
+    states, _ = train_many(keys, config)
+
+    @jax.jit
+    @jax.vmap
+    def returns(key, state):
+        return rljax.evaluate(key, config.env, ppo.act(state, config), num_episodes=50).mean()
+
+    values = np.sort(returns(keys, states))
+    assert values[1] > 0.95
+    assert values[0] > 0.5
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,7 @@ def test_critics_are_independent_and_read_the_action():
 
 def test_networks_of_ones_own():
     env = reference.wander()
-    config = sac.Config(env=env, network=networks.actor_and_critics(env, 8, 3, (5,), "tanh"), **SMALL)
+    config = sac.Config(env=env, num_critics=3, network=networks.actor_and_critics(env, 8, 3, (5,), "tanh"), **SMALL)
     state = jax.eval_shape(sac.init, jax.random.key(0), config)
     assert state.params.critics["params"]["output"]["kernel"].shape == (3, 5, 1)
 

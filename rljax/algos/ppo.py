@@ -25,7 +25,7 @@ from rljax.errors import UsageError
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
-    """An actor and a critic of `config.hidden_sizes`; on images they share a convolution, and always a core."""
+    """An actor and a critic of `config.hidden_sizes`; on images, without a core, they share a torso."""
     return networks.actor_critic(env, config.hidden_sizes, config.activation, recurrent=config.recurrent)
 
 
