@@ -64,6 +64,10 @@ def _normalized(discount: float) -> Callable[[Env], Env]:
     return lambda env: normalize_rewards(normalize_observations(env), discount)
 
 
+# A reward of 1, or of -1, at every step: what 1 / (1 - discount) of them add up to.
+_CARTPOLE_RETURNS = {"value_low": 0.0, "value_high": 100.0}
+_MOUNTAIN_CAR_RETURNS = {"value_low": -100.0, "value_high": 0.0}
+
 _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | None]] = {
     ("q_learning", "FrozenLake-misc"): ({"total_steps": 1_000_000, "epsilon_end": 0.3}, None),
     ("q_learning", "Taxi-v3"): ({"total_steps": 500_000, "epsilon_end": 0.1}, None),
@@ -76,8 +80,9 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
             "total_steps": 50_000,
             "learning_rate": 1e-3,
             "anneal_learning_rate": True,
-            "gradient_steps": 8,
+            "gradient_steps": 16,
             "target_period": 50,
+            "hidden_sizes": (64, 64),
             "epsilon_end": 0.01,
             "epsilon_fraction": 0.05,
             "max_grad_norm": 3.0,
@@ -86,11 +91,10 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
     ),
     # Rewards summed over steps of an older policy mislead: a short memory.
     ("n_step_dqn", "CartPole-v1"): ({"buffer_size": 10_000}, None),
-    # A reward of 1, or of -1, at every step: what 1 / (1 - discount) of them add up to.
-    ("c51", "CartPole-v1"): ({"total_steps": 100_000, "value_low": 0.0, "value_high": 100.0}, _as_it_is),
-    ("rainbow", "CartPole-v1"): ({"total_steps": 100_000, "value_low": 0.0, "value_high": 100.0}, _as_it_is),
-    ("c51", "MountainCar-v0"): ({"value_low": -100.0, "value_high": 0.0}, None),
-    ("rainbow", "MountainCar-v0"): ({"value_low": -100.0, "value_high": 0.0}, None),
+    ("c51", "CartPole-v1"): ({"total_steps": 100_000, "gradient_steps": 8, **_CARTPOLE_RETURNS}, _as_it_is),
+    ("rainbow", "CartPole-v1"): ({"total_steps": 100_000, "gradient_steps": 8, **_CARTPOLE_RETURNS}, _as_it_is),
+    ("c51", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, None),
+    ("rainbow", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, None),
     ("dqn", "MountainCar-v0"): (
         {
             "total_steps": 120_000,
