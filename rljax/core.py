@@ -62,6 +62,11 @@ def num_updates(config: Any) -> int:
     return config.total_steps // steps_per_update(config)
 
 
+def learning_rate(config: Any, step: jax.typing.ArrayLike) -> Any:
+    """The optimiser's step size after `step` updates: falling to zero over the run where the config anneals it."""
+    return config.learning_rate * (1.0 - step / config.num_updates if config.anneal_learning_rate else 1.0)
+
+
 def check_counts(total_steps: int, steps_per_update: int, num_minibatches: int = 1, prefill_steps: int = 0) -> None:
     """Refuse, when a config is made, what would give no update or a ragged minibatch."""
     if total_steps >= 2**31:

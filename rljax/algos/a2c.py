@@ -90,7 +90,7 @@ def _network(config: Config) -> networks.Network:
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    rate = config.learning_rate * (1.0 - step / config.num_updates if config.anneal_learning_rate else 1.0)
+    rate = core.learning_rate(config, step)
     follow = optax.adam(rate, eps=1e-5) if config.optimizer == "adam" else optax.rmsprop(rate, decay=0.99, eps=1e-5)
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), follow)
 

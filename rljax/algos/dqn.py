@@ -152,8 +152,7 @@ def _head(config: Config) -> distributional.Head:
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    rate = config.learning_rate * (1.0 - step / config.num_updates if config.anneal_learning_rate else 1.0)
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate))
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(core.learning_rate(config, step)))
 
 
 def _apply(params: Any, obs: jax.Array, key: jax.Array, config: Config) -> jax.Array:

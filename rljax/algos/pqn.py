@@ -90,8 +90,7 @@ def _values(params: Any, obs: jax.Array, config: Config) -> jax.Array:
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    rate = config.learning_rate * (1.0 - step / config.num_updates if config.anneal_learning_rate else 1.0)
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.radam(rate))
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.radam(core.learning_rate(config, step)))
 
 
 def init(key: jax.Array, config: Config) -> State:

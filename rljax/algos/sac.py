@@ -106,7 +106,7 @@ def _network(config: Config) -> networks.ActorAndCritics:
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    return optax.adam(config.learning_rate * (1.0 - step / config.num_updates if config.anneal_learning_rate else 1.0))
+    return optax.adam(core.learning_rate(config, step))
 
 
 def _policy(actor: Any, obs: jax.Array, config: Config) -> Any:
