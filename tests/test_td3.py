@@ -160,9 +160,9 @@ def corridors():
     """One program trains in all corridors side by side: critics' values `[3 corridors, 3 places]`, greedy actions."""
     cases = [
         td3.Config(
-            env=env, discount=0.5, noise_std=0.3, num_envs=4, total_steps=8_000,
-            prefill_steps=400, gradient_steps=2, batch_size=64, hidden_sizes=(32,), learning_rate=3e-3,
-            target_rate=0.05, anneal_learning_rate=True, buffer_size=4_000,
+            env=env, discount=0.5, noise_std=0.3, num_envs=4, total_steps=12_000,
+            prefill_steps=400, gradient_steps=2, batch_size=64, hidden_sizes=(64, 64), learning_rate=3e-3,
+            target_rate=0.05, anneal_learning_rate=True, buffer_size=8_000,
         )
         for env in reference.corridors()
     ]  # fmt: skip
