@@ -48,7 +48,7 @@ def config[T](cls: type[T]) -> type[T]:
             value = getattr(self, field.name)
             if is_static(field) and isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))  # a list cannot be hashed
-            elif _kinds(field) == {"Env"} or (field.name == "env" and value is not None):
+            elif _kinds(field) == {"Env"} or (field.name == "env" and _names_an_env(value)):
                 object.__setattr__(self, field.name, make(value))
             _check(field, getattr(self, field.name))
         if own_check is not None:
@@ -58,6 +58,11 @@ def config[T](cls: type[T]) -> type[T]:
     made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     _register(made)
     return made
+
+
+def _names_an_env(value: Any) -> bool:
+    """Whether this, in a field that may hold anything, stands for an `Env`: an id, or a gymnax object."""
+    return isinstance(value, str) or hasattr(type(value), "reset_env")
 
 
 def _register(cls: type) -> None:
