@@ -56,10 +56,6 @@ def _rewards_normalized(discount: float) -> Callable[[Env], Env]:
     return lambda env: normalize_rewards(env, discount)
 
 
-def _as_it_is(env: Env) -> Env:
-    return env
-
-
 def _normalized(discount: float) -> Callable[[Env], Env]:
     return lambda env: normalize_rewards(normalize_observations(env), discount)
 
@@ -73,26 +69,23 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
     ("q_learning", "Taxi-v3"): ({"total_steps": 500_000, "epsilon_end": 0.1}, None),
     ("q_learning", "CliffWalking-v1"): ({"total_steps": 100_000, "discount": 1.0, "epsilon_end": 0.1}, None),
     ("sarsa", "CliffWalking-v1"): ({"total_steps": 500_000, "epsilon": 0.1, "epsilon_schedule": "constant"}, None),
-    # Rewards normalized, or values of 100 are learned in steps too coarse for what tells two actions apart. Little
-    # exploration: only a policy that balances sees what it will have to balance.
     ("dqn", "CartPole-v1"): (
         {
             "total_steps": 50_000,
             "learning_rate": 1e-3,
             "anneal_learning_rate": True,
-            "gradient_steps": 16,
-            "target_period": 50,
-            "hidden_sizes": (64, 64),
-            "epsilon_end": 0.01,
-            "epsilon_fraction": 0.05,
+            "gradient_steps": 8,
+            "epsilon_end": 0.04,
+            "epsilon_fraction": 0.16,
             "max_grad_norm": 3.0,
         },
-        _rewards_normalized(0.99),
+        None,
     ),
     # Rewards summed over steps of an older policy mislead: a short memory.
     ("n_step_dqn", "CartPole-v1"): ({"buffer_size": 10_000}, None),
-    ("c51", "CartPole-v1"): ({"total_steps": 100_000, "gradient_steps": 8, **_CARTPOLE_RETURNS}, _as_it_is),
-    ("rainbow", "CartPole-v1"): ({"total_steps": 100_000, "gradient_steps": 8, **_CARTPOLE_RETURNS}, _as_it_is),
+    ("prioritized_dqn", "CartPole-v1"): ({"huber_delta": 10.0, "max_grad_norm": 10.0}, None),
+    ("c51", "CartPole-v1"): ({"total_steps": 100_000, **_CARTPOLE_RETURNS}, None),
+    ("rainbow", "CartPole-v1"): ({"total_steps": 100_000, **_CARTPOLE_RETURNS}, None),
     ("c51", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, None),
     ("rainbow", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, None),
     ("dqn", "MountainCar-v0"): (
