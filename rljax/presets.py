@@ -100,6 +100,7 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
             "target_period": 100,
             "epsilon_end": 0.04,
             "epsilon_fraction": 0.16,
+            "averaging": 0.0,
             "layer_norm": False,
         },
         _raw,
