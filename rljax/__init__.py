@@ -6,8 +6,9 @@ from rljax.config import config, replace, static, traced
 from rljax.core import evaluate
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
 from rljax.errors import UsageError
-from rljax.population import Interrupted, Result, run
+from rljax.population import Interrupted, Result, Sweep, best, load, resume, run
 from rljax.presets import preset
+from rljax.sweeps import choice, log_uniform, uniform
 
 __all__ = [
     "Box",
@@ -15,12 +16,17 @@ __all__ = [
     "Env",
     "Interrupted",
     "Result",
+    "Sweep",
     "TimeStep",
     "UsageError",
+    "best",
+    "choice",
     "config",
     "dqn",
     "envs",
     "evaluate",
+    "load",
+    "log_uniform",
     "make",
     "planning",
     "ppo",
@@ -28,8 +34,10 @@ __all__ = [
     "preset",
     "q_learning",
     "replace",
+    "resume",
     "run",
     "static",
     "timestep",
     "traced",
+    "uniform",
 ]
