@@ -8,7 +8,9 @@ start at SEED; presets were tuned on others.
 import json
 import pathlib
 import sys
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,16 +24,35 @@ SEED = 20_261_122
 SEEDS = 20
 
 
+# What an environment becomes for a claim, and what the table calls it.
+VARIATIONS = {
+    "": lambda env: env,
+    "without velocities": lambda env: rljax.envs.mask_observation(env, (0, 2)),
+    "of length 5": lambda env: env.replace(params=env.params.replace(memory_length=5)),
+    "of length 20": lambda env: env.replace(params=env.params.replace(memory_length=20)),
+}
+
+
 class Claim(NamedTuple):
     """A line of the table: the preset to run, how to judge it, and what it is held against."""
 
     algo: str
     env: str
-    bar: float  # of the interquartile mean
+    bar: float  # that the interquartile mean reaches
     reference: str
     episodes: int = 100
     floor: float = -np.inf  # no seed may be below it
+    solved: int = 0  # so many seeds must reach the bar
     judge: str = "greedy"  # or "exact" by the model, or "online", the return of the second half of training
+    variation: str = ""  # of the environment
+    changes: Mapping[str, Any] = MappingProxyType({})  # fields of the preset that are set otherwise
+    ceiling: float = np.inf  # that the interquartile mean must not pass: this is a control
+
+    @property
+    def what(self) -> tuple[str, str]:
+        """The algorithm and the environment, with what is changed of them."""
+        changed = [f"{name}={value}" for name, value in self.changes.items()]
+        return ", ".join([self.algo, *changed]), f"{self.env} {self.variation}".strip()
 
 
 CARTPOLE_50K = "RL Zoo 500 (1 run); SLM-Lab 240 at 200k (4 sessions)"
@@ -40,6 +61,7 @@ CLAIMS = [
     Claim("q_learning", "Taxi-v3", 7.9, "optimum 7.930", judge="exact"),
     Claim("q_learning", "CliffWalking-v1", -13, "optimum -13", judge="exact"),
     Claim("sarsa", "CliffWalking-v1", -20.7 * 1.1, "best with epsilon 0.1: -20.7; greedy path -45.8", judge="online"),
+    Claim("reinforce", "CartPole-v1", 485, "SLM-Lab 483 (4 sessions)"),
     Claim("ppo", "CartPole-v1", 495, "RL Zoo 500 (1 run), CleanRL 490 at 500k (3 seeds)"),
     Claim("ppo", "Pendulum-v1", -175, "RL Zoo -172 (1 run); optimum about -139", episodes=1000),
     Claim("ppo", "MountainCar-v0", -112, "RL Zoo -110.4 (1 run); optimum about -97.7"),
@@ -54,12 +76,30 @@ CLAIMS = [
     Claim("rainbow", "CartPole-v1", 490, "C51: CleanRL 491 at 500k (3 seeds)", floor=400),
     Claim("dqn", "MountainCar-v0", -106, "RL Zoo -106, DQN -100.8 (1 run each); optimum about -97.7"),
     Claim("pqn", "CartPole-v1", 495, "CleanRL 495 (3 seeds)"),
+    Claim("sac", "Pendulum-v1", -160, "RL Zoo -157 (1 run); optimum about -139", episodes=1000),
+    Claim("td3", "Pendulum-v1", -160, "RL Zoo -152 (1 run); optimum about -139", episodes=1000),
+    Claim("td3", "MountainCarContinuous-v0", 90, "solved at 90; RL Zoo SAC 94.5, TD3 93.5 (1 run each)", solved=18),
+    Claim("sac", "CartPole-v1", 450, "DQN: RL Zoo 500 at 50k (1 run)"),
+    Claim("a2c", "CartPole-v1", 495, "RL Zoo 500 (1 run); SLM-Lab 497 at 200k (4 sessions)"),
+    Claim("a2c", "Pendulum-v1", -200, "SLM-Lab -821 at 300k (4 sessions); optimum about -139", episodes=1000),
+    Claim("recurrent_ppo", "CartPole-v1", 490, "RL Zoo 500 at 100k (1 run)", variation="without velocities"),
+    Claim("recurrent_ppo", "MemoryChain-bsuite", 0.95, "optimum 1, chance 0", variation="of length 5"),
+    Claim("recurrent_ppo", "MemoryChain-bsuite", 0.95, "optimum 1, chance 0", variation="of length 20"),
+    *(
+        Claim("recurrent_ppo", env, -np.inf, why, variation=variation, changes={"recurrent": None}, ceiling=ceiling)
+        for env, variation, ceiling, why in (
+            ("CartPole-v1", "without velocities", 200, "what the same values reach with no memory"),
+            ("MemoryChain-bsuite", "of length 5", 0.2, "the same with no memory: chance 0"),
+            ("MemoryChain-bsuite", "of length 20", 0.2, "the same with no memory: chance 0"),
+        )
+    ),
 ]
 
 
 def measure(claim: Claim) -> dict:
     """Train a preset on 20 fresh seeds; the run's summary."""
-    config = rljax.preset(claim.algo, claim.env)
+    config = rljax.preset(claim.algo, claim.env, **claim.changes)
+    config = rljax.replace(config, env=VARIATIONS[claim.variation](config.env))
     algorithm = presets.algorithm(claim.algo)
     result = rljax.run(
         algorithm, config, seeds=SEEDS, seed=SEED, evaluations=0, eval_episodes=claim.episodes, name=claim.algo
@@ -85,10 +125,12 @@ def row(claim: Claim, summary: dict) -> str:
     """The table's line."""
     final = summary["final_return"]
     low, high = final["ci95"]
-    digits = 3 if abs(claim.bar) < 10 and claim.judge == "exact" else 1
+    digits = 3 if max(abs(final["min"]), abs(final["max"])) < 10 else 1
     interval = f"{final['iqm']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-    bar = f"{claim.bar:.4g}" + (f", every seed {claim.floor:g}" if np.isfinite(claim.floor) else "")
-    cells = [claim.algo, claim.env, f"{summary['env_steps']:,}", interval, f"{final['min']:.{digits}f}", bar]
+    bar = f"{claim.bar:.4g}" if claim.ceiling == np.inf else f"at most {claim.ceiling:g}"
+    bar += f", every seed {claim.floor:g}" if np.isfinite(claim.floor) else ""
+    bar += f", {claim.solved} seeds" if claim.solved else ""
+    cells = [*claim.what, f"{summary['env_steps']:,}", interval, f"{final['min']:.{digits}f}", bar]
     return "| " + " | ".join([*cells, claim.reference]) + " |"
 
 
@@ -99,10 +141,10 @@ def main(arguments: list[str]) -> None:
     results.parent.mkdir(exist_ok=True)
     known = json.loads(results.read_text()) if results.exists() else {}
     for claim in chosen:
-        known[f"{claim.algo} {claim.env}"] = measure(claim)
+        known[" ".join(claim.what)] = measure(claim)
         results.write_text(json.dumps(known, indent=1) + "\n")
-        print(row(claim, known[f"{claim.algo} {claim.env}"]))
-    lines = [row(claim, known[key]) for claim in CLAIMS if (key := f"{claim.algo} {claim.env}") in known]
+        print(row(claim, known[" ".join(claim.what)]))
+    lines = [row(claim, known[key]) for claim in CLAIMS if (key := " ".join(claim.what)) in known]
     head = "| algorithm | environment | env steps | IQM return [95% interval] | worst seed | bar | reference |"
     text = f"""# What the learners reach
 

@@ -1,7 +1,7 @@
 """rljax: reinforcement learning where a whole training run is one pure function of a key and a config."""
 
 from rljax import envs, planning
-from rljax.algos import dqn, ppo, pqn, q_learning
+from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
 from rljax.config import config, replace, static, traced
 from rljax.core import evaluate
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
@@ -19,6 +19,7 @@ __all__ = [
     "Sweep",
     "TimeStep",
     "UsageError",
+    "a2c",
     "best",
     "choice",
     "config",
@@ -33,10 +34,13 @@ __all__ = [
     "pqn",
     "preset",
     "q_learning",
+    "reinforce",
     "replace",
     "resume",
     "run",
+    "sac",
     "static",
+    "td3",
     "timestep",
     "traced",
     "uniform",

@@ -141,7 +141,7 @@ def _train(arguments: list[str]) -> int:
     if env is None:
         raise UsageError(f"Say which environment: rljax train {name} --env CartPole-v1; `rljax envs` lists them.")
     made = _own(env) if ":" in env else env
-    config = algorithm.Config(env=made) if _is_own(name) else presets.preset(name, made)
+    config = algorithm.Config(env=made) if _is_own(name) else presets.defaults(name, made)
     config, options = _parse(f"train {name}", config, RunOptions(), rest)
     out = options.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}")
     settings = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}

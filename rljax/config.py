@@ -1,14 +1,15 @@
-"""What a `Config` is made of: traced numbers, static structure, and the bounds that both must keep.
+"""What a `Config` is made of: traced numbers, static structure, and the types and bounds that both must keep.
 
 A config is a frozen dataclass and a pytree. Its `traced` fields are leaves, so changing one never recompiles and a
 stack of them can be `vmap`ped. Its `static` fields fix a shape or the program's structure and are compared by value.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, dataclass_transform
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rljax.envs import make
@@ -35,17 +36,21 @@ def is_static(field: dataclasses.Field) -> bool:
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(traced, static))
 def config[T](cls: type[T]) -> type[T]:
-    """Class decorator: a frozen, keyword-only dataclass that is a pytree and checks its bounds when it is made."""
+    """Class decorator: a frozen, keyword-only dataclass that is a pytree and checks its fields when it is made.
+
+    A field's annotation says what it takes: int, float, bool, str, `tuple[int, ...]`, `Env` (also an id or a gymnax
+    object, which stand for theirs), `Network`, or any of these `| None`. Other annotations take anything.
+    """
     own_check = getattr(cls, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:
         for field in dataclasses.fields(self):
-            if is_static(field) and isinstance(getattr(self, field.name), list):
-                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))  # a list cannot be hashed
-        env = getattr(self, "env", None)
-        if isinstance(env, str) or hasattr(env, "reset_env"):
-            object.__setattr__(self, "env", make(env))  # an id or a gymnax object stands for its Env
-        _check_bounds(self)
+            value = getattr(self, field.name)
+            if is_static(field) and isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))  # a list cannot be hashed
+            elif _kinds(field) == {"Env"} or (field.name == "env" and _names_an_env(value)):
+                object.__setattr__(self, field.name, make(value))
+            _check(field, getattr(self, field.name))
         if own_check is not None:
             own_check(self)
 
@@ -53,6 +58,11 @@ def config[T](cls: type[T]) -> type[T]:
     made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     _register(made)
     return made
+
+
+def _names_an_env(value: Any) -> bool:
+    """Whether this, in a field that may hold anything, stands for an `Env`: an id, or a gymnax object."""
+    return isinstance(value, str) or hasattr(type(value), "reset_env")
 
 
 def _register(cls: type) -> None:
@@ -69,41 +79,107 @@ def _register(cls: type) -> None:
         return list(zip(keys, values, strict=True)), static_values
 
     def unflatten(static_values: tuple[Any, ...], values: Iterable[Any]) -> Any:
-        config: Any = object.__new__(cls)
-        for name, value in (*zip(leaves, values, strict=True), *zip(structure, static_values, strict=True)):
-            object.__setattr__(config, name, value)
-        return config
+        pairs = (*zip(leaves, values, strict=True), *zip(structure, static_values, strict=True))
+        return unchecked(cls, **dict(pairs))
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 
 
+def unchecked[T](cls: type[T], **values: Any) -> T:
+    """A config whose checks are left to whoever makes another of it; fields not named have their defaults."""
+    made = object.__new__(cls)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        object.__setattr__(made, field.name, values.get(field.name, field.default))
+    return made
+
+
 def replace[T](config: T, **changes: Any) -> T:
-    """A copy of a config (or an `Env`) with some fields changed; an unknown name is a `UsageError`."""
-    known = [f.name for f in dataclasses.fields(config)]  # type: ignore[arg-type]
+    """A copy of a config (or an `Env`) with some fields changed; an unknown name is a `UsageError`.
+
+    What a tree map has made of a config, such as the `in_axes` of a `vmap`, stays as free of checks as it was.
+    """
+    fields = dataclasses.fields(config)  # type: ignore[arg-type]
+    known = [f.name for f in fields]
     for name in changes:
         if name not in known:
             raise UsageError(f"{type(config).__qualname__} has no field {name!r}: {suggest(name, known)}")
+    if any(_BOUNDS in f.metadata and not _takes(f, None) and getattr(config, f.name) is None for f in fields):
+        return unchecked(type(config), **{name: getattr(config, name) for name in known} | changes)
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]
 
 
-def _check_bounds(config: Any) -> None:
-    """Check the numbers that are known now; tracers and device arrays pass."""
-    for field in dataclasses.fields(config):
-        low, high = field.metadata.get(_BOUNDS, (None, None))
-        value = getattr(config, field.name)
-        if low is None and high is None:
-            continue
-        optional = "None" in str(field.type)
-        if isinstance(value, str) or (value is None and is_static(field) and not optional):
-            raise UsageError(f"{field.name} must be a number, got {value!r}.")
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.number, np.ndarray)):
-            continue
-        integral = isinstance(value, (int, np.integer))
-        if is_static(field) and field.type in (int, "int", int | None, "int | None") and not integral:
-            raise UsageError(f"{field.name} must be a whole number, got {value!r}.")
-        if not np.all(np.isfinite(value)):
-            raise UsageError(f"{field.name} must be finite, got {value!r}.")
-        if low is not None and np.any(np.less(value, low)):
-            raise UsageError(f"{field.name} must be at least {low:g}, got {value!r}.")
-        if high is not None and np.any(np.greater(value, high)):
-            raise UsageError(f"{field.name} must be at most {high:g}, got {value!r}.")
+def _is_number(value: Any, kind: Any = np.number) -> bool:
+    """Whether this is one number, or a NumPy array of them; a flag is none."""
+    if isinstance(value, np.ndarray | np.generic):
+        return bool(jnp.issubdtype(value.dtype, kind)) and not np.iscomplexobj(value)
+    return isinstance(value, int if kind is np.integer else int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return _is_number(value, np.integer)
+
+
+def _is_network(value: Any) -> bool:
+    has_both = callable(getattr(value, "init", None)) and callable(getattr(value, "apply", None))
+    return has_both and not isinstance(value, type)
+
+
+# What an annotation takes, and how a sentence calls it.
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "int": (_is_whole, "a whole number"),
+    "float": (_is_number, "a number"),
+    "bool": (lambda value: isinstance(value, bool | np.bool_), "True or False"),
+    "str": (lambda value: isinstance(value, str), "a string"),
+    "tuple[int, ...]": (
+        lambda value: isinstance(value, tuple) and all(map(_is_whole, value)),
+        "a tuple of whole numbers such as (64, 64)",
+    ),
+    "Network": (_is_network, "an object with init and apply"),
+    "ActorAndCritics": (
+        lambda value: all(_is_network(getattr(value, part, None)) for part in ("actor", "critics")),
+        "a networks.ActorAndCritics",
+    ),
+    "None": (lambda value: value is None, "None"),
+}
+
+
+def _kinds(field: dataclasses.Field) -> set[str]:
+    """The types of a field's annotation, by name: it may be a type, a union of them, or either as a string."""
+    text = field.type.__name__ if type(field.type) is type else str(field.type)
+    return {part.strip() if "[" in part else part.strip().rpartition(".")[2] for part in text.split("|")}
+
+
+def _takes(field: dataclasses.Field, value: Any) -> bool:
+    """Whether a field's annotation lets the value be; tracers and device arrays are any number."""
+    kinds = _kinds(field)
+    if not kinds <= _KINDS.keys():
+        return True
+    if isinstance(value, np.ndarray | jax.Array) and is_static(field):
+        return False
+    return isinstance(value, jax.Array) or any(_KINDS[kind][0](value) for kind in kinds)
+
+
+def _check(field: dataclasses.Field, value: Any) -> None:
+    """Check one field's type and the numbers that are known now."""
+    shown = " ".join(repr(value).split())
+    if not _takes(field, value):
+        wanted = " or ".join(what for kind, (_, what) in _KINDS.items() if kind in _kinds(field))
+        raise UsageError(f"{field.name} must be {wanted}, got {shown}.")
+    if is_static(field):
+        try:
+            hash(value)
+        except TypeError as error:
+            raise UsageError(f"{field.name} must be hashable, as it is a part of the program: {error}.") from None
+    low, high = field.metadata.get(_BOUNDS, (None, None))
+    bounded = low is not None or high is not None
+    if not _is_number(value) or not (bounded or _kinds(field) & {"int", "float"}):
+        return
+    # Python's whole numbers are always finite, and may be too large for NumPy to say so.
+    if not isinstance(value, int) and not np.all(np.isfinite(value)):
+        raise UsageError(f"{field.name} must be finite, got {shown}.")
+    if low is not None and np.any(np.less(value, low)):
+        raise UsageError(f"{field.name} must be at least {low:g}, got {shown}.")
+    if high is not None and np.any(np.greater(value, high)):
+        raise UsageError(f"{field.name} must be at most {high:g}, got {shown}.")
+    if not is_static(field) and _is_whole(value) and np.any(np.greater_equal(np.abs(value), 2**31)):
+        raise UsageError(f"{field.name} must be less than 2**31, got {shown}.")

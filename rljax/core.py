@@ -16,6 +16,15 @@ from rljax.errors import UsageError
 
 Metrics = dict[str, jax.Array]
 Policy = Callable[[Any, jax.Array], Any]
+
+
+class RecurrentPolicy(NamedTuple):
+    """A policy with a memory, carried from step to step: what `act` may give in place of a `Policy`."""
+
+    initial_memory: Callable[[int], Any]  # of that many environments: a pytree [N, ...]
+    step: Callable[[Any, jax.Array, Any], tuple[Any, Any]]  # (key, obs [N, ...], memory) -> (action [N, ...], memory)
+
+
 Init = Callable[[jax.Array, Any], Any]
 Update = Callable[[jax.Array, Any, Any], tuple[Any, Metrics]]
 
@@ -51,6 +60,11 @@ def steps_per_update(config: Any) -> int:
 def num_updates(config: Any) -> int:
     """Updates of a whole run of rollouts: as many as fit into `total_steps`."""
     return config.total_steps // steps_per_update(config)
+
+
+def learning_rate(config: Any, step: jax.typing.ArrayLike) -> Any:
+    """The optimiser's step size after `step` updates: falling to zero over the run where the config anneals it."""
+    return config.learning_rate * (1.0 - step / config.num_updates if config.anneal_learning_rate else 1.0)
 
 
 def check_counts(total_steps: int, steps_per_update: int, num_minibatches: int = 1, prefill_steps: int = 0) -> None:
@@ -116,8 +130,7 @@ def rollout(
         the collector afterwards, the trajectory `[T, N, ...]` whose `action` is the policy's `extra`, and the
         episode statistics: `episode_return` and `episode_length` (means over the `episodes` that ended, NaN if none).
     """
-    before = collector
-    collector, _, trajectory, episodes = interact(
+    after, _, trajectory, episodes = interact(
         key,
         lambda _, noise, obs: policy(noise, obs),
         lambda _, noise, transition: ((), transition),
@@ -127,13 +140,16 @@ def rollout(
         env,
         num_steps,
     )
-    if not raw:
-        trajectory = trajectory._replace(
-            obs=observe(before, env, trajectory.obs),
-            reward=scale(collector, env, trajectory.reward),
-            next_obs=observe(before, env, trajectory.next_obs),
-        )
-    return collector, trajectory, episodes
+    return after, trajectory if raw else seen(trajectory, collector, after, env), episodes
+
+
+def seen(trajectory: Trajectory, before: Collector, after: Collector, env: Env) -> Trajectory:
+    """A raw trajectory as the learner sees it: observations as the policy did, rewards by all that is known now."""
+    return trajectory._replace(
+        obs=observe(before, env, trajectory.obs),
+        reward=scale(after, env, trajectory.reward),
+        next_obs=observe(before, env, trajectory.next_obs),
+    )
 
 
 def interact(
@@ -300,13 +316,20 @@ def advance(
     return jax.lax.fori_loop(0, count, body, (state, empty))
 
 
-def evaluate(key: jax.Array, env: Env, policy: Policy, num_episodes: int = 100, max_steps: int = 100_000) -> jax.Array:
+def evaluate(
+    key: jax.Array,
+    env: Env,
+    policy: Policy | RecurrentPolicy,
+    num_episodes: int = 100,
+    max_steps: int = 100_000,
+) -> jax.Array:
     """Undiscounted returns `[num_episodes]` of whole episodes, in the environment's raw reward.
 
     Args:
         key: draws the first states, the steps and the policy's randomness.
         env: the environment; running statistics are the policy's affair and do not move.
-        policy: `(key, obs [num_episodes, ...]) -> action [num_episodes, ...]`, for instance `ppo.act(state, config)`.
+        policy: `(key, obs [num_episodes, ...]) -> action [num_episodes, ...]`, for instance `ppo.act(state, config)`;
+            or one with a memory, which begins anew with each episode.
         num_episodes: how many, side by side.
         max_steps: an episode that has not ended by then gives NaN.
     """
@@ -315,19 +338,23 @@ def evaluate(key: jax.Array, env: Env, policy: Policy, num_episodes: int = 100, 
     key_reset, key_steps = jax.random.split(key)
     obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, num_episodes), env.params)
     step_env = jax.vmap(env.step, (0, 0, 0, None))
+    if not isinstance(policy, RecurrentPolicy):
+        memoryless = policy
+        policy = RecurrentPolicy(lambda _: (), lambda key, obs, _: (memoryless(key, obs), ()))
 
     def unfinished(carry: Any) -> jax.Array:
-        time, _, _, _, ended = carry
+        time, _, _, _, _, ended = carry
         return (time < max_steps) & ~jnp.all(ended)
 
     def step(carry: Any) -> Any:
-        time, obs, env_state, returns, ended = carry
+        time, obs, env_state, memory, returns, ended = carry
         key_policy, key_env = jax.random.split(jax.random.fold_in(key_steps, time))
-        action = policy(key_policy, obs)
+        action, memory = policy.step(key_policy, obs, memory)
         result, env_state = step_env(jax.random.split(key_env, num_episodes), env_state, action, env.params)
         returns = returns + jnp.where(ended, 0.0, result.reward)
-        return time + 1, result.next_obs, env_state, returns, ended | result.terminated | result.truncated
+        return time + 1, result.next_obs, env_state, memory, returns, ended | result.terminated | result.truncated
 
-    start = (jnp.int32(0), obs, env_state, jnp.zeros(num_episodes), jnp.zeros(num_episodes, bool))
-    _, _, _, returns, ended = jax.lax.while_loop(unfinished, step, start)
+    memory = policy.initial_memory(num_episodes)
+    start = (jnp.int32(0), obs, env_state, memory, jnp.zeros(num_episodes), jnp.zeros(num_episodes, bool))
+    _, _, _, _, returns, ended = jax.lax.while_loop(unfinished, step, start)
     return jnp.where(ended, returns, jnp.nan)

@@ -6,13 +6,13 @@ Each has `sample(key)`, `log_prob(action)`, `entropy()` and `mode()`, and a clas
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.envs.spaces import Discrete, Space
+from rljax.envs.spaces import Discrete, Space, bounded_box
 
 _LOG_2PI = 1.8378770664093453
 _LOG_2 = 0.6931471805599453
@@ -27,6 +27,10 @@ class Categorical(NamedTuple):
     def noise(cls, key: jax.Array, shape: tuple[int, ...], size: int) -> jax.Array:
         """Gumbel noise `[*shape, size]` for `transform`."""
         return jax.random.gumbel(key, (*shape, size))
+
+    def probs(self) -> jax.Array:
+        """Probabilities `[..., A]`."""
+        return jax.nn.softmax(self.logits)
 
     def transform(self, noise: jax.Array) -> jax.Array:
         """A sample `[...]` int32 out of Gumbel noise `[..., A]` (the Gumbel-max trick)."""
@@ -154,7 +158,7 @@ class Head(NamedTuple):
 
     num_outputs: int
     noise: Callable[[jax.Array, tuple[int, ...]], jax.Array]
-    distribution: Callable[[jax.Array], Categorical | DiagonalGaussian]
+    distribution: Callable[[jax.Array], Any]  # one of the distributions above
     to_action: Callable[[jax.Array], jax.Array]
 
 
@@ -172,5 +176,24 @@ def policy_head(space: Space) -> Head:
         2 * size,
         lambda key, shape: DiagonalGaussian.noise(key, shape, size),
         lambda outputs: DiagonalGaussian(*jnp.split(outputs, 2, axis=-1)),
-        lambda action: space.from_unit(action.reshape(action.shape[:-1] + space.shape)),
+        space.from_unit_vector,
     )
+
+
+def squashed_head(space: Space) -> Head:
+    r"""A categorical over a `Discrete` space, or a `TanhGaussian` over a `Box` that is bounded in every dimension.
+
+    The outputs are the means $\mu$ before the squashing and then $x$ of $\log \sigma = -1.5 + 3.5 \tanh x$, which stays
+    in [-5, 2] and never loses its gradient as a clipped one does. Samples and densities are in units in which every
+    dimension is [-1, 1]; `to_action` maps them onto the bounds.
+    """
+    if isinstance(space, Discrete):
+        return policy_head(space)
+    box = bounded_box(space)
+    size = math.prod(box.shape)
+
+    def distribution(outputs: jax.Array) -> TanhGaussian:
+        mean, squashed = jnp.split(outputs, 2, axis=-1)
+        return TanhGaussian(mean, -1.5 + 3.5 * jnp.tanh(squashed))
+
+    return Head(2 * size, lambda key, shape: TanhGaussian.noise(key, shape, size), distribution, box.from_unit_vector)

@@ -1,4 +1,4 @@
-"""Epsilon-greedy exploration: the action, and a rollout of such actions."""
+"""Exploration: epsilon-greedy actions and a rollout of such actions; noise for continuous ones."""
 
 from collections.abc import Callable
 
@@ -42,3 +42,17 @@ def rollout(
         jax.random.split(key_values, num_steps),
     )
     return core.rollout(key_rollout, policy, noise, collector, env, num_steps, raw=raw)
+
+
+def correlated_noise(previous: jax.Array, normal: jax.Array, deviation: Scalar, reversion: Scalar) -> jax.Array:
+    r"""The next value of an Ornstein-Uhlenbeck process $x' = (1 - \theta) x + \sigma \epsilon$ (Lillicrap et al. 2016).
+
+    Args:
+        previous: x, `[...]`; zeros where an episode begins.
+        normal: $\epsilon$, standard normal `[...]`.
+        deviation: d, that of the process once it has settled: $\sigma = d \sqrt{1 - (1 - \theta)^2}$.
+        reversion: $\theta$ in [0, 1]. Values k steps apart have the correlation $(1 - \theta)^k$, so 1 makes them
+            independent, plain Gaussian noise.
+    """
+    kept = 1.0 - reversion
+    return kept * previous + deviation * jnp.sqrt(1.0 - kept**2) * normal

@@ -6,6 +6,11 @@ import jax.numpy as jnp
 from rljax.returns import Scalar
 
 
+def policy_gradient(log_prob: jax.Array, advantages: jax.Array) -> jax.Array:
+    r"""$-A \log \pi(a | s)$, whose gradient is minus the policy gradient's estimate (Williams 1992, equation 6)."""
+    return -advantages * log_prob
+
+
 def clipped_surrogate(log_ratio: jax.Array, advantages: jax.Array, clip: Scalar) -> jax.Array:
     r"""$-\min(\rho A, \mathrm{clip}(\rho, 1 - \epsilon, 1 + \epsilon) A)$ with $\rho = e^{\mathrm{log\ ratio}}$.
 

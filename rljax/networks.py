@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -20,6 +20,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": nn.silu,
 }
 
+CORES = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
+
 
 def check_layers(hidden_sizes: Sequence[int], activation_name: str, at_least: int = 0) -> None:
     """Refuse, when a config is made, layers that cannot be."""
@@ -30,14 +32,55 @@ def check_layers(hidden_sizes: Sequence[int], activation_name: str, at_least: in
         raise UsageError(f"hidden_sizes must name at least {at_least} layer, got {hidden_sizes!r}.")
 
 
-class Network(Protocol):
-    """What the algorithms need of a network: Flax's modules have it, and so can any object."""
+def check_core(name: str | None, hidden_sizes: Sequence[int], activation_name: str) -> None:
+    """Refuse, when a config is made, a recurrent core that is not there, or layers that cannot be; None is no core."""
+    check_layers(hidden_sizes, activation_name, at_least=0 if name is None else 1)
+    if name is not None and name not in CORES:
+        raise UsageError(f"There is no recurrent core {name!r}: known are {', '.join(CORES)}.")
 
-    def init(self, key: jax.Array, obs: jax.Array, /) -> Any:
+
+class Network(Protocol):
+    """What the algorithms need of a network: Flax's modules have it, and so can any object.
+
+    A recurrent one also has `initial_memory(num_envs)`, zeros `[N, ...]`. It takes a memory after the observations and
+    gives the memory afterwards behind its outputs; see `RecurrentActorCritic`.
+    """
+
+    def init(self, key: jax.Array, obs: jax.Array, /, *memory: Any) -> Any:
         """Fresh parameters for observations `[N, *shape]`."""
 
-    def apply(self, params: Any, obs: jax.Array, /) -> Any:
+    def apply(self, params: Any, obs: jax.Array, /, *memory: Any) -> Any:
         """The outputs for observations `[..., *shape]`."""
+
+
+def init(
+    network: Network,
+    key: jax.Array,
+    obs: jax.Array,
+    *outputs: tuple[int, ...],
+    beside: tuple[Any, ...] = (),
+    memory: tuple[Any, ...] = (),
+) -> Any:
+    """Fresh parameters of a network that must give, for observations `[N, *shape]`, arrays `[N, *outputs[i]]`.
+
+    It may take other inputs `beside` the observations, such as actions. If it takes a memory, it gives that too, as its
+    last output.
+
+    Raises:
+        UsageError: it gives others, as tracing it shows; nothing is run.
+    """
+    inputs = (obs, *beside, *memory)
+    params = network.init(key, *inputs)
+    given = jax.eval_shape(network.apply, params, *inputs)
+    batch = obs.shape[:1]
+    expected = [(*batch, *shape) for shape in outputs]
+    parts = given if isinstance(given, tuple | list) else (given,)
+    shown = parts[: len(parts) - len(memory)]
+    if [getattr(part, "shape", None) for part in shown] != expected:
+        found = jax.tree.map(lambda x: x.shape, shown if isinstance(given, tuple | list) else given)
+        wanted = expected[0] if len(outputs) == 1 else tuple(expected)
+        raise UsageError(f"The network must give {wanted} for observations of shape {obs.shape}, but gives {found}.")
+    return params
 
 
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
@@ -72,7 +115,8 @@ class Torso(nn.Module):
     """Observations `[..., *shape]` to features `[..., hidden_sizes[-1]]`.
 
     Images (three axes) pass MinAtar's convolution first, 16 filters of 3 x 3 (Young and Tian 2019); everything else
-    is flattened, and one-hot where it is discrete.
+    is flattened, and one-hot where it is discrete. Vectors `beside` the observation, such as an action `[..., D]`, join
+    it there.
     """
 
     space: Space
@@ -81,14 +125,14 @@ class Torso(nn.Module):
     layer_norm: bool = False  # after every linear layer
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> jax.Array:
+    def __call__(self, obs: jax.Array, *beside: jax.Array) -> jax.Array:
         act = activation(self.activation)
         x = as_features(self.space, obs)
         batch = obs.shape[: obs.ndim - len(self.space.shape)]
         if is_image(self.space):
             x = dense(16, name="convolution")(patches(x))
             x = act(nn.LayerNorm()(x) if self.layer_norm else x)
-        x = x.reshape(*batch, -1)
+        x = jnp.concatenate([x.reshape(*batch, -1), *beside], axis=-1)
         for size in self.hidden_sizes:
             x = dense(size)(x)
             x = act(nn.LayerNorm()(x) if self.layer_norm else x)
@@ -184,26 +228,144 @@ class ActorCritic(nn.Module):
             critic_features = features
         else:
             critic_features = Torso(self.space, self.hidden_sizes, self.activation, name="critic")(obs)
-        # A small last layer: the first policy is close to uniform, whatever the observation.
-        if self.state_independent_std:
-            mean = dense(self.num_outputs // 2, 0.01)(features)
-            log_std = self.param("log_std", nn.initializers.zeros, (self.num_outputs // 2,))
-            outputs = jnp.concatenate([mean, jnp.broadcast_to(log_std, mean.shape)], axis=-1)
-        else:
-            outputs = dense(self.num_outputs, 0.01)(features)
-        value = dense(1, 1.0)(critic_features)[..., 0]
-        return outputs, value
+        return _heads(self, features, critic_features)
+
+
+class RecurrentTorso(nn.Module):
+    """A torso and then a core with a memory, as wide as the last hidden layer: the new memory and features.
+
+    The core is a GRU (Cho et al. 2014) or an LSTM (Hochreiter and Schmidhuber 1997).
+    """
+
+    space: Space
+    core: str
+    hidden_sizes: Sequence[int]
+    activation: str
+
+    @nn.compact
+    def __call__(self, obs: jax.Array, memory: Any, began: jax.Array | None = None) -> tuple[Any, jax.Array]:
+        features = Torso(self.space, self.hidden_sizes, self.activation, name="torso")(obs)
+        cell = CORES[self.core](self.hidden_sizes[-1], name="core")
+        if began is None:
+            return cell(memory, features)
+        scan = nn.scan(
+            lambda cell, memory, step: cell(forget(memory, step[1]), step[0]),
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            in_axes=1,
+            out_axes=1,
+        )
+        return scan(cell, memory, (features, began))
+
+
+class RecurrentActorCritic(nn.Module):
+    """`ActorCritic` with a memory: actor and critic have a torso and a core each.
+
+    Called with observations `[..., *shape]` and memories `[..., H]` it makes one step. Called with sequences
+    `[N, T, *shape]`, the memories `[N, H]` before their first steps, and `began` `[N, T]`, which tells the steps that
+    begin an episode, it makes all steps in turn, and forgets before those. Either way it gives the policy's outputs,
+    the values and the memories after the last step.
+    """
+
+    space: Space
+    num_outputs: int
+    core: str = "gru"
+    hidden_sizes: Sequence[int] = (64, 64)
+    activation: str = "tanh"
+    state_independent_std: bool = False
+
+    def initial_memory(self, num_envs: int) -> Any:
+        """The actor's and the critic's, each zeros `[N, hidden_sizes[-1]]`, of an LSTM two of them."""
+        zeros = jnp.zeros((num_envs, self.hidden_sizes[-1]))
+        return ((zeros, zeros),) * 2 if self.core == "lstm" else (zeros, zeros)
+
+    @nn.compact
+    def __call__(self, obs: jax.Array, memory: Any, began: jax.Array | None = None) -> tuple[jax.Array, jax.Array, Any]:
+        parts = (self.space, self.core, self.hidden_sizes, self.activation)
+        actor_memory, features = RecurrentTorso(*parts, name="actor")(obs, memory[0], began)
+        critic_memory, critic_features = RecurrentTorso(*parts, name="critic")(obs, memory[1], began)
+        return *_heads(self, features, critic_features), (actor_memory, critic_memory)
+
+
+def _heads(
+    network: ActorCritic | RecurrentActorCritic, features: jax.Array, critic_features: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The last layers, inside the network's `__call__`."""
+    # A small last layer: the first policy is close to uniform, whatever the observation.
+    if network.state_independent_std:
+        mean = dense(network.num_outputs // 2, 0.01)(features)
+        log_std = network.param("log_std", nn.initializers.zeros, (network.num_outputs // 2,))
+        outputs = jnp.concatenate([mean, jnp.broadcast_to(log_std, mean.shape)], axis=-1)
+    else:
+        outputs = dense(network.num_outputs, 0.01)(features)
+    return outputs, dense(1, 1.0)(critic_features)[..., 0]
+
+
+def forget(memory: Any, began: jax.Array) -> Any:
+    """A memory `[N, ...]`, zero where `began` `[N]`."""
+    return jax.tree.map(lambda x: jnp.where(began.reshape(began.shape + (1,) * (x.ndim - began.ndim)), 0.0, x), memory)
+
+
+class FeedForward(nn.Module):
+    """Observations, and vectors beside them, to outputs `[..., num_outputs]`, or to one number `[...]` where None."""
+
+    space: Space
+    num_outputs: int | None
+    hidden_sizes: Sequence[int] = (64, 64)
+    activation: str = "relu"
+    scale: float = 1.0  # of the last layer
+
+    @nn.compact
+    def __call__(self, obs: jax.Array, *beside: jax.Array) -> jax.Array:
+        features = Torso(self.space, self.hidden_sizes, self.activation, name="torso")(obs, *beside)
+        outputs = dense(self.num_outputs or 1, self.scale, "output")(features)
+        return outputs[..., 0] if self.num_outputs is None else outputs
+
+
+class ActorAndCritics(NamedTuple):
+    """The networks of learners that have C critics with parameters of their own, and critics of actions."""
+
+    actor: Network  # observations to the policy's outputs
+    critics: Any  # observations and actions `[..., D]` to values `[..., C]`, or observations alone to `[..., A, C]`
+
+
+def actor_and_critics(
+    env: Env, num_outputs: int, num_critics: int, hidden_sizes: Sequence[int], activation: str
+) -> ActorAndCritics:
+    """The default actor, of that many outputs, and critics for an environment."""
+    ensemble = nn.vmap(
+        FeedForward,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=None,
+        out_axes=-1,
+        axis_size=num_critics,
+    )
+    space, num_actions, layers = env.observation_space, getattr(env.action_space, "n", None), tuple(hidden_sizes)
+    return ActorAndCritics(
+        actor=FeedForward(space, num_outputs, layers, activation, scale=0.01),
+        critics=ensemble(space, num_actions, layers, activation),
+    )
 
 
 def actor_critic(
-    env: Env, hidden_sizes: Sequence[int] = (64, 64), activation: str = "tanh", shared_torso: bool | None = None
+    env: Env,
+    hidden_sizes: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    shared_torso: bool | None = None,
+    recurrent: str | None = None,
 ) -> Network:
-    """The default actor and critic for an environment; they share a torso where observations are images."""
-    return ActorCritic(
-        space=env.observation_space,
-        num_outputs=policy_head(env.action_space).num_outputs,
-        hidden_sizes=tuple(hidden_sizes),
-        activation=activation,
-        shared_torso=is_image(env.observation_space) if shared_torso is None else shared_torso,
-        state_independent_std=not hasattr(env.action_space, "n"),
-    )
+    """The default actor and critic for an environment, with a core of `CORES` where `recurrent` names one.
+
+    They share a torso where observations are images and there is no core.
+    """
+    parts: dict[str, Any] = {
+        "space": env.observation_space,
+        "num_outputs": policy_head(env.action_space).num_outputs,
+        "hidden_sizes": tuple(hidden_sizes),
+        "activation": activation,
+        "state_independent_std": not hasattr(env.action_space, "n"),
+    }
+    if recurrent is not None:
+        return RecurrentActorCritic(core=recurrent, **parts)
+    return ActorCritic(shared_torso=is_image(env.observation_space) if shared_torso is None else shared_torso, **parts)

@@ -232,7 +232,7 @@ def load(
     return Loaded(point.config, states, population.algorithm, returns)
 
 
-def best(folder: str | os.PathLike[str], **of: Any) -> core.Policy:
+def best(folder: str | os.PathLike[str], **of: Any) -> core.Policy | core.RecurrentPolicy:
     """The policy to use: that of the seed with the highest final return, of a sweep's best configuration.
 
     Args:
@@ -240,7 +240,7 @@ def best(folder: str | os.PathLike[str], **of: Any) -> core.Policy:
         **of: as for `load`.
 
     Returns:
-        `(key, obs [N, ...]) -> action [N, ...]`.
+        `(key, obs [N, ...]) -> action [N, ...]`, or one with a memory where the algorithm's `act` gives that.
     """
     loaded = load(folder, **of)
     seed = int(np.argmax(np.nan_to_num(loaded.returns, nan=-np.inf)))

@@ -3,15 +3,25 @@
 from collections.abc import Callable
 from typing import Any
 
-from rljax.algos import dqn, ppo, pqn, q_learning
-from rljax.config import replace
+from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
+from rljax.config import replace, unchecked
 from rljax.envs import Env, make, normalize_observations, normalize_rewards
 from rljax.errors import UsageError, suggest
 
-_ALGORITHMS = {"ppo": ppo, "q_learning": q_learning, "dqn": dqn, "pqn": pqn}
+_ALGORITHMS = {
+    "ppo": ppo,
+    "a2c": a2c,
+    "reinforce": reinforce,
+    "sac": sac,
+    "td3": td3,
+    "q_learning": q_learning,
+    "dqn": dqn,
+    "pqn": pqn,
+}
 
 # Names of their own for a choice of values: (algorithm, values). The tuned values of the algorithm hold for them too.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "recurrent_ppo": ("ppo", {"recurrent": "gru"}),
     "sarsa": ("q_learning", {"target": "sarsa"}),
     "expected_sarsa": ("q_learning", {"target": "expected_sarsa"}),
     "double_q_learning": ("q_learning", {"target": "double_q_learning"}),
@@ -22,6 +32,10 @@ _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "noisy_dqn": ("dqn", {"noisy": True, "epsilon": 0.0, "epsilon_end": 0.0}),
     "c51": ("dqn", {"head": "categorical"}),
     "qr_dqn": ("dqn", {"head": "quantile", "num_atoms": 25, "huber_delta": 1.0}),
+    "ddpg": (
+        "td3",
+        {"num_critics": 1, "smoothing_std": 0.0, "actor_period": 1, "noise_std": 0.4, "noise_reversion": 0.15},
+    ),
     "rainbow": (
         "dqn",
         {
@@ -46,6 +60,10 @@ def _normalized(discount: float) -> Callable[[Env], Env]:
     return lambda env: normalize_rewards(normalize_observations(env), discount)
 
 
+# A reward of 1, or of -1, at every step: what 1 / (1 - discount) of them add up to.
+_CARTPOLE_RETURNS = {"value_low": 0.0, "value_high": 100.0}
+_MOUNTAIN_CAR_RETURNS = {"value_low": -100.0, "value_high": 0.0}
+
 _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | None]] = {
     ("q_learning", "FrozenLake-misc"): ({"total_steps": 1_000_000, "epsilon_end": 0.3}, None),
     ("q_learning", "Taxi-v3"): ({"total_steps": 500_000, "epsilon_end": 0.1}, None),
@@ -66,6 +84,10 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
     # Rewards summed over steps of an older policy mislead: a short memory.
     ("n_step_dqn", "CartPole-v1"): ({"buffer_size": 10_000}, None),
     ("prioritized_dqn", "CartPole-v1"): ({"huber_delta": 10.0, "max_grad_norm": 10.0}, None),
+    ("c51", "CartPole-v1"): ({"total_steps": 100_000, **_CARTPOLE_RETURNS}, None),
+    ("rainbow", "CartPole-v1"): ({"total_steps": 100_000, **_CARTPOLE_RETURNS}, None),
+    ("c51", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, None),
+    ("rainbow", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, None),
     ("dqn", "MountainCar-v0"): (
         {
             "total_steps": 120_000,
@@ -79,9 +101,121 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
         },
         normalize_observations,
     ),
+    ("sac", "CartPole-v1"): (
+        {
+            "total_steps": 100_000,
+            "learning_rate": 1e-3,
+            "num_envs": 4,
+            "num_steps": 4,
+            "gradient_steps": 8,
+            "batch_size": 64,
+            "target_rate": 0.01,
+            "temperature": 0.2,
+            "target_entropy_fraction": 0.2,
+            "hidden_sizes": (128, 128),
+        },
+        None,
+    ),
+    ("sac", "Pendulum-v1"): (
+        {
+            "total_steps": 20_000,
+            "learning_rate": 2e-3,
+            "anneal_learning_rate": True,
+            "num_envs": 4,
+            "num_steps": 4,
+            "gradient_steps": 4,
+            "batch_size": 128,
+            "target_rate": 0.02,
+        },
+        None,
+    ),
+    ("td3", "Pendulum-v1"): (
+        {
+            "total_steps": 20_000,
+            "learning_rate": 1e-3,
+            "anneal_learning_rate": True,
+            "discount": 0.98,
+            "num_envs": 4,
+            "num_steps": 4,
+            "gradient_steps": 8,
+            "batch_size": 128,
+            "target_rate": 0.01,
+            "noise_std": 0.2,
+        },
+        None,
+    ),
+    # Slow and wide noise swings the car up to the goal where steps of independent noise cancel out.
+    ("td3", "MountainCarContinuous-v0"): (
+        {
+            "total_steps": 100_000,
+            "learning_rate": 1e-3,
+            "anneal_learning_rate": True,
+            "num_envs": 4,
+            "num_steps": 4,
+            "gradient_steps": 2,
+            "batch_size": 128,
+            "target_rate": 0.01,
+            "noise_std": 0.9,
+            "noise_reversion": 0.05,
+        },
+        None,
+    ),
     ("pqn", "CartPole-v1"): ({"total_steps": 500_000, "learning_rate": 1e-3}, None),
+    # Rewards normalized, or the baseline would need most of the run to reach the size of the returns.
+    ("reinforce", "CartPole-v1"): (
+        {"total_steps": 200_000, "learning_rate": 5e-3, "num_envs": 4, "num_steps": 64, "hidden_sizes": (64,)},
+        _rewards_normalized(0.99),
+    ),
+    # Every episode has 200 steps, so an update plays whole ones and needs no history.
+    ("reinforce", "Pendulum-v1"): (
+        {
+            "total_steps": 1_000_000,
+            "learning_rate": 1e-2,
+            "discount": 0.9,
+            "num_envs": 4,
+            "num_steps": 200,
+            "max_episode_steps": 1,
+        },
+        _rewards_normalized(0.9),
+    ),
     ("ppo", "CartPole-v1"): (
         {"total_steps": 100_000, "learning_rate": 2e-3, "discount": 0.98, "gae_lambda": 0.95},
+        None,
+    ),
+    ("recurrent_ppo", "MemoryChain-bsuite"): (
+        {"total_steps": 150_000, "learning_rate": 3e-3, "num_envs": 16, "num_steps": 64, "hidden_sizes": (32,)},
+        None,
+    ),
+    # Whole sequences: four environments make four minibatches at most.
+    ("recurrent_ppo", "Pendulum-v1"): ({"num_minibatches": 4}, None),
+    ("a2c", "CartPole-v1"): (
+        {
+            "total_steps": 500_000,
+            "optimizer": "adam",
+            "learning_rate": 3e-3,
+            "gae_lambda": 0.95,
+            "entropy_coefficient": 0.0,
+            "num_steps": 16,
+            "normalize_advantages": True,
+        },
+        None,
+    ),
+    ("a2c", "Pendulum-v1"): (
+        {
+            "total_steps": 1_000_000,
+            "optimizer": "adam",
+            "learning_rate": 3e-3,
+            "discount": 0.9,
+            "gae_lambda": 0.9,
+            "entropy_coefficient": 0.0,
+            "num_envs": 32,
+            "num_steps": 8,
+            "normalize_advantages": True,
+        },
+        _rewards_normalized(0.9),
+    ),
+    ("recurrent_ppo", "CartPole-v1"): (
+        {"total_steps": 300_000, "num_envs": 8, "num_steps": 128, "hidden_sizes": (32,)},
         None,
     ),
     ("ppo", "Pendulum-v1"): (
@@ -157,12 +291,18 @@ def preset(algo: str, env: Any, **changes: Any) -> Any:
         env: an environment's id, object or `Env`. Only for an id can there be tuned values.
         **changes: fields to set otherwise.
     """
-    module = algorithm(algo)
+    values = _values(algo, env)
+    return replace(algorithm(algo).Config(env=values["env"]), **{**values, **changes})
+
+
+def defaults(algo: str, env: Any) -> Any:
+    """The same with its checks left to whoever completes it, as the command line's options do."""
+    return unchecked(algorithm(algo).Config, **_values(algo, env))
+
+
+def _values(algo: str, env: Any) -> dict[str, Any]:
     base, chosen = _VARIANTS.get(algo, (algo, {}))
-    made, values = make(env), dict(chosen)
-    if isinstance(env, str):
-        tuned, wrap = _PRESETS.get((base, env), ({}, None))
-        own, own_wrap = _PRESETS.get((algo, env), ({}, None))
-        values, wrap = {**tuned, **chosen, **own}, own_wrap or wrap
-        made = made if wrap is None else wrap(made)
-    return replace(module.Config(env=made, **values), **changes)
+    tuned, wrap = _PRESETS.get((base, env), ({}, None)) if isinstance(env, str) else ({}, None)
+    own, own_wrap = _PRESETS.get((algo, env), ({}, None)) if isinstance(env, str) else ({}, None)
+    made, wrap = make(env), own_wrap or wrap
+    return {**tuned, **chosen, **own, "env": made if wrap is None else wrap(made)}

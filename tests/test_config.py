@@ -2,6 +2,7 @@
 
 import functools
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import rljax
+from rljax import networks
 
 
 @rljax.config
@@ -149,6 +151,126 @@ def test_values_out_of_bounds_are_usage_errors(make, field, value, why):
         make(**{field: value})
 
 
+@rljax.config
+class Everything:
+    env: rljax.Env = rljax.traced()
+    offset: float = rljax.traced(default=0.0)
+    period: int = rljax.traced(default=10, minimum=1)
+    extra: float | None = rljax.traced(default=None)
+    threshold: float = rljax.static(default=0.5)
+    flag: bool = rljax.static(default=False)
+    name: str = rljax.static(default="plain")
+    widths: tuple[int, ...] = rljax.static(default=(4, 4))
+    network: networks.Network | None = rljax.static(default=None)
+    rule: Any = rljax.static(default=None)
+
+
+class OwnNetwork:
+    def init(self, key, obs):
+        """No parameters."""
+
+    def apply(self, params, obs):
+        return obs
+
+
+def everything(**changes):
+    return Everything(**{"env": small_ppo().env, **changes})
+
+
+@pytest.mark.parametrize("make", [everything, functools.partial(rljax.replace, everything())], ids=["made", "replaced"])
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("env", 5, "an environment's id, a gymnax environment or an rljax.Env, got int"),
+        ("env", "CartPole", "did you mean CartPole-v1"),
+        ("offset", "0", "a number, got '0'"),
+        ("offset", None, "a number, got None"),
+        ("offset", True, "a number, got True"),
+        ("offset", 1j, "a number, got 1j"),
+        ("offset", len, "a number, got <built-in function len>"),
+        ("offset", float("nan"), "finite, got nan"),
+        ("offset", -float("inf"), "finite, got -inf"),
+        ("offset", np.array([0.0, np.nan]), "finite, got array"),
+        ("offset", np.array([True]), "a number, got array"),
+        ("offset", np.array(["a"]), "a number, got array"),
+        ("period", 2.5, "a whole number, got 2.5"),
+        ("period", 2.0, "a whole number, got 2.0"),
+        ("period", True, "a whole number, got True"),
+        ("period", np.array([1.0]), "a whole number, got array"),
+        ("period", np.array([2, 0]), "at least 1"),
+        ("period", 2**31, "less than 2[*][*]31"),
+        ("period", 10**400, "less than 2[*][*]31"),
+        ("extra", "none", "a number or None, got 'none'"),
+        ("extra", float("nan"), "finite"),
+        ("threshold", jnp.float32(0.5), "a number, got Array"),
+        ("threshold", np.zeros(2), "a number, got array"),
+        ("flag", 1, "True or False, got 1"),
+        ("flag", "yes", "True or False, got 'yes'"),
+        ("flag", None, "True or False, got None"),
+        ("name", 5, "a string, got 5"),
+        ("widths", "64", "a tuple of whole numbers such as"),
+        ("widths", 64, "a tuple of whole numbers such as"),
+        ("widths", (64, 1.5), "a tuple of whole numbers such as"),
+        ("widths", [64, True], "a tuple of whole numbers such as"),
+        ("widths", np.array([64]), "a tuple of whole numbers such as"),
+        ("network", 5, "an object with init and apply or None, got 5"),
+        ("network", OwnNetwork, "an object with init and apply or None, got <class"),
+        ("rule", {"a": 1}, "hashable, as it is a part of the program: unhashable type: 'dict'"),
+    ],
+)
+def test_values_of_another_type_are_usage_errors(make, field, value, why):
+    with pytest.raises(rljax.UsageError, match=rf"^({field}|make\(\)|There is).* {why}") as caught:
+        make(**{field: value})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("offset", 2),
+        ("offset", np.float16(2)),
+        ("offset", np.int8(2)),
+        ("offset", jnp.bfloat16(2)),
+        ("offset", np.array([1, 2])),
+        ("offset", jnp.array([1.0, np.nan])),
+        ("period", np.array([1, 2])),
+        ("period", jnp.array(1.5)),
+        ("extra", None),
+        ("extra", jnp.zeros(3)),
+        ("flag", np.bool_(True)),
+        ("widths", ()),
+        ("widths", (np.int64(3), 4)),
+        ("network", OwnNetwork()),
+        ("rule", len),
+    ],
+)
+def test_values_of_their_type_pass(field, value):
+    assert getattr(everything(**{field: value}), field) is value
+
+
+def test_an_id_or_a_gymnax_object_stands_for_its_env():
+    assert everything(env="CartPole-v1").env == rljax.make("CartPole-v1")
+    assert rljax.replace(everything(), env="CartPole-v1").env == rljax.make("CartPole-v1")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env", "field", "value"),
+    [
+        (rljax.dqn, "CartPole-v1", "value_low", "0"),
+        (rljax.dqn, "CartPole-v1", "target_period", 2.5),
+        (rljax.dqn, "CartPole-v1", "network", 5),
+        (rljax.ppo, "CartPole-v1", "network", 5),
+        (rljax.pqn, "CartPole-v1", "num_envs", True),
+        (rljax.pqn, "CartPole-v1", "hidden_sizes", "64"),
+        (rljax.q_learning, "FrozenLake-misc", "initial_value", float("nan")),
+        (rljax.q_learning, "FrozenLake-misc", "discount", None),
+    ],
+)
+def test_the_algorithms_fields_are_checked(algorithm, env, field, value):
+    with pytest.raises(rljax.UsageError, match=f"^{field} must be"):
+        algorithm.Config(env=env, **{field: value})
+
+
 @pytest.mark.parametrize(
     ("field", "value", "why"),
     [
@@ -191,7 +313,7 @@ def test_values_on_their_bounds_pass():
     config = Config(rate=0, discount=1, limit=0.0, offset=-5.0, count=1, most=1)
     assert (config.rate, config.discount, config.count) == (0, 1, 1)
     assert Config(discount=0.0, count=np.int64(3)).count == 3
-    assert Config(offset=float("inf")).offset == float("inf")
+    assert Config(offset=np.array([-1.0, 1e30])).offset.shape == (2,)
 
 
 def test_annotations_may_be_strings():

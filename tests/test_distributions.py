@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from rljax import Box, Discrete
-from rljax.distributions import Categorical, DiagonalGaussian, TanhGaussian, policy_head
+from rljax import Box, Discrete, UsageError
+from rljax.distributions import Categorical, DiagonalGaussian, TanhGaussian, policy_head, squashed_head
 
 
 @pytest.fixture
@@ -311,3 +311,59 @@ def test_head_of_a_box_passes_unbounded_dimensions_and_clips_half_bounded_ones()
     scalar = policy_head(Box(-2, 2, ()))
     assert scalar.num_outputs == 2
     np.testing.assert_array_equal(scalar.to_action(jnp.array([[0.5], [3.0]])), [1.0, 2.0])
+
+
+# squashed_head
+
+LOW, HIGH = np.array([[-1.0, 0.0, 5.0], [-3.0, 100.0, -0.1]]), np.array([[1.0, 10.0, 6.0], [7.0, 200.0, 0.1]])
+
+
+def squashed(outputs):
+    """The distribution that outputs `[..., 2 D]` should give, by scipy: means and deviations before the squashing."""
+    mean, x = np.split(np.asarray(outputs, np.float64), 2, axis=-1)
+    return mean, np.exp(-1.5 + 3.5 * np.tanh(x))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_squashed_samples_keep_to_each_dimensions_bounds_and_have_their_densities_at_the_edges(seed):
+    """Drawn heads from narrow to far beyond the edges; float64 by scipy from the same noise."""
+    head = squashed_head(Box(LOW, HIGH, (2, 3)))
+    assert head.num_outputs == 12
+    outputs = np.random.default_rng(seed).normal(scale=[6.0] * 6 + [2.0] * 6, size=(200, 12)).astype(np.float32)
+    distribution, key = head.distribution(jnp.asarray(outputs)), jax.random.key(seed)
+    mean, std = squashed(outputs)
+    assert (std >= np.exp(-5) - 1e-9).all()
+    assert (std <= np.exp(2) + 1e-9).all()
+    noise = np.asarray(head.noise(key, (200,)), np.float64)
+    raw = mean + std * noise
+    unit, density = distribution.sample_and_log_prob(key)
+    assert np.mean(np.asarray(unit) == 1.0) > 0.01  # some of them have rounded to the edge itself
+    expected = (stats.norm.logpdf(raw, mean, std) - log_slope(raw)).sum(-1)
+    np.testing.assert_allclose(density, expected, rtol=1e-4, atol=1e-3)
+    action = np.asarray(head.to_action(unit))
+    assert action.shape == (200, 2, 3)
+    assert (action >= LOW.astype(np.float32)).all()
+    assert (action <= HIGH.astype(np.float32)).all()
+    scaled = LOW + (np.tanh(raw).reshape(200, 2, 3) + 1) / 2 * (HIGH - LOW)
+    np.testing.assert_allclose(action, scaled, atol=1e-6 * np.abs(HIGH).max())
+
+
+@pytest.mark.parametrize("outputs", [[0.0, 0.5], [1.5, 0.0], [-4.0, 1.0], [0.3, -3.0], [2.0, 5.0]])
+def test_squashed_density_of_a_head_integrates_to_one(x64, outputs):
+    distribution = squashed_head(Box(-2, 2, ())).distribution(jnp.asarray(outputs, jnp.float64))
+    mean, std = squashed(outputs)
+    grid = np.linspace(mean - 9 * std, mean + 9 * std, 20_001)[:, 0]
+    spread = type(distribution)(*(jnp.broadcast_to(x, (20_001, 1)) for x in distribution))
+    inside = np.abs(grid) < 15  # beyond, tanh is 1 in double precision too
+    density = np.exp(log_prob(spread, np.tanh(grid)[:, None]) + log_slope(grid))
+    expected = stats.norm.cdf(15, mean, std) - stats.norm.cdf(-15, mean, std)
+    total = integrate.trapezoid(np.where(inside, density, 0.0), grid)
+    np.testing.assert_allclose(total, expected[0], rtol=2e-3)
+
+
+def test_squashed_heads_of_scalar_and_discrete_spaces_and_of_unbounded_ones():
+    scalar = squashed_head(Box(-2, 6, ()))
+    np.testing.assert_allclose(scalar.to_action(jnp.array([[-1.0], [0.0], [1.0]])), [-2.0, 2.0, 6.0])
+    assert squashed_head(Discrete(3)).num_outputs == 3
+    with pytest.raises(UsageError, match="bounded on both sides"):
+        squashed_head(Box([-1.0, 0.0], [1.0, np.inf], (2,)))

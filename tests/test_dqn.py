@@ -11,7 +11,7 @@ import pytest
 import scipy.special
 
 import rljax
-from rljax import core, dqn, envs, replay
+from rljax import core, dqn, envs, plan, programs, replay
 from rljax.networks import NoisyDense, QNetwork
 
 # --- one whole update of each variant against NumPy ---------------------------------------------------------------
@@ -26,11 +26,11 @@ VARIANTS = {
     "n_step": {"n_step": 3},
     "prioritized": {"prioritized": True},
     "noisy": {"noisy": True},
-    "c51": {"head": "categorical", "num_atoms": 7, "value_high": 8.0},
+    "c51": {"head": "categorical", "num_atoms": 7, "value_low": 0.0, "value_high": 8.0},
     "qr": {"head": "quantile", "num_atoms": 5, "huber_delta": 1.0},
     "rainbow": {
         "double": True, "dueling": True, "n_step": 3, "prioritized": True, "noisy": True, "head": "categorical",
-        "num_atoms": 7, "value_high": 8.0,
+        "num_atoms": 7, "value_low": 0.0, "value_high": 8.0,
     },
 }  # fmt: skip
 
@@ -410,6 +410,23 @@ def test_a_network_of_ones_own():
     assert state.params["params"]["value_hidden"]["kernel"].shape == (4, 5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["dqn", "rainbow"])
+def test_64_seeds_with_100k_transitions_fit_in_2_gib(algo):
+    """What the driver's own programs are compiled to hold at once, on one device: nothing is run."""
+    config = rljax.preset(algo, "CartPole-v1", buffer_size=100_000)
+    keys, shared = jax.random.split(jax.random.key(0), 64), jax.tree.map(lambda _: None, config)
+    compiled = programs.build(dqn, config, shared, keys, plan.mesh(64, 1), 1024, 20)
+    replays = 64 * 100_000 * (4 + 3) * 4  # observation, action, reward and end, in bytes
+    for program in (compiled.init, compiled.advance):
+        held = program.memory_analysis()
+        total = (
+            held.argument_size_in_bytes + held.output_size_in_bytes + held.temp_size_in_bytes - held.alias_size_in_bytes
+        )
+        assert replays < total < 2 * 2**30
+        assert held.temp_size_in_bytes < 0.5 * replays  # no copy of the replays while it runs
+
+
 def test_a_dueling_network_adds_its_streams():
     space = rljax.make("CartPole-v1").observation_space
     network = QNetwork(space, 3, num_outputs=4, hidden_sizes=(5,), dueling=True)
@@ -419,12 +436,21 @@ def test_a_dueling_network_adds_its_streams():
     np.testing.assert_allclose(outputs.mean(axis=1), [np.arange(4.0)] * 2, atol=1e-6)  # advantages have mean zero
 
 
+def test_as_many_gradient_steps_as_32_bits_count_are_taken():
+    config = dqn.Config(env="CartPole-v1", total_steps=2**30 + 992, gradient_steps=31)
+    assert 2**30 < config.num_updates * config.gradient_steps < 2**31
+    assert rljax.replace(config, head="categorical", value_low=-1, value_high=jnp.float32(1)).value_low == -1
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
         ({"env": "Pendulum-v1"}, "needs discrete actions"),
         ({"head": "gaussian"}, "There is no head 'gaussian'"),
         ({"value_low": 3.0, "value_high": 3.0}, "value_low must be below value_high"),
+        ({"head": "categorical"}, "needs value_low and value_high: set them to the lowest and the highest"),
+        ({"head": "categorical", "value_high": 3.0}, "needs value_low and value_high"),
+        ({"total_steps": 2**30, "gradient_steps": 33}, "updates of gradient_steps=33 cannot be counted in 32 bits"),
         ({"buffer_size": 100}, "buffer_size=100 cannot hold a rollout of 250 steps"),
         ({"prefill_steps": 4, "n_step": 3}, "less than n_step=3"),
         ({"hidden_sizes": ()}, "at least 1 layer"),

@@ -665,6 +665,30 @@ def test_replace_changes_a_copy():
         rljax.replace(env, parms=())
 
 
+@pytest.mark.parametrize("name", ["MemoryChain-bsuite", "GaussianBandit-misc", "MetaMaze-misc"])
+def test_bounds_that_gymnax_declares_wrongly_are_not_believed(name):
+    env = rljax.make(name)
+    declared = gymnax.make(name)[0].observation_space(env.params)
+    assert np.isfinite(np.asarray(declared.high)).all()
+    assert not env.observation_space.bounded.any()
+    assert (env.observation_space.shape, env.observation_space.dtype) == (declared.shape, np.float32)
+    assert rljax.make(gymnax.make(name)[0]).observation_space == env.observation_space
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_every_id_keeps_the_contract(name):
+    assert envs.check(rljax.make(name)) == []
+
+
+def test_a_gymnax_environment_that_declares_another_shape_has_the_one_it_returns():
+    class Wider(type(gymnax.make("CartPole-v1")[0])):
+        def observation_space(self, params):
+            return gymnax_spaces.Box(-1.0, 1.0, (5,), jnp.float32)
+
+    assert rljax.make(Wider()).observation_space == rljax.Box(-np.inf, np.inf, (4,))
+
+
 # Spaces
 
 
@@ -701,14 +725,28 @@ def test_box_samples_uniformly_within_its_bounds():
     assert abs(np.corrcoef(samples[:, 0], samples[:, 1])[0, 1]) < 0.1
 
 
-def test_unbounded_box_samples_are_finite_and_clipped():
-    space = rljax.Box([-np.inf, 0.0, -np.inf], [np.inf, np.inf, -0.5], (3,))
+def test_box_samples_without_a_bound_are_gymnasiums():
+    """Normal without bounds, exponential from the only one: no mass piles up on a bound."""
+    space = rljax.Box([-np.inf, 5.0, -np.inf], [np.inf, np.inf, -0.5], (3,))
     samples = draw(space)
-    assert np.all(np.isfinite(samples))
     assert scipy.stats.kstest(samples[:, 0], "norm").pvalue > 1e-3
-    assert np.all(samples[:, 1] >= 0)
-    assert np.all(samples[:, 2] <= -0.5)
-    assert samples[:, 1].std() > 0.1
+    assert scipy.stats.kstest(samples[:, 1] - 5.0, "expon").pvalue > 1e-3
+    assert scipy.stats.kstest(-0.5 - samples[:, 2], "expon").pvalue > 1e-3
+    assert np.all(np.abs(np.corrcoef(samples.T) - np.eye(3)) < 0.1)
+    theirs = gymnasium.spaces.Box(space.low, space.high, dtype=np.float32, seed=0)
+    drawn = np.stack([theirs.sample() for _ in range(2000)])
+    for mine, other in zip(samples.T, drawn.T, strict=True):
+        assert scipy.stats.ks_2samp(mine, other).pvalue > 1e-3
+
+
+def test_whole_numbers_with_one_bound_stay_within_it():
+    space = rljax.Box([3, -np.inf, -np.inf], [np.inf, -3, np.inf], (3,), np.int32)
+    samples = draw(space)
+    assert samples.dtype == np.int32
+    assert samples[:, 0].min() == 3
+    assert samples[:, 1].max() == -3
+    assert abs(samples[:, 2].mean() + 0.5) < 0.1  # the floor of a standard normal
+    assert all(samples[:, i].std() > 0.5 for i in range(3))
 
 
 @pytest.mark.parametrize(

@@ -241,3 +241,39 @@ def test_a_cast_keeps_the_numbers():
 def test_discrete_observations_of_any_dtype_are_one_hot(n, dtype):
     features = functools.partial(rljax.envs.as_features, Discrete(n))
     np.testing.assert_array_equal(features(jnp.asarray([0, 1], dtype)), np.eye(n)[:2])
+
+
+class Own:
+    """No Flax: zeros of given shapes behind the batch's."""
+
+    def __init__(self, *shapes):
+        self.shapes = shapes
+
+    def init(self, key, obs):
+        return jnp.zeros(3)
+
+    def apply(self, params, obs):
+        outputs = tuple(params.sum() * jnp.zeros((*obs.shape[:-1], *shape)) for shape in self.shapes)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "changes", "right", "wrong", "sentence"),
+    [
+        (rljax.dqn, {}, [(2, 1)], [(3, 1)], r"must give \(4, 2, 1\) for .* \(4, 4\), but gives \(4, 3, 1\)"),
+        (rljax.dqn, {}, [(2, 1)], [(2,)], r"must give \(4, 2, 1\) for .* \(4, 4\), but gives \(4, 2\)"),
+        (rljax.dqn, {"head": "quantile", "num_atoms": 5}, [(2, 5)], [(2, 1)], r"must give \(4, 2, 5\) for"),
+        (rljax.pqn, {}, [(2, 1)], [(2,)], r"must give \(32, 2, 1\) for .* \(32, 4\), but gives \(32, 2\)"),
+        (rljax.ppo, {}, [(2,), ()], [(3,), ()], r"\(\(4, 2\), \(4,\)\) for .*, but gives \(\(4, 3\), \(4,\)\)"),
+        (rljax.ppo, {}, [(2,), ()], [(2,), (1,)], r"\(\(4, 2\), \(4,\)\) for .*, but gives \(\(4, 2\), \(4, 1\)\)"),
+        (rljax.ppo, {}, [(2,), ()], [(2,)], r"\(\(4, 2\), \(4,\)\) for .*, but gives \(4, 2\)"),
+    ],
+)
+def test_a_network_of_ones_own_must_give_what_the_algorithm_reads(algorithm, changes, right, wrong, sentence):
+    config = algorithm.Config(env="CartPole-v1", network=Own(*right), **changes)
+    state = jax.eval_shape(algorithm.init, KEY, config)
+    assert state.params.shape == (3,)
+    with pytest.raises(rljax.UsageError, match=sentence):
+        jax.eval_shape(algorithm.init, KEY, rljax.replace(config, network=Own(*wrong)))
+    with pytest.raises(rljax.UsageError, match=sentence):
+        rljax.run(algorithm, rljax.replace(config, network=Own(*wrong)), progress=False)

@@ -6,6 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import (
+    LIMIT,
+    as_float64,
+    backward,
+    clip_by_norm,
+    drawn_fresh,
+    forward,
+    generalized_advantages,
+    line,
+    log_softmax,
+    one_step,
+    play,
+)
 
 import rljax
 from rljax import core, ppo
@@ -35,73 +48,15 @@ def train_many():
 
 # --- one whole update against NumPy -------------------------------------------------------------------------------
 
-LIMIT = 6
-
-
-def cartpole_step(state, action):
-    """Gymnasium's CartPole, in float64."""
-    x, x_dot, theta, theta_dot = state
-    force = 10.0 if action == 1 else -10.0
-    temp = (force + 0.05 * theta_dot**2 * np.sin(theta)) / 1.1
-    theta_acc = (9.8 * np.sin(theta) - np.cos(theta) * temp) / (0.5 * (4.0 / 3.0 - 0.1 * np.cos(theta) ** 2 / 1.1))
-    x_acc = temp - 0.05 * theta_acc * np.cos(theta) / 1.1
-    new = np.array([x + 0.02 * x_dot, x_dot + 0.02 * x_acc, theta + 0.02 * theta_dot, theta_dot + 0.02 * theta_acc])
-    return new, bool(abs(new[0]) > 2.4 or abs(new[2]) > 12 * 2 * np.pi / 360)
-
-
-def forward(torso, head, x):
-    """A tanh layer and a linear one: features and outputs."""
-    features = np.tanh(x @ torso["Dense_0"]["kernel"] + torso["Dense_0"]["bias"])
-    return features, features @ head["kernel"] + head["bias"]
-
-
-def backward(torso, head, x, features, gradient):
-    """Gradients of `forward`'s parameters, given that of its outputs."""
-    hidden = gradient @ head["kernel"].T * (1 - features**2)
-    return (
-        {"Dense_0": {"kernel": x.T @ hidden, "bias": hidden.sum(0)}},
-        {"kernel": features.T @ gradient, "bias": gradient.sum(0)},
-    )
-
-
-def log_softmax(logits):
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-
 
 def reference_update(params, config, obs, gumbel, fresh, indices, learning_rate):
     """Schulman et al. 2017 on CartPole with a time limit of LIMIT steps, Adam as in Kingma and Ba 2015, in float64."""
     actor, critic, pi, v = params["actor"], params["critic"], params["Dense_0"], params["Dense_1"]
-    horizon, num_envs = config.num_steps, config.num_envs
-    rows = {name: np.zeros((horizon, num_envs)) for name in ("action", "log_prob", "reward", "term", "trunc")}
-    seen = np.zeros((horizon, num_envs, 4))
-    successors = np.zeros_like(seen)
-    state, time = obs.copy(), np.zeros(num_envs, int)
-    for t in range(horizon):
-        log_probs = log_softmax(forward(actor, pi, state)[1])
-        for n in range(num_envs):
-            action = np.argmax(log_probs[n] + gumbel[t, n])
-            following, terminated = cartpole_step(state[n], action)
-            time[n] += 1
-            truncated = time[n] >= LIMIT
-            seen[t, n], successors[t, n] = state[n], following
-            rows["action"][t, n], rows["log_prob"][t, n] = action, log_probs[n, action]
-            rows["reward"][t, n], rows["term"][t, n], rows["trunc"][t, n] = 1.0, terminated, truncated
-            state[n] = fresh[t, n] if terminated or truncated else following
-            time[n] = 0 if terminated or truncated else time[n]
-
-    values, next_values = forward(critic, v, seen)[1][..., 0], forward(critic, v, successors)[1][..., 0]
-    advantages = np.zeros((horizon, num_envs))
-    for n in range(num_envs):
-        running = 0.0
-        for t in reversed(range(horizon)):
-            alive = 1.0 - rows["term"][t, n]
-            delta = rows["reward"][t, n] + config.discount * alive * next_values[t, n] - values[t, n]
-            ended = rows["term"][t, n] or rows["trunc"][t, n]
-            running = delta + (0.0 if ended else config.discount * config.gae_lambda * running)
-            advantages[t, n] = running
+    rows = play(lambda obs, _: log_softmax(forward(actor, pi, obs)[1]), obs, gumbel, fresh)
+    values, next_values = (forward(critic, v, rows[name])[1][..., 0] for name in ("obs", "next_obs"))
+    advantages = generalized_advantages(rows, values, next_values, config.discount, config.gae_lambda)
     targets = advantages + values
-    flat = [a.reshape(-1, *a.shape[2:]) for a in (seen, rows["action"], rows["log_prob"], advantages, targets)]
+    flat = [a.reshape(-1, *a.shape[2:]) for a in (rows["obs"], rows["action"], rows["log_prob"], advantages, targets)]
 
     first = jax.tree.map(np.zeros_like, params)
     second = jax.tree.map(np.zeros_like, params)
@@ -128,8 +83,7 @@ def reference_update(params, config, obs, gumbel, fresh, indices, learning_rate)
         d_actor, d_pi = backward(params["actor"], params["Dense_0"], x, features, d_logits)
         d_critic, d_v = backward(params["critic"], params["Dense_1"], x, critic_features, d_value)
         gradient = {"actor": d_actor, "critic": d_critic, "Dense_0": d_pi, "Dense_1": d_v}
-        norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient)))
-        gradient = jax.tree.map(lambda g, norm=norm: g * min(1.0, config.max_grad_norm / norm), gradient)
+        gradient = clip_by_norm(gradient, config.max_grad_norm)
         first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradient)
         second = jax.tree.map(lambda s, g: 0.999 * s + 0.001 * g**2, second, gradient)
         params = jax.tree.map(
@@ -161,15 +115,14 @@ def test_one_update_equals_numpy(env):
 
     key_noise, key_rollout, key_shuffle = jax.random.split(key, 3)
     gumbel = policy_head(env.action_space).noise(key_noise, (32, 3))
-    reset_keys = jax.random.split(jax.random.split(key_rollout)[1], (32, 3))
-    fresh, _ = jax.vmap(jax.vmap(limited.reset, (0, None)), (0, None))(reset_keys, limited.params)
+    fresh = drawn_fresh(limited, key_rollout, 32, 3)
     indices = core.minibatches(key_shuffle, 96, 4, 3)
-    as_float64 = jax.tree.map(lambda x: np.asarray(x, np.float64), state.params["params"])
-    inputs = (np.asarray(a, np.float64) for a in (state.collector.obs, gumbel, fresh))
-    expected, loss = reference_update(as_float64, config, *inputs, np.asarray(indices), 3e-3)
+    start_params = as_float64(state.params["params"])
+    inputs = as_float64((state.collector.obs, gumbel, fresh))
+    expected, loss = reference_update(start_params, config, *inputs, np.asarray(indices), 3e-3)
 
     for got, want, start in zip(
-        *(jax.tree.leaves(tree) for tree in (after.params["params"], expected, as_float64)), strict=True
+        *(jax.tree.leaves(tree) for tree in (after.params["params"], expected, start_params)), strict=True
     ):
         assert np.abs(want - start).max() > 1e-3  # it did move, by far more than the tolerance
         np.testing.assert_allclose(got, want, atol=3e-5)
@@ -180,28 +133,6 @@ def test_one_update_equals_numpy(env):
 
 
 # --- what the critic learns at the end of an episode ---------------------------------------------------------------
-
-
-def line(terminates):
-    """Reward 1 a step, three steps an episode, ended by a time limit or by termination; the observation is constant
-    zeros but for the position when it terminates, so that each step can have its own value."""
-
-    def reset(key, params):
-        return jnp.eye(3)[0], jnp.int32(0)
-
-    def step(key, state, action, params):
-        state = state + 1
-        obs = jnp.eye(3)[jnp.minimum(state, 2)] if terminates else jnp.eye(3)[0]
-        return rljax.timestep(obs, 1.0, state >= 3 if terminates else False), state
-
-    made = rljax.Env(
-        reset=reset,
-        step=step,
-        observation_space=rljax.Box(0.0, 1.0, (3,)),
-        action_space=rljax.Discrete(2),
-        name="line",
-    )
-    return made if terminates else rljax.envs.time_limit(made, 3)
 
 
 @pytest.mark.parametrize("terminates", [False, True])
@@ -362,21 +293,8 @@ def test_any_module_can_be_the_network(small):
 
 
 def test_continuous_actions_learn_a_known_optimum():
-    """One step, reward -(a - 0.3)^2 in units of the bounds [-0.1, 0.5]: the best action is known."""
-
-    def reset(key, params):
-        return jnp.ones(1), jnp.int32(0)
-
-    def step(key, state, action, params):
-        return rljax.timestep(jnp.ones(1), -jnp.square(10 * (action[0] - 0.3)), True), state
-
-    env = rljax.Env(
-        reset=reset,
-        step=step,
-        observation_space=rljax.Box(0.0, 1.0, (1,)),
-        action_space=rljax.Box(-0.1, 0.5, (1,)),
-    )
-    config = ppo.Config(env=env, total_steps=40_000, learning_rate=3e-3, num_envs=16, num_steps=8)
+    """One step, the best action of which is known."""
+    config = ppo.Config(env=one_step(), total_steps=40_000, learning_rate=3e-3, num_envs=16, num_steps=8)
     state, _ = jax.jit(ppo.train)(jax.random.key(0), config)
     action = ppo.act(state, config)(jax.random.key(1), jnp.ones((1, 1)))
     np.testing.assert_allclose(action, [[0.3]], atol=0.03)

@@ -25,7 +25,7 @@ def test_a_variant_is_its_algorithms_preset_with_some_values_changed():
 
 
 def test_rainbow_is_all_of_them():
-    config = rljax.preset("rainbow", "Breakout-MinAtar")
+    config = rljax.preset("rainbow", "Breakout-MinAtar", value_low=0, value_high=20)
     assert config.double
     assert config.dueling
     assert config.prioritized
@@ -33,6 +33,14 @@ def test_rainbow_is_all_of_them():
     assert config.head == "categorical"
     assert config.n_step == 3
     assert config.epsilon == config.epsilon_end == 0.0
+
+
+@pytest.mark.parametrize("algo", ["c51", "rainbow"])
+def test_a_categorical_head_is_told_its_returns(algo):
+    assert rljax.preset(algo, "CartPole-v1").value_high == 100.0
+    with pytest.raises(rljax.UsageError, match="needs value_low and value_high"):
+        rljax.preset(algo, "Acrobot-v1")
+    assert rljax.preset(algo, "Acrobot-v1", value_low=-100, value_high=0).value_low == -100
 
 
 def test_the_tuned_wrappers_hold_for_a_variant_and_for_ids_only():

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, distributional, exploration, networks, replay, schedules
+from rljax import core, distributional, exploration, networks, off_policy, replay, schedules
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
 from rljax.errors import UsageError, suggest
@@ -99,15 +99,15 @@ class Config:
     """What is learned of the return: expected, categorical (C51) or quantile (QR-DQN)."""
     num_atoms: int = static(default=51, minimum=2)
     """Atoms or quantiles of a distributional head (K)."""
-    value_low: float = traced(default=0.0)
-    """Lowest discounted return that the categorical head can tell; set it, and the highest, for the environment."""
-    value_high: float = traced(default=100.0)
+    value_low: float | None = traced(default=None)
+    """Lowest discounted return that the categorical head can tell: it needs one, and so the highest."""
+    value_high: float | None = traced(default=None)
     """Highest discounted return that the categorical head can tell."""
     hidden_sizes: tuple[int, ...] = static(default=(128, 128))
     """Widths of the default network's hidden layers."""
     activation: str = static(default="relu")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
-    network: Any = static(default=None)
+    network: networks.Network | None = static(default=None)
     """A module whose init and apply take the default network's place: obs to outputs [..., A, K]."""
 
     def __post_init__(self) -> None:
@@ -116,33 +116,17 @@ class Config:
         if self.head not in distributional.HEADS:
             raise UsageError(f"There is no head {self.head!r}: {suggest(self.head, distributional.HEADS)}")
         low, high = self.value_low, self.value_high
+        if self.head == "categorical" and (low is None or high is None):
+            raise UsageError(
+                "The categorical head needs value_low and value_high: set them to the lowest and the highest "
+                "discounted return that the environment can give."
+            )
         if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
             raise UsageError(f"value_low must be below value_high, got {low} and {high}.")
-        rows, needed = self.buffer_size // self.num_envs, max(self.num_steps, self.prefill_rows)
-        if rows < needed:
-            raise UsageError(
-                f"buffer_size={self.buffer_size} cannot hold a rollout of {needed} steps of {self.num_envs} "
-                "environments: raise it, or lower num_steps or prefill_steps."
-            )
-        if self.n_step > self.prefill_rows:
-            raise UsageError(
-                f"prefill_steps={self.prefill_steps} is {self.prefill_rows} steps of {self.num_envs} environments, "
-                f"less than n_step={self.n_step}: raise it."
-            )
-        prefill = self.prefill_rows * self.num_envs
-        core.check_counts(self.total_steps, self.steps_per_update, prefill_steps=prefill)
-
-    @property
-    def prefill_rows(self) -> int:
-        """Steps of each environment before the first update."""
-        return max(self.prefill_steps // self.num_envs, 1)
+        off_policy.check_counts(self, self.n_step)
 
     steps_per_update = property(core.steps_per_update)
-
-    @property
-    def num_updates(self) -> int:
-        """Updates of the whole run."""
-        return (self.total_steps - self.prefill_rows * self.num_envs) // self.steps_per_update
+    num_updates = property(off_policy.num_updates)
 
 
 class State(NamedTuple):
@@ -160,15 +144,15 @@ def _network(config: Config) -> networks.Network:
 
 def _head(config: Config) -> distributional.Head:
     if config.head == "categorical":
-        return distributional.categorical(config.num_atoms, config.value_low, config.value_high)
+        low, high = config.value_low, config.value_high
+        return distributional.categorical(config.num_atoms, low, high)  # type: ignore[arg-type]  # neither is None
     if config.head == "quantile":
         return distributional.quantile(config.num_atoms, config.huber_delta)
     return distributional.expected(config.huber_delta)
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    rate = config.learning_rate * (1.0 - step / config.num_updates if config.anneal_learning_rate else 1.0)
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate))
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(core.learning_rate(config, step)))
 
 
 def _apply(params: Any, obs: jax.Array, key: jax.Array, config: Config) -> jax.Array:
@@ -193,10 +177,11 @@ def init(key: jax.Array, config: Config) -> State:
     """Fresh parameters, fresh environments, and a replay filled with `prefill_steps` uniform steps."""
     key_params, key_reset, key_prefill = jax.random.split(key, 3)
     collector = core.reset(key_reset, config.env, config.num_envs)
-    params = _network(config).init(key_params, collector.obs)
+    outputs = (count(config.env.action_space), _head(config).num_outputs)
+    params = networks.init(_network(config), key_params, collector.obs, outputs)
     obs, action = collector.obs[0], jnp.zeros((), jnp.int32)
     memory = replay.init(obs, action, config.num_envs, config.buffer_size, config.prioritized, config.successor_slots)
-    collector, steps, _ = _collect(key_prefill, params, 1.0, collector, config.prefill_rows, config)
+    collector, steps, _ = _collect(key_prefill, params, 1.0, collector, off_policy.prefill_rows(config), config)
     memory = replay.add(memory, steps, config.n_step)
     return State(params, params, _optimizer(config, 0).init(params), memory, collector, jnp.int32(0))
 
@@ -246,14 +231,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
         key, number = inputs
         key_sample, key_noise = jax.random.split(key)
         stored = memory._replace(priorities=priorities)
-        batch = replay.sample(
-            key_sample, stored, config.batch_size, config.discount, config.n_step, importance,
-            lambda reward: core.scale(collector, config.env, reward),
-        )  # fmt: skip
-        batch = batch._replace(
-            obs=core.observe(collector, config.env, batch.obs),
-            next_obs=core.observe(collector, config.env, batch.next_obs),
-        )
+        batch = off_policy.sample(key_sample, stored, collector, config, config.n_step, importance)
         params, opt_state, (errors, metrics), norm = core.gradient_step(
             loss, params, optimizer, opt_state, target_params, batch, key_noise, config
         )
@@ -270,14 +248,13 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
         metrics = {**metrics, "gradient_norm": norm, "lost_successors": jnp.mean(batch.weight == 0.0)}
         return (params, target_params, opt_state, priorities), metrics
 
-    numbers = state.step * config.gradient_steps + 1 + jnp.arange(config.gradient_steps)
-    inputs = (jax.random.split(key_learn, config.gradient_steps), numbers)
     start = (state.params, state.target_params, state.opt_state, memory.priorities)
-    (params, target_params, opt_state, priorities), metrics = jax.lax.scan(learn, start, inputs)
+    end, metrics = off_policy.gradient_steps(key_learn, learn, start, state.step, config)
+    params, target_params, opt_state, priorities = end
 
     step = state.step + 1
     metrics = {
-        "env_steps": config.prefill_rows * config.num_envs + step * config.steps_per_update,
+        "env_steps": off_policy.env_steps(config, step),
         **episodes,
         **{name: rows.mean() for name, rows in metrics.items()},
         "epsilon": epsilon,

@@ -6,6 +6,9 @@ Each update collects a rollout `[T, N]` with the current policy $\pi_{old}$, est
 $$ L = E_t[-\min(\rho_t A_t, \mathrm{clip}(\rho_t, 1-\epsilon, 1+\epsilon) A_t)
        + c_v \tfrac{1}{2} (v(s_t) - G_t)^2 - c_e H(\pi(\cdot | s_t))],
    \qquad \rho_t = \frac{\pi(a_t | s_t)}{\pi_{old}(a_t | s_t)}, \quad G_t = A_t + v_{old}(s_t). $$
+
+With `recurrent` the network has a memory. A sample is then the whole sequence of one environment: its memory is
+computed again from what was stored before its first step, and forgotten where an episode begins.
 """
 
 from typing import Any, NamedTuple
@@ -14,15 +17,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, losses, networks, returns
+from rljax import core, losses, networks, on_policy
 from rljax.config import config, static, traced
 from rljax.distributions import policy_head
 from rljax.envs import Env
+from rljax.errors import UsageError
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
-    """An actor and a critic of `config.hidden_sizes`; on images they share a convolution."""
-    return networks.actor_critic(env, config.hidden_sizes, config.activation)
+    """An actor and a critic of `config.hidden_sizes`; on images, without a core, they share a torso."""
+    return networks.actor_critic(env, config.hidden_sizes, config.activation, recurrent=config.recurrent)
 
 
 @config
@@ -56,7 +60,7 @@ class Config:
     num_epochs: int = static(default=4, minimum=1)
     """Passes over each rollout."""
     num_minibatches: int = static(default=4, minimum=1)
-    """Gradient steps per pass; must divide num_envs * num_steps."""
+    """Gradient steps per pass; must divide num_envs * num_steps, with a memory num_envs."""
     normalize_advantages: bool = static(default=True)
     """Give each minibatch's advantages mean 0 and deviation 1."""
     anneal_learning_rate: bool = static(default=True)
@@ -65,16 +69,23 @@ class Config:
     """Let clip fall linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
     """Environment steps over which annealed values reach zero; None for total_steps."""
+    recurrent: str | None = static(default=None)
+    """Core that gives the default network a memory: gru or lstm; None for no memory."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default network's hidden layers."""
     activation: str = static(default="tanh")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
-    network: Any = static(default=None)
+    network: networks.Network | None = static(default=None)
     """A module whose init and apply take the default network's place: obs to (policy outputs, values)."""
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.num_envs * self.num_steps, self.num_minibatches)
-        networks.check_layers(self.hidden_sizes, self.activation)
+        networks.check_core(self.recurrent, self.hidden_sizes, self.activation)
+        if hasattr(_network(self), "initial_memory") and self.num_envs % self.num_minibatches:
+            raise UsageError(
+                f"The sequences of {self.num_envs} environments do not divide into {self.num_minibatches} minibatches: "
+                "change num_envs or num_minibatches."
+            )
 
     steps_per_update = property(core.steps_per_update)
     num_updates = property(core.num_updates)
@@ -84,6 +95,7 @@ class State(NamedTuple):
     params: Any
     opt_state: optax.OptState
     collector: core.Collector
+    memory: tuple[Any, ...]  # of a recurrent network, (memory [N, ...],); else ()
     step: jax.Array  # [] int32, updates done
 
 
@@ -106,39 +118,20 @@ def init(key: jax.Array, config: Config) -> State:
     """Fresh parameters, fresh environments."""
     key_params, key_reset = jax.random.split(key)
     collector = core.reset(key_reset, config.env, config.num_envs)
-    params = _network(config).init(key_params, collector.obs)
-    return State(params, _optimizer(config, 0).init(params), collector, jnp.int32(0))
+    params, memory = on_policy.init(key_params, _network(config), collector.obs, config.env)
+    return State(params, _optimizer(config, 0).init(params), collector, memory, jnp.int32(0))
 
 
-def act(state: State, config: Config) -> core.Policy:
+def act(state: State, config: Config) -> core.Policy | core.RecurrentPolicy:
     """The greedy policy: the distribution's mode."""
-    network, head = _network(config), policy_head(config.env.action_space)
-
-    def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
-        outputs, _ = network.apply(state.params, core.observe(state.collector, config.env, obs))
-        return head.to_action(head.distribution(outputs).mode())
-
-    return policy
+    return on_policy.greedy(_network(config), state.params, state.collector, config.env)
 
 
-class Batch(NamedTuple):
-    """Samples of a rollout, each `[B, ...]`."""
-
-    obs: jax.Array
-    action: jax.Array
-    log_prob: jax.Array
-    value: jax.Array
-    advantage: jax.Array
-    target: jax.Array
-
-
-def loss(params: Any, batch: Batch, clip: jax.Array, config: Config) -> tuple[jax.Array, core.Metrics]:
+def loss(params: Any, batch: on_policy.Batch, clip: jax.Array, config: Config) -> tuple[jax.Array, core.Metrics]:
     """The loss `L` of the module's docstring over one minibatch, and what it is made of."""
-    outputs, values = _network(config).apply(params, batch.obs)
+    outputs, values, *_ = _network(config).apply(params, *batch.inputs)
     distribution = policy_head(config.env.action_space).distribution(outputs)
-    advantages = batch.advantage
-    if config.normalize_advantages and advantages.size > 1:
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    advantages = on_policy.standardize(batch.advantage) if config.normalize_advantages else batch.advantage
     log_ratio = distribution.log_prob(batch.action) - batch.log_prob
     policy_loss = losses.clipped_surrogate(log_ratio, advantages, clip).mean()
     if config.value_clip is None:
@@ -160,28 +153,7 @@ def loss(params: Any, batch: Batch, clip: jax.Array, config: Config) -> tuple[ja
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
     """Collect one rollout and learn from it. Metrics are means over the minibatches that were used."""
     key_noise, key_rollout, key_shuffle = jax.random.split(key, 3)
-    env, network = config.env, _network(config)
-    head = policy_head(env.action_space)
-    num_samples = config.steps_per_update
-
-    def policy(noise: jax.Array, obs: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        distribution = head.distribution(network.apply(state.params, obs)[0])
-        action = distribution.transform(noise)
-        return head.to_action(action), (action, distribution.log_prob(action))
-
-    noise = head.noise(key_noise, (config.num_steps, config.num_envs))
-    collector, trajectory, episodes = core.rollout(key_rollout, policy, noise, state.collector, env, config.num_steps)
-    action, log_prob = trajectory.action
-
-    # Values outside the loop, in one product each. The successor's is read at the true next observation.
-    _, values = network.apply(state.params, trajectory.obs)
-    _, next_values = network.apply(state.params, trajectory.next_obs)
-    ends = (trajectory.terminated, trajectory.truncated)
-    advantages = returns.gae(trajectory.reward, values, next_values, *ends, config.discount, config.gae_lambda)
-    targets = advantages + values
-    batch = Batch(trajectory.obs, action, log_prob, values, advantages, targets)
-    batch = jax.tree.map(lambda x: x.reshape(num_samples, *x.shape[2:]), batch)
-
+    collector, memory, batch, collected = on_policy.collect(key_noise, key_rollout, _network(config), state, config)
     optimizer = _optimizer(config, state.step)
     clip = config.clip * (_remaining(config, state.step) if config.anneal_clip else 1.0)
 
@@ -198,7 +170,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
             )
         return (new_params, new_opt_state, stopped), ({**metrics, "gradient_norm": norm}, ~stopped)
 
-    indices = core.minibatches(key_shuffle, num_samples, config.num_minibatches, config.num_epochs)
+    indices = core.minibatches(key_shuffle, len(batch.advantage), config.num_minibatches, config.num_epochs)
     start = (state.params, state.opt_state, jnp.bool_(False))
     (params, opt_state, _), (metrics, used) = jax.lax.scan(learn, start, indices)
     # The minibatch that stopped an update is measured too: it is why the update stopped.
@@ -207,12 +179,11 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
 
     step = state.step + 1
     metrics = {
-        "env_steps": step * num_samples,
-        **episodes,
+        "env_steps": step * config.steps_per_update,
+        **collected,
         **metrics,
-        "explained_variance": 1.0 - jnp.var(targets - values) / jnp.var(targets),
     }
-    return State(params, opt_state, collector, step), metrics
+    return State(params, opt_state, collector, memory, step), metrics
 
 
 def train(key: jax.Array, config: Config) -> tuple[State, core.Metrics]:

@@ -64,7 +64,7 @@ class Config:
     """Widths of the default network's hidden layers."""
     activation: str = static(default="relu")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
-    network: Any = static(default=None)
+    network: networks.Network | None = static(default=None)
     """A module whose init and apply take the default network's place: obs to action values [..., A, 1]."""
 
     def __post_init__(self) -> None:
@@ -90,8 +90,7 @@ def _values(params: Any, obs: jax.Array, config: Config) -> jax.Array:
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    rate = config.learning_rate * (1.0 - step / config.num_updates if config.anneal_learning_rate else 1.0)
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.radam(rate))
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.radam(core.learning_rate(config, step)))
 
 
 def init(key: jax.Array, config: Config) -> State:
@@ -99,7 +98,7 @@ def init(key: jax.Array, config: Config) -> State:
     key_params, key_reset = jax.random.split(key)
     collector = core.reset(key_reset, config.env, config.num_envs)
     network = default_network(config.env, config) if config.network is None else config.network
-    params = network.init(key_params, collector.obs)
+    params = networks.init(network, key_params, collector.obs, (count(config.env.action_space), 1))
     return State(params, _optimizer(config, 0).init(params), collector, jnp.int32(0))
 
 

@@ -12,7 +12,7 @@ from rljax.envs.env import (
     registered,
     timestep,
 )
-from rljax.envs.spaces import Box, Discrete, Space, count
+from rljax.envs.spaces import Box, Discrete, Space, bounded_box, count
 from rljax.envs.tabular import Model, from_model, random_mdp, tabular_model
 from rljax.envs.wrappers import (
     flatten_observation,
@@ -37,6 +37,7 @@ __all__ = [
     "TimeStep",
     "as_features",
     "begin_next_episode",
+    "bounded_box",
     "check",
     "count",
     "flatten_observation",

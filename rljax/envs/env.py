@@ -199,12 +199,20 @@ def _replace_params(params: Any, settings: dict[str, Any], name: str) -> Any:
     return dataclasses.replace(params, **settings)
 
 
+# What gymnax 1.0.1 declares bounds for that its observations leave: MemoryChain's context is -1 or 1 (from 0 on is
+# declared), GaussianBandit's reward has no bounds (0 to 2) and its time starts at -1 (0), and MetaMaze's reward is 10
+# (1 is the highest). Nothing but running shows that, so they are named.
+_UNTRUE_BOUNDS = ("MemoryChain-bsuite", "GaussianBandit-misc", "MetaMaze-misc")
+
+
 def _from_gymnax(environment: Any, params: Any, name: str) -> Env:
     space = from_gymnax(environment.observation_space(params))
     obs, _ = jax.eval_shape(environment.reset_env, jax.random.key(0), params)
     if isinstance(space, Box):
         # Some environments declare float32 and return integers: what they return is what the engine stores.
-        space = Box(space.low, space.high, space.shape, obs.dtype)
+        true_bounds = obs.shape == space.shape and getattr(environment, "name", name) not in _UNTRUE_BOUNDS
+        low, high = (space.low, space.high) if true_bounds else (-np.inf, np.inf)
+        space = Box(low, high, obs.shape, obs.dtype)
     return Env(
         reset=Bound(_gymnax_reset, (environment,)),
         step=Bound(_gymnax_step, (environment,)),

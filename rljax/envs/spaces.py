@@ -82,16 +82,19 @@ class Box:
         return not np.issubdtype(self.dtype, np.inexact)
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """A draw: uniform where bounded on both sides, else standard normal clipped to the bounds there are."""
-        key_uniform, key_normal = jax.random.split(key)
-        low, high = np.where(self.bounded, self.low, 0.0), np.where(self.bounded, self.high, 1.0)
-        if self.is_integral:  # every whole number between the bounds is as likely as any other
-            uniform = jnp.floor(jax.random.uniform(key_uniform, self.shape, minval=low, maxval=high + 1.0))
-            uniform = jnp.minimum(uniform, high)
-        else:
-            uniform = jax.random.uniform(key_uniform, self.shape, minval=low, maxval=high)
-        normal = jnp.clip(jax.random.normal(key_normal, self.shape), self.low, self.high)
-        return jnp.where(self.bounded, uniform, normal).astype(self.dtype)
+        """A draw, as Gymnasium's: uniform between two bounds, exponential from one, standard normal without any."""
+        key_uniform, key_exponential, key_normal = jax.random.split(key, 3)
+        # Every whole number between the bounds is as likely as any other: the next one begins where the last one ends.
+        low, high = self.low, self.high + 1.0 if self.is_integral else self.high
+        ends = np.where(self.bounded, low, 0.0), np.where(self.bounded, high, 1.0)
+        uniform = jax.random.uniform(key_uniform, self.shape, minval=ends[0], maxval=ends[1])
+        away = jax.random.exponential(key_exponential, self.shape)
+        normal = jax.random.normal(key_normal, self.shape)
+        one_sided = jnp.where(np.isfinite(low), low + away, jnp.where(np.isfinite(high), high - away, normal))
+        drawn = jnp.where(self.bounded, uniform, one_sided)
+        if self.is_integral:
+            drawn = jnp.minimum(jnp.floor(drawn), self.high)
+        return drawn.astype(self.dtype)
 
     def contains(self, x: jax.Array) -> jax.Array:
         """Whether `x` lies within the bounds, `[]` bool."""
@@ -104,6 +107,10 @@ class Box:
         scaled = jnp.clip(center + half_range * x, self.low, self.high)
         return (jnp.round(scaled) if self.is_integral else scaled).astype(self.dtype)
 
+    def from_unit_vector(self, x: jax.Array) -> jax.Array:
+        """`from_unit` of vectors `[..., D]` with an element for each of the D dimensions, shaped as the space is."""
+        return self.from_unit(x.reshape(*x.shape[:-1], *self.shape))
+
 
 Space = Discrete | Box
 
@@ -113,6 +120,15 @@ def count(space: Space, what: str = "actions") -> int:
     if isinstance(space, Discrete):
         return space.n
     raise UsageError(f"This algorithm needs discrete {what}, and the environment's are a Box of shape {space.shape}.")
+
+
+def bounded_box(space: Space) -> Box:
+    """The space, which a squashed policy can cover; a `UsageError` where it is discrete or has a bound missing."""
+    if isinstance(space, Discrete):
+        raise UsageError(f"This algorithm needs continuous actions, and the environment's are {space.n} discrete ones.")
+    if not space.bounded.all():
+        raise UsageError("This algorithm needs actions bounded on both sides: wrap the environment, or use ppo.")
+    return space
 
 
 def from_gymnax(space: Any) -> Space:

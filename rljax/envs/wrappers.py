@@ -248,6 +248,9 @@ def mask_observation(env: Env, keep: Sequence[int]) -> Env:
     space = env.observation_space
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise UsageError("mask_observation needs a vector observation: apply flatten_observation first.")
+    for entry in keep:
+        if isinstance(entry, bool | np.bool_) or not isinstance(entry, int | np.integer):
+            raise UsageError(f"mask_observation takes the indices of what to keep, such as (0, 2), got {entry!r}.")
     kept = tuple(int(i) for i in keep)
     if not kept or not all(0 <= i < space.shape[0] for i in kept):
         raise UsageError(

@@ -1,0 +1,109 @@
+"""Ten thousand tabular Q-learners in one vmapped program, against a plain Python loop of one, on slippery FrozenLake.
+
+Both learn by the same rule and schedules. The loop steps a world as Gymnasium's does, by a list of outcomes for every
+state and action; the program is `jit(vmap(q_learning.train))`. They take turns, so that a busy machine slows both, and
+what is reported are medians. `python benchmarks/tables.py [agents] [steps]` writes `results/tables.json`.
+"""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+import rljax
+from rljax import planning, q_learning
+
+REPEATS = 5
+RESULT = pathlib.Path(__file__).parent / "results" / "tables.json"
+
+
+def plain_loop(model: rljax.envs.Model, config: q_learning.Config, limit: int, seed: int) -> np.ndarray:
+    """Q-learning of one agent as a loop over steps, the way it is mostly written; the table `[S, A]`."""
+    rng = np.random.default_rng(seed)
+    transitions, rewards, terminated, start = (np.asarray(x) for x in model)
+    states, actions = rewards.shape
+    outcomes = [[np.flatnonzero(transitions[s, a]) for a in range(actions)] for s in range(states)]
+    chances = [[transitions[s, a, outcomes[s][a]].cumsum() for a in range(actions)] for s in range(states)]
+    values, visits = np.zeros((states, actions)), np.zeros((states, actions))
+    first = int(start.argmax())
+    state, time_in_episode = first, 0
+    for step in range(config.total_steps):
+        progress = step // config.num_steps / config.num_updates
+        epsilon = config.epsilon + progress * (config.epsilon_end - config.epsilon)
+        action = int(rng.integers(actions)) if rng.random() < epsilon else int(values[state].argmax())
+        place = min(int(np.searchsorted(chances[state][action], rng.random())), len(outcomes[state][action]) - 1)
+        following = int(outcomes[state][action][place])
+        ended = terminated[state, action, following]
+        # The lake pays 1 for reaching its last state, and nothing else.
+        target = float(following == states - 1) + (0.0 if ended else config.discount * values[following].max())
+        step_size = config.step_size / (1.0 + visits[state, action]) ** config.step_size_exponent
+        values[state, action] += step_size * (target - values[state, action])
+        visits[state, action] += 1
+        state, time_in_episode = following, time_in_episode + 1
+        if ended or time_in_episode == limit:
+            state, time_in_episode = first, 0
+    return values
+
+
+def summary(times: list[float], steps: int) -> dict[str, float]:
+    """Median and spread of the repeats."""
+    rate = steps / np.median(times)
+    return {"seconds": float(np.median(times)), "fastest": min(times), "slowest": max(times), "steps_per_second": rate}
+
+
+def main(arguments: list[str]) -> None:
+    """Compile, take turns, judge what was learned, and write what came out."""
+    agents, steps = (int(number) for number in (*arguments, *("10000", "10000")[len(arguments) :]))
+    config = rljax.preset("q_learning", "FrozenLake-misc", total_steps=steps)
+    model, limit = rljax.envs.tabular_model(config.env), int(config.env.params.max_steps_in_episode)
+    keys = jax.random.split(jax.random.key(0), agents)
+    started = time.perf_counter()
+    train = jax.jit(jax.vmap(q_learning.train, (0, None))).lower(keys, config).compile()
+    compile_seconds = time.perf_counter() - started
+    memory: Any = train.memory_analysis()
+    jax.block_until_ready(train(keys, config))  # the first call pays for allocations
+
+    together: list[float] = []
+    alone: list[float] = []
+    tables = []
+    for repeat in range(REPEATS):
+        started = time.perf_counter()
+        states, _ = jax.block_until_ready(train(keys, config))
+        together.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        tables.append(plain_loop(model, config, limit, repeat))
+        alone.append(time.perf_counter() - started)
+
+    success = jax.vmap(lambda values: planning.expected_return(model, planning.greedy(values), limit))
+    learned = np.asarray(success(states.tables.action_values[:, 0]))
+    looped = np.asarray(success(np.stack(tables)))
+    # Exact chances of success; a random policy's is 0.014, the best one's 0.744.
+    assert learned.mean() > 0.5, learned.mean()
+    assert looped.mean() > 0.3, looped.mean()
+    sizes = (memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes)
+    vmapped, loop = summary(together, agents * config.num_updates * config.steps_per_update), summary(alone, steps)
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy", "gymnax")}
+    result: dict[str, Any] = {
+        "device": jax.devices()[0].device_kind,
+        "versions": {"python": platform.python_version(), **versions},
+        "agents": agents,
+        "steps_of_each": steps,
+        "repeats": REPEATS,
+        "compile_seconds": compile_seconds,
+        "mebibytes": sum(sizes) / 2**20,
+        "vmapped": {**vmapped, "success_mean": float(learned.mean()), "success_worst": float(learned.min())},
+        "plain_loop": {**loop, "success_mean": float(looped.mean()), "success_worst": float(looped.min())},
+        "times_as_fast": vmapped["steps_per_second"] / loop["steps_per_second"],
+    }
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

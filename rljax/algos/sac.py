@@ -1,0 +1,237 @@
+r"""Soft actor-critic (Haarnoja et al. 2018), also for discrete actions (Christodoulou 2019).
+
+Each update collects T steps of N environments with the current policy into a replay and then makes `gradient_steps`
+steps down $L_Q + L_\pi + L_\alpha$, means over a batch, each with respect to its own parameters alone: those of the
+critics $Q_i$, of the policy $\pi$, and the temperature $\alpha$. With $\bar{V}$ as V of target critics, which follow
+slowly,
+
+$$ V(s) = E_{a \sim \pi}[\min_i Q_i(s, a) - \alpha \log \pi(a | s)], \qquad L_\pi = -V(s), \\
+   L_Q = \sum_i \tfrac{1}{2} (Q_i(s, a) - r - \gamma \bar{V}(s'))^2, \qquad
+   L_\alpha = \alpha (H(\pi(\cdot | s)) - \bar{H}) $$
+
+("Soft actor-critic algorithms and applications", equations 3, 5, 7 and 18). Discrete actions have the expectation in V
+and the entropy H exactly. Continuous ones have them by one sample, the tanh of a Gaussian, through which the gradient
+passes; log-densities, H and its target $\bar{H}$ are those of actions in units in which every dimension is [-1, 1],
+whatever the environment's bounds.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rljax import core, networks, off_policy, replay
+from rljax.config import config, static, traced
+from rljax.distributions import squashed_head
+from rljax.envs import Discrete, Env
+
+
+def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
+    """An actor of the policy's outputs, and critics of actions: `[..., C]`, or of all discrete ones `[..., A, C]`."""
+    num_outputs = squashed_head(env.action_space).num_outputs
+    return networks.actor_and_critics(env, num_outputs, config.num_critics, config.hidden_sizes, config.activation)
+
+
+@config
+class Config:
+    env: Env = traced()
+    """Environment to learn; actions must be discrete, or bounded on both sides in every dimension."""
+    total_steps: int = static(default=100_000, minimum=1)
+    """Environment steps of the whole run, the prefill among them; at most so many, in whole updates."""
+    learning_rate: float = traced(default=1e-3, minimum=0)
+    """Adam's step size, for all parameters."""
+    discount: float = traced(default=0.99, minimum=0, maximum=1)
+    """Discount per step (gamma)."""
+    num_envs: int = static(default=1, minimum=1)
+    """Environments side by side (N)."""
+    num_steps: int = static(default=1, minimum=1)
+    """Steps of each environment per update (T)."""
+    gradient_steps: int = static(default=1, minimum=1)
+    """Gradient steps per update, so that any ratio to environment steps can be had."""
+    batch_size: int = static(default=256, minimum=1)
+    """Transitions per gradient step."""
+    buffer_size: int = static(default=100_000, minimum=1)
+    """Transitions that the replay holds."""
+    prefill_steps: int = static(default=1_000, minimum=1)
+    """Environment steps of uniform actions before the first update."""
+    target_rate: float = traced(default=0.005, minimum=0, maximum=1)
+    """Part of the way that the target critics move at each gradient step (tau)."""
+    temperature: float = traced(default=1.0, minimum=1e-6)
+    """Weight of the entropy (alpha); the first one where it is tuned."""
+    tune_temperature: bool = static(default=True)
+    """Let the temperature follow the entropy that target_entropy asks for."""
+    target_entropy: float | None = traced(default=None)
+    """Entropy in nats that the temperature aims at; None for -1 a dimension, or target_entropy_fraction of log A."""
+    target_entropy_fraction: float = traced(default=0.5, minimum=0, maximum=1)
+    """Part of the most entropy that A discrete actions can have, for target_entropy."""
+    num_critics: int = static(default=2, minimum=1)
+    """Critics, the lowest of which counts (C)."""
+    anneal_learning_rate: bool = static(default=False)
+    """Let the step size fall linearly to zero."""
+    hidden_sizes: tuple[int, ...] = static(default=(64, 64))
+    """Widths of the default networks' hidden layers."""
+    activation: str = static(default="relu")
+    """Nonlinearity of the default networks: tanh, relu, elu, gelu or silu."""
+    network: networks.ActorAndCritics | None = static(default=None)
+    """A networks.ActorAndCritics that takes the default networks' place."""
+
+    def __post_init__(self) -> None:
+        networks.check_layers(self.hidden_sizes, self.activation)
+        squashed_head(self.env.action_space)
+        off_policy.check_counts(self)
+
+    steps_per_update = property(core.steps_per_update)
+    num_updates = property(off_policy.num_updates)
+
+
+class Params(NamedTuple):
+    actor: Any
+    critics: Any
+    log_temperature: jax.Array  # []
+
+
+class State(NamedTuple):
+    params: Params
+    target_params: Any  # the critics'
+    opt_state: optax.OptState
+    replay: replay.Replay
+    collector: core.Collector
+    step: jax.Array  # [] int32, updates done
+
+
+def _network(config: Config) -> networks.ActorAndCritics:
+    return default_network(config.env, config) if config.network is None else config.network
+
+
+def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
+    return optax.adam(core.learning_rate(config, step))
+
+
+def _policy(actor: Any, obs: jax.Array, config: Config) -> Any:
+    """The distribution of actions, those of a box in [-1, 1]."""
+    return squashed_head(config.env.action_space).distribution(_network(config).actor.apply(actor, obs))
+
+
+def _target_entropy(config: Config) -> jax.typing.ArrayLike:
+    space = config.env.action_space
+    if config.target_entropy is not None:
+        return config.target_entropy
+    return (
+        config.target_entropy_fraction * math.log(space.n) if isinstance(space, Discrete) else -math.prod(space.shape)
+    )
+
+
+def init(key: jax.Array, config: Config) -> State:
+    """Fresh parameters, fresh environments, and a replay filled with `prefill_steps` uniform steps."""
+    key_actor, key_critics, key_reset, key_prefill = jax.random.split(key, 4)
+    collector = core.reset(key_reset, config.env, config.num_envs)
+    collector, memory = off_policy.prefill(key_prefill, collector, config)
+    actor, critics = _network(config)
+    obs, action = collector.obs, memory.action[0]
+    space, head = config.env.action_space, squashed_head(config.env.action_space)
+    of_all, beside = ((space.n,), ()) if isinstance(space, Discrete) else ((), (action,))
+    params = Params(
+        actor=networks.init(actor, key_actor, obs, (head.num_outputs,)),
+        critics=networks.init(critics, key_critics, obs, (*of_all, config.num_critics), beside=beside),
+        log_temperature=jnp.log(jnp.float32(config.temperature)),
+    )
+    return State(params, params.critics, _optimizer(config, 0).init(params), memory, collector, jnp.int32(0))
+
+
+def act(state: State, config: Config) -> core.Policy:
+    """The greedy policy: the likeliest action, or tanh of the mean."""
+
+    def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
+        distribution = _policy(state.params.actor, core.observe(state.collector, config.env, obs), config)
+        return squashed_head(config.env.action_space).to_action(distribution.mode())
+
+    return policy
+
+
+def _soft_value(key: jax.Array, params: Params, obs: jax.Array, config: Config) -> tuple[jax.Array, jax.Array]:
+    """V and the policy's entropy `[B]`, exact for discrete actions and otherwise of one sample."""
+    distribution, critics = _policy(params.actor, obs, config), _network(config).critics
+    if isinstance(config.env.action_space, Discrete):
+        action_values = critics.apply(params.critics, obs).min(axis=-1)
+        expected, entropy = jnp.sum(distribution.probs() * action_values, axis=-1), distribution.entropy()
+    else:
+        action, log_prob = distribution.sample_and_log_prob(key)
+        expected, entropy = critics.apply(params.critics, obs, action).min(axis=-1), -log_prob
+    return expected + jnp.exp(params.log_temperature) * entropy, entropy
+
+
+def _action_values(critics: Any, batch: replay.Sample, config: Config) -> jax.Array:
+    """What the critics say of the actions taken, `[B, C]`."""
+    if isinstance(config.env.action_space, Discrete):
+        values = _network(config).critics.apply(critics, batch.obs)
+        return jnp.take_along_axis(values, batch.action[:, None, None], axis=1)[:, 0]
+    return _network(config).critics.apply(critics, batch.obs, batch.action)
+
+
+def loss(
+    params: Params, target_params: Any, batch: replay.Sample, key: jax.Array, config: Config
+) -> tuple[jax.Array, core.Metrics]:
+    """The sum of the module's three losses over one batch, and what it is made of."""
+    key_policy, key_target = jax.random.split(key)
+    fixed = jax.lax.stop_gradient(params)
+    next_value, _ = _soft_value(key_target, fixed._replace(critics=target_params), batch.next_obs, config)
+    targets = batch.reward + batch.discount * next_value
+    critic_loss, measured = off_policy.critic_loss(_action_values(params.critics, batch, config), targets, batch.weight)
+
+    value, entropy = _soft_value(key_policy, fixed._replace(actor=params.actor), batch.obs, config)
+    policy_loss, entropy = -value.mean(), entropy.mean()
+    temperature, excess = jnp.exp(params.log_temperature), jax.lax.stop_gradient(entropy) - _target_entropy(config)
+    total = critic_loss + policy_loss + (temperature * excess if config.tune_temperature else 0.0)
+    return total, {
+        "loss": total,
+        **measured,
+        "policy_loss": policy_loss,
+        "entropy": entropy,
+        "temperature": temperature,
+    }
+
+
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+    """Collect T steps and make the gradient steps. Metrics are means over the gradient steps."""
+    key_noise, key_rollout, key_learn = jax.random.split(key, 3)
+    head, optimizer = squashed_head(config.env.action_space), _optimizer(config, state.step)
+
+    def policy(noise: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        action = _policy(state.params.actor, obs, config).transform(noise)
+        return head.to_action(action), action
+
+    noise = head.noise(key_noise, (config.num_steps, config.num_envs))
+    collector, steps, episodes = core.rollout(
+        key_rollout, policy, noise, state.collector, config.env, config.num_steps, raw=True
+    )
+    memory = replay.add(state.replay, steps)
+
+    def learn(carry: Any, inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, core.Metrics]:
+        params, target_params, opt_state = carry
+        key_sample, key_loss = jax.random.split(inputs[0])
+        batch = off_policy.sample(key_sample, memory, collector, config)
+        params, opt_state, metrics, norm = core.gradient_step(
+            loss, params, optimizer, opt_state, target_params, batch, key_loss, config
+        )
+        target_params = optax.incremental_update(params.critics, target_params, config.target_rate)
+        metrics = {**metrics, "gradient_norm": norm, "lost_successors": jnp.mean(batch.weight == 0.0)}
+        return (params, target_params, opt_state), metrics
+
+    start = (state.params, state.target_params, state.opt_state)
+    end, metrics = off_policy.gradient_steps(key_learn, learn, start, state.step, config)
+    params, target_params, opt_state = end
+
+    step = state.step + 1
+    metrics = {
+        "env_steps": off_policy.env_steps(config, step),
+        **episodes,
+        **{name: rows.mean() for name, rows in metrics.items()},
+    }
+    return State(params, target_params, opt_state, memory, collector, step), metrics
+
+
+def train(key: jax.Array, config: Config) -> tuple[State, core.Metrics]:
+    """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
+    return core.train(init, update, key, config)

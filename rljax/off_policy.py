@@ -1,0 +1,115 @@
+"""What learners from a replay share: how their steps are counted, filling the replay, batches, and gradient steps.
+
+A `config` here is an algorithm's, with `total_steps`, `num_envs`, `num_steps`, `gradient_steps`, `batch_size`,
+`buffer_size`, `prefill_steps` and `discount`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rljax import core, losses, replay
+from rljax.distributions import squashed_head
+from rljax.envs import Discrete
+from rljax.errors import UsageError
+from rljax.returns import Scalar
+
+
+def prefill_rows(config: Any) -> int:
+    """Steps of each environment before the first update."""
+    return max(config.prefill_steps // config.num_envs, 1)
+
+
+def num_updates(config: Any) -> int:
+    """Updates of the whole run: as many as fit into `total_steps` after the prefill."""
+    return (config.total_steps - prefill_rows(config) * config.num_envs) // core.steps_per_update(config)
+
+
+def env_steps(config: Any, updates: jax.Array) -> jax.Array:
+    """Environment steps after so many updates, the prefill among them, `[]` int32."""
+    return prefill_rows(config) * config.num_envs + updates * core.steps_per_update(config)
+
+
+def check_counts(config: Any, n_step: int = 1) -> None:
+    """Refuse, when a config is made, a replay that cannot hold what is put into it, and what would give no update."""
+    rows, prefill = config.buffer_size // config.num_envs, prefill_rows(config)
+    needed = max(config.num_steps, prefill)
+    if rows < needed:
+        raise UsageError(
+            f"buffer_size={config.buffer_size} cannot hold a rollout of {needed} steps of {config.num_envs} "
+            "environments: raise it, or lower num_steps or prefill_steps."
+        )
+    if n_step > prefill:
+        raise UsageError(
+            f"prefill_steps={config.prefill_steps} is {prefill} steps of {config.num_envs} environments, "
+            f"less than n_step={n_step}: raise it."
+        )
+    core.check_counts(config.total_steps, core.steps_per_update(config), prefill_steps=prefill * config.num_envs)
+    if num_updates(config) * config.gradient_steps >= 2**31:
+        raise UsageError(
+            f"{num_updates(config)} updates of gradient_steps={config.gradient_steps} cannot be counted in 32 bits: "
+            "lower total_steps or gradient_steps, so that their product is less than 2**31."
+        )
+
+
+def prefill(key: jax.Array, collector: core.Collector, config: Any) -> tuple[core.Collector, replay.Replay]:
+    """The replay after `prefill_steps` of uniform actions; those of a box are kept as vectors `[D]` in [-1, 1]."""
+    key_action, key_rollout = jax.random.split(key)
+    space, shape = config.env.action_space, (prefill_rows(config), config.num_envs)
+    if isinstance(space, Discrete):
+        actions = jax.random.randint(key_action, shape, 0, space.n)
+    else:
+        actions = jax.random.uniform(key_action, (*shape, math.prod(space.shape)), minval=-1.0, maxval=1.0)
+    to_action = squashed_head(space).to_action
+
+    def policy(action: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return to_action(action), action
+
+    collector, steps, _ = core.rollout(key_rollout, policy, actions, collector, config.env, shape[0], raw=True)
+    memory = replay.init(collector.obs[0], actions[0, 0], config.num_envs, config.buffer_size)
+    return collector, replay.add(memory, steps)
+
+
+def sample(
+    key: jax.Array,
+    stored: replay.Replay,
+    collector: core.Collector,
+    config: Any,
+    n_step: int = 1,
+    importance_exponent: Scalar = 0.0,
+) -> replay.Sample:
+    """A batch out of the replay, its raw observations and rewards as the learner sees them by now."""
+    batch = replay.sample(
+        key, stored, config.batch_size, config.discount, n_step, importance_exponent,
+        lambda reward: core.scale(collector, config.env, reward),
+    )  # fmt: skip
+    return batch._replace(
+        obs=core.observe(collector, config.env, batch.obs),
+        next_obs=core.observe(collector, config.env, batch.next_obs),
+    )
+
+
+def critic_loss(values: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, core.Metrics]:
+    r"""$\sum_i \frac{1}{2} (Q_i - y)^2$ of values `[B, C]` and targets `[B]`: its weighted mean, and metrics."""
+    total = jnp.mean(weights * losses.squared(values, targets[:, None]).sum(axis=-1))
+    error = jnp.abs(values - targets[:, None]).mean()
+    return total, {"critic_loss": total, "td_error": error, "action_value": values.mean()}
+
+
+def gradient_steps(
+    key: jax.Array,
+    learn: Callable[[Any, tuple[jax.Array, jax.Array]], tuple[Any, core.Metrics]],
+    start: Any,
+    updates: jax.Array,
+    config: Any,
+) -> tuple[Any, core.Metrics]:
+    """`config.gradient_steps` times `learn(carry, (key, number)) -> (carry, metrics)`.
+
+    The number, from 1 on, is that of the gradient step in the whole run, `updates` of which are done; it is not batched
+    under `vmap`, so that a branch on it stays one. The metrics come as rows `[gradient_steps]`.
+    """
+    numbers = updates * config.gradient_steps + 1 + jnp.arange(config.gradient_steps)
+    return jax.lax.scan(learn, start, (jax.random.split(key, config.gradient_steps), numbers))

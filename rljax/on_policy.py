@@ -1,0 +1,121 @@
+"""What the on-policy actor-critics share: a rollout under the current policy as a batch with advantages to learn from.
+
+All of it holds for networks with and without a memory. A network's memory is kept as a tuple, `(memory,)`, and is `()`
+where there is none, so that `network.apply(params, obs, *memory)` is right for both.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rljax import core, networks, returns
+from rljax.distributions import policy_head
+from rljax.envs import Env
+
+
+class Batch(NamedTuple):
+    """Samples of a rollout: its steps, each `[B, ...]` with B = T * N.
+
+    With a memory a sample is the whole sequence of one environment, each `[N, T, ...]`.
+    """
+
+    inputs: tuple[Any, ...]  # of the network: obs; with a memory also that before the sequence [N, ...], and began
+    action: jax.Array
+    log_prob: jax.Array
+    value: jax.Array
+    advantage: jax.Array
+    target: jax.Array
+
+
+class Acted(NamedTuple):
+    """What is kept of the policy at every step of a rollout, each `[T, N, ...]`."""
+
+    action: jax.Array
+    log_prob: jax.Array
+    memory: tuple[Any, ...]  # before the step
+    next_memory: tuple[Any, ...]  # after the step, also where the episode ended
+
+
+def initial_memory(network: networks.Network, num_envs: int) -> tuple[Any, ...]:
+    """What a network remembers at the beginning of an episode: `(memory [N, ...],)`, or `()` where it has none."""
+    return (network.initial_memory(num_envs),) if hasattr(network, "initial_memory") else ()
+
+
+def init(key: jax.Array, network: networks.Network, obs: jax.Array, env: Env) -> tuple[Any, tuple[Any, ...]]:
+    """Fresh parameters and what the network remembers at first, for observations `[N, ...]`."""
+    memory = initial_memory(network, obs.shape[0])
+    num_outputs = policy_head(env.action_space).num_outputs
+    return networks.init(network, key, obs, (num_outputs,), (), memory=memory), memory
+
+
+def greedy(
+    network: networks.Network, params: Any, collector: core.Collector, env: Env
+) -> core.Policy | core.RecurrentPolicy:
+    """The greedy policy: the distribution's mode."""
+    head = policy_head(env.action_space)
+
+    def step(key: jax.Array, obs: jax.Array, memory: tuple[Any, ...]) -> tuple[jax.Array, tuple[Any, ...]]:
+        outputs, _, *memory_after = network.apply(params, core.observe(collector, env, obs), *memory)
+        return head.to_action(head.distribution(outputs).mode()), tuple(memory_after)
+
+    if initial_memory(network, 1):
+        return core.RecurrentPolicy(lambda num_envs: initial_memory(network, num_envs), step)
+    return lambda key, obs: step(key, obs, ())[0]
+
+
+def collect(
+    key_noise: jax.Array, key_rollout: jax.Array, network: networks.Network, state: Any, config: Any
+) -> tuple[core.Collector, tuple[Any, ...], Batch, core.Metrics]:
+    """T steps of N environments under the current policy, with advantages by GAE.
+
+    Args:
+        key_noise: for the actions.
+        key_rollout: for the environments.
+        network: obs to policy outputs and values.
+        state: has `params`, `collector` and `memory`.
+        config: has `env`, `num_envs`, `num_steps`, `discount` and `gae_lambda`.
+
+    Returns:
+        the collector and the memory afterwards, the batch, and metrics: the episode statistics and how much of the
+        targets' variance the values knew, 1 for all of it and 0 for none.
+    """
+    env, params = config.env, state.params
+    head = policy_head(env.action_space)
+
+    def policy(memory: tuple[Any, ...], noise: jax.Array, obs: jax.Array) -> tuple[jax.Array, Acted]:
+        outputs, _, *next_memory = network.apply(params, obs, *memory)
+        distribution = head.distribution(outputs)
+        action = distribution.transform(noise)
+        return head.to_action(action), Acted(action, distribution.log_prob(action), memory, tuple(next_memory))
+
+    def remember(_: Any, noise: jax.Array, step: core.Trajectory) -> tuple[tuple[Any, ...], core.Trajectory]:
+        return networks.forget(step.action.next_memory, step.terminated | step.truncated), step
+
+    noise = head.noise(key_noise, (config.num_steps, config.num_envs))
+    collector, memory, trajectory, episodes = core.interact(
+        key_rollout, policy, remember, state.memory, noise, state.collector, env, config.num_steps
+    )
+    trajectory = core.seen(trajectory, state.collector, collector, env)
+    acted = trajectory.action
+
+    # Values outside the loop, in one product each. The successor's is read at the true next observation, and with a
+    # memory that goes on from the step's, also where the episode ended.
+    _, values, *_ = network.apply(params, trajectory.obs, *acted.memory)
+    _, next_values, *_ = network.apply(params, trajectory.next_obs, *acted.next_memory)
+    ends = (trajectory.terminated, trajectory.truncated)
+    advantages = returns.gae(trajectory.reward, values, next_values, *ends, config.discount, config.gae_lambda)
+    targets = advantages + values
+    metrics = {**episodes, "explained_variance": 1.0 - jnp.var(targets - values) / jnp.var(targets)}
+    batch = Batch((trajectory.obs,), acted.action, acted.log_prob, values, advantages, targets)
+    if not memory:
+        return collector, memory, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch), metrics
+    ended = trajectory.terminated | trajectory.truncated
+    began = jnp.roll(ended, 1, axis=0).at[0].set(False)  # the memory before the first step is as it should be
+    batch, began = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (batch, began))
+    return collector, memory, batch._replace(inputs=(*batch.inputs, *state.memory, began)), metrics
+
+
+def standardize(advantages: jax.Array) -> jax.Array:
+    """Advantages of mean 0 and deviation 1; a single one as it is."""
+    return (advantages - advantages.mean()) / (advantages.std() + 1e-8) if advantages.size > 1 else advantages

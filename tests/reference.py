@@ -1,0 +1,156 @@
+"""What several algorithms are tested against: probe environments, and plain NumPy in float64 for whole updates."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import rljax
+
+LIMIT = 6  # of an episode's steps
+
+
+def line(terminates):
+    """Reward 1 a step, three steps an episode, ended by a time limit or by termination; the observation is constant
+    zeros but for the position when it terminates, so that each step can have its own value."""
+
+    def reset(key, params):
+        return jnp.eye(3)[0], jnp.int32(0)
+
+    def step(key, state, action, params):
+        state = state + 1
+        obs = jnp.eye(3)[jnp.minimum(state, 2)] if terminates else jnp.eye(3)[0]
+        return rljax.timestep(obs, 1.0, state >= 3 if terminates else False), state
+
+    made = rljax.Env(
+        reset=reset,
+        step=step,
+        observation_space=rljax.Box(0.0, 1.0, (3,)),
+        action_space=rljax.Discrete(2),
+        name="line",
+    )
+    return made if terminates else rljax.envs.time_limit(made, 3)
+
+
+def one_step():
+    """One step, reward -(10 (a - 0.3))^2 with bounds [-0.1, 0.5]: the best action is 0.3."""
+
+    def reset(key, params):
+        return jnp.ones(1), jnp.int32(0)
+
+    def step(key, state, action, params):
+        return rljax.timestep(jnp.ones(1), -jnp.square(10 * (action[0] - 0.3)), True), state
+
+    return rljax.Env(
+        reset=reset,
+        step=step,
+        observation_space=rljax.Box(0.0, 1.0, (1,)),
+        action_space=rljax.Box(-0.1, 0.5, (1,)),
+    )
+
+
+def cartpole_step(state, action):
+    """Gymnasium's CartPole, in float64."""
+    x, x_dot, theta, theta_dot = state
+    force = 10.0 if action == 1 else -10.0
+    temp = (force + 0.05 * theta_dot**2 * np.sin(theta)) / 1.1
+    theta_acc = (9.8 * np.sin(theta) - np.cos(theta) * temp) / (0.5 * (4.0 / 3.0 - 0.1 * np.cos(theta) ** 2 / 1.1))
+    x_acc = temp - 0.05 * theta_acc * np.cos(theta) / 1.1
+    new = np.array([x + 0.02 * x_dot, x_dot + 0.02 * x_acc, theta + 0.02 * theta_dot, theta_dot + 0.02 * theta_acc])
+    return new, bool(abs(new[0]) > 2.4 or abs(new[2]) > 12 * 2 * np.pi / 360)
+
+
+def play(policy, obs, gumbel, fresh):
+    """CartPole with a time limit of LIMIT steps, `[T, N, ...]` of what is seen and done.
+
+    `policy(obs, began)` gives log-probabilities `[N, 2]`; an environment whose episode ended goes on from `fresh`.
+    """
+    horizon, num_envs = gumbel.shape[:2]
+    names = ("action", "log_prob", "reward", "terminated", "truncated", "began")
+    rows = {name: np.zeros((horizon, num_envs)) for name in names}
+    rows["obs"], rows["next_obs"] = np.zeros((2, horizon, num_envs, 4))
+    state, time = obs.copy(), np.zeros(num_envs, int)
+    for t in range(horizon):
+        rows["began"][t] = (time == 0) & (t > 0)
+        log_probs = policy(state, rows["began"][t])
+        for n in range(num_envs):
+            action = np.argmax(log_probs[n] + gumbel[t, n])
+            following, terminated = cartpole_step(state[n], action)
+            time[n] += 1
+            truncated = time[n] >= LIMIT
+            rows["obs"][t, n], rows["next_obs"][t, n] = state[n], following
+            rows["action"][t, n], rows["log_prob"][t, n] = action, log_probs[n, action]
+            rows["reward"][t, n], rows["terminated"][t, n], rows["truncated"][t, n] = 1.0, terminated, truncated
+            state[n] = fresh[t, n] if terminated or truncated else following
+            time[n] = 0 if terminated or truncated else time[n]
+    return rows
+
+
+def generalized_advantages(rows, values, next_values, discount, trace_decay):
+    """Schulman et al. 2016, one environment and one step at a time."""
+    advantages = np.zeros_like(values)
+    for n in range(values.shape[1]):
+        running = 0.0
+        for t in reversed(range(len(values))):
+            alive = 1.0 - rows["terminated"][t, n]
+            delta = rows["reward"][t, n] + discount * alive * next_values[t, n] - values[t, n]
+            ended = rows["terminated"][t, n] or rows["truncated"][t, n]
+            running = delta + (0.0 if ended else discount * trace_decay * running)
+            advantages[t, n] = running
+    return advantages
+
+
+def forward(torso, head, x):
+    """A tanh layer and a linear one: features and outputs."""
+    features = np.tanh(x @ torso["Dense_0"]["kernel"] + torso["Dense_0"]["bias"])
+    return features, features @ head["kernel"] + head["bias"]
+
+
+def backward(torso, head, x, features, gradient):
+    """Gradients of `forward`'s parameters, given that of its outputs."""
+    hidden = gradient @ head["kernel"].T * (1 - features**2)
+    return (
+        {"Dense_0": {"kernel": x.T @ hidden, "bias": hidden.sum(0)}},
+        {"kernel": features.T @ gradient, "bias": gradient.sum(0)},
+    )
+
+
+def log_softmax(logits):
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def clip_by_norm(gradient, max_norm):
+    norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient)))
+    return jax.tree.map(lambda g: g * min(1.0, max_norm / norm), gradient)
+
+
+def as_float64(tree):
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+
+
+def drawn_fresh(env, key_rollout, horizon, num_envs):
+    """The observations that a rollout with this key begins its next episodes with, `[T, N, ...]`."""
+    keys = jax.random.split(jax.random.split(key_rollout)[1], (horizon, num_envs))
+    return jax.vmap(jax.vmap(env.reset, (0, None)), (0, None))(keys, env.params)[0]
+
+
+def check_gradient(loss, params, *arguments):
+    """`loss(params, *arguments) -> (scalar, ...)` against central differences along a random direction of each leaf."""
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        wide = [jax.tree.map(_widened, tree) for tree in (params, arguments)]
+        value = jax.jit(lambda params, arguments: loss(params, *arguments)[0])
+        gradient = jax.jit(jax.grad(value))(*wide)
+        leaves, structure = jax.tree.flatten(wide[0])
+        for i, slope in enumerate(jax.tree.leaves(gradient)):
+            direction = rng.normal(size=slope.shape)
+            ends = []
+            for sign in (1, -1):
+                moved = [x + sign * 1e-5 * direction if j == i else x for j, x in enumerate(leaves)]
+                ends.append(float(value(jax.tree.unflatten(structure, moved), wide[1])))
+            np.testing.assert_allclose(np.sum(slope * direction), (ends[0] - ends[1]) / 2e-5, rtol=1e-5, atol=1e-8)
+            assert np.abs(slope).max() > 1e-7  # every parameter has a part in the loss
+
+
+def _widened(x):
+    return jnp.asarray(x, jnp.float64) if jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating) else x

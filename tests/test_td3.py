@@ -1,0 +1,243 @@
+"""TD3 and DDPG: whole updates against NumPy, exploration noise against its closed form, known values, and promises."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import off_policy_reference as reference
+import pytest
+
+import rljax
+from rljax import exploration, presets, replay, td3
+
+SMALL = {
+    "total_steps": 200, "num_envs": 2, "num_steps": 5, "gradient_steps": 4, "batch_size": 32, "buffer_size": 60,
+    "prefill_steps": 40, "hidden_sizes": (8, 6), "target_rate": 0.1, "learning_rate": 1e-3, "noise_std": 0.3,
+}  # fmt: skip
+VARIANTS = {
+    "td3": {"actor_period": 3, "smoothing_std": 0.4, "smoothing_clip": 0.3},
+    "ddpg": presets._VARIANTS["ddpg"][1],
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def learned(request):
+    """A config, a state with targets and noise of its own, a key, what one update makes of them, and that update."""
+    config = td3.Config(env=reference.wander(), **{**SMALL, **VARIANTS[request.param]})
+    state = jax.jit(td3.init)(jax.random.key(0), config)
+    other = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(7), x.shape), state.target_params)
+    state = state._replace(target_params=other, noise=jnp.linspace(-0.4, 0.4, 8).reshape(2, 4))
+    key = jax.random.key(1)
+    update = jax.jit(td3.update)
+    return config, state, key, update(key, state, config), update
+
+
+# --- one whole update against NumPy -------------------------------------------------------------------------------
+
+
+def numpy_learn(config, state, stored, key):
+    """The gradient steps of Fujimoto et al. 2018, algorithm 1: parameters, targets, losses, norms."""
+    params, targets = state.params, state.target_params
+    adams = td3.Pair(*(reference.Adam(part, config.learning_rate) for part in params))
+    measured = []
+    for number, key_step in enumerate(jax.random.split(jax.random.split(key)[1], config.gradient_steps), start=1):
+        key_sample, key_smoothing = jax.random.split(key_step)
+        batch = replay.sample(key_sample, stored, config.batch_size, config.discount)
+        actor, critics = reference.FeedForward(params.actor), reference.Ensemble(params.critics)
+        noise = config.smoothing_std * np.asarray(jax.random.normal(key_smoothing, (config.batch_size, 4)), np.float64)
+        limit = config.smoothing_clip
+        action = np.tanh(reference.FeedForward(targets.actor).forward(batch.next_obs)) + np.clip(noise, -limit, limit)
+        next_values = reference.Ensemble(targets.critics).forward(batch.next_obs, np.clip(action, -1, 1))[:, 0].min(-1)
+        target = np.asarray(batch.reward) + np.asarray(batch.discount) * next_values
+        error = critics.forward(batch.obs, batch.action)[:, 0] - target[:, None]
+        gradient, _ = critics.backward(error[:, None] / config.batch_size)
+        norm = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
+        measured.append((0.5 * (error**2).sum(-1).mean(), norm))
+        params = params._replace(critics=adams.critics.step(params.critics, gradient))
+        if number % config.actor_period == 0:
+            critics = reference.Ensemble(params.critics)
+            action = np.tanh(actor.forward(batch.obs))
+            values = critics.forward(batch.obs, action)
+            first = np.zeros_like(values)
+            first[..., 0] = -1.0 / config.batch_size
+            d_action = critics.backward(first)[1][:, 3:]
+            gradient, _ = actor.backward(d_action * (1 - action**2))
+            params = params._replace(actor=adams.actor.step(params.actor, gradient))
+            targets = td3.Pair(
+                *(reference.polyak(n, o, config.target_rate) for n, o in zip(params, targets, strict=True))
+            )
+    return params, targets, np.mean(measured, axis=0)
+
+
+def test_one_update_equals_numpy(learned):
+    config, state, key, (after, metrics), _ = learned
+    params, targets, measured = numpy_learn(config, state, after.replay, key)
+    np.testing.assert_allclose([metrics["critic_loss"], metrics["gradient_norm"]], measured, rtol=1e-3)
+    reference.assert_close(after.params, params, state.params)
+    reference.assert_close(after.target_params, targets, state.target_params)
+    assert (np.asarray(after.replay.end) >= 0).any()  # some transitions were truncated
+
+
+def test_collecting_adds_correlated_noise_that_starts_anew_where_an_episode_begins(learned):
+    config, state, key, (after, _), _ = learned
+    normal = np.asarray(jax.random.normal(jax.random.split(jax.random.split(key)[0])[0], (5, 2, 4)), np.float64)
+    kept, noise = 1 - config.noise_reversion, np.asarray(state.noise, np.float64)
+    actor, began = reference.FeedForward(state.params.actor), 0
+    for t in range(5):
+        noise = kept * noise + config.noise_std * np.sqrt(1 - kept**2) * normal[t]
+        expected = np.clip(np.tanh(actor.forward(after.replay.obs[20 + t])) + noise, -1, 1)
+        np.testing.assert_allclose(after.replay.action[20 + t], expected, atol=1e-5)
+        ended = np.asarray(after.replay.end[20 + t]) != -1
+        noise, began = np.where(ended[:, None], 0.0, noise), began + ended.sum()
+    assert began > 0
+    np.testing.assert_allclose(after.noise, noise, atol=1e-5)
+
+
+def test_the_actor_and_the_targets_wait_for_their_turn(learned):
+    config, state, key, *_ = learned
+    one = dataclasses.replace(config, gradient_steps=1)
+    update = jax.jit(td3.update)
+    for step in range(3):
+        following, _ = update(key, state._replace(step=jnp.int32(step)), one)
+        moves = (step + 1) % config.actor_period == 0
+        for got, want in ((following.params.actor, state.params.actor), (following.target_params, state.target_params)):
+            same = [np.array_equal(a, b) for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)]
+            assert not any(same) if moves else all(same)
+        assert not np.array_equal(
+            following.params.critics["params"]["output"]["kernel"], state.params.critics["params"]["output"]["kernel"]
+        )
+
+
+def test_each_loss_has_the_slope_of_a_finite_difference(learned):
+    config, state, *_ = learned
+    batch = replay.sample(jax.random.key(2), state.replay, 16, config.discount)
+    with jax.enable_x64(True):
+        batch = reference.as_float64(batch._replace(weight=jnp.linspace(0.0, 1.0, 16)))
+        params, targets = reference.as_float64(state.params), reference.as_float64(state.target_params)
+        losses = {
+            "critics": lambda critics: td3.loss(critics, targets, batch, jax.random.key(3), config)[0],
+            "actor": lambda actor: td3.actor_loss(actor, params.critics, batch.obs, config)[0],
+        }
+        for name, loss in losses.items():
+            reference.assert_slope(loss, getattr(params, name))
+
+
+# --- exploration noise --------------------------------------------------------------------------------------------
+
+
+def test_noise_has_the_moments_of_its_closed_form():
+    """Deviation d once settled, correlation (1 - theta)^k k steps apart; independent where theta is one."""
+
+    def run(reversion):
+        normal = jax.random.normal(jax.random.key(0), (300, 4_000))
+
+        def step(x, normal):
+            x = exploration.correlated_noise(x, normal, 0.7, reversion)
+            return x, x
+
+        return jax.lax.scan(step, jnp.zeros(4_000), normal)[1]
+
+    noises = np.asarray(jax.jit(jax.vmap(run))(jnp.array([1.0, 0.15, 0.02])))
+    for noise, reversion in zip(noises, (1.0, 0.15, 0.02), strict=True):
+        steps = np.arange(1, 301)
+        deviation = 0.7 * np.sqrt(1 - (1 - reversion) ** (2 * steps))  # it starts at zero
+        np.testing.assert_allclose(noise.std(axis=1), deviation, rtol=0.06)
+        np.testing.assert_allclose(noise.mean(axis=1), 0.0, atol=0.06)
+        for lag in (1, 5, 20):
+            correlation = np.corrcoef(noise[-1], noise[-1 - lag])[0, 1]
+            assert correlation == pytest.approx((1 - reversion) ** lag, abs=0.06)
+    # The textbook's form: theta 0.15 and sigma 0.2 settle at sigma / sqrt(theta (2 - theta)).
+    deviation = 0.2 / np.sqrt(0.15 * 1.85)
+    assert exploration.correlated_noise(jnp.zeros(()), jnp.ones(()), deviation, 0.15) == pytest.approx(0.2)
+
+
+# --- values that are known ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def corridors():
+    """One program trains in all corridors side by side: critics' values `[3 corridors, 3 places]`, greedy actions."""
+    cases = [
+        td3.Config(
+            env=env, discount=0.5, noise_std=0.3, num_envs=4, total_steps=12_000,
+            prefill_steps=400, gradient_steps=2, batch_size=64, hidden_sizes=(64, 64), learning_rate=3e-3,
+            target_rate=0.05, anneal_learning_rate=True, buffer_size=8_000,
+        )
+        for env in reference.corridors()
+    ]  # fmt: skip
+    stacked = reference.stack(cases)
+    states, metrics = jax.jit(jax.vmap(td3.train, (None, 0)))(jax.random.key(0), stacked)
+    obs = jnp.eye(3)
+    greedy = jax.vmap(lambda state, config: td3.act(state, config)(jax.random.key(0), obs))(states, stacked)
+    critics = td3.default_network(cases[0].env, cases[0]).critics
+    unit = ((greedy - reference.LOW) / (reference.HIGH - reference.LOW) * 2 - 1).reshape(3, 3, 4)
+    values = jax.vmap(lambda params, action: critics.apply(params, obs, action))(states.params.critics, unit)
+    return values.mean(-1), greedy, metrics
+
+
+def test_a_time_limit_does_not_change_the_value_and_an_end_does(corridors):
+    """Reward one a step, discount a half: worth 2 for ever; 1.75, 1.5 and 1 before an end."""
+    values, _, metrics = corridors
+    np.testing.assert_allclose(values[0], 2.0, rtol=0.03)
+    np.testing.assert_allclose(values[1], [1.75, 1.5, 1.0], rtol=0.03)
+    assert metrics["lost_successors"].max() == 0.0
+
+
+def test_the_best_action_is_found_inside_the_bounds(corridors):
+    values, greedy, _ = corridors
+    unit = (np.asarray(greedy[2, 0]) - reference.LOW) / (reference.HIGH - reference.LOW) * 2 - 1
+    np.testing.assert_allclose(unit, reference.GOAL, atol=0.15)
+    assert float(values[2, 0]) == pytest.approx(1.0, abs=0.05)
+
+
+# --- promises -----------------------------------------------------------------------------------------------------
+
+
+def test_vmap_equals_single_and_a_number_does_not_recompile(learned):
+    config, _, key, _, update = learned
+    keys = jax.random.split(key, 2)
+
+    def begin(key):
+        return td3.update(key, td3.init(key, config), config)
+
+    many = jax.jit(jax.vmap(begin)).lower(keys)
+    assert "stablehlo.case" in many.as_text()  # the delayed actor is a branch, not both sides of a select
+    states, metrics = many.compile()(keys)
+    one, _ = update(keys[1], jax.jit(td3.init)(keys[1], config), config)
+    for got, want in zip(jax.tree.leaves(states.params), jax.tree.leaves(one.params), strict=True):
+        np.testing.assert_allclose(got[1], want, atol=1e-4)
+    np.testing.assert_array_equal(metrics["env_steps"], 50)
+    kernels = states.params.critics["params"]["output"]["kernel"]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.05
+    compiled = update._cache_size()
+    changes = {"learning_rate": 1e-2, "discount": 0.9, "actor_period": 2, "noise_std": 0.5, "noise_reversion": 0.2}
+    changes |= {"smoothing_std": 0.1, "smoothing_clip": 0.1, "target_rate": 0.5}
+    changed, _ = update(keys[1], one, dataclasses.replace(config, **changes))
+    assert update._cache_size() == compiled
+    assert int(changed.step) == 2
+
+
+def test_ddpg_is_a_variant():
+    config = rljax.preset("ddpg", reference.wander())
+    assert presets.algorithm("ddpg") is td3
+    assert (config.num_critics, config.smoothing_std, config.actor_period) == (1, 0.0, 1)
+    assert config.noise_reversion < 1.0
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"env": "CartPole-v1"}, "needs continuous actions, and the environment's are 2 discrete ones"),
+        ({"env": reference.wander().replace(action_space=rljax.Box(-1.0, np.inf, (2,)))}, "bounded on both sides"),
+        ({"buffer_size": 500, "num_steps": 600}, "buffer_size=500 cannot hold a rollout of 1000 steps"),
+        ({"total_steps": 1_000}, "less than the prefill and one update"),
+        ({"actor_period": 0}, "actor_period must be at least 1"),
+        ({"noise_reversion": 1.5}, "noise_reversion must be at most 1"),
+        ({"num_critics": 0}, "num_critics must be at least 1"),
+        ({"activation": "sine"}, "There is no activation 'sine'"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(values, sentence):
+    with pytest.raises(rljax.UsageError, match=sentence):
+        td3.Config(**{"env": "Pendulum-v1", **values})
