@@ -130,8 +130,12 @@ def batches(population: Population, groups: list[sweeps.Group], saved: list[chec
     for group in groups:
         runs = [(point, seed) for point in group.points for seed in range(population.seeds)]
         left = [run for run in runs if run not in begun]
-        if left:
-            planned.append(Batch(group, np.array(left), _divided(len(left), devices)))
+        if not left:
+            continue
+        # Those of a group that was split are laid out as its first batch was: other shapes would round otherwise.
+        like = next((batch for batch in planned if batch.group is group), None)
+        size, lanes = (len(left), _divided(len(left), devices)) if like is None else (len(like.runs), like.lanes)
+        planned += [Batch(group, np.array(left[i : i + size]), lanes) for i in range(0, len(left), size)]
     return planned
 
 
