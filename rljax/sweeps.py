@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.config import replace
+from rljax.config import kinds, replace
+from rljax.envs import Env, make
 from rljax.errors import UsageError, suggest
 
 
@@ -93,7 +94,7 @@ def points(config: Any, sweep: Mapping[str, Any] | None, samples: int | None = N
         return [Point({}, config)]
     if not isinstance(sweep, Mapping) or not sweep:
         raise UsageError(f"sweep must be a dict from fields to lists of values, got {sweep!r}.")
-    current = {path: value_at(config, path) for path in sweep}
+    whole = {path: _is_whole(value_at(config, path), _kinds_at(config, path)) for path in sweep}
     grid = {k: _listed(f"sweep of {k}", v) for k, v in sweep.items() if not isinstance(v, Sampler)}
     samplers = {k: v for k, v in sweep.items() if isinstance(v, Sampler)}
     if samplers and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
@@ -105,7 +106,7 @@ def points(config: Any, sweep: Mapping[str, Any] | None, samples: int | None = N
     made = []
     for combination in itertools.product(*grid.values()):
         for draw in draws:
-            drawn = {path: _rounded(current[path], value) for path, value in draw.items()}
+            drawn = {k: round(v) if whole[k] and isinstance(v, float) else v for k, v in draw.items()}
             given = {**dict(zip(grid, combination, strict=True)), **drawn}
             made.append(point(config, {path: given[path] for path in sweep}))
     return made
@@ -113,7 +114,9 @@ def points(config: Any, sweep: Mapping[str, Any] | None, samples: int | None = N
 
 def point(config: Any, given: Mapping[str, Any]) -> Point:
     """One configuration: the values at their paths, each as its field has it."""
-    values = {path: _fitting(path, value_at(config, path), value) for path, value in given.items()}
+    values = {
+        path: _fitting(path, value_at(config, path), _kinds_at(config, path), value) for path, value in given.items()
+    }
     return Point(values, with_values(config, values))
 
 
@@ -171,18 +174,28 @@ def with_values(config: Any, values: dict[str, Any]) -> Any:
         else:
             own[name] = value
     for name, deeper in below.items():
-        own[name] = with_values(own.get(name, _child(config, name)), deeper)
+        current = _child(config, name)
+        node = own.get(name, current)
+        own[name] = with_values(make(node) if isinstance(current, Env) else node, deeper)
     if isinstance(config, dict):
         return {**config, **own}
     return config._replace(**own) if hasattr(config, "_replace") else replace(config, **own)
 
 
-def _rounded(current: Any, value: Any) -> Any:
-    whole = isinstance(current, int | np.integer) and not isinstance(current, bool)
-    return round(value) if whole and isinstance(value, float) else value
+def _kinds_at(config: Any, path: str) -> set[str]:
+    """What the field at a path is annotated with; nothing where it is no dataclass's."""
+    parent, _, name = path.rpartition(".")
+    node = value_at(config, parent) if parent else config
+    fields = dataclasses.fields(node) if dataclasses.is_dataclass(node) else ()
+    return next((kinds(field) for field in fields if field.name == name), set())
 
 
-def _fitting(path: str, current: Any, value: Any) -> Any:
+def _is_whole(current: Any, annotated: set[str]) -> bool:
+    """Whether a field holds whole numbers; one that is annotated as a float does not, even if it holds a 1 now."""
+    return isinstance(current, int | np.integer) and not isinstance(current, bool) and "float" not in annotated
+
+
+def _fitting(path: str, current: Any, annotated: set[str], value: Any) -> Any:
     """The value as the field has it; a `UsageError` where it is of another kind."""
 
     def refuse(wanted: str) -> UsageError:
@@ -191,14 +204,15 @@ def _fitting(path: str, current: Any, value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if current is None or value is None:  # an optional field: the config itself checks what it becomes
-        return value
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return float(value) if is_number and "float" in annotated else value
     if isinstance(current, bool):
         if not isinstance(value, bool):
             raise refuse("True or False")
     elif isinstance(current, int | float | np.generic):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise refuse("finite numbers")
-        if isinstance(current, int | np.integer):
+        if _is_whole(current, annotated):
             if value != int(value):
                 raise refuse("whole numbers")
             return int(value)

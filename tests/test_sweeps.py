@@ -37,7 +37,7 @@ def test_lists_make_a_grid(config):
 
 
 def test_the_config_says_what_needs_a_program_of_its_own(config):
-    grid = {"learning_rate": [1e-4, 1e-3], "hidden_sizes": [(8,), [4, 4]], "value_clip": [None, 0.2, 0.3]}
+    grid = {"learning_rate": [1e-4, 1e-3], "hidden_sizes": [(8,), [4, 4]], "value_clip": [None, 0.2, 1]}
     points = sweeps.points(config, grid)
     groups = sweeps.groups(points)
     assert len(points) == 12
@@ -87,6 +87,18 @@ def test_an_environment_can_be_swept(config):
     points = sweeps.points(config, {"env": ["CartPole-v1", "Acrobot-v1"]})
     assert [p.config.env.name for p in points] == ["CartPole-v1", "Acrobot-v1"]
     assert len(sweeps.groups(points)) == 2
+    (point,) = sweeps.points(config, {"env": ["Acrobot-v1"], "env.params.max_steps_in_episode": [7]})
+    assert (point.config.env.name, point.config.env.params.max_steps_in_episode) == ("Acrobot-v1", 7)
+
+
+def test_the_annotation_says_what_a_number_is(config):
+    """A float field that holds a 1, or nothing, takes fractions, and its whole values share a program with these."""
+    whole = rljax.replace(config, max_grad_norm=1)
+    points = sweeps.points(whole, {"max_grad_norm": [0.5, 2], "target_kl": [0.01, 1]})
+    assert [type(value) for point in points for value in point.values.values()] == [float] * 8
+    assert len(sweeps.groups(points)) == 1
+    (drawn,) = sweeps.points(whole, {"max_grad_norm": rljax.uniform(0.1, 0.2)}, samples=1)
+    assert 0.1 < drawn.config.max_grad_norm < 0.2
 
 
 @pytest.mark.parametrize(
