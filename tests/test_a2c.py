@@ -92,9 +92,9 @@ def test_one_update_equals_numpy(env):
     )
     key_init, key_first, key = jax.random.split(jax.random.key(3), 3)
     update = jax.jit(a2c.update)
-    state, _ = update(key_first, a2c.init(key_init, config), config)
+    state, _ = update(key_first, jax.jit(a2c.init)(key_init, config), config)
     # Environments in the middle of their episodes would have to be told to the reference: these begin anew.
-    state = state._replace(collector=a2c.init(key_init, config).collector)
+    state = state._replace(collector=jax.jit(a2c.init)(key_init, config).collector)
     after, metrics = update(key, state, config)
 
     key_noise, key_rollout = jax.random.split(key)
@@ -117,7 +117,7 @@ def test_one_update_equals_numpy(env):
 def test_the_gradient_of_the_loss_is_its_finite_difference(name, recurrent):
     config = a2c.Config(env=rljax.make(name), num_envs=3, num_steps=6, hidden_sizes=(5,), recurrent=recurrent)
     key_init, key_noise, key_rollout = jax.random.split(jax.random.key(0), 3)
-    state = a2c.init(key_init, config)
+    state = jax.jit(a2c.init)(key_init, config)
     *_, batch, _ = on_policy.collect(key_noise, key_rollout, a2c._network(config), state, config)
     check_gradient(lambda params, batch: a2c.loss(params, batch, config), state.params, batch)
 

@@ -201,7 +201,7 @@ def numpy_learn(config, state, stored, key, number):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_one_update_equals_numpy(name):
     config = variant(VARIANTS[name])
-    state = dqn.init(jax.random.key(0), config)
+    state = jax.jit(dqn.init)(jax.random.key(0), config)
     # A target network of its own, so that confusing the two would show; and a third gradient step, which moves it.
     other = dqn.default_network(config.env, config).init(jax.random.key(7), jnp.zeros((1, 4)))
     state = state._replace(target_params=other, step=jnp.int32(2))
@@ -224,6 +224,8 @@ def test_one_update_equals_numpy(name):
         assert np.mean(np.abs(got - want) < 2e-5) > 0.98
     for got, want in zip(jax.tree.leaves(after.target_params), jax.tree.leaves(target), strict=True):
         assert np.mean(np.abs(got - want) < 2e-5) > 0.98
+    for got, want in zip(jax.tree.leaves(after.averaged_params), jax.tree.leaves(after.params), strict=True):
+        np.testing.assert_array_equal(got, want)  # nothing is averaged unless asked for
     if config.prioritized:
         leaves = after.replay.priorities.tree[len(after.replay.priorities.tree) // 2 :]
         np.testing.assert_allclose(leaves[batch.position], (errors + 1e-6) ** 0.6, rtol=2e-3)
@@ -231,7 +233,7 @@ def test_one_update_equals_numpy(name):
 
 def test_collecting_is_greedy_where_epsilon_is_zero_and_uniform_where_it_is_one():
     config = dataclasses.replace(variant({}), num_steps=25, buffer_size=200)
-    state = dqn.init(jax.random.key(0), config)
+    state = jax.jit(dqn.init)(jax.random.key(0), config)
     greedy, _ = jax.jit(dqn.update)(jax.random.key(1), state, dataclasses.replace(config, epsilon=0.0, epsilon_end=0.0))
     collected = slice(20, 45)
     network = NumpyNetwork(config, state.params, None)
@@ -381,7 +383,7 @@ def test_copying_the_target_is_a_branch_under_vmap():
 
 def test_a_learning_rate_that_falls_to_zero():
     config = dataclasses.replace(variant({}), anneal_learning_rate=True)
-    state = dqn.init(jax.random.key(0), config)
+    state = jax.jit(dqn.init)(jax.random.key(0), config)
     update = jax.jit(dqn.update)
     start = update(jax.random.key(1), state, config)[0]
     late = update(jax.random.key(1), state._replace(step=jnp.int32(15)), config)[0]
@@ -390,6 +392,29 @@ def test_a_learning_rate_that_falls_to_zero():
         return float(optax.tree.norm(jax.tree.map(jnp.subtract, after.params, state.params)))
 
     assert moved(late) == pytest.approx(moved(start) / 16, rel=0.05)
+
+
+def test_act_goes_by_the_average_of_the_last_updates():
+    """A plain mean of the parameters until `averaging` of the 16 updates are done, then an exponential one."""
+    config = dataclasses.replace(variant({}), averaging=0.2, learning_rate=0.1)
+    assert config.num_updates == 16
+    update = jax.jit(dqn.update)
+    state = jax.jit(dqn.init)(jax.random.key(0), config)
+    expected = 0.0
+    for number, window in enumerate([1.0, 2.0, 3.0, 3.2, 3.2]):
+        state, _ = update(jax.random.key(number), state, config)
+        kernel = np.asarray(state.params["params"]["value"]["kernel"], np.float64)
+        expected += (kernel - expected) / window
+    np.testing.assert_allclose(state.averaged_params["params"]["value"]["kernel"], expected, rtol=1e-5)
+    assert np.abs(expected - kernel).max() > 0.01
+    other = jax.tree.map(jnp.negative, state.averaged_params)
+    obs = jax.random.normal(jax.random.key(9), (200, 4))
+    actions = dqn.act(state._replace(averaged_params=other), config)(jax.random.key(0), obs)
+    by_other, by_last = (
+        NumpyNetwork(config, params, None).forward(obs)[..., 0].argmax(-1) for params in (other, state.params)
+    )
+    np.testing.assert_array_equal(actions, by_other)
+    assert (by_other != by_last).any()
 
 
 def test_normalised_observations_reach_the_learner():
@@ -406,7 +431,7 @@ def test_a_network_of_ones_own():
     config = dataclasses.replace(
         variant({}), network=QNetwork(rljax.make("CartPole-v1").observation_space, 2, hidden_sizes=(5,))
     )
-    state = dqn.init(jax.random.key(0), config)
+    state = jax.jit(dqn.init)(jax.random.key(0), config)
     assert state.params["params"]["value_hidden"]["kernel"].shape == (4, 5)
 
 

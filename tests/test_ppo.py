@@ -110,7 +110,7 @@ def test_one_update_equals_numpy(env):
         entropy_coefficient=0.01,
     )
     key_init, key = jax.random.split(jax.random.key(3))
-    state = ppo.init(key_init, config)
+    state = jax.jit(ppo.init)(key_init, config)
     after, metrics = jax.jit(ppo.update)(key, state, config)
 
     key_noise, key_rollout, key_shuffle = jax.random.split(key, 3)
@@ -188,7 +188,7 @@ def test_vmap_equals_single_and_seeds_differ(small, train, train_many):
 
 def test_the_ratio_is_one_at_the_first_minibatch(small, env):
     one = dataclasses.replace(small, num_epochs=1, num_minibatches=1, total_steps=64)
-    state = ppo.init(jax.random.key(0), one)
+    state = jax.jit(ppo.init)(jax.random.key(0), one)
     _, metrics = jax.jit(ppo.update)(jax.random.key(1), state, one)
     assert abs(float(metrics["approximate_kl"])) < 1e-6
     assert float(metrics["clip_fraction"]) == 0.0
@@ -238,7 +238,7 @@ def test_annealing_and_its_own_horizon(small):
     """The rate falls linearly to zero over schedule_steps: then nothing moves any more."""
     config = dataclasses.replace(small, schedule_steps=128)
     key_init, key_updates, _ = core.training_keys(jax.random.key(0))
-    state = ppo.init(key_init, config)
+    state = jax.jit(ppo.init)(key_init, config)
     update = jax.jit(ppo.update)
     moved = []
     for i in range(4):
@@ -252,7 +252,7 @@ def test_annealing_and_its_own_horizon(small):
 
 def test_target_kl_stops_an_update(small):
     key = jax.random.key(0)
-    state = ppo.init(key, small)
+    state = jax.jit(ppo.init)(key, small)
     free = dataclasses.replace(small, learning_rate=0.05, num_epochs=8)
     _, unlimited = jax.jit(ppo.update)(key, state, free)
     stopped_state, stopped = jax.jit(ppo.update)(key, state, dataclasses.replace(free, target_kl=1e-4))
@@ -265,7 +265,7 @@ def test_target_kl_stops_an_update(small):
 
 def test_value_clip_limits_how_far_values_move(small):
     key = jax.random.key(0)
-    state = ppo.init(key, small)
+    state = jax.jit(ppo.init)(key, small)
     fast = dataclasses.replace(small, learning_rate=0.02, num_epochs=8, max_grad_norm=100.0)
     network = ppo.default_network(small.env, small)
     before = network.apply(state.params, state.collector.obs)[1]

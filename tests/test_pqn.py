@@ -87,7 +87,7 @@ class RAdam:
 
 
 def test_one_update_equals_numpy(small):
-    state = pqn.init(jax.random.key(0), small)._replace(step=jnp.int32(1))
+    state = jax.jit(pqn.init)(jax.random.key(0), small)._replace(step=jnp.int32(1))
     key = jax.random.key(1)
     after, metrics = jax.jit(pqn.update)(key, state, small)
     key_collect, key_shuffle = jax.random.split(key)

@@ -71,7 +71,7 @@ def test_one_update_equals_numpy(target, schedule):
         env=env, total_steps=STEPS * ENVS, target=target, num_envs=ENVS, num_steps=STEPS, step_size=0.6,
         epsilon=0.4, epsilon_schedule="constant", step_size_schedule=schedule, discount=0.9,
     )  # fmt: skip
-    state = q_learning.init(jax.random.key(0), config)
+    state = jax.jit(q_learning.init)(jax.random.key(0), config)
     # Values of their own for every entry: between equal ones rounding would choose.
     scattered = jax.random.normal(jax.random.key(2), state.tables.action_values.shape)
     state = state._replace(tables=state.tables._replace(action_values=scattered))
@@ -104,22 +104,27 @@ def errors_by_steps():
     keys = jax.random.split(jax.random.key(0), 100)
     discount = 0.7
 
-    def error(key, steps, schedule):
-        key_model, key_train = jax.random.split(key)
+    def errors(key, schedule):
+        key_model, key_init, key_train = jax.random.split(key, 3)
         env = envs.random_mdp(key_model, 4, 2)
         config = q_learning.Config(
-            env=env, total_steps=steps, discount=discount, step_size=1.0 if schedule == "visits" else 0.5,
+            env=env, total_steps=32_000, discount=discount, step_size=1.0 if schedule == "visits" else 0.5,
             step_size_schedule=schedule, step_size_exponent=0.8, epsilon=1.0, epsilon_schedule="constant",
         )  # fmt: skip
-        state, _ = q_learning.train(key_train, config)
         exact = planning.policy_iteration(env.params, discount).action_values
-        return jnp.abs(state.tables.action_values[0] - exact).max()
 
-    def errors(steps, schedule):
-        return np.asarray(jax.jit(jax.vmap(lambda key: error(key, steps, schedule)))(keys))
+        def update(state, key):
+            state, metrics = q_learning.update(key, state, config)
+            return state, (metrics["env_steps"], jnp.abs(state.tables.action_values[0] - exact).max())
 
-    steps = [2_000, 8_000, 32_000]
-    return {schedule: np.stack([errors(n, schedule) for n in steps]) for schedule in ("visits", "constant")}
+        start = q_learning.init(key_init, config)
+        return jax.lax.scan(update, start, jax.random.split(key_train, config.num_updates))[1]
+
+    by_schedule = {}
+    for schedule in ("visits", "constant"):
+        steps, error = jax.jit(jax.vmap(lambda key, schedule=schedule: errors(key, schedule)))(keys)
+        by_schedule[schedule] = np.stack([error[:, steps[0] == n][:, 0] for n in (2_000, 8_000, 32_000)])
+    return by_schedule
 
 
 def test_the_error_shrinks_as_the_schedule_promises(errors_by_steps):

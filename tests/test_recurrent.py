@@ -92,7 +92,7 @@ def test_the_gradient_of_the_loss_is_its_finite_difference(small, recurrent):
     """Through time as well."""
     config = dataclasses.replace(small, recurrent=recurrent, entropy_coefficient=0.01)
     key_init, key_noise, key_rollout = jax.random.split(jax.random.key(0), 3)
-    state = ppo.init(key_init, config)
+    state = jax.jit(ppo.init)(key_init, config)
     *_, batch, _ = on_policy.collect(key_noise, key_rollout, ppo.default_network(config.env, config), state, config)
     batch = batch._replace(
         log_prob=batch.log_prob + 0.05 * jnp.sin(jnp.arange(batch.log_prob.size)).reshape(batch.log_prob.shape)
@@ -240,7 +240,7 @@ def reference_update(params, config, memory, obs, gumbel, fresh, indices, learni
 def test_one_update_equals_numpy(small):
     config = dataclasses.replace(small, learning_rate=3e-3, clip=0.02, entropy_coefficient=0.01)
     key_init, key_memory, key = jax.random.split(jax.random.key(3), 3)
-    state = ppo.init(key_init, config)
+    state = jax.jit(ppo.init)(key_init, config)
     # As if the episodes had begun before.
     state = state._replace(memory=(tuple(jax.random.normal(key_memory, (2, 4, 8))),))
     after, metrics = jax.jit(ppo.update)(key, state, config)
@@ -265,10 +265,22 @@ def test_one_update_equals_numpy(small):
 # --- a pure function ------------------------------------------------------------------------------------------------
 
 
-def test_vmap_equals_single_and_seeds_differ(small, train_many):
+@pytest.fixture(scope="module")
+def train_one():
+    """The whole run, and a list that grows with every trace of it."""
+    traces = []
+
+    def counted(key, config):
+        traces.append(None)
+        return ppo.train(key, config)
+
+    return jax.jit(counted), traces
+
+
+def test_vmap_equals_single_and_seeds_differ(small, train_many, train_one):
     keys = jax.random.split(jax.random.key(1), 3)
     states, _ = train_many(keys, small)
-    state, _ = jax.jit(ppo.train)(keys[1], small)
+    state, _ = train_one[0](keys[1], small)
     for got, want in zip(
         jax.tree.leaves((states.params, states.memory)), jax.tree.leaves((state.params, state.memory)), strict=True
     ):
@@ -283,23 +295,18 @@ def test_a_run_goes_on_to_the_same_bits(small):
     advance = jax.jit(
         lambda state, first, count: core.advance(ppo.update, key_updates, state, small, first, count, 3)[0]
     )
-    state = ppo.init(key_init, small)
+    state = jax.jit(ppo.init)(key_init, small)
     whole, cut = advance(state, 0, 3), advance(advance(state, 0, 1), 1, 2)
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(cut), strict=True):
         if not jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
             np.testing.assert_array_equal(one, other)
 
 
-def test_a_traced_number_never_recompiles(small):
-    traces = []
-
-    def counted(key, config):
-        traces.append(None)
-        return ppo.train(key, config)[0].params["params"]["actor"]["core"]["hn"]["kernel"]
-
-    jitted = jax.jit(counted)
-    kernels = [jitted(jax.random.key(0), dataclasses.replace(small, learning_rate=rate)) for rate in (1e-3, 1e-2)]
+def test_a_traced_number_never_recompiles(small, train_one):
+    train, traces = train_one
+    states = [train(jax.random.key(0), dataclasses.replace(small, learning_rate=rate))[0] for rate in (1e-3, 1e-2)]
     assert len(traces) == 1
+    kernels = [state.params["params"]["actor"]["core"]["hn"]["kernel"] for state in states]
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
 
 

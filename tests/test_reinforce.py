@@ -99,7 +99,7 @@ def test_one_update_equals_numpy(small, baseline, normalize):
         small, env=env, baseline=baseline, normalize_returns=normalize, entropy_coefficient=0.01, max_grad_norm=0.1
     )
     update = jax.jit(reinforce.update)
-    state, _ = update(jax.random.key(5), reinforce.init(jax.random.key(4), config), config)
+    state, _ = update(jax.random.key(5), jax.jit(reinforce.init)(jax.random.key(4), config), config)
     state, _ = update(jax.random.key(6), state, config)
     key = jax.random.key(7)
     after, metrics = update(key, state, config)
@@ -233,7 +233,7 @@ def test_every_step_counts_once_with_its_own_return(num_steps, history, loses):
         normalize_returns=False, network=Table(number, jnp.zeros((rows, 2)), jnp.zeros(rows)),
     )  # fmt: skip
     update = jax.jit(reinforce.update)
-    state = start = reinforce.init(jax.random.key(0), config)
+    state = start = jax.jit(reinforce.init)(jax.random.key(0), config)
     seen, played = np.zeros((rows, 2)), []
     used, lost = [], []
     for i in range(updates):
@@ -302,7 +302,7 @@ def estimates(baseline, seeds=32, updates=40):
 
     def one(key):
         key_init, key_updates = jax.random.split(key)
-        start = reinforce.init(key_init, config)
+        start = jax.jit(reinforce.init)(key_init, config)
 
         def step(state, key):
             state, metrics = reinforce.update(key, state._replace(opt_state=start.opt_state), config)
@@ -395,7 +395,7 @@ def test_nothing_moves_where_no_episode_ends(small):
     """Adam's momentum neither."""
     config = rljax.replace(small, env="CartPole-v1", num_steps=4, max_episode_steps=500)
     update = jax.jit(reinforce.update)
-    state, quiet = reinforce.init(jax.random.key(0), config), 0
+    state, quiet = jax.jit(reinforce.init)(jax.random.key(0), config), 0
     for i in range(10):
         before, (state, metrics) = state, update(jax.random.key(i), state, config)
         assert all(np.isfinite(value) for name, value in metrics.items() if name[:8] != "episode_")

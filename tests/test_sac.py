@@ -223,20 +223,16 @@ def test_the_best_action_is_found_inside_the_bounds(corridors):
 
 
 def test_vmap_equals_single_and_a_number_does_not_recompile(learned):
-    config, _, key, _, update = learned
+    config, state, key, _, update = learned
     keys = jax.random.split(key, 2)
-
-    def begin(key):
-        return sac.update(key, sac.init(key, config), config)
-
-    many = jax.jit(jax.vmap(begin)).lower(keys)
-    states, metrics = many.compile()(keys)
-    one, _ = update(keys[1], jax.jit(sac.init)(keys[1], config), config)
+    many = jax.jit(jax.vmap(sac.update, (0, None, None))).lower(keys, state, config)
+    states, metrics = many.compile()(keys, state, config)
+    one, _ = update(keys[1], state, config)
     for got, want in zip(jax.tree.leaves(states.params), jax.tree.leaves(one.params), strict=True):
         np.testing.assert_allclose(got[1], want, atol=1e-4)
     np.testing.assert_array_equal(metrics["env_steps"], 50)
     kernels = states.params.critics["params"]["output"]["kernel"]
-    assert np.abs(kernels[0] - kernels[1]).max() > 0.05
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-4  # what is drawn differs
     compiled = update._cache_size()
     changes = {"learning_rate": 1e-2, "discount": 0.9, "target_rate": 0.5}
     changed, _ = update(keys[1], one, dataclasses.replace(config, **changes))

@@ -195,21 +195,17 @@ def test_the_best_action_is_found_inside_the_bounds(corridors):
 
 
 def test_vmap_equals_single_and_a_number_does_not_recompile(learned):
-    config, _, key, _, update = learned
+    config, state, key, _, update = learned
     keys = jax.random.split(key, 2)
-
-    def begin(key):
-        return td3.update(key, td3.init(key, config), config)
-
-    many = jax.jit(jax.vmap(begin)).lower(keys)
+    many = jax.jit(jax.vmap(td3.update, (0, None, None))).lower(keys, state, config)
     assert "stablehlo.case" in many.as_text()  # the delayed actor is a branch, not both sides of a select
-    states, metrics = many.compile()(keys)
-    one, _ = update(keys[1], jax.jit(td3.init)(keys[1], config), config)
+    states, metrics = many.compile()(keys, state, config)
+    one, _ = update(keys[1], state, config)
     for got, want in zip(jax.tree.leaves(states.params), jax.tree.leaves(one.params), strict=True):
         np.testing.assert_allclose(got[1], want, atol=1e-4)
     np.testing.assert_array_equal(metrics["env_steps"], 50)
     kernels = states.params.critics["params"]["output"]["kernel"]
-    assert np.abs(kernels[0] - kernels[1]).max() > 0.05
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-4  # what is drawn differs
     compiled = update._cache_size()
     changes = {"learning_rate": 1e-2, "discount": 0.9, "actor_period": 2, "noise_std": 0.5, "noise_reversion": 0.2}
     changes |= {"smoothing_std": 0.1, "smoothing_clip": 0.1, "target_rate": 0.5}

@@ -79,6 +79,8 @@ class Config:
     """Global norm to which gradients are clipped; a large number for no clipping."""
     anneal_learning_rate: bool = static(default=False)
     """Let the step size fall linearly to zero."""
+    averaging: float = traced(default=0.0, minimum=0, maximum=1)
+    """Part of the run over which `act` averages parameters, exponentially (Polyak and Juditsky 1992); 0 for none."""
     double: bool = static(default=False)
     """Choose the successor's action by the online network (Double DQN)."""
     dueling: bool = static(default=False)
@@ -132,6 +134,7 @@ class Config:
 class State(NamedTuple):
     params: Any
     target_params: Any
+    averaged_params: Any  # what `act` goes by
     opt_state: optax.OptState
     replay: replay.Replay
     collector: core.Collector
@@ -183,14 +186,14 @@ def init(key: jax.Array, config: Config) -> State:
     memory = replay.init(obs, action, config.num_envs, config.buffer_size, config.prioritized, config.successor_slots)
     collector, steps, _ = _collect(key_prefill, params, 1.0, collector, off_policy.prefill_rows(config), config)
     memory = replay.add(memory, steps, config.n_step)
-    return State(params, params, _optimizer(config, 0).init(params), memory, collector, jnp.int32(0))
+    return State(params, params, params, _optimizer(config, 0).init(params), memory, collector, jnp.int32(0))
 
 
 def act(state: State, config: Config) -> core.Policy:
     """The greedy policy, with noisy weights at their means."""
 
     def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
-        outputs = _network(config).apply(state.params, core.observe(state.collector, config.env, obs))
+        outputs = _network(config).apply(state.averaged_params, core.observe(state.collector, config.env, obs))
         return jnp.argmax(_head(config).values(outputs), axis=-1).astype(jnp.int32)
 
     return policy
@@ -251,8 +254,9 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     start = (state.params, state.target_params, state.opt_state, memory.priorities)
     end, metrics = off_policy.gradient_steps(key_learn, learn, start, state.step, config)
     params, target_params, opt_state, priorities = end
-
     step = state.step + 1
+    window = jnp.clip(config.averaging * config.num_updates, 1.0, step)  # updates; a plain mean until it is full
+    averaged_params = optax.incremental_update(params, state.averaged_params, 1.0 / window)
     metrics = {
         "env_steps": off_policy.env_steps(config, step),
         **episodes,
@@ -260,7 +264,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
         "epsilon": epsilon,
     }
     memory = memory._replace(priorities=priorities)
-    return State(params, target_params, opt_state, memory, collector, step), metrics
+    return State(params, target_params, averaged_params, opt_state, memory, collector, step), metrics
 
 
 def train(key: jax.Array, config: Config) -> tuple[State, core.Metrics]:
