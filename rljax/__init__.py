@@ -6,8 +6,9 @@ from rljax.config import config, replace, static, traced
 from rljax.core import evaluate
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
 from rljax.errors import UsageError
-from rljax.population import Interrupted, Result, run
+from rljax.population import Interrupted, Result, Sweep, best, load, resume, run
 from rljax.presets import preset
+from rljax.sweeps import choice, log_uniform, uniform
 
 __all__ = [
     "Box",
@@ -15,13 +16,18 @@ __all__ = [
     "Env",
     "Interrupted",
     "Result",
+    "Sweep",
     "TimeStep",
     "UsageError",
     "a2c",
+    "best",
+    "choice",
     "config",
     "dqn",
     "envs",
     "evaluate",
+    "load",
+    "log_uniform",
     "make",
     "planning",
     "ppo",
@@ -30,10 +36,12 @@ __all__ = [
     "q_learning",
     "reinforce",
     "replace",
+    "resume",
     "run",
     "sac",
     "static",
     "td3",
     "timestep",
     "traced",
+    "uniform",
 ]

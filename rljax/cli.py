@@ -1,5 +1,6 @@
-"""The command line: `rljax train`, `rljax envs`, `rljax algos`."""
+"""The command line: `rljax train`, `rljax resume`, `rljax envs`, `rljax algos`."""
 
+import ast
 import contextlib
 import dataclasses
 import difflib
@@ -13,12 +14,15 @@ import sys
 import time
 from typing import Annotated, Any
 
+import tyro
+
 from rljax.errors import UsageError
 from rljax.report import console
 
 _USAGE = """usage: rljax COMMAND
 
   rljax train ALGO --env ENV [options]   train many seeds and write what came out; -h after it lists the options
+  rljax resume FOLDER [options]          go on with a run that was stopped, from its checkpoints
   rljax envs                             list the environments
   rljax algos                            list the algorithms and what they have tuned values for
 
@@ -36,6 +40,10 @@ class RunOptions:
     """Seed of the key that all the runs' keys are split from."""
     out: pathlib.Path | None = None
     """Folder for config.json, summary.json, curves.csv and learning_curve.png; by default a new one in runs/."""
+    sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A field and its values, as learning_rate=1e-4,1e-3 or learning_rate=log_uniform(1e-4,1e-2); may be repeated."""
+    samples: int | None = None
+    """Draws of a sweep's uniform(low,high), log_uniform(low,high) and choice(a,b,...)."""
     evaluations: int = 20
     """Evaluations of every seed's greedy policy along the way."""
     eval_episodes: int = 100
@@ -46,6 +54,28 @@ class RunOptions:
     """Devices to shard the seeds over; None for all there are (on a CPU, one a core)."""
     overwrite: bool = False
     """Replace the files of an earlier run in the folder."""
+    checkpoint_every: float | None = None
+    """Seconds between two checkpoints, from which `rljax resume` goes on; 0 for every chunk, None for none."""
+    memory_limit: str | None = None
+    """Memory of all devices together to use at most, as 8GiB; None for what there is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ResumeOptions:
+    """What `rljax.resume` takes beside the folder."""
+
+    total_steps: int | None = None
+    """A new length of the run, in environment steps; schedules stay as they are."""
+    algorithm: str | None = None
+    """The algorithm, where it is one of your own: path/to/own.py or package.own."""
+    env: str | None = None
+    """The environment, where it is one of your own: path/to/own.py:name or package.module:name."""
+    progress: bool = True
+    """Show a progress bar and the table."""
+    devices: int | None = None
+    """Devices to shard the runs over; None for as many as before."""
+    checkpoint_every: float | None = None
+    """Seconds between two checkpoints; None for as before."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,10 +96,10 @@ def _dispatch(arguments: list[str]) -> int:
         print(_USAGE)
         return 0 if arguments else 2
     command, *rest = arguments
-    commands = {"train": _train, "envs": _envs, "algos": _algos}
+    commands = {"train": _train, "resume": _resume, "envs": _envs, "algos": _algos}
     if command not in commands:
         raise UsageError(f"There is no command {command!r}: known are {', '.join(commands)}.")
-    if command != "train" and rest:
+    if command in ("envs", "algos") and rest:
         if rest[0] in ("-h", "--help"):
             print(_USAGE)
             return 0
@@ -112,19 +142,40 @@ def _train(arguments: list[str]) -> int:
         raise UsageError(f"Say which environment: rljax train {name} --env CartPole-v1; `rljax envs` lists them.")
     made = _own(env) if ":" in env else env
     config = algorithm.Config(env=made) if _is_own(name) else presets.defaults(name, made)
-    config, options = _parse(name, config, rest)
+    config, options = _parse(f"train {name}", config, RunOptions(), rest)
     out = options.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}")
-    settings = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if f.name != "out"}
-    population.run(algorithm, config, out=out, name=None if _is_own(name) else name, **settings)
-    written = sorted(path.name for path in pathlib.Path(out).iterdir())
-    print(f"{', '.join(written[:-1])} and {written[-1]} are in {out}")
+    settings = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+    settings |= {"out": out, "sweep": dict(map(_swept, options.sweep)) or None}
+    population.run(algorithm, config, name=None if _is_own(name) else name, **settings)
+    _say_written(out)
     return 0
 
 
-def _parse(name: str, config: Any, arguments: list[str]) -> tuple[Any, RunOptions]:
-    """Fields of the config and of `RunOptions` as options, by tyro; what it complains about becomes one sentence."""
-    import tyro
+def _resume(arguments: list[str]) -> int:
+    from rljax import population
+    from rljax.devices import use_cpu_cores
 
+    use_cpu_cores()
+    _cache_compilations()
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        raise UsageError("Say which run: rljax resume runs/x.")
+    wants_help = arguments[0] in ("-h", "--help")
+    folder, rest = ("FOLDER", arguments) if wants_help else (arguments[0], arguments[1:])
+    _, options = _parse(f"resume {folder}", None, ResumeOptions(), rest)
+    settings = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+    settings |= {name: _own(settings[name]) for name in ("algorithm", "env") if settings[name] is not None}
+    population.resume(folder, **settings)
+    _say_written(pathlib.Path(folder))
+    return 0
+
+
+def _say_written(folder: pathlib.Path) -> None:
+    written = sorted(path.name for path in folder.iterdir())
+    print(f"{', '.join(written[:-1])} and {written[-1]} are in {folder}")
+
+
+def _parse(command: str, config: Any, options: Any, arguments: list[str]) -> tuple[Any, Any]:
+    """Fields of the config, if any, and of the options, by tyro; what it complains about becomes one sentence."""
     from rljax.envs import Env
 
     registry = tyro.constructors.ConstructorRegistry()
@@ -141,12 +192,9 @@ def _parse(name: str, config: Any, arguments: list[str]) -> tuple[Any, RunOption
             str_from_instance=lambda env: [env.name],
         )
 
+    parts = {"config": config, "run": options} if config is not None else {"run": options}
     both = dataclasses.make_dataclass(
-        "Options",
-        [
-            ("config", Annotated[type(config), tyro.conf.arg(name="")]),
-            ("run", Annotated[RunOptions, tyro.conf.arg(name="")]),
-        ],
+        "Options", [(name, Annotated[type(part), tyro.conf.arg(name="")]) for name, part in parts.items()]
     )
     complaint = io.StringIO()
     try:
@@ -154,10 +202,12 @@ def _parse(name: str, config: Any, arguments: list[str]) -> tuple[Any, RunOption
             parsed, unknown = tyro.cli(
                 both,
                 args=arguments,
-                default=both(config, RunOptions()),
+                default=both(**parts),
                 return_unknown_args=True,
-                prog=f"rljax train {name}",
-                description="Defaults are the tuned values for the environment, where there are any.",
+                prog=f"rljax {command}",
+                description="Defaults are the tuned values for the environment, where there are any."
+                if config is not None
+                else "What was written is gone on with, to the results it would have had.",
             )
     except SystemExit as stop:
         if stop.code:
@@ -167,12 +217,38 @@ def _parse(name: str, config: Any, arguments: list[str]) -> tuple[Any, RunOption
         option = unknown[0]
         if not option.startswith("-"):
             raise UsageError(f"There is nothing that takes {option!r}; switches take no value: --name or --no-name.")
-        known = [f.name for part in (config, RunOptions()) for f in dataclasses.fields(part)]
+        known = [f.name for part in parts.values() for f in dataclasses.fields(part)]
         near = difflib.get_close_matches(option.lstrip("-").partition("=")[0].replace("-", "_"), known, n=2, cutoff=0.4)
         hint = " or ".join("--" + match.replace("_", "-") for match in near)
-        hint = f"did you mean {hint}?" if hint else f"rljax train {name} --help lists the options."
+        hint = f"did you mean {hint}?" if hint else f"rljax {command} --help lists the options."
         raise UsageError(f"There is no option {option!r}: {hint}")
-    return parsed.config, parsed.run
+    return getattr(parsed, "config", None), parsed.run
+
+
+def _swept(text: str) -> tuple[str, Any]:
+    """A field and its list of values, or its sampler."""
+    from rljax import sweeps
+
+    path, _, values = text.partition("=")
+    if not path or not values:
+        raise UsageError(f"--sweep takes a field and its values, as learning_rate=1e-4,1e-3, got {text!r}.")
+    sampler, bracket, rest = values.partition("(")
+    if bracket and rest.endswith(")") and sampler in ("uniform", "log_uniform", "choice"):
+        given = _values(rest[:-1])
+        if sampler == "choice":
+            return path, sweeps.choice(given)
+        if len(given) != 2:
+            raise UsageError(f"{sampler} takes two numbers, as {path}={sampler}(1e-4,1e-2), got {values!r}.")
+        return path, getattr(sweeps, sampler)(*given)
+    return path, _values(values)
+
+
+def _values(text: str) -> list[Any]:
+    """Python literals with commas between them; words where they are none."""
+    try:
+        return list(ast.literal_eval(f"[{text}]"))
+    except (ValueError, SyntaxError):
+        return [word.strip() for word in text.split(",")]
 
 
 def _sentence(box: str) -> str:

@@ -48,7 +48,7 @@ def config[T](cls: type[T]) -> type[T]:
             value = getattr(self, field.name)
             if is_static(field) and isinstance(value, list):
                 object.__setattr__(self, field.name, tuple(value))  # a list cannot be hashed
-            elif _kinds(field) == {"Env"} or (field.name == "env" and _names_an_env(value)):
+            elif kinds(field) == {"Env"} or (field.name == "env" and _names_an_env(value)):
                 object.__setattr__(self, field.name, make(value))
             _check(field, getattr(self, field.name))
         if own_check is not None:
@@ -143,7 +143,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def _kinds(field: dataclasses.Field) -> set[str]:
+def kinds(field: dataclasses.Field) -> set[str]:
     """The types of a field's annotation, by name: it may be a type, a union of them, or either as a string."""
     text = field.type.__name__ if type(field.type) is type else str(field.type)
     return {part.strip() if "[" in part else part.strip().rpartition(".")[2] for part in text.split("|")}
@@ -151,19 +151,19 @@ def _kinds(field: dataclasses.Field) -> set[str]:
 
 def _takes(field: dataclasses.Field, value: Any) -> bool:
     """Whether a field's annotation lets the value be; tracers and device arrays are any number."""
-    kinds = _kinds(field)
-    if not kinds <= _KINDS.keys():
+    allowed = kinds(field)
+    if not allowed <= _KINDS.keys():
         return True
     if isinstance(value, np.ndarray | jax.Array) and is_static(field):
         return False
-    return isinstance(value, jax.Array) or any(_KINDS[kind][0](value) for kind in kinds)
+    return isinstance(value, jax.Array) or any(_KINDS[kind][0](value) for kind in allowed)
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:
     """Check one field's type and the numbers that are known now."""
     shown = " ".join(repr(value).split())
     if not _takes(field, value):
-        wanted = " or ".join(what for kind, (_, what) in _KINDS.items() if kind in _kinds(field))
+        wanted = " or ".join(what for kind, (_, what) in _KINDS.items() if kind in kinds(field))
         raise UsageError(f"{field.name} must be {wanted}, got {shown}.")
     if is_static(field):
         try:
@@ -172,7 +172,7 @@ def _check(field: dataclasses.Field, value: Any) -> None:
             raise UsageError(f"{field.name} must be hashable, as it is a part of the program: {error}.") from None
     low, high = field.metadata.get(_BOUNDS, (None, None))
     bounded = low is not None or high is not None
-    if not _is_number(value) or not (bounded or _kinds(field) & {"int", "float"}):
+    if not _is_number(value) or not (bounded or kinds(field) & {"int", "float"}):
         return
     # Python's whole numbers are always finite, and may be too large for NumPy to say so.
     if not isinstance(value, int) and not np.all(np.isfinite(value)):

@@ -2,8 +2,16 @@
 
 import contextlib
 import os
+import pathlib
+import re
+from collections.abc import Iterable
 
 import jax
+
+from rljax.errors import UsageError
+
+_USED = 0.9  # of a device's memory: the rest is for what no program's analysis tells
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 def _num_cores() -> int:
@@ -24,3 +32,49 @@ def use_cpu_cores() -> None:
         return
     with contextlib.suppress(RuntimeError):  # JAX runs already, with the devices it has
         jax.config.update("jax_num_cpu_devices", _num_cores())
+
+
+def memory(devices: Iterable[jax.Device], limit: int | None) -> int | None:
+    """Bytes that each of these devices has for a population; None where that cannot be known.
+
+    Args:
+        devices: of this process. CPU devices share the machine's memory.
+        limit: bytes of all of them together that may be used at most.
+    """
+    devices = list(devices)
+    stats = [device.memory_stats() or {} for device in devices]
+    if all("bytes_limit" in each for each in stats):
+        free = [each["bytes_limit"] - each.get("bytes_in_use", 0) for each in stats]
+    else:
+        free = [left // len(devices) for left in _free_memory()]
+    bounds = [int(_USED * each) for each in free]
+    return min(bounds if limit is None else [*bounds, limit // len(devices)], default=None)
+
+
+def _free_memory() -> list[int]:
+    """Bytes that this machine has left, and the container that the process is in."""
+    free = []
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+        free.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+    group = pathlib.Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError):
+        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return free
+
+
+def parse_bytes(text: str | int) -> int:
+    """Bytes of a number with a unit, such as "8GB" or "512MiB"."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kmgt]?i?)b?\s*", str(text).lower())
+    if match is None or match[2] not in _UNITS or not float(match[1]):
+        raise UsageError(f"memory_limit must be bytes or a size such as 8GiB, got {text!r}.")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def readable(size: int) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024  # type: ignore[assignment]
+    return f"{size:.3g} TiB"

@@ -11,7 +11,7 @@ import pytest
 import scipy.special
 
 import rljax
-from rljax import core, dqn, envs, population, replay
+from rljax import core, dqn, envs, plan, programs, replay
 from rljax.networks import NoisyDense, QNetwork
 
 # --- one whole update of each variant against NumPy ---------------------------------------------------------------
@@ -440,9 +440,10 @@ def test_a_network_of_ones_own():
 def test_64_seeds_with_100k_transitions_fit_in_2_gib(algo):
     """What the driver's own programs are compiled to hold at once, on one device: nothing is run."""
     config = rljax.preset(algo, "CartPole-v1", buffer_size=100_000)
-    programs = population._programs(dqn, config, 64, 0, population._mesh(64, 1), 0, 20)
+    keys, shared = jax.random.split(jax.random.key(0), 64), jax.tree.map(lambda _: None, config)
+    compiled = programs.build(dqn, config, shared, keys, plan.mesh(64, 1), 1024, 20)
     replays = 64 * 100_000 * (4 + 3) * 4  # observation, action, reward and end, in bytes
-    for program in (programs.init, programs.advance):
+    for program in (compiled.init, compiled.advance):
         held = program.memory_analysis()
         total = (
             held.argument_size_in_bytes + held.output_size_in_bytes + held.temp_size_in_bytes - held.alias_size_in_bytes

@@ -8,22 +8,17 @@ import signal
 import threading
 import time
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toys
+from toys import own, same_bits
 
 import rljax
-from rljax import core, population, ppo
-
-
-def same_bits(left, right):
-    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
-    return all(
-        np.array_equal(np.asarray(a), np.asarray(b), equal_nan=jnp.issubdtype(b.dtype, jnp.inexact)) for a, b in pairs
-    )
+from rljax import core, driver, ppo, programs, record, supervision
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +70,10 @@ def test_over_several_devices_it_is_the_same_to_rounding(config, full):
 
 
 def test_another_rate_reuses_the_compiled_programs(config, full):
-    before = len(population._compiled)
+    before = len(programs._compiled)
     changed = dataclasses.replace(config, learning_rate=1e-2)
     result = rljax.run(ppo, changed, seeds=5, seed=5, evaluations=3, eval_episodes=30, progress=False, devices=1)
-    assert len(population._compiled) == before
+    assert len(programs._compiled) == before
     assert result.summary["compile_seconds"] < 1
     assert not same_bits(result.states.params, full[0].states.params)
 
@@ -129,40 +124,9 @@ def test_final_returns_are_greedy_evaluations(config, full):
 # --- when something goes wrong -------------------------------------------------------------------------------------
 
 
-class State(NamedTuple):
-    params: jax.Array
-    step: jax.Array
-
-
-@rljax.config
-class Config:
-    env: rljax.Env = rljax.traced()
-    num_updates: int = rljax.static(default=50)
-    poison: float = rljax.traced(default=0.0)
-
-
-def init(key: jax.Array, config: Config) -> State:
-    return State(jax.random.normal(key, (2,)), jnp.int32(0))
-
-
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
-    # The poisoned runs are those whose first parameter is positive.
-    bad = (config.poison > 0) & (state.params[0] > 0)
-    params = jnp.where(bad, jnp.nan, state.params)
-    step = state.step + 1
-    return State(params, step), {"env_steps": step * 10, "episode_return": params.sum()}
-
-
-def act(state: State, config: Config) -> core.Policy:
-    return lambda key, obs: jnp.zeros(obs.shape[0], jnp.int32)
-
-
-own = SimpleNamespace(__name__="own", Config=Config, init=init, update=update, act=act)
-
-
 @pytest.fixture
 def own_config():
-    return Config(env=rljax.make("CartPole-v1"))
+    return own.Config(env=toys.walk)
 
 
 def test_an_algorithm_of_ones_own_runs(own_config):
@@ -172,17 +136,44 @@ def test_an_algorithm_of_ones_own_runs(own_config):
     assert result.summary["algo"] == "own"
 
 
-def test_a_diverged_seed_is_named(own_config):
-    poisoned = dataclasses.replace(own_config, poison=1.0)
-    result = rljax.run(own, poisoned, seeds=6, evaluations=1, eval_episodes=5, progress=False)
-    bad = np.flatnonzero(np.isnan(np.asarray(result.states.params)).any(1))
-    assert 0 < len(bad) < 6
-    assert result.summary["diverged"] == bad.tolist()
+@pytest.mark.parametrize("most", [1, 7, 50])
+def test_a_diverged_run_is_frozen_and_named_and_the_others_go_on(own_config, monkeypatch, tmp_path, most, capsys):
+    """Its state is that of the last update at which it was finite, however the run was cut into chunks."""
+    train = driver.train
+    monkeypatch.setattr(driver, "train", lambda *inputs: train(*inputs[:7], min(most, inputs[7]), inputs[8]))
+    options: dict[str, Any] = {"seeds": 8, "evaluations": 1, "eval_episodes": 5}
+    well = rljax.run(own, own_config, progress=False, **options)
+    poisoned = dataclasses.replace(own_config, poison_at=20)
+    result = rljax.run(own, poisoned, out=tmp_path / "x", **options)
+    first = np.asarray(well.states.params)
+    bad = np.flatnonzero(first[:, 0] > 0)
+    late = first[:, 1] > 0
+    assert 0 < len(bad) < 8
+    assert len(set(late[bad])) == 2  # two updates apart
+    assert result.summary["diverged"] == [
+        {"seed": i, "update": 20 + late[i], "env_steps": 10 * (20 + late[i])} for i in bad
+    ]
+    keys = jax.random.split(jax.random.key(0), 8)
+    for i in range(8):
+        length = 20 + int(late[i]) if i in bad else 50
+        alone = jax.jit(lambda key, c: core.train(own.init, own.update, key, c))(
+            keys[i], dataclasses.replace(own_config, num_updates=length)
+        )
+        assert same_bits(jax.tree.map(lambda x, i=i: x[i], result.states), alone[0])
+        np.testing.assert_array_equal(result.metrics["episode_return"][i, :length], alone[1]["episode_return"])
+        assert np.all(np.isnan(result.metrics["episode_return"][i, length:]))
+        assert result.metrics["env_steps"][i, -1] == 10 * min(length + 1, 50)
+    healthy = np.setdiff1d(np.arange(8), bad)
+    assert same_bits(jax.tree.map(lambda x: x[healthy], result.states), jax.tree.map(lambda x: x[healthy], well.states))
+    # Counted with what they were, not left out.
+    assert result.summary["final_return"]["not_finite"] == []
+    assert json.loads((tmp_path / "x/summary.json").read_text())["diverged"] == result.summary["diverged"]
+    assert "diverged after" in capsys.readouterr().out
 
 
 def test_ctrl_c_writes_what_is_done(own_config, tmp_path, monkeypatch, request):
     """The signal arrives while a chunk runs; the chunk lands, files are written, and the result is in the exception."""
-    landed = population._Log.landed
+    landed = record.Record.landed
 
     def slow(self, *arguments):
         landed(self, *arguments)
@@ -190,7 +181,7 @@ def test_ctrl_c_writes_what_is_done(own_config, tmp_path, monkeypatch, request):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)
 
-    monkeypatch.setattr(population._Log, "landed", slow)
+    monkeypatch.setattr(record.Record, "landed", slow)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     out = tmp_path / "stopped"
@@ -231,11 +222,11 @@ def test_a_folder_in_use_is_refused_before_anything_runs(own_config, tmp_path):
 
 
 def test_a_run_that_hangs_is_noticed(monkeypatch, capsys):
-    monkeypatch.setattr(population, "_STALL_SECONDS", 0.05)
-    with population._watched():
+    monkeypatch.setattr(supervision, "STALL_SECONDS", 0.05)
+    with supervision.watched():
         time.sleep(0.3)
     assert "no update has landed" in capsys.readouterr().err
-    with population._watched():
+    with supervision.watched():
         pass
     time.sleep(0.2)
     assert capsys.readouterr().err == ""

@@ -179,21 +179,11 @@ def test_a_config_is_described_as_plain_data(tmp_path):
     assert (written["value_clip"], written["anneal_learning_rate"], written["activation"]) == (None, True, "tanh")
 
 
-def test_curves_have_a_row_for_each_seed_and_evaluation(tmp_path):
+def test_a_table_is_written_whole(tmp_path):
     path = tmp_path / "curves.csv"
-    returns = np.array([[0.5, np.nan], [-1e-9, 123456.0]])
-    files.write_curves(path, [0, 10], np.array([0, 5120]), returns)
-    rows = path.read_text().splitlines()
-    assert rows == ["seed,update,env_steps,return", "0,0,0,0.5", "0,10,5120,nan", "1,0,0,-1e-09", "1,10,5120,123456"]
-    files.write_curves(path, [], [], np.zeros((2, 0)))
-    assert path.read_text() == "seed,update,env_steps,return\n"
-    with pytest.raises(ValueError, match="zip"):
-        files.write_curves(path, [0], [0], returns)
-
-
-def test_curves_take_any_iterables(tmp_path):
-    files.write_curves(tmp_path / "curves.csv", iter([0, 1]), (10 * i for i in range(2)), np.zeros((3, 2)))
-    assert len((tmp_path / "curves.csv").read_text().splitlines()) == 7
+    env = rljax.make("CartPole-v1")
+    files.write_table(path, ["env", "sizes", "return"], iter([[env, (8, 8), "0.5"], ["x", None, 1e-9]]))
+    assert path.read_text().splitlines() == ["env,sizes,return", 'CartPole-v1,"(8, 8)",0.5', "x,,1e-09"]
 
 
 # Writing

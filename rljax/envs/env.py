@@ -45,6 +45,7 @@ def timestep(obs: Any, reward: Any, terminated: Any, truncated: Any = False) -> 
         "wrappers",
         "normalize_observations",
         "normalize_rewards",
+        "recipe",
     ],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,8 @@ class Env:
         wrappers: the names of the wrappers applied so far, innermost first.
         normalize_observations: set by the wrapper of that name; the engine keeps the statistics.
         normalize_rewards: the discount of the wrapper of that name, or None.
+        recipe: how to make it again but for its params, as data: `((id, settings), (wrapper, arguments), ...)`; None
+            where an object or a function of one's own went into it.
     """
 
     reset: Callable[[jax.Array, Any], tuple[Any, Any]]
@@ -72,6 +75,7 @@ class Env:
     wrappers: tuple[str, ...] = ()
     normalize_observations: bool = False
     normalize_rewards: float | None = None
+    recipe: tuple[tuple[str, tuple[Any, ...]], ...] | None = None
 
     def replace(self, **changes: Any) -> "Env":
         """A copy with some fields changed, for instance `env.replace(params=...)`."""
@@ -107,14 +111,25 @@ def make(env: Any, **settings: Any) -> Env:
     # An environment's own arrays are constants, also where make is called inside a traced function.
     with jax.ensure_compile_time_eval():
         if isinstance(env, str):
-            environment, params = _make_gymnax(env, settings)
-            return _from_gymnax(environment, params, env)
+            environment, params, for_constructor = _make_gymnax(env, settings)
+            made = _from_gymnax(environment, params, env)
+            arguments = tuple(for_constructor.items())
+            return made.replace(recipe=((env, arguments),)) if is_data(arguments) else made
         # Asked of the class: gymnax's wrappers hand these two through to what they wrap, and would be passed by.
         if hasattr(type(env), "reset_env") and hasattr(type(env), "step_env"):
             params = _replace_params(env.default_params, settings, type(env).__name__)
             return _from_gymnax(env, params, str(getattr(env, "name", type(env).__name__)))
     raise UsageError(
         f"make() takes an environment's id, a gymnax environment or an rljax.Env, got {type(env).__name__}."
+    )
+
+
+def is_data(value: Any) -> bool:
+    """Whether a value is made of numbers, words and tuples alone, so that a file can hold it."""
+    return (
+        value is None
+        or isinstance(value, bool | int | float | str)
+        or (isinstance(value, tuple) and all(map(is_data, value)))
     )
 
 
@@ -128,7 +143,8 @@ def registered() -> list[str]:
     return list(gymnax.registered_envs)
 
 
-def _make_gymnax(name: str, settings: dict[str, Any]) -> tuple[Any, Any]:
+def _make_gymnax(name: str, settings: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """The environment object, its params, and those of the settings that its constructor took."""
     import gymnax
 
     if name not in registered():
@@ -156,7 +172,7 @@ def _make_gymnax(name: str, settings: dict[str, Any]) -> tuple[Any, Any]:
             raise UsageError(f"{name} cannot be made with the setting {wrong!r}: {hint}") from None
         environment = constructed
     chosen = {k: v for k, v in settings.items() if k in fields}
-    return environment, _replace_params(environment.default_params, chosen, name)
+    return environment, _replace_params(environment.default_params, chosen, name), for_constructor
 
 
 def _construct_once(name: str, settings: dict[str, Any]) -> Any:

@@ -5,14 +5,16 @@
 A wrapper leaves `env.params` alone, so that a sweep over `env.params.gravity` works through any of them.
 """
 
+import functools
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.envs.env import Bound, Env, TimeStep, as_features, observation_shape
+from rljax.envs.env import Bound, Env, TimeStep, as_features, is_data, make, observation_shape
 from rljax.envs.spaces import Box, Discrete
 from rljax.errors import UsageError
 
@@ -41,11 +43,51 @@ def _wrapped(env: Env, name: str, **changes: Any) -> Env:
     return env.replace(wrappers=(*env.wrappers, name), **changes)
 
 
+_by_name: dict[str, Callable[..., Env]] = {}
+
+
+def _recorded[**Arguments](
+    wrapper: Callable[Concatenate[Env, Arguments], Env],
+) -> Callable[Concatenate[Env, Arguments], Env]:
+    """Note in `env.recipe` what the wrapper was called with."""
+    signature = inspect.signature(wrapper)
+
+    @functools.wraps(wrapper)
+    def apply(env: Env, *given: Arguments.args, **named: Arguments.kwargs) -> Env:
+        wrapped = wrapper(env, *given, **named)
+        _, *values = signature.bind(env, *given, **named).arguments.values()
+        arguments = tuple(tuple(value) if isinstance(value, list) else value for value in values)
+        known = env.recipe is not None and is_data(arguments)
+        return wrapped.replace(recipe=(*env.recipe, (wrapper.__name__, arguments)) if known else None)  # type: ignore[misc]
+
+    _by_name[wrapper.__name__] = apply
+    return apply
+
+
+def remake(recipe: Sequence[Sequence[Any]]) -> Env:
+    """The environment of a recipe as `Env.recipe` has it, or as JSON gives it back: with lists for tuples."""
+    try:
+        (name, settings), *wrappings = recipe
+        env = make(str(name), **{str(setting): _tuples(value) for setting, value in settings})
+        for wrapper, arguments in wrappings:
+            env = _by_name[wrapper](env, *_tuples(arguments))
+    except UsageError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"There is no environment made as {recipe!r}: {error}.") from None
+    return env
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 class TimeLimitState(NamedTuple):
     inner: Any
     time: jax.Array  # [] int32, steps since the reset
 
 
+@_recorded
 def time_limit(env: Env, max_steps: int) -> Env:
     """Truncate after `max_steps` steps, in place of the environment's own time limit."""
     if max_steps < 1:
@@ -77,6 +119,7 @@ class StickyState(NamedTuple):
     started: jax.Array  # [] bool, false until the episode's first step
 
 
+@_recorded
 def sticky_actions(env: Env, probability: float = 0.25) -> Env:
     """Carry out the previous action again with some probability (Machado et al. 2018, section 5.2).
 
@@ -107,6 +150,7 @@ def _sticky_step(
     return result, StickyState(inner, action, jnp.bool_(True))
 
 
+@_recorded
 def scale_reward(env: Env, factor: float) -> Env:
     """Multiply the reward by a constant; returns are then reported in the scaled unit."""
     return _wrapped(env, "scale_reward", step=Bound(_scale_reward_step, (env.step, float(factor))))
@@ -124,6 +168,7 @@ class ShapedState(NamedTuple):
     potential: jax.Array  # [] float32, of the observation that the next action answers
 
 
+@_recorded
 def shape_reward(env: Env, potential: Callable[[Any], Any], discount: float) -> Env:
     """Add `discount * potential(next_obs) - potential(obs)` to the reward (Ng, Harada and Russell 1999, equation 2).
 
@@ -181,6 +226,7 @@ def _mapped_step(
     return result._replace(obs=transform(result.obs), next_obs=transform(result.next_obs)), state
 
 
+@_recorded
 def flatten_observation(env: Env) -> Env:
     """Observations as one vector of floats: one-hot where they are discrete."""
     space = env.observation_space
@@ -196,6 +242,7 @@ def _flatten(space: Box | Discrete, obs: Any) -> jax.Array:
     return as_features(space, obs).reshape(-1)
 
 
+@_recorded
 def mask_observation(env: Env, keep: Sequence[int]) -> Env:
     """Show only some entries of a vector observation: `(0, 2)` is CartPole without its velocities."""
     space = env.observation_space
@@ -222,6 +269,7 @@ class StackState(NamedTuple):
     frames: jax.Array  # [num_frames, *obs shape], the oldest first
 
 
+@_recorded
 def frame_stack(env: Env, num_frames: int) -> Env:
     """Show the last `num_frames` observations, joined along the last axis, the oldest first.
 
@@ -262,6 +310,7 @@ def _stack_step(
     return result._replace(obs=stacked, next_obs=stacked), StackState(inner, frames)
 
 
+@_recorded
 def normalize_observations(env: Env) -> Env:
     """Have the learner see observations with running mean 0 and variance 1, clipped to [-10, 10].
 
@@ -273,6 +322,7 @@ def normalize_observations(env: Env) -> Env:
     return _wrapped(env, "normalize_observations", normalize_observations=True)
 
 
+@_recorded
 def normalize_rewards(env: Env, discount: float = 0.99) -> Env:
     """Have the learner see rewards over the running deviation of their discounted sum, clipped to [-10, 10].
 

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+_MOST_ROWS = 20  # of a sweep's table
+
 
 class Progress(Protocol):
     """Told of every chunk that lands."""
@@ -52,32 +54,80 @@ def progress_bar(description: str, num_updates: int, shown: bool) -> Iterator[Pr
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """The one table of a run, on standard output."""
+    """The one table of a run or a sweep, on standard output."""
     from rich.console import Console
     from rich.table import Table
 
-    final = summary["final_return"]
     title = f"{summary['algo']} on {summary['env']}: {summary['seeds']} seeds x {summary['env_steps']:,} env steps"
     table = Table(title=title)
-    cells = {
-        "IQM return": f"{final['iqm']:.1f}",
-        "95% interval": f"{final['ci95'][0]:.1f} to {final['ci95'][1]:.1f}"
-        if summary["seeds"] > 1
-        else "needs 2 seeds",
-        "median": f"{final['median']:.1f}",
-        "worst seed": f"{final['min']:.1f}",
+    speed = {
         "env steps/s": f"{summary['env_steps_per_second']:,.0f}",
         "compile s": f"{summary['compile_seconds']:.1f}",
     }
-    for name in cells:
+    configurations = summary.get("configurations")
+    if configurations is None:
+        rows = [{**_cells(summary["final_return"]), **speed}]
+    else:
+        ranked = sorted(
+            configurations, key=lambda c: np.nan_to_num(c["final_return"]["iqm"], nan=-np.inf), reverse=True
+        )
+        table.caption = ", ".join(f"{value} {name}" for name, value in speed.items())
+        if len(ranked) > _MOST_ROWS:
+            table.caption += f"; the best {_MOST_ROWS} of {len(ranked)} configurations"
+        rows = [
+            {**{path: _short(value) for path, value in c["values"].items()}, **_cells(c["final_return"])}
+            for c in ranked[:_MOST_ROWS]
+        ]
+    for name in rows[0]:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_row(*cells.values())
+    for cells in rows:
+        table.add_row(*cells.values())
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
-    for name, why in (("diverged", "have parameters that are not finite"), ("not_finite", "have no finite return")):
-        seeds = summary["diverged"] if name == "diverged" else final["not_finite"]
-        if seeds:
-            console.print(f"Seeds {', '.join(map(str, seeds))} {why}.")
+    for part in configurations or [summary]:
+        for sentence in _troubles(part):
+            console.print(sentence)
+    best = summary.get("best")
+    if best and best["final_return"]:
+        values = next(c["values"] for c in configurations or [] if c["configuration"] == best["configuration"])
+        held_out = best["final_return"]
+        console.print(
+            f"Best by one half of the seeds: {_named(values)}; on the other half its IQM return is "
+            f"{held_out['iqm']:.1f} ({held_out['ci95'][0]:.1f} to {held_out['ci95'][1]:.1f})."
+        )
+
+
+def _cells(final: dict[str, Any]) -> dict[str, str]:
+    several = len(final["per_seed"]) > 1
+    return {
+        "IQM return": f"{final['iqm']:.1f}",
+        "95% interval": f"{final['ci95'][0]:.1f} to {final['ci95'][1]:.1f}" if several else "needs 2 seeds",
+        "median": f"{final['median']:.1f}",
+        "worst seed": f"{final['min']:.1f}",
+    }
+
+
+def _troubles(part: dict[str, Any]) -> Iterator[str]:
+    """What has to be said of a run, or of one configuration of a sweep."""
+    where = f" of {_named(part['values'])}" if "values" in part else ""
+    for run in part["diverged"]:
+        yield (
+            f"Seed {run['seed']}{where} diverged after {run['env_steps']:,} env steps (update {run['update']:,}): "
+            "it was frozen there, and is counted as it was."
+        )
+    missing = part["final_return"]["not_finite"]
+    if missing:
+        yield f"Seeds {', '.join(map(str, missing))}{where} have no finite return and are left out of the statistics."
+
+
+def _named(values: dict[str, Any]) -> str:
+    return ", ".join(f"{path} {_short(value)}" for path, value in values.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("name", "..."))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def show_cursor() -> None:

@@ -7,8 +7,9 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -33,6 +34,11 @@ def prepare_folder(out: str | os.PathLike[str], overwrite: bool) -> pathlib.Path
         ) from None
     except OSError as error:
         raise UsageError(f"{folder} cannot be written ({error.strerror}): choose another folder.") from None
+    if in_use and not overwrite and (folder / "checkpoints").is_dir():
+        raise UsageError(
+            f"{folder} is in use: `rljax resume {folder}` goes on with it; else choose another folder, "
+            "or say overwrite to replace what is there."
+        )
     if in_use and not overwrite:
         raise UsageError(f"{folder} is in use: choose another folder, or say overwrite to replace what is there.")
     return folder
@@ -42,6 +48,7 @@ def begin(folder: pathlib.Path, about: dict[str, Any]) -> None:
     """Take away an earlier run's files and write `config.json`."""
     for name in ("summary.json", "curves.csv", "learning_curve.png"):
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     write_json(folder / "config.json", about)
 
 
@@ -60,19 +67,32 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write JSON, with null in place of NaN and infinity, which JSON does not have."""
-    write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    write_text(path, as_json(value))
 
 
-def write_curves(path: pathlib.Path, updates: Iterable[int], env_steps: Iterable[int], returns: np.ndarray) -> None:
-    """A tidy table: one row per seed and evaluation; `returns` is `[seeds, evaluations]`."""
-    updates, env_steps = list(updates), list(env_steps)
+def as_json(value: Any) -> str:
+    """A value as JSON text."""
+    return json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """A JSON file's value; a `UsageError` where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path.parent} is no folder of a run: it has no {path.name}.") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}).") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged ({error}): restore it, or start again in another folder.") from None
+
+
+def write_table(path: pathlib.Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file."""
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["seed", "update", "env_steps", "return"])
-    for seed, row in enumerate(returns):
-        rows.writerows(
-            [seed, update, steps, f"{value:.9g}"] for update, steps, value in zip(updates, env_steps, row, strict=True)
-        )
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    table.writerows([cell.name if isinstance(cell, Env) else cell for cell in row] for row in rows)
     write_text(path, text.getvalue())
 
 

@@ -1,0 +1,146 @@
+"""What is to be trained: runs, and the batches in which they are trained side by side."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import pathlib
+import platform
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from rljax import checkpoints, sweeps
+from rljax.errors import UsageError
+from rljax.report import console, files
+
+
+def mesh(runs: int, devices: int | None) -> Mesh:
+    """The devices to use: no more than there are runs."""
+    there = jax.devices()
+    if devices is not None and (not isinstance(devices, int) or not 1 <= devices <= len(there)):
+        raise UsageError(f"devices={devices} cannot be had: JAX shows {len(there)} here.")
+    used = min(devices or len(there), runs)
+    return Mesh(np.array(there[:used]), ("runs",))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Population:
+    """What is to be trained, and how."""
+
+    algorithm: Any
+    name: str
+    points: tuple[sweeps.Point, ...]
+    fields: tuple[str, ...]  # that are swept; none without a sweep
+    seeds: int
+    seed: int
+    evaluations: int
+    eval_episodes: int
+    mesh: Mesh
+    folder: pathlib.Path | None
+    progress: bool
+    checkpoint_every: float | None
+    memory_limit: int | None  # bytes of all devices together
+
+    @property
+    def title(self) -> str:
+        """What is trained on what."""
+        return f"{self.name} on {', '.join(dict.fromkeys(point.config.env.name for point in self.points))}"
+
+    def marks(self, num_updates: int, evaluated: Sequence[int] = ()) -> tuple[int, ...]:
+        """Numbers of updates at which to evaluate: those at which it was done, and those to come."""
+        if not self.evaluations:
+            return tuple(evaluated)
+        marks = (int(u) for u in np.unique(np.linspace(0, num_updates, self.evaluations + 1).round()))
+        return (*evaluated, *(u for u in marks if not evaluated or u > evaluated[-1]))
+
+    @property
+    def keys(self) -> jax.Array:
+        """Each seed's key."""
+        return jax.random.split(jax.random.key(self.seed), self.seeds)
+
+    @property
+    def fingerprint(self) -> int:
+        """A number that differs where the population is another one, whatever its length."""
+        configs = [files.describe(point.config) for point in self.points]
+        for described in configs:
+            if "schedule_steps" in described:  # the length may change, the schedules may not
+                described["schedule_steps"] = described["schedule_steps"] or described["total_steps"]
+                del described["total_steps"]
+        return zlib.crc32(files.as_json([self.name, self.seeds, self.seed, configs]).encode())
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint says of where it comes from."""
+        device = self.mesh.devices.flat[0].device_kind
+        return {"fingerprint": self.fingerprint, "versions": versions(), "device": device, "devices": self.mesh.size}
+
+    def check_own(self, saved: checkpoints.Saved) -> None:
+        """Refuse a checkpoint of another population; say so where its bits will not be met."""
+        if saved.about["fingerprint"] != self.fingerprint:
+            raise UsageError(
+                f"The checkpoints in {self.folder} are not of the run that its config.json describes: "
+                "one of them was changed; restore it."
+            )
+        for name in ("versions", "device"):
+            if saved.about[name] != self.about[name]:
+                console.say(f"this run was begun on another {name.rstrip('s')}: results agree to rounding only.")
+
+
+class Batch(NamedTuple):
+    """Runs that are trained side by side by one compiled program."""
+
+    group: sweeps.Group
+    runs: np.ndarray  # [R, 2] configuration and seed of each
+    lanes: int  # as many as there are runs, and a few more where these do not divide over the devices
+    saved: checkpoints.Saved | None = None
+
+    def split(self, lanes: int, devices: int) -> list["Batch"]:
+        """Batches of at most so many lanes, all laid out alike so that one program trains them."""
+        parts = -(-len(self.runs) // lanes)
+        size = -(-len(self.runs) // parts)
+        runs = [self.runs[first : first + size] for first in range(0, len(self.runs), size)]
+        return [Batch(self.group, part, _divided(size, devices)) for part in runs]
+
+    def num_updates(self, population: Population) -> int:
+        """Of a whole run."""
+        return population.points[self.runs[0, 0]].config.num_updates
+
+    def is_done(self, population: Population) -> bool:
+        """Whether a checkpoint holds its end."""
+        saved = self.saved
+        return saved is not None and saved.final is not None and saved.record.updates >= self.num_updates(population)
+
+
+def _divided(runs: int, devices: int) -> int:
+    return -(-runs // devices) * devices
+
+
+def batches(population: Population, groups: list[sweeps.Group], saved: list[checkpoints.Saved]) -> list[Batch]:
+    """Those that have checkpoints, and those of the runs that have none."""
+    devices = population.mesh.size
+    group_of = {point: group for group in groups for point in group.points}
+    planned = [
+        Batch(group_of[int(one.record.runs[0, 0])], one.record.runs, _divided(one.lanes, devices), one) for one in saved
+    ]
+    begun = {tuple(run) for batch in planned for run in batch.runs.tolist()}
+    for group in groups:
+        runs = [(point, seed) for point in group.points for seed in range(population.seeds)]
+        left = [run for run in runs if run not in begun]
+        if not left:
+            continue
+        # Those of a group that was split are laid out as its first batch was: other shapes would round otherwise.
+        like = next((batch for batch in planned if batch.group is group), None)
+        size, lanes = (len(left), _divided(len(left), devices)) if like is None else (len(like.runs), like.lanes)
+        planned += [Batch(group, np.array(left[i : i + size]), lanes) for i in range(0, len(left), size)]
+    return planned
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Of what a run's bits depend on."""
+    packages = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "gymnax")}
+    return {"rljax": importlib.metadata.version("rljax-engine"), "python": platform.python_version(), **packages}

@@ -1,0 +1,183 @@
+"""The compiled programs of a batch of runs: begin, advance, evaluate; sharded over devices without communication."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from rljax import core
+
+_KEPT = 8  # batches whose compiled programs are kept for another run with other numbers
+
+
+class Keys(NamedTuple):
+    """Each run's keys `[L]`, for what follows `init`."""
+
+    updates: jax.Array
+    curve: jax.Array
+    final: jax.Array
+
+
+class Programs(NamedTuple):
+    """What a batch of L runs is trained by. A run of the batch is a lane."""
+
+    init: Callable[..., Any]
+    """`(keys [L], config) -> (Keys, states)`."""
+    advance: Callable[..., Any]
+    """`(keys, states, config, first, count) -> (states, metrics [L, capacity], lasted [L])`; `lasted` is the number of
+    these updates after which the run's parameters were still finite."""
+    evaluate: Callable[..., Any]
+    """`(keys, states, config, number) -> returns [L, episodes]`."""
+    keep: Callable[..., Any]
+    """`(chosen [L], states, others) -> others`, with the lanes chosen as they are in `states`."""
+    axes: Any
+    """Of the state: 0 where a leaf is stacked over lanes, None where it is one for all."""
+    memory: int
+    """Bytes on each device while it advances."""
+
+
+_compiled: dict[Any, Programs] = {}
+
+
+def build(
+    algorithm: Any, config: Any, config_axes: Any, keys: jax.Array, mesh: Mesh, capacity: int, episodes: int
+) -> Programs:
+    """Compile a batch's programs, or find them compiled: traced numbers of the config do not enter.
+
+    Args:
+        algorithm: has `init`, `update` and `act`.
+        config: its config, leaves stacked `[L, ...]` where `config_axes` says 0.
+        config_axes: a pytree like the config.
+        keys: one a lane, `[L]`; L divides over the mesh.
+        mesh: the devices.
+        capacity: the most updates of one call of `advance`.
+        episodes: of one call of `evaluate`, for each lane.
+    """
+    leaves, axes, structure = flat(config, config_axes)
+    signature = tuple((jnp.shape(x), jnp.result_type(x), isinstance(x, int | float)) for x in leaves)
+    functions = (algorithm.init, algorithm.update, algorithm.act)
+    cached = (*functions, structure, signature, tuple(axes), keys.shape, mesh, capacity, episodes)
+    if cached not in _compiled:
+        if len(_compiled) == _KEPT:
+            del _compiled[next(iter(_compiled))]
+        _compiled[cached] = _build(algorithm, config, config_axes, keys, mesh, capacity, episodes)
+    return _compiled[cached]
+
+
+def _build(
+    algorithm: Any, config: Any, config_axes: Any, keys: jax.Array, mesh: Mesh, capacity: int, episodes: int
+) -> Programs:
+    def init(key: jax.Array, config: Any) -> tuple[Keys, Any]:
+        key_init, key_updates, key_evaluation = core.training_keys(key)
+        key_curve, key_final = jax.random.split(key_evaluation)
+        return Keys(key_updates, key_curve, key_final), algorithm.init(key_init, config)
+
+    def advance(key: jax.Array, state: Any, config: Any, first: jax.Array, count: jax.Array) -> Any:
+        def update(key: jax.Array, state: Any, config: Any) -> Any:
+            following, metrics = algorithm.update(key, state, config)
+            # Asked of the state that came in, so that nothing is fused into what makes the one that goes out.
+            return following, (metrics, _finite(state))
+
+        history: Any
+        state, history = core.advance(update, key, state, config, first, count, capacity)
+        metrics, was_finite = history
+        broken = jnp.logical_not(was_finite) & (jnp.arange(capacity) < count)
+        lasted = jnp.where(jnp.any(broken), jnp.argmax(broken) - 1, count - jnp.logical_not(_finite(state)))
+        return state, metrics, jnp.maximum(lasted, 0)
+
+    def evaluate(key: jax.Array, state: Any, config: Any, number: jax.Array) -> jax.Array:
+        policy = algorithm.act(state, config)
+        return core.evaluate(jax.random.fold_in(key, number), config.env, policy, episodes)
+
+    number = np.int32(0)
+    axes = stacked_axes(algorithm, keys, config, config_axes)
+
+    def keep(chosen: jax.Array, states: Any, others: Any) -> Any:
+        theirs, stacked, structure = flat(others, axes)
+        pairs = zip(jax.tree.leaves(states), theirs, stacked, strict=True)
+        return jax.tree.unflatten(structure, [y if axis is None else jnp.where(chosen, x, y) for x, y, axis in pairs])
+
+    per_run = (0, axes, config_axes)
+    init_all = _sharded(init, mesh, (0, config_axes), (0, axes))
+    advance_all = _sharded(advance, mesh, (*per_run, None, None), (axes, 0, 0))
+    evaluate_all = _sharded(evaluate, mesh, (*per_run, None), 0)
+    run_keys, states = jax.eval_shape(init_all, keys, config)
+    inputs = (run_keys.updates, states, config, number, number)
+    compiled_init = init_all.lower(keys, config).compile()
+    compiled_advance = advance_all.lower(*inputs).compile()
+    compiled_evaluate = evaluate_all.lower(*inputs[:4]).compile()
+    keep_all = _sharded(keep, mesh, (0, axes, axes), axes)
+    memory = max(map(_memory, (compiled_init, compiled_advance, compiled_evaluate)))
+    return Programs(compiled_init, compiled_advance, compiled_evaluate, keep_all, axes, memory)
+
+
+def _memory(program: Any) -> int:
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return 0
+    sizes = (analysis.argument_size_in_bytes, analysis.output_size_in_bytes, analysis.temp_size_in_bytes)
+    return sum(sizes) - analysis.alias_size_in_bytes
+
+
+def _finite(state: Any) -> jax.Array:
+    """Whether a run is well: its parameters are finite, or, in a state without `params`, nothing is NaN."""
+    params = getattr(state, "params", None)
+    tree, is_well = (state, lambda x: ~jnp.isnan(x)) if params is None else (params, jnp.isfinite)
+    leaves = [jnp.all(is_well(x)) for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.array(leaves)) if leaves else jnp.bool_(True)
+
+
+def stacked_axes(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any) -> Any:
+    """Which leaves of a batch's state differ from run to run: 0 where they do, None where they do not.
+
+    Counters do not. They must stay one number for all runs between the driver's calls as they do inside one `vmap` of
+    a whole run: a branch on a counter then stays a branch, and both give the same bits.
+    """
+    batched: Any = None
+
+    @jax.custom_batching.custom_vmap
+    def note(state: Any) -> Any:
+        return state
+
+    @note.def_vmap
+    def _(_: int, in_batched: list[Any], state: Any) -> tuple[Any, Any]:
+        nonlocal batched
+        (batched,) = in_batched
+        return state, batched
+
+    def one_update(key: jax.Array, config: Any) -> Any:
+        key_init, key_updates, _ = core.training_keys(key)
+        state = algorithm.init(key_init, config)
+        return note(core.advance(algorithm.update, key_updates, state, config, 0, 1, 1)[0])
+
+    state = jax.eval_shape(jax.vmap(one_update, (0, config_axes)), keys, config)
+    if batched is None:  # the rule is not even asked where nothing depends on the key
+        return jax.tree.map(lambda _: None, state)
+    return jax.tree.map(lambda is_batched: 0 if is_batched else None, batched)
+
+
+def flat(states: Any, axes: Any) -> tuple[list[Any], list[int | None], Any]:
+    """The leaves of `states`, the axis of each, and the tree's structure."""
+    structure: Any
+    leaves, structure = jax.tree.flatten(states)
+    return leaves, structure.flatten_up_to(axes), structure  # a None of the state's own is no leaf, an axis of None is
+
+
+def _sharded(function: Callable, mesh: Mesh, in_axes: Any, out_axes: Any) -> Any:
+    """`function` of one run mapped over a batch and jitted, lanes sharded over the mesh with no communication."""
+    mapped = jax.vmap(function, in_axes, out_axes)
+    if mesh.size == 1:
+        return jax.jit(mapped)
+
+    def specs(axes: Any) -> Any:
+        return jax.tree.map(lambda axis: P() if axis is None else P("runs"), axes, is_leaf=lambda axis: axis is None)
+
+    def shardings(axes: Any) -> Any:
+        return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(axes))
+
+    spread = jax.shard_map(mapped, mesh=mesh, in_specs=specs(in_axes), out_specs=specs(out_axes), check_vma=False)
+    return jax.jit(spread, in_shardings=shardings(in_axes), out_shardings=shardings(out_axes))

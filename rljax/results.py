@@ -1,0 +1,209 @@
+"""What a population leaves: results of its runs, and the files that hold them."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rljax.errors import UsageError
+from rljax.plan import Batch, Population, versions
+from rljax.record import Record
+from rljax.report import console, files, statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run leaves. S is the number of seeds, U of updates done, E of evaluations along the way."""
+
+    states: Any
+    """The final states, stacked `[S, ...]`: `jax.tree.map(lambda x: x[i], result.states)` is that of seed i."""
+    metrics: dict[str, np.ndarray]
+    """Every update's metrics, `[S, U]`."""
+    eval_steps: np.ndarray
+    """`[E]` environment steps of one seed at which the greedy policies were evaluated."""
+    eval_returns: np.ndarray
+    """`[S, E]` mean returns of those evaluations."""
+    summary: dict[str, Any]
+    """What `summary.json` holds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What a sweep leaves: for each of its configurations, in the order of the grid, what a run leaves."""
+
+    points: tuple[dict[str, Any], ...]
+    """The values of the swept fields."""
+    configs: tuple[Any, ...]
+    """The configs with these values."""
+    results: tuple[Result | None, ...]
+    """None where a configuration was not reached before an interrupt."""
+    summary: dict[str, Any]
+    """What `summary.json` holds; `best` in it is the configuration to choose."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run stopped by Ctrl-C, after what was done has been written; `result` holds it."""
+
+    def __init__(self, message: str, result: Result | Sweep | None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class NotWritten(UsageError):
+    """A run that finished, but whose files could not be written; `result` holds it."""
+
+    def __init__(self, message: str, result: Result | Sweep) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class Trained(NamedTuple):
+    """A batch's outcome."""
+
+    batch: Batch
+    record: Record
+    states: Any  # stacked, [R, ...]
+    final: np.ndarray  # [R, episodes] returns of the final evaluation
+    num_updates: int  # of a whole run
+
+
+def result_of(population: Population, trained: list[Trained], compile_seconds: float) -> Result | Sweep:
+    """Put together what the batches came to: the runs of each configuration, in the order of their seeds."""
+    seconds = sum(t.record.seconds for t in trained)
+    env_steps = sum(len(t.record.runs) * t.record.env_steps for t in trained)
+    config = population.points[0].config
+    common = {
+        "algo": population.name,
+        "env": ", ".join(dict.fromkeys(point.config.env.name for point in population.points)),
+        "seeds": population.seeds,
+        "total_steps": int(config.total_steps) if hasattr(config, "total_steps") else None,
+        "env_steps": max(t.record.env_steps for t in trained),
+        "env_steps_per_second": env_steps / seconds if seconds else 0.0,
+        "compile_seconds": compile_seconds,
+        "train_seconds": seconds,
+        "device": f"{population.mesh.size} x {population.mesh.devices.flat[0].device_kind}",
+        "versions": versions(),
+        "interrupted": any(t.record.updates < t.num_updates for t in trained)
+        or sum(len(t.record.runs) for t in trained) < len(population.points) * population.seeds,
+    }
+    whole = [_of_point(population, trained, point) for point in range(len(population.points))]
+    if not population.fields:
+        (result,) = whole
+        assert result is not None
+        return dataclasses.replace(result, summary={**common, **result.summary})
+    summary = {
+        **common,
+        "fields": list(population.fields),
+        "configurations": [r.summary for r in whole if r is not None],
+        **statistics.compare([np.full(population.seeds, np.nan) if r is None else _finals(r) for r in whole]),
+    }
+    points = population.points
+    return Sweep(tuple(p.values for p in points), tuple(p.config for p in points), tuple(whole), summary)
+
+
+def _finals(result: Result) -> np.ndarray:
+    return np.array(result.summary["final_return"]["per_seed"])
+
+
+def _of_point(population: Population, trained: list[Trained], point: int) -> Result | None:
+    """What one configuration's runs came to; None where they were not reached."""
+    parts = [(t, np.flatnonzero(t.record.runs[:, 0] == point)) for t in trained]
+    parts = [(t, rows) for t, rows in parts if len(rows)]
+    if not parts:
+        return None
+    states = joined([jax.tree.map(lambda x, rows=rows: x[rows[0] : rows[-1] + 1], t.states) for t, rows in parts])
+    final = np.concatenate([t.final[rows].mean(axis=1) for t, rows in parts])
+    diverged: list[dict[str, int]] = [
+        {"seed": int(t.record.runs[row, 1]), "update": frozen.update, "env_steps": frozen.env_steps}
+        for t, rows in parts
+        for row, frozen in sorted(t.record.diverged.items())
+        if row in rows
+    ]
+    longest = max((t.record for t, _ in parts), key=lambda record: record.updates)
+    metrics = {
+        name: joined([_padded(t.record.metrics[name][rows], longest.updates) for t, rows in parts])
+        for name in longest.metrics
+    }
+    width = len(longest.eval_steps)
+    eval_returns = joined([_padded(t.record.eval_returns[rows], width) for t, rows in parts])
+    summary: dict[str, Any] = {"diverged": diverged, "final_return": statistics.summarize(final)}
+    if population.fields:
+        values = files.describe(population.points[point].values)
+        summary = {"configuration": point, "values": values, "env_steps": longest.env_steps, **summary}
+    return Result(states, metrics, np.array(longest.eval_steps), eval_returns, summary)
+
+
+def joined(parts: list[Any]) -> Any:
+    """Trees of arrays one after the other, on the host where there are several."""
+    if len(parts) == 1:
+        return parts[0]
+    return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs]), *parts)
+
+
+def _padded(rows: np.ndarray, width: int) -> np.ndarray:
+    """Rows that an interrupt cut short, filled up with what says that nothing is there."""
+    missing = np.nan if np.issubdtype(rows.dtype, np.inexact) else 0
+    return np.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=missing)
+
+
+def curves(population: Population, records: list[Record]) -> tuple[list[str], Iterator[list[Any]]]:
+    """One row per run and evaluation, a sweep's with the values of its fields."""
+    columns = ["seed", "update", "env_steps", "return"]
+    if population.fields:
+        columns = ["configuration", *population.fields, *columns]
+
+    def rows() -> Iterator[list[Any]]:
+        for record in records:
+            for (point, seed), returns in zip(record.runs.tolist(), record.eval_returns, strict=True):
+                about = [point, *population.points[point].values.values()] if population.fields else []
+                for update, steps, value in zip(record.eval_updates, record.eval_steps, returns, strict=True):
+                    yield [*about, seed, update, steps, f"{value:.9g}"]
+
+    return columns, rows()
+
+
+def write_curves(population: Population, folder: pathlib.Path, records: list[Record]) -> None:
+    """Keep what is known on disk while the run goes on; a disk that is full now may have room at the end."""
+    try:
+        files.write_table(folder / "curves.csv", *curves(population, records))
+    except UsageError as error:
+        console.say(f"{error} The run goes on.")
+
+
+def write(population: Population, folder: pathlib.Path, result: Result | Sweep, trained: list[Trained]) -> None:
+    """Write all that can be written; a `NotWritten` with the result in it for what cannot."""
+    from rljax.report import plot
+
+    records = [t.record for t in trained]
+    picture = folder / "learning_curve.png"
+    writes: list[Callable[[], None]] = [
+        lambda: files.write_json(folder / "summary.json", result.summary),
+        lambda: files.write_table(folder / "curves.csv", *curves(population, records)),
+    ]
+    if isinstance(result, Sweep):
+        drawn = {
+            _label(values): (r.eval_steps, r.eval_returns)
+            for values, r in zip(result.points, result.results, strict=True)
+            if r is not None and len(r.eval_steps)
+        }
+        if drawn:
+            writes.append(lambda: plot.learning_curves(picture, drawn, population.title))
+    elif len(result.eval_steps):
+        writes.append(lambda: plot.learning_curve(picture, result.eval_steps, result.eval_returns, population.title))
+    failures = []
+    for write_one in writes:
+        try:
+            write_one()
+        except Exception as error:  # whatever it is, the run's result must not go down with it
+            failures.append(str(error))
+    if failures:
+        raise NotWritten(failures[0], result)
+
+
+def _label(values: dict[str, Any]) -> str:
+    """A configuration in a picture's legend."""
+    shown = {k: f"{v:.3g}" if isinstance(v, float) else getattr(v, "name", v) for k, v in values.items()}
+    return ", ".join(f"{path.rpartition('.')[2]}={value}" for path, value in shown.items())

@@ -1,0 +1,430 @@
+"""Runs that are stopped, killed and damaged, and go on to the bits they would have had."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import toys
+from toys import own, same_bits
+
+import rljax
+from rljax import a2c, checkpoints, cli, core, dqn, envs, plan, ppo, q_learning, reinforce, sac, td3
+
+OPTIONS = {"seeds": 3, "evaluations": 4, "eval_episodes": 3, "progress": False}
+
+
+class Stop(Exception):
+    """The process's sudden end."""
+
+
+def stopped(monkeypatch, out, algorithm, config, saves, **options):
+    """Start a run that dies right after its so many-th checkpoint."""
+    save, seen = checkpoints.save, []
+
+    def save_and_die(*arguments):
+        save(*arguments)
+        seen.append(arguments)
+        if len(seen) == saves:
+            raise Stop
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "save", save_and_die)
+        patched.setattr("rljax.driver._CHUNK_SECONDS", 0.0)  # an update a chunk
+        with pytest.raises(Stop):
+            rljax.run(algorithm, config, out=out, checkpoint_every=0, **{**OPTIONS, **options})
+
+
+def same_results(left, right):
+    assert same_bits(left.states, right.states)
+    assert set(left.metrics) == set(right.metrics)
+    for name, rows in left.metrics.items():
+        np.testing.assert_array_equal(rows, right.metrics[name], err_msg=name)
+    np.testing.assert_array_equal(left.eval_steps, right.eval_steps)
+    np.testing.assert_array_equal(left.eval_returns, right.eval_returns)
+    for name in ("final_return", "diverged", "env_steps"):
+        assert left.summary[name] == right.summary[name]
+
+
+@pytest.fixture(scope="module")
+def config():
+    return own.Config(env=toys.walk)
+
+
+@pytest.fixture(scope="module")
+def whole(config):
+    return rljax.run(own, config, **OPTIONS)
+
+
+@pytest.mark.parametrize("saves", [1, 20, 51])
+def test_it_goes_on_to_the_same_bits(config, whole, tmp_path, monkeypatch, saves):
+    stopped(monkeypatch, tmp_path / "x", own, config, saves)
+    kept = sorted(path.name for path in (tmp_path / "x/checkpoints/0000").iterdir())
+    assert kept == [f"{n:06d}" for n in range(max(saves - 1, 1), saves + 1)]
+    same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
+    assert json.loads((tmp_path / "x/summary.json").read_text())["interrupted"] is False
+    # A run that is done has nothing to go on with, and gives what it gave.
+    same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
+
+
+def test_runs_that_diverged_stay_where_they_were(config, tmp_path, monkeypatch):
+    poisoned = dataclasses.replace(config, poison_at=10)
+    uninterrupted = rljax.run(own, poisoned, **{**OPTIONS, "seeds": 8})
+    assert uninterrupted.summary["diverged"]
+    stopped(monkeypatch, tmp_path / "x", own, poisoned, 20, seeds=8)
+    same_results(rljax.resume(tmp_path / "x", algorithm=own, config=poisoned, progress=False), uninterrupted)
+
+
+def test_a_sweep_goes_on_group_by_group(config, tmp_path, monkeypatch):
+    sweep = {"num_updates": [5, 8], "rate": [0.1, 0.5]}
+    whole = rljax.run(own, config, sweep=sweep, **OPTIONS)
+    stopped(monkeypatch, tmp_path / "x", own, config, 9, sweep=sweep)  # three updates into the second group
+    resumed = rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False)
+    assert resumed.points == whole.points
+    for left, right in zip(resumed.results, whole.results, strict=True):
+        same_results(left, right)
+    assert str(resumed.summary["best"]) == str(whole.summary["best"])
+    loaded = rljax.load(tmp_path / "x", algorithm=own, config=config)
+    best = whole.summary["best"]["configuration"]
+    assert loaded.config.rate == whole.configs[best].rate
+    assert same_bits(loaded.states, whole.results[best].states)
+    assert same_bits(
+        rljax.load(tmp_path / "x", configuration=0, algorithm=own, config=config).states, whole.results[0].states
+    )
+    with pytest.raises(rljax.UsageError, match="no configuration 4"):
+        rljax.load(tmp_path / "x", configuration=4, algorithm=own, config=config)
+
+
+REPLAYED = {"total_steps": 80, "prefill_steps": 64, "buffer_size": 200, "batch_size": 8, "hidden_sizes": (8,)}
+SMALL = {
+    "ppo": (
+        ppo,
+        lambda: ppo.Config(
+            env=envs.normalize_rewards(envs.normalize_observations(rljax.make("CartPole-v1", gravity=5.0))),
+            total_steps=256,
+            num_envs=4,
+            num_steps=16,
+            num_minibatches=2,
+            hidden_sizes=(8,),
+        ),
+    ),
+    "a2c": (
+        a2c,
+        lambda: a2c.Config(
+            env=envs.mask_observation(rljax.make("CartPole-v1"), (0, 2)),
+            total_steps=160,
+            recurrent="gru",
+            hidden_sizes=(8,),
+        ),
+    ),
+    "reinforce": (
+        reinforce,
+        lambda: reinforce.Config(
+            env="CartPole-v1",
+            total_steps=128,
+            num_envs=2,
+            num_steps=16,
+            max_episode_steps=40,
+            hidden_sizes=(8,),
+        ),
+    ),
+    "dqn": (
+        dqn,
+        lambda: dqn.Config(
+            env=envs.time_limit(rljax.make("CartPole-v1"), 20),
+            **{**REPLAYED, "total_steps": 320},
+            noisy=True,
+            prioritized=True,
+            n_step=2,
+        ),
+    ),
+    "sac": (sac, lambda: sac.Config(env="CartPole-v1", **REPLAYED)),
+    "td3": (td3, lambda: td3.Config(env="Pendulum-v1", **REPLAYED, noise_reversion=0.15)),
+    "q_learning": (
+        q_learning,
+        lambda: q_learning.Config(env="Taxi-v3", total_steps=800, target="double_q_learning", num_envs=2),
+    ),
+}
+
+
+def first_action(policy, obs):
+    key = jax.random.key(1)
+    if isinstance(policy, core.RecurrentPolicy):
+        return policy.step(key, obs, policy.initial_memory(len(obs)))[0]
+    return policy(key, obs)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_algorithm_goes_on_to_the_same_bits_from_its_folder_alone(name, tmp_path, monkeypatch):
+    algorithm, make_config = SMALL[name]
+    config = make_config()
+    options = {"seeds": 2, "evaluations": 1, "eval_episodes": 2}
+    whole = rljax.run(algorithm, config, **{**OPTIONS, **options})
+    stopped(monkeypatch, tmp_path / "x", algorithm, config, 2, **options)
+    same_results(rljax.resume(tmp_path / "x", progress=False), whole)
+    loaded = rljax.load(tmp_path / "x")
+    assert same_bits(loaded.states, whole.states)
+    assert jax.tree.structure(loaded.config) == jax.tree.structure(config)
+    policy = rljax.best(tmp_path / "x")
+    best = int(np.argmax(whole.summary["final_return"]["per_seed"]))
+    want = algorithm.act(jax.tree.map(lambda x: x[best], whole.states), config)
+    obs, _ = jax.vmap(config.env.reset, (0, None))(jax.random.split(jax.random.key(0), 5), config.env.params)
+    np.testing.assert_array_equal(first_action(policy, obs), first_action(want, obs))
+    if name == "ppo":
+        _extends(tmp_path / "x", config)
+    elif name == "dqn":
+        with pytest.raises(rljax.UsageError, match="no schedule_steps"):
+            rljax.resume(tmp_path / "x", total_steps=1000)
+
+
+def _extends(folder, config):
+    """A longer run whose schedules end where they did."""
+    options = {**OPTIONS, "seeds": 2, "evaluations": 1, "eval_episodes": 2}
+    longer = rljax.run(ppo, rljax.replace(config, total_steps=384, schedule_steps=256), **options)
+    with pytest.raises(rljax.UsageError, match="are done"):
+        rljax.resume(folder, total_steps=128)
+    extended = rljax.resume(folder, total_steps=384, progress=False)
+    assert same_bits(extended.states, longer.states)
+    for name, rows in longer.metrics.items():
+        np.testing.assert_array_equal(rows, extended.metrics[name], err_msg=name)
+    assert extended.eval_steps.tolist() == [0, 256, 384]
+    same_results(rljax.resume(folder, progress=False), extended)
+
+
+def test_ctrl_c_says_how_to_go_on(config, whole, tmp_path, monkeypatch, request):
+    save, pressed = checkpoints.save, []
+
+    def interrupt(place, saved):
+        save(place, saved)
+        if saved.record.updates == 30 and not pressed:
+            pressed.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(checkpoints, "save", interrupt)
+    monkeypatch.setattr("rljax.driver._CHUNK_SECONDS", 0.0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    with pytest.raises(rljax.Interrupted, match=r"rljax resume .*x` goes on"):
+        rljax.run(own, config, out=tmp_path / "x", checkpoint_every=0, **OPTIONS)
+    same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
+
+
+# --- what can be wrong with a folder -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def halfway(config, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "halfway"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        stopped(monkeypatch, out, own, config, 10)
+    return out
+
+
+@pytest.fixture
+def folder(halfway, tmp_path):
+    return shutil.copytree(halfway, tmp_path / "x")
+
+
+def damage(path, how):
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p.stat().st_size > 300)
+    for file in files:
+        data = file.read_bytes()
+        file.write_bytes({"truncated": data[: len(data) // 2], "empty": b"", "foreign": b"hello" * 99}[how])
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "foreign", "emptied"])
+def test_a_damaged_checkpoint_is_passed_over(config, whole, folder, how, capsys):
+    newest = folder / "checkpoints/0000/000010"
+    if how == "emptied":
+        shutil.rmtree(newest)
+        newest.mkdir()
+    else:
+        damage(newest, how)
+    same_results(rljax.resume(folder, algorithm=own, config=config, progress=False), whole)
+    assert "000010 is no whole checkpoint" in capsys.readouterr().err
+
+
+def refusal(folder, config, **options):
+    with pytest.raises(rljax.UsageError) as error:
+        rljax.resume(folder, **{"algorithm": own, "config": config, "progress": False, **options})
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_when_no_checkpoint_is_whole(config, folder):
+    for name in ("000009", "000010"):
+        damage(folder / "checkpoints/0000" / name, "truncated")
+    assert "there is no other" in refusal(folder, config)
+
+
+def test_another_format(config, folder, monkeypatch):
+    monkeypatch.setattr(checkpoints, "FORMAT", 2)
+    assert "format 1" in refusal(folder, config)
+
+
+def test_a_changed_config(config, folder):
+    assert "rate was 0.1 and is 0.2" in refusal(folder, dataclasses.replace(config, rate=0.2))
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"rate": 0.1', '"rate": 0.2'))
+    assert "was changed" in refusal(folder, dataclasses.replace(config, rate=0.2))
+    path.write_text(path.read_text()[:100])
+    assert "damaged" in refusal(folder, config)
+    path.write_text("{}")
+    assert "without checkpoints" in refusal(folder, config)
+    path.write_text('{"recipe": 3}')
+    assert "not as rljax wrote it" in refusal(folder, config)
+    path.unlink()
+    assert "no folder of a run" in refusal(folder, config)
+
+
+def test_another_software_is_said(config, folder, monkeypatch, capsys):
+    monkeypatch.setattr(plan, "versions", lambda: {"jax": "0.0.1"})
+    rljax.resume(folder, algorithm=own, config=config, progress=False)
+    assert "begun on another version" in capsys.readouterr().err
+
+
+def test_what_is_ones_own_has_to_be_given(folder):
+    with pytest.raises(rljax.UsageError, match="algorithm is one of your own"):
+        rljax.resume(folder)
+    with pytest.raises(rljax.UsageError, match="environment is one of your own"):
+        rljax.resume(folder, algorithm=own)
+    assert rljax.load(folder, algorithm=own, env=toys.walk).states.params.shape == (3, 2)
+
+
+def test_a_run_without_checkpoints_holds_no_states(config, tmp_path):
+    rljax.run(own, config, out=tmp_path / "x", **{**OPTIONS, "evaluations": 0})
+    with pytest.raises(rljax.UsageError, match="checkpoint_every"):
+        rljax.load(tmp_path / "x")
+    for every, out in ((-1, tmp_path / "y"), (True, tmp_path / "y"), (1, None)):
+        with pytest.raises(rljax.UsageError, match="checkpoint_every"):
+            rljax.run(own, config, out=out, checkpoint_every=every)
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoints(config, whole, tmp_path, monkeypatch, capsys):
+    """Every write from the fifth on fails, half done; the run goes on, and what was written can be gone on with."""
+    rename, written = pathlib.Path.rename, []
+
+    def full(self, target):
+        if self.name == ".part":
+            written.append(target)
+            if len(written) >= 5:
+                raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", full)
+    monkeypatch.setattr("rljax.driver._CHUNK_SECONDS", 0.0)
+    same_results(rljax.run(own, config, out=tmp_path / "x", checkpoint_every=0, **OPTIONS), whole)
+    said = capsys.readouterr().err
+    assert "No space left on device" in said
+    assert "The run goes on" in said
+    monkeypatch.undo()
+    assert sorted(p.name for p in (tmp_path / "x/checkpoints/0000").iterdir()) == ["000003", "000004"]
+    same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
+
+
+def test_a_folder_with_checkpoints_is_refused_with_the_way_on(config, folder):
+    with pytest.raises(rljax.UsageError, match="rljax resume"):
+        rljax.run(own, config, out=folder)
+    rljax.run(own, config, out=folder, overwrite=True, **OPTIONS)
+    assert not (folder / "checkpoints").exists()
+
+
+# --- killed --------------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys; sys.path[:0] = [{root!r}, {tests!r}]
+import rljax, toys
+from toys import own
+config = own.Config(env=toys.walk, num_updates=300)
+rljax.driver._CHUNK_SECONDS = 0.0
+options = dict(seeds=3, evaluations=4, eval_episodes=3, progress=False, devices=1)
+if sys.argv[1] == "run":
+    rljax.run(own, config, out=sys.argv[2], checkpoint_every=0, overwrite=True, **options)
+else:
+    rljax.resume(sys.argv[2], algorithm=own, config=config, progress=False)
+"""
+
+
+def killed_until_done(folder, kills, seed):
+    """Kill the process again and again, while it trains or writes; the last time let it end."""
+    tests = pathlib.Path(__file__).parent
+    script = SCRIPT.format(root=str(tests.parent), tests=str(tests))
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "cache")}
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    rng = random.Random(seed)
+    begun = False
+    while kills:
+        place = folder / "checkpoints/0000"
+        command = [sys.executable, "-c", script, "resume" if begun else "run", str(folder)]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        before = set(place.glob("[0-9]*"))
+        deadline = time.monotonic() + 300
+        while process.poll() is None and not set(place.glob("[0-9]*")) - before:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.5))
+        assert process.poll() is None, process.communicate()[1]
+        process.kill()
+        process.communicate()
+        begun, kills = True, kills - 1
+    command = [sys.executable, "-c", script, "resume", str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "summary.json").read_text())
+
+
+def check_killed(tmp_path, kills, seed):
+    config = own.Config(env=toys.walk, num_updates=300)
+    whole = rljax.run(own, config, devices=1, **OPTIONS)
+    summary = killed_until_done(tmp_path / "x", kills, seed)
+    assert summary["final_return"] == json.loads(json.dumps(whole.summary["final_return"]))
+    assert same_bits(rljax.load(tmp_path / "x", algorithm=own, config=config).states, whole.states)
+    saved = checkpoints.newest(tmp_path / "x/checkpoints/0000")
+    for name, rows in whole.metrics.items():
+        np.testing.assert_array_equal(saved.record.metrics[name], rows)
+
+
+def test_killed_three_times(tmp_path):
+    check_killed(tmp_path, 3, seed=0)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(tmp_path):
+    check_killed(tmp_path, 20, seed=1)
+
+
+# --- the command line ----------------------------------------------------------------------------------------------
+
+
+def test_resume_on_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_cache_compilations", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    train = ["train", "q_learning", "--env", "Taxi-v3", "--total-steps", "400", "--evaluations", "1", "--seeds", "2"]
+    assert cli.main([*train, "--eval-episodes", "2", "--checkpoint-every", "0", "--out", "x"]) == 0
+    first = json.loads((tmp_path / "x/summary.json").read_text())["final_return"]
+    assert cli.main(["resume", "x", "--no-progress"]) == 0
+    assert json.loads((tmp_path / "x/summary.json").read_text())["final_return"] == first
+    capsys.readouterr()
+    for arguments, words in (
+        (["resume"], "which run"),
+        (["resume", "nowhere"], "no folder of a run"),
+        (["resume", "x", "--total-step", "3"], "--total-steps"),
+        (["resume", "x", "--total-steps", "many"], "total-steps"),
+        (["resume", "x", "--algorithm", "nothere.py"], "nothere.py"),
+    ):
+        assert cli.main(arguments) == 2
+        said = capsys.readouterr().err.strip()
+        assert words in said
+        assert len(said.splitlines()) == 1
+    with pytest.raises(SystemExit):
+        cli.main(["resume", "--help"])
+    assert "--total-steps" in capsys.readouterr().out

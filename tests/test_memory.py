@@ -1,0 +1,139 @@
+"""Populations that do not fit into memory at once: planned into batches, halved where the plan was too hopeful."""
+
+import jax
+import numpy as np
+import pytest
+import toys
+from toys import own, same_bits
+
+import rljax
+from rljax import devices, training
+
+OPTIONS = {"seeds": 10, "evaluations": 2, "eval_episodes": 3, "devices": 1}
+
+
+@pytest.fixture(scope="module")
+def config():
+    return own.Config(env=toys.walk, num_updates=20, width=100)
+
+
+@pytest.fixture(scope="module")
+def trained(config):
+    """All runs at once, and the bytes that they need."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        needs = watch(monkeypatch)
+        whole = rljax.run(own, config, progress=False, **OPTIONS)
+    ((lanes, memory),) = needs
+    assert lanes == 10
+    assert memory > 2 * 10 * 100 * 4  # states come in and go out
+    return whole, memory
+
+
+def watch(monkeypatch):
+    """Lanes and bytes of every batch that is planned from now on."""
+    needs, fitting = [], training._fitting
+
+    def note(population, batch, memory, available):
+        needs.append((batch.lanes, memory))
+        return fitting(population, batch, memory, available)
+
+    monkeypatch.setattr(training, "_fitting", note)
+    return needs
+
+
+def same_but_for_rounding(left, right):
+    for x, y in zip(jax.tree.leaves(left.states), jax.tree.leaves(right.states), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+    np.testing.assert_allclose(left.eval_returns, right.eval_returns, rtol=1e-6)
+    assert left.metrics["env_steps"].tolist() == right.metrics["env_steps"].tolist()
+    np.testing.assert_allclose(
+        left.summary["final_return"]["per_seed"], right.summary["final_return"]["per_seed"], rtol=1e-6
+    )
+
+
+def test_a_limit_makes_batches(config, trained, monkeypatch, capsys):
+    whole, memory = trained
+    needs = watch(monkeypatch)
+    result = rljax.run(own, config, progress=False, memory_limit=int(memory * 0.45), **OPTIONS)
+    same_but_for_rounding(result, whole)
+    assert [lanes for lanes, _ in needs] == [10, 4, 4, 4]
+    assert all(need <= memory * 0.45 for _, need in needs[1:])
+    assert "3 batches of 4" in capsys.readouterr().err
+
+
+def test_out_of_memory_halves_and_goes_on(config, trained, monkeypatch, capsys):
+    train, sizes = training._train_batch, []
+
+    def small(population, batch, *rest):
+        sizes.append(len(batch.runs))
+        if len(batch.runs) > 3:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1234 bytes.")
+        return train(population, batch, *rest)
+
+    monkeypatch.setattr(training, "_train_batch", small)
+    same_but_for_rounding(rljax.run(own, config, progress=False, **OPTIONS), trained[0])
+    assert sizes == [10, 5, 3, 2, 5, 3, 2]
+    assert "too many for the memory" in capsys.readouterr().err
+
+
+def test_one_run_that_does_not_fit_is_said(config, monkeypatch):
+    def never(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
+
+    monkeypatch.setattr(training, "_train_batch", never)
+    with pytest.raises(rljax.UsageError, match="One run needs more memory"):
+        rljax.run(own, config, progress=False, **OPTIONS)
+
+    def broken(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else.")
+
+    monkeypatch.setattr(training, "_train_batch", broken)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        rljax.run(own, config, progress=False, **OPTIONS)
+
+
+def test_batches_are_resumed(config, trained, tmp_path, monkeypatch):
+    """Stopped in the second of three batches, which are then the same three batches."""
+    train = training._train_batch
+
+    def stop(population, batch, compiled, earlier, *rest):
+        if len(earlier) == 2:
+            raise RuntimeError("stopped")
+        return train(population, batch, compiled, earlier, *rest)
+
+    limit = {"memory_limit": int(trained[1] * 0.45), "checkpoint_every": 0, "progress": False}
+    batched = rljax.run(own, config, out=tmp_path / "y", **limit, **OPTIONS)
+    monkeypatch.setattr(training, "_train_batch", stop)
+    with pytest.raises(RuntimeError, match="stopped"):
+        rljax.run(own, config, out=tmp_path / "x", **limit, **OPTIONS)
+    monkeypatch.undo()
+    needs = watch(monkeypatch)
+    assert len(list((tmp_path / "x/checkpoints").iterdir())) == 2
+    resumed = rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False)
+    assert [lanes for lanes, _ in needs] == [4]  # the third batch, laid out as the others were
+    assert same_bits(resumed.states, batched.states)
+    same_but_for_rounding(resumed, trained[0])
+    loaded = rljax.load(tmp_path / "x", algorithm=own, config=config)
+    assert same_bits(loaded.states, batched.states)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("8GiB", 8 * 2**30), ("1.5 GB", 1_500_000_000), (1000, 1000), ("512m", 512_000_000), ("2kib", 2048)],
+)
+def test_sizes(text, size):
+    assert devices.parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["much", "-1GB", "0", "GB", ""])
+def test_sizes_that_cannot_be(text):
+    with pytest.raises(rljax.UsageError, match="memory_limit"):
+        devices.parse_bytes(text)
+
+
+def test_the_memory_of_this_machine_is_shared_by_its_devices():
+    one = devices.memory(jax.devices()[:1], None)
+    assert one is None or one > 2**20
+    assert devices.memory(jax.devices()[:1], 1000) == 1000
+    assert devices.memory([jax.devices()[0]] * 2, 1000) == 500
+    assert devices.readable(3 * 2**30) == "3 GiB"

@@ -1,0 +1,77 @@
+"""An environment and an algorithm that compile in no time, for tests of what trains them."""
+
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import rljax
+from rljax import core
+
+
+def same_bits(left, right):
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    return all(
+        np.array_equal(np.asarray(a), np.asarray(b), equal_nan=jnp.issubdtype(b.dtype, jnp.inexact)) for a, b in pairs
+    )
+
+
+class Slope(NamedTuple):
+    height: float = 1.0
+    steps: int = 3
+
+
+def _reset(key, params):
+    return jnp.zeros(1), jnp.int32(0)
+
+
+def _step(key, time, action, params):
+    reward = params.height * action + jax.random.uniform(key)
+    return rljax.timestep(jnp.zeros(1), reward, time + 1 >= params.steps), time + 1
+
+
+walk = rljax.Env(
+    name="walk",
+    reset=_reset,
+    step=_step,
+    params=Slope(),
+    observation_space=rljax.Box(-1, 1, (1,)),
+    action_space=rljax.Discrete(2),
+)
+
+
+class State(NamedTuple):
+    params: jax.Array
+    step: jax.Array
+
+
+@rljax.config
+class Config:
+    env: rljax.Env = rljax.traced()
+    num_updates: int = rljax.static(default=50)
+    poison_at: int = rljax.traced(default=10**6)
+    rate: float = rljax.traced(default=0.1, minimum=0)
+    width: int = rljax.static(default=2, minimum=1)
+
+
+def init(key: jax.Array, config: Config) -> State:
+    return State(jax.random.normal(key, (config.width,)), jnp.int32(0))
+
+
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+    # The poisoned runs are those whose first parameter is positive; some of them survive an update longer.
+    bad = (state.step >= config.poison_at + (state.params[1] > 0)) & (state.params[0] > 0)
+    moved = jnp.sign(state.params) * (jnp.abs(state.params) + config.rate * jax.random.uniform(key))
+    params = jnp.where(bad, jnp.nan, moved)
+    step = state.step + 1
+    return State(params, step), {"env_steps": step * 10, "episode_return": jnp.abs(params).sum()}
+
+
+def act(state: State, config: Config) -> core.Policy:
+    # Better the further it has gone.
+    return lambda key, obs: jnp.full(obs.shape[0], jnp.abs(state.params).sum(), jnp.float32)
+
+
+own = SimpleNamespace(__name__="own", Config=Config, init=init, update=update, act=act)
