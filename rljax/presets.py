@@ -226,11 +226,11 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
         {
             "total_steps": 1_000_000,
             "optimizer": "adam",
-            "learning_rate": 3e-3,
+            "learning_rate": 1e-3,
             "discount": 0.9,
             "gae_lambda": 0.9,
             "entropy_coefficient": 0.0,
-            "num_envs": 32,
+            "num_envs": 8,
             "num_steps": 8,
             "normalize_advantages": True,
         },
