@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax import losses
+from rljax.errors import UsageError, suggest
 from rljax.returns import Scalar
 
 HEADS = ("expected", "categorical", "quantile")
@@ -23,6 +24,30 @@ class Head(NamedTuple):
     loss: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
     """`(outputs [B, K], next_outputs [B, K], reward [B], discount [B]) -> (losses [B], errors [B])` of chosen actions;
     the errors are what prioritised replay goes by."""
+
+
+def check(kind: str, low: Scalar | None, high: Scalar | None) -> None:
+    """Refuse, when a config is made, a head that is not there, or a support that is missing or empty."""
+    if kind not in HEADS:
+        raise UsageError(f"There is no head {kind!r}: {suggest(kind, HEADS)}")
+    if kind == "categorical" and (low is None or high is None):
+        raise UsageError(
+            "The categorical head needs value_low and value_high: set them to the lowest and the highest "
+            "discounted return that the environment can give."
+        )
+    if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
+        raise UsageError(f"value_low must be below value_high, got {low} and {high}.")
+
+
+def make(kind: str, num_outputs: int, low: Scalar | None, high: Scalar | None, huber_delta: Scalar | None) -> Head:
+    """The head of a name in `HEADS` that `check` has passed."""
+    if kind == "quantile":
+        return quantile(num_outputs, huber_delta)
+    if kind == "categorical":
+        assert low is not None
+        assert high is not None
+        return categorical(num_outputs, low, high)
+    return expected(huber_delta)
 
 
 def expected(huber_delta: Scalar | None) -> Head:

@@ -21,7 +21,6 @@ import optax
 from rljax import core, distributional, exploration, networks, off_policy, replay, schedules
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
-from rljax.errors import UsageError, suggest
 from rljax.returns import Scalar
 
 
@@ -80,7 +79,7 @@ class Config:
     anneal_learning_rate: bool = static(default=False)
     """Let the step size fall linearly to zero."""
     averaging: float = traced(default=0.0, minimum=0, maximum=1)
-    """Part of the run over which `act` averages parameters, exponentially (Polyak and Juditsky 1992); 0 for none."""
+    """Part of the run whose parameters `act` averages, exponentially (after Polyak and Juditsky 1992); 0 for none."""
     double: bool = static(default=False)
     """Choose the successor's action by the online network (Double DQN)."""
     dueling: bool = static(default=False)
@@ -115,16 +114,7 @@ class Config:
     def __post_init__(self) -> None:
         networks.check_layers(self.hidden_sizes, self.activation, at_least=1)
         count(self.env.action_space)
-        if self.head not in distributional.HEADS:
-            raise UsageError(f"There is no head {self.head!r}: {suggest(self.head, distributional.HEADS)}")
-        low, high = self.value_low, self.value_high
-        if self.head == "categorical" and (low is None or high is None):
-            raise UsageError(
-                "The categorical head needs value_low and value_high: set them to the lowest and the highest "
-                "discounted return that the environment can give."
-            )
-        if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
-            raise UsageError(f"value_low must be below value_high, got {low} and {high}.")
+        distributional.check(self.head, self.value_low, self.value_high)
         off_policy.check_counts(self, self.n_step)
 
     steps_per_update = property(core.steps_per_update)
@@ -146,12 +136,7 @@ def _network(config: Config) -> networks.Network:
 
 
 def _head(config: Config) -> distributional.Head:
-    if config.head == "categorical":
-        low, high = config.value_low, config.value_high
-        return distributional.categorical(config.num_atoms, low, high)  # type: ignore[arg-type]  # neither is None
-    if config.head == "quantile":
-        return distributional.quantile(config.num_atoms, config.huber_delta)
-    return distributional.expected(config.huber_delta)
+    return distributional.make(config.head, config.num_atoms, config.value_low, config.value_high, config.huber_delta)
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
