@@ -107,8 +107,10 @@ def test_batches_are_resumed(config, trained, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="stopped"):
         rljax.run(own, config, out=tmp_path / "x", **limit, **OPTIONS)
     monkeypatch.undo()
+    needs = watch(monkeypatch)
     assert len(list((tmp_path / "x/checkpoints").iterdir())) == 2
     resumed = rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False)
+    assert [lanes for lanes, _ in needs] == [4]  # the third batch, laid out as the others were
     assert same_bits(resumed.states, batched.states)
     same_but_for_rounding(resumed, trained[0])
     loaded = rljax.load(tmp_path / "x", algorithm=own, config=config)
