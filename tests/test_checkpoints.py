@@ -351,7 +351,7 @@ def check_killed(tmp_path, kills, seed):
     whole = rljax.run(own, config, devices=1, **OPTIONS)
     summary = killed_until_done(tmp_path / "x", kills, seed)
     assert summary["final_return"] == json.loads(json.dumps(whole.summary["final_return"]))
-    same_bits(rljax.load(tmp_path / "x", algorithm=own, config=config).states, whole.states)
+    assert same_bits(rljax.load(tmp_path / "x", algorithm=own, config=config).states, whole.states)
     saved = checkpoints.newest(tmp_path / "x/checkpoints/0000")
     for name, rows in whole.metrics.items():
         np.testing.assert_array_equal(saved.record.metrics[name], rows)
