@@ -1,6 +1,6 @@
 """rljax: reinforcement learning where a whole training run is one pure function of a key and a config."""
 
-from rljax import envs, planning
+from rljax import envs, pbt, planning
 from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
 from rljax.config import config, replace, static, traced
 from rljax.core import evaluate
@@ -29,6 +29,7 @@ __all__ = [
     "load",
     "log_uniform",
     "make",
+    "pbt",
     "planning",
     "ppo",
     "pqn",

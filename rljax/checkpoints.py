@@ -30,6 +30,16 @@ class Saved(NamedTuple):
     final: np.ndarray | None  # [R, episodes] returns of the final evaluation, once it was made
     lanes: int  # that the batch was laid out over
     about: dict[str, Any]  # what else was said of it: device, versions, the config's fingerprint
+    rung: int = 0  # of successive halving
+
+    def rows(self, rows: np.ndarray) -> "Saved":
+        """Some of the runs."""
+        return self._replace(
+            record=self.record.rows(rows),
+            leaves=[x if axis is None else x[rows] for x, axis in zip(self.leaves, self.axes, strict=True)],
+            keys=self.keys[rows],
+            final=None if self.final is None else self.final[rows],
+        )
 
 
 class _Damaged(Exception):
@@ -122,6 +132,7 @@ def _packed(saved: Saved) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "metrics": list(record.metrics),
         "axes": saved.axes,
         "lanes": saved.lanes,
+        "rung": saved.rung,
         "arrays": {name: [list(array.shape), array.dtype.name] for name, array in arrays.items()},
         "checksum": _checksum(arrays),
     }
@@ -174,4 +185,6 @@ def _unpacked(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Saved:
         counters = [arrays[name] for name in sorted(arrays) if name.startswith(f"frozen{lane:06d}.")]
         record.diverged[lane] = Diverged(update, env_steps, counters)
     leaves = [arrays[name] for name in sorted(arrays) if name.startswith("state")]
-    return Saved(record, leaves, about["axes"], arrays["keys"], arrays.get("final"), about["lanes"], about)
+    return Saved(
+        record, leaves, about["axes"], arrays["keys"], arrays.get("final"), about["lanes"], about, about["rung"]
+    )

@@ -44,6 +44,8 @@ class RunOptions:
     """A field and its values, as learning_rate=1e-4,1e-3 or learning_rate=log_uniform(1e-4,1e-2); may be repeated."""
     samples: int | None = None
     """Draws of a sweep's uniform(low,high), log_uniform(low,high) and choice(a,b,...)."""
+    halving: int | None = None
+    """Of a sweep's configurations, let one in so many go on after each rung (successive halving)."""
     evaluations: int = 20
     """Evaluations of every seed's greedy policy along the way."""
     eval_episodes: int = 100

@@ -44,6 +44,7 @@ class Population:
     progress: bool
     checkpoint_every: float | None
     memory_limit: int | None  # bytes of all devices together
+    halving: int | None  # of that many configurations one goes on after each rung
 
     @property
     def title(self) -> str:
@@ -56,6 +57,30 @@ class Population:
             return tuple(evaluated)
         marks = (int(u) for u in np.unique(np.linspace(0, num_updates, self.evaluations + 1).round()))
         return (*evaluated, *(u for u in marks if not evaluated or u > evaluated[-1]))
+
+    def rungs(self, group: sweeps.Group, num_updates: int) -> list[tuple[int, int]]:
+        """Successive halving: updates after which a group's configurations are compared, and how many go on.
+
+        As in the Hyperband paper's inner loop (Li et al. 2018), each rung is as many times longer as fewer go on, so
+        that every rung costs about the same.
+        """
+        rungs: list[tuple[int, int]] = []
+        left, updates = len(group.points), num_updates
+        while self.halving is not None and left > 1 and updates // self.halving >= 1:
+            updates //= self.halving
+            left = -(-left // self.halving)
+            rungs.append((updates, left))
+        ends = sorted(updates for updates, _ in rungs)
+        return [(end, left) for end, (_, left) in zip(ends, rungs, strict=True)]
+
+    def updates(self, group: sweeps.Group) -> int:
+        """Updates of all runs of a group together."""
+        whole = self.points[group.points[0]].config.num_updates
+        left, total = len(group.points), 0
+        for end, following in self.rungs(group, whole):
+            total += (left - following) * end
+            left = following
+        return self.seeds * (total + left * whole)
 
     @property
     def keys(self) -> jax.Array:
@@ -70,7 +95,7 @@ class Population:
             if "schedule_steps" in described:  # the length may change, the schedules may not
                 described["schedule_steps"] = described["schedule_steps"] or described["total_steps"]
                 del described["total_steps"]
-        return zlib.crc32(files.as_json([self.name, self.seeds, self.seed, configs]).encode())
+        return zlib.crc32(files.as_json([self.name, self.seeds, self.seed, self.halving, configs]).encode())
 
     @property
     def about(self) -> dict[str, Any]:
@@ -97,25 +122,36 @@ class Batch(NamedTuple):
     runs: np.ndarray  # [R, 2] configuration and seed of each
     lanes: int  # as many as there are runs, and a few more where these do not divide over the devices
     saved: checkpoints.Saved | None = None
+    rung: int = 0  # of successive halving
+    dropped: bool = False  # at its rung
 
     def split(self, lanes: int, devices: int) -> list["Batch"]:
         """Batches of at most so many lanes, all laid out alike so that one program trains them."""
         parts = -(-len(self.runs) // lanes)
         size = -(-len(self.runs) // parts)
         runs = [self.runs[first : first + size] for first in range(0, len(self.runs), size)]
-        return [Batch(self.group, part, _divided(size, devices)) for part in runs]
+        return [Batch(self.group, part, divided(size, devices)) for part in runs]
 
     def num_updates(self, population: Population) -> int:
         """Of a whole run."""
         return population.points[self.runs[0, 0]].config.num_updates
 
+    def until(self, population: Population) -> int:
+        """Updates at which it ends: those of a whole run, or of its rung."""
+        whole = self.num_updates(population)
+        rungs = population.rungs(self.group, whole)
+        return rungs[self.rung][0] if self.rung < len(rungs) else whole
+
     def is_done(self, population: Population) -> bool:
         """Whether a checkpoint holds its end."""
         saved = self.saved
-        return saved is not None and saved.final is not None and saved.record.updates >= self.num_updates(population)
+        if saved is None or saved.final is None:
+            return False
+        return self.dropped or saved.record.updates >= self.until(population)
 
 
-def _divided(runs: int, devices: int) -> int:
+def divided(runs: int, devices: int) -> int:
+    """The lanes of so many runs: a few more where they do not divide over the devices."""
     return -(-runs // devices) * devices
 
 
@@ -123,10 +159,16 @@ def batches(population: Population, groups: list[sweeps.Group], saved: list[chec
     """Those that have checkpoints, and those of the runs that have none."""
     devices = population.mesh.size
     group_of = {point: group for group in groups for point in group.points}
-    planned = [
-        Batch(group_of[int(one.record.runs[0, 0])], one.record.runs, _divided(one.lanes, devices), one) for one in saved
-    ]
-    begun = {tuple(run) for batch in planned for run in batch.runs.tolist()}
+    planned: list[Batch] = []
+    begun: set[tuple[int, int]] = set()
+    for one in reversed(saved):  # a later batch goes on with what an earlier one's rung has left
+        runs = [tuple(run) for run in one.record.runs.tolist()]
+        rows = np.array([i for i, run in enumerate(runs) if run not in begun])
+        begun.update(runs)
+        part = one if len(rows) == len(runs) else one.rows(rows)
+        group = group_of[int(part.record.runs[0, 0])]
+        lanes, dropped = divided(one.lanes, devices), part is not one
+        planned.insert(0, Batch(group, part.record.runs, lanes, part, one.rung, dropped))
     for group in groups:
         runs = [(point, seed) for point in group.points for seed in range(population.seeds)]
         left = [run for run in runs if run not in begun]
@@ -134,7 +176,7 @@ def batches(population: Population, groups: list[sweeps.Group], saved: list[chec
             continue
         # Those of a group that was split are laid out as its first batch was: other shapes would round otherwise.
         like = next((batch for batch in planned if batch.group is group), None)
-        size, lanes = (len(left), _divided(len(left), devices)) if like is None else (len(like.runs), like.lanes)
+        size, lanes = (len(left), divided(len(left), devices)) if like is None else (len(like.runs), like.lanes)
         planned += [Batch(group, np.array(left[i : i + size]), lanes) for i in range(0, len(left), size)]
     return planned
 

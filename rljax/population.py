@@ -36,6 +36,7 @@ class Options(TypedDict, total=False):
     name: str | None
     checkpoint_every: float | None
     memory_limit: str | int | None
+    halving: int | None
 
 
 @overload
@@ -69,6 +70,7 @@ def run(
     name: str | None = None,
     checkpoint_every: float | None = None,
     memory_limit: str | int | None = None,
+    halving: int | None = None,
 ) -> Result | Sweep:
     """Train `seeds` runs of every config side by side, evaluate them along the way, and write what came out.
 
@@ -102,6 +104,9 @@ def run(
             updates, since they are what a crash costs, and a run cut anywhere has the same bits.
         memory_limit: bytes of all devices together, or a size such as "8GiB", that may be used at most; None for what
             there is. Runs that do not fit side by side are trained in batches, one after the other.
+        halving: of a sweep's configurations, let one in so many go on after each rung: successive halving (Jamieson
+            and Talwalkar 2016). The last rung has the whole length; each one before is as many times shorter. The
+            survivors go on in a smaller batch, which compiles anew; each compiled program halves its configurations.
 
     Raises:
         UsageError: an argument cannot be, or the folder is in use or not writable.
@@ -111,7 +116,13 @@ def run(
     use_cpu_cores()
     _check(algorithm, config, seeds=seeds, seed=seed, evaluations=evaluations, eval_episodes=eval_episodes)
     _check_checkpoints(checkpoint_every, out)
+    if halving is not None and (
+        sweep is None or isinstance(halving, bool) or not isinstance(halving, int) or halving < 2
+    ):
+        raise UsageError(f"halving is for a sweep and must be a whole number of at least 2, got {halving!r}.")
     points = sweeps.points(config, sweep, samples, seed)
+    for env in {jax.tree.structure(point.config.env): point.config.env for point in points if sweep}.values():
+        envs.require(env)
     population = Population(
         algorithm=algorithm,
         name=name or getattr(algorithm, "__name__", type(algorithm).__name__).rpartition(".")[2],
@@ -126,6 +137,7 @@ def run(
         progress=progress,
         checkpoint_every=checkpoint_every,
         memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
+        halving=halving,
     )
     if population.folder is not None:
         files.begin(population.folder, _about(population, config))
@@ -168,6 +180,8 @@ def resume(
     every = population.checkpoint_every if checkpoint_every is None else checkpoint_every
     _check_checkpoints(every, folder)
     population = dataclasses.replace(population, progress=progress, checkpoint_every=every)
+    if total_steps is not None and population.halving is not None:
+        raise UsageError("A run with successive halving cannot be made longer: its rungs depend on its length.")
     if total_steps is not None:
         if isinstance(total_steps, bool) or not isinstance(total_steps, int):
             raise UsageError(f"total_steps must be a whole number, got {total_steps!r}.")
@@ -264,6 +278,7 @@ def _about(population: Population, config: Any) -> dict[str, Any]:
         about["checkpoint_every"] = population.checkpoint_every
         about["devices"] = population.mesh.size
         about["memory_limit"] = population.memory_limit
+        about["halving"] = population.halving
         about["recipe"] = rebuild.recipe(population.algorithm, population.name, config)
     return about
 
@@ -316,6 +331,7 @@ def _restored(
             progress=False,
             checkpoint_every=about["checkpoint_every"],
             memory_limit=about["memory_limit"],
+            halving=about["halving"],
             **counts,
         )
     except (KeyError, TypeError, AttributeError, IndexError) as error:

@@ -57,6 +57,16 @@ class Record:
         self.eval_steps.append(self.env_steps)
         self.evaluations.append(returns[: len(self.runs)].mean(axis=1))
 
+    def rows(self, rows: np.ndarray) -> "Record":
+        """Some of the runs, as far as they have come."""
+        part = Record(self.runs[rows])
+        part.updates, part.env_steps, part.seconds = self.updates, self.env_steps, self.seconds
+        part.chunks = [{name: values[rows] for name, values in chunk.items()} for chunk in self.chunks]
+        part.eval_updates, part.eval_steps = list(self.eval_updates), list(self.eval_steps)
+        part.evaluations = [returns[rows] for returns in self.evaluations]
+        part.diverged = {i: self.diverged[row] for i, row in enumerate(rows.tolist()) if row in self.diverged}
+        return part
+
     @property
     def latest_return(self) -> float:
         """Mean of the latest chunk's episode returns, NaN if none did."""

@@ -12,9 +12,9 @@ import numpy as np
 
 from rljax import checkpoints, devices, driver, programs, sweeps
 from rljax.errors import UsageError
-from rljax.plan import Batch, Population, batches
+from rljax.plan import Batch, Population, batches, divided
 from rljax.record import Record
-from rljax.report import console
+from rljax.report import console, statistics
 from rljax.results import Interrupted, Result, Sweep, Trained, result_of, write, write_curves
 from rljax.supervision import interrupts
 
@@ -32,49 +32,63 @@ def states_of(population: Population, saved: checkpoints.Saved, lanes: int) -> t
 def train(population: Population, saved: list[checkpoints.Saved]) -> Result | Sweep:
     """Train batch after batch, and put together and write what comes out."""
     groups = sweeps.groups(list(population.points))
-    pending = batches(population, groups, saved)
     runs = len(population.points) * population.seeds
-    updates = sum(len(batch.runs) * batch.num_updates(population) for batch in pending)
-    available = devices.memory(population.mesh.devices.flat, population.memory_limit)
+    updates = sum(population.updates(group) for group in groups)
     if population.progress and population.fields:
         _say_plan(population, groups)
-    compile_seconds = 0.0
-    trained: list[Trained] = []
     with interrupts() as interrupted:
         with console.progress_bar(f"{population.title} x {runs}", updates, population.progress) as show:
-            while pending and not (trained and interrupted()):
-                batch = pending.pop(0)
-                if batch.is_done(population):
-                    trained.append(_finished(population, batch))
-                    continue
-                try:
-                    started = time.perf_counter()
-                    compiled = _compile(population, batch)
-                    compile_seconds += time.perf_counter() - started
-                    fitting = _fitting(population, batch, compiled.programs.memory, available)
-                    if fitting < batch.lanes:
-                        pending[:0] = batch.split(fitting, population.mesh.size)
-                        _say_split(batch, pending[0], compiled.programs.memory, available)
-                        continue
-                    trained.append(_train_batch(population, batch, compiled, trained, show, interrupted))
-                except jax.errors.JaxRuntimeError as error:
-                    if "RESOURCE_EXHAUSTED" not in str(error):
-                        raise
-                    pending[:0] = _halved(population, batch)
-                    if population.folder is not None:
-                        shutil.rmtree(_place(population, population.folder, len(trained)), ignore_errors=True)
+            pending = batches(population, groups, saved)
+            trained, compile_seconds = _train_batches(population, pending, show, interrupted)
         result = result_of(population, trained, compile_seconds)
         if population.progress:
             console.print_summary(result.summary)
         if population.folder is not None:
             write(population, population.folder, result, trained)
         if interrupted():
-            done = sum(len(t.record.runs) * t.record.updates for t in trained)
+            finished = sum(len(t.record.runs) * t.record.updates for t in trained)
             kept = "" if population.folder is None else f"; what is done is in {population.folder}"
             if population.checkpoint_every is not None:
                 kept += f", and `rljax resume {population.folder}` goes on"
-            raise Interrupted(f"stopped after {done // runs:,} of {updates // runs:,} updates{kept}.", result)
+            raise Interrupted(f"stopped after {finished // runs:,} of {updates // runs:,} updates{kept}.", result)
     return result
+
+
+def _train_batches(
+    population: Population, pending: list[Batch], show: console.Progress, interrupted: Callable[[], bool]
+) -> tuple[list[Trained], float]:
+    """The batches, those that they are split into, and those of the runs that a rung leaves; and seconds to compile."""
+    available = devices.memory(population.mesh.devices.flat, population.memory_limit)
+    trained: list[Trained] = []
+    compile_seconds = 0.0
+    while pending and not (trained and interrupted()):
+        batch = pending.pop(0)
+        try:
+            if batch.is_done(population):
+                done, last = _finished(population, batch)
+            else:
+                started = time.perf_counter()
+                compiled = _compile(population, batch)
+                compile_seconds += time.perf_counter() - started
+                fitting = _fitting(population, batch, compiled.programs.memory, available)
+                if fitting < batch.lanes:
+                    pending[:0] = _split(population, batch, fitting, compiled.programs.memory, available)
+                    continue
+                if population.progress and population.fields:
+                    _say_batch(population, batch, compiled.programs.memory, available)
+                done, last = _train_batch(population, batch, compiled, trained, show, interrupted)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            pending[:0] = _halved(population, batch)
+            if population.folder is not None:
+                shutil.rmtree(_place(population.folder, len(trained)), ignore_errors=True)
+            continue
+        if not batch.dropped and not interrupted():
+            done, survivors = _select(population, batch, done, last, len(trained))
+            pending[:0] = survivors
+        trained.append(done)
+    return trained, compile_seconds
 
 
 def _fitting(population: Population, batch: Batch, memory: int, available: int | None) -> int:
@@ -91,37 +105,83 @@ def _halved(population: Population, batch: Batch) -> list[Batch]:
         raise UsageError(
             "One run needs more memory than a device has: lower buffer_size, num_envs, num_steps or the network's size."
         )
+    _refuse_split(population)
     half = batch.split(-(-batch.lanes // 2), population.mesh.size)
     console.say(f"{len(batch.runs)} runs at once are too many for the memory: going on with {len(half[0].runs)}.")
     return half
 
 
-def _say_split(batch: Batch, part: Batch, memory: int, available: int | None) -> None:
-    parts = -(-len(batch.runs) // len(part.runs))
+def _refuse_split(population: Population) -> None:
+    if population.halving is not None:
+        raise UsageError("Successive halving needs its runs side by side, and they do not fit into memory: use fewer.")
+
+
+def _select(
+    population: Population, batch: Batch, done: Trained, saved: checkpoints.Saved, number: int
+) -> tuple[Trained, list[Batch]]:
+    """At a rung of successive halving: what is over, and the batch, if any, of the runs that go on."""
+    rungs = population.rungs(batch.group, batch.num_updates(population))
+    if batch.rung >= len(rungs) or done.record.updates < rungs[batch.rung][0]:
+        return done, []
+    of_run, returns = batch.runs[:, 0], done.final.mean(axis=1)
+    scores = {point: statistics.score(returns[of_run == point]) for point in np.unique(of_run).tolist()}
+    best = sorted(scores, key=lambda point: -scores[point])[: rungs[batch.rung][1]]
+    kept, dropped = np.flatnonzero(np.isin(of_run, best)), np.flatnonzero(~np.isin(of_run, best))
+    lanes = divided(len(kept), population.mesh.size)
+    part = saved.rows(kept)._replace(final=None, lanes=lanes, rung=batch.rung + 1)
+    if population.folder is not None and population.checkpoint_every is not None:
+        _save(population, number + 1, part)
+    states = jax.tree.map(lambda x: x[dropped], done.states)
+    over = Trained(batch, done.record.rows(dropped), states, done.final[dropped], done.record.updates)
+    return over, [Batch(batch.group, batch.runs[kept], lanes, part, batch.rung + 1)]
+
+
+def _save(population: Population, number: int, saved: checkpoints.Saved) -> None:
+    """Write a batch's checkpoint; what cannot be written is said, and the run goes on."""
+    assert population.folder is not None
+    try:
+        checkpoints.save(_place(population.folder, number), saved)
+    except UsageError as error:
+        console.say(f"{error} The run goes on.")
+
+
+def _split(population: Population, batch: Batch, lanes: int, memory: int, available: int | None) -> list[Batch]:
+    """A batch that needs more memory than there is, in parts of so many lanes."""
+    _refuse_split(population)
+    parts = batch.split(lanes, population.mesh.size)
     console.say(
         f"{len(batch.runs)} runs at once need {devices.readable(memory)} of the {devices.readable(available or 0)} on "
-        f"each device: {parts} batches of {len(part.runs)}, one after the other."
+        f"each device: {len(parts)} batches of {len(parts[0].runs)}, one after the other."
     )
+    return parts
 
 
-def _place(population: Population, folder: pathlib.Path, number: int) -> pathlib.Path:
+def _place(folder: pathlib.Path, number: int) -> pathlib.Path:
     """Where a batch's checkpoints are."""
     return folder / checkpoints.FOLDER / f"{number:04d}"
 
 
-def _finished(population: Population, batch: Batch) -> Trained:
+def _finished(population: Population, batch: Batch) -> tuple[Trained, checkpoints.Saved]:
     """A batch whose end a checkpoint holds."""
     saved = batch.saved
     assert saved is not None
     assert saved.final is not None
     states = driver.stacked(*states_of(population, saved, len(batch.runs)), saved.record)
-    return Trained(batch, saved.record, states, saved.final, saved.record.updates)
+    return Trained(batch, saved.record, states, saved.final, saved.record.updates), saved
 
 
 def _say_plan(population: Population, groups: list[sweeps.Group]) -> None:
     points, seeds = len(population.points), population.seeds
     compiles = f"{len(groups)} compiled program{'s' * (len(groups) > 1)}"
     console.say(f"{points} configurations x {seeds} seeds = {points * seeds} runs, by {compiles}.")
+
+
+def _say_batch(population: Population, batch: Batch, memory: int, available: int | None) -> None:
+    there = "" if available is None else f" of the {devices.readable(available)} there are"
+    console.say(
+        f"{len(batch.runs)} runs of {batch.until(population):,} updates side by side, {devices.readable(memory)}"
+        f"{there} on each of {population.mesh.size} devices; the bar tells the time that is left."
+    )
 
 
 class _Compiled(NamedTuple):
@@ -148,12 +208,12 @@ def _train_batch(
     earlier: list[Trained],
     show: console.Progress,
     interrupted: Callable[[], bool],
-) -> Trained:
-    """One batch from its keys to its final evaluation; ends early when interrupted."""
+) -> tuple[Trained, checkpoints.Saved]:
+    """One batch to its final evaluation, earlier when interrupted: its outcome, and what a rung goes on from."""
     built, lanes, capacity = compiled
     num_updates, saved = batch.num_updates(population), batch.saved
     record = Record(batch.runs) if saved is None else saved.record
-    before = sum(len(t.record.runs) * t.num_updates for t in earlier)
+    before = sum(len(t.record.runs) * t.record.updates for t in earlier)
     written = time.perf_counter()
 
     def landed(record: Record) -> None:
@@ -164,22 +224,17 @@ def _train_batch(
         if population.folder is not None:
             write_curves(population, population.folder, [*(t.record for t in earlier), record])
 
-    def save(record: Record, states: Any, final: np.ndarray | None = None) -> None:
-        nonlocal written
-        assert population.folder is not None
+    def taken(states: Any, final: np.ndarray | None = None) -> checkpoints.Saved:
         leaves, axes = driver.capture(states, built.axes, len(batch.runs))
         data = np.asarray(jax.random.key_data(keys.updates))[: len(batch.runs)]
-        whole = checkpoints.Saved(record, leaves, axes, data, final, len(lanes.keys), population.about)
-        try:
-            checkpoints.save(_place(population, population.folder, len(earlier)), whole)
-        except UsageError as error:
-            console.say(f"{error} The run goes on.")
-        written = time.perf_counter()
+        return checkpoints.Saved(record, leaves, axes, data, final, batch.lanes, population.about, batch.rung)
 
     def safe(record: Record, states: Any) -> None:
+        nonlocal written
         every = population.checkpoint_every
         if every is not None and time.perf_counter() - written >= every:
-            save(record, states)
+            _save(population, len(earlier), taken(states))
+            written = time.perf_counter()
 
     hooks = driver.Hooks(landed, evaluated, safe, interrupted)
     keys, states = driver.wait(built.init, lanes.keys, lanes.config)
@@ -188,20 +243,23 @@ def _train_batch(
         if not np.array_equal(data, saved.keys):
             raise UsageError("JAX makes other keys here than where this run was begun: check jax_default_prng_impl.")
         states, _ = states_of(population, saved, len(lanes.keys))
-    marks = population.marks(num_updates, record.eval_updates)
-    states = driver.train(built, lanes, keys, states, record, marks, num_updates, capacity, hooks)
-    if interrupted() and population.checkpoint_every is not None:
-        save(record, states)
+    until = batch.until(population)
+    marks = tuple(u for u in population.marks(num_updates, record.eval_updates) if u <= until)
+    states = driver.train(built, lanes, keys, states, record, marks, until, capacity, hooks)
     episodes = population.eval_episodes
+    saves = population.checkpoint_every is not None
     if interrupted():
         episodes = min(episodes, _EVALUATION_BATCH)
+        if saves:
+            _save(population, len(earlier), taken(states))
     final = driver.evaluate(built, lanes, keys, states, len(batch.runs), episodes)
-    if not interrupted() and population.checkpoint_every is not None:
-        save(record, states, final)
+    last = taken(states, final)
+    if saves and not interrupted():
+        _save(population, len(earlier), last)
     states = driver.stacked(states, built.axes, record)
     if len(batch.runs) < len(population.points) * population.seeds:  # the devices are for the batches to come
         states = jax.tree.map(_on_host, states)
-    return Trained(batch, record, states, final, num_updates)
+    return Trained(batch, record, states, final, num_updates), last
 
 
 def _on_host(x: jax.Array) -> Any:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -274,3 +275,45 @@ def test_the_best_is_reported_on_seeds_that_it_was_not_chosen_by():
     assert one["best"]["configuration"] == 1
     assert one["best"]["final_return"] is None
     assert one["best_improves_on"] == [None, None, None]
+
+
+# --- successive halving --------------------------------------------------------------------------------------------
+
+
+def test_halving_drops_the_worst_and_compacts_the_others(tmp_path, monkeypatch):
+    """Nine rates, a third of them after each rung; the higher the rate, the better."""
+    base = own.Config(env=walk, num_updates=27)
+    rates = [0.1, 0.9, 0.5, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6]
+    options = {"seeds": 2, "sweep": {"rate": rates}, "evaluations": 3, "eval_episodes": 2, "devices": 1}
+    lanes, build = [], programs.build
+
+    def note(*inputs):
+        lanes.append(len(inputs[3]))
+        return build(*inputs)
+
+    monkeypatch.setattr(programs, "build", note)
+    result = rljax.run(own, base, halving=3, progress=False, out=tmp_path / "x", checkpoint_every=1e9, **options)
+    assert lanes == [18, 6, 2]
+    lengths = {rate: one.metrics["env_steps"].shape[1] for rate, one in zip(rates, result.results, strict=True)}
+    assert lengths == {rate: {0.9: 27, 0.8: 9, 0.7: 9}.get(rate, 3) for rate in rates}
+    assert result.summary["best"]["configuration"] == 1
+    assert result.summary["interrupted"] is False
+    whole = rljax.run(own, rljax.replace(base, rate=0.9), progress=False, **{**options, "sweep": None})
+    np.testing.assert_allclose(result.results[1].states.params, whole.states.params, rtol=1e-6)
+    np.testing.assert_allclose(result.results[1].eval_returns, whole.eval_returns, rtol=1e-6)
+    assert result.results[1].eval_steps.tolist() == [0, 90, 180, 270]
+    # What its folder holds is the same, and killed after its first rung it goes on to the same.
+    again = rljax.resume(tmp_path / "x", algorithm=own, config=base, progress=False)
+    assert str(again.summary["configurations"]) == str(result.summary["configurations"])
+    for batch in ("0001", "0002"):
+        shutil.rmtree(tmp_path / "x/checkpoints" / batch)
+    again = rljax.resume(tmp_path / "x", algorithm=own, config=base, progress=False)
+    assert str(again.summary["configurations"]) == str(result.summary["configurations"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"halving": 3}, {"halving": 1, "sweep": SWEEP}, {"halving": 2.5, "sweep": SWEEP}]
+)
+def test_halving_that_cannot_be(config, arguments):
+    with pytest.raises(rljax.UsageError, match="halving"):
+        rljax.run(ppo, config, progress=False, **arguments)

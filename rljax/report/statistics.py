@@ -93,6 +93,12 @@ def improvement_interval(values: np.ndarray, others: np.ndarray, confidence: flo
     return float(low), float(high)
 
 
+def score(values: np.ndarray) -> float:
+    """What configurations are ranked by: the interquartile mean of the finite values, minus infinity without one."""
+    finite = values[np.isfinite(values)]
+    return float(interquartile_mean(finite)) if len(finite) else -np.inf
+
+
 def compare(configurations: Sequence[np.ndarray]) -> dict[str, Any]:
     """Which of C configurations, given one value a seed `[S]` of each, is the best.
 
@@ -106,12 +112,8 @@ def compare(configurations: Sequence[np.ndarray]) -> dict[str, Any]:
     seeds = max(map(len, configurations))
     chosen_on, reported_on = (slice(0, None, 2), slice(1, None, 2)) if seeds > 1 else (slice(None), slice(0, 0))
 
-    def finite(values: np.ndarray) -> np.ndarray:
-        return values[np.isfinite(values)]
-
-    scores = [interquartile_mean(x) if len(x := finite(v[chosen_on])) else -np.inf for v in configurations]
-    best = int(np.argmax(scores))
-    held_out = [finite(values[reported_on]) for values in configurations]
+    best = int(np.argmax([score(values[chosen_on]) for values in configurations]))
+    held_out = [values[reported_on][np.isfinite(values[reported_on])] for values in configurations]
     improvement = [
         {
             "probability": probability_of_improvement(held_out[best], other),

@@ -1,0 +1,164 @@
+r"""Population-based training (Jaderberg et al. 2017), a pure function like any training run.
+
+P runs train side by side, each with values of its own for some traced fields. After every `interval` updates the worst
+of them exploit and explore: each copies the state and the values of one of the best, and every copied value $x$ is
+perturbed,
+
+$$ x \leftarrow \mathrm{clip}(x \cdot f, \mathrm{low}, \mathrm{high}), \qquad f \in \{1/c, c\} \text{ by a toss}. $$
+
+Selection is the paper's truncation (its section 4.1.1), by the mean return of the episodes since the last one. A run
+without such a return, since no episode ended or since it diverged, is among the worst.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax import core, programs, sweeps
+from rljax.errors import UsageError
+
+
+class Trained(NamedTuple):
+    """What a population came to after R rounds of `interval` updates."""
+
+    states: Any
+    """The final states `[P, ...]`, counters as they are."""
+    values: dict[str, jax.Array]
+    """The values `[R + 1, P]` of each field: first those drawn, then those after each round."""
+    scores: jax.Array
+    """`[R, P]` mean episode returns of each round, NaN where no episode ended."""
+    parents: jax.Array
+    """`[R, P]` int32, whose state and values each run went on with after the round; its own place for most."""
+    metrics: core.Metrics
+    """Every update's metrics, `[P, R * interval]`."""
+
+
+def train(
+    algorithm: Any,
+    key: jax.Array,
+    config: Any,
+    explore: Mapping[str, tuple[float, float]],
+    *,
+    population: int = 16,
+    interval: int = 10,
+    fraction: float = 0.25,
+    factor: float = 1.25,
+) -> Trained:
+    """Train a population; `jit` it, with all but the key and the config's traced fields closed over.
+
+    Args:
+        algorithm: a module or namespace with `init` and `update`.
+        key: the population's only source of randomness.
+        config: what holds for all runs; `num_updates` is each run's length, in whole rounds.
+        explore: path of a traced field, such as "learning_rate" or "env.params.gravity", to its lowest and its highest
+            value. First values are drawn from between them, log-uniformly where the lowest is above zero.
+        population: P.
+        interval: updates of a round.
+        fraction: part of the population that copies, and part that is copied from.
+        factor: c above, greater than 1.
+
+    Raises:
+        UsageError: an argument cannot be.
+    """
+    _check(config, explore, population, interval, fraction, factor)
+    key_values, key_runs, key_rounds = jax.random.split(key, 3)
+    values = _draw(key_values, explore, population)
+    run_keys = jax.random.split(key_runs, population)
+    configs = sweeps.with_values(config, values)
+    config_axes = jax.tree.map(lambda ours, theirs: None if ours is theirs else 0, configs, config)
+    axes = programs.stacked_axes(algorithm, run_keys, configs, config_axes)
+
+    def init(key: jax.Array, config: Any) -> tuple[jax.Array, Any]:
+        key_init, key_updates, _ = core.training_keys(key)
+        return key_updates, algorithm.init(key_init, config)
+
+    def advance(key: jax.Array, state: Any, config: Any, first: jax.Array) -> tuple[Any, core.Metrics]:
+        return core.advance(algorithm.update, key, state, config, first, interval, interval)
+
+    def play_round(carry: tuple[Any, dict[str, jax.Array]], number: jax.Array) -> Any:
+        states, values = carry
+        advance_all = jax.vmap(advance, (0, axes, config_axes, None), (axes, 0))
+        states, metrics = advance_all(update_keys, states, sweeps.with_values(config, values), number * interval)
+        scores = _scores(metrics)
+        key_parents, key_values = jax.random.split(jax.random.fold_in(key_rounds, number))
+        parents = exploit(key_parents, scores, fraction)
+        leaves, leaf_axes, structure = programs.flat(states, axes)
+        leaves = [x if axis is None else x[parents] for x, axis in zip(leaves, leaf_axes, strict=True)]
+        values = perturb(key_values, values, parents, explore, factor)
+        return (jax.tree.unflatten(structure, leaves), values), (values, scores, parents, metrics)
+
+    update_keys, states = jax.vmap(init, (0, config_axes), (0, axes))(run_keys, configs)
+    rounds = jnp.arange(config.num_updates // interval)
+    (states, _), (moved, scores, parents, metrics) = jax.lax.scan(play_round, (states, values), rounds)
+    history = {path: jnp.concatenate([values[path][None], moved[path]]) for path in values}
+    metrics = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(population, -1), metrics)
+    return Trained(states, history, scores, parents, metrics)
+
+
+def exploit(key: jax.Array, scores: jax.Array, fraction: float) -> jax.Array:
+    """Each run's parent `[P]`, int32: itself, but for the worst part, which draws one of the best; NaN is the worst."""
+    population = scores.shape[0]
+    count = max(int(population * fraction), 1)
+    order = jnp.argsort(jnp.where(jnp.isnan(scores), -jnp.inf, scores))
+    drawn = order[population - 1 - jax.random.randint(key, (count,), 0, count)]
+    return jnp.arange(population).at[order[:count]].set(drawn).astype(jnp.int32)
+
+
+def perturb(
+    key: jax.Array,
+    values: dict[str, jax.Array],
+    parents: jax.Array,
+    bounds: Mapping[str, tuple[float, float]],
+    factor: float,
+) -> dict[str, jax.Array]:
+    """Values `[P]` of each field: the parent's, perturbed within the bounds where the parent is another run."""
+    copied = parents != jnp.arange(len(parents))
+    moved = {}
+    for key_field, (path, x) in zip(jax.random.split(key, len(values)), values.items(), strict=True):
+        low, high = bounds[path]
+        up = jax.random.bernoulli(key_field, 0.5, x.shape)
+        moved[path] = jnp.where(copied, jnp.clip(x[parents] * jnp.where(up, factor, 1.0 / factor), low, high), x)
+    return moved
+
+
+def _draw(key: jax.Array, explore: Mapping[str, tuple[float, float]], population: int) -> dict[str, jax.Array]:
+    values = {}
+    for key_field, (path, (low, high)) in zip(jax.random.split(key, len(explore)), explore.items(), strict=True):
+        logarithmic = low > 0
+        ends = np.log([low, high]) if logarithmic else (low, high)
+        x = jax.random.uniform(key_field, (population,), minval=ends[0], maxval=ends[1])
+        values[path] = jnp.clip(jnp.exp(x) if logarithmic else x, low, high)
+    return values
+
+
+def _scores(metrics: core.Metrics) -> jax.Array:
+    """Mean returns `[P]` of the episodes that ended in a round of metrics `[P, interval]`."""
+    returns = metrics["episode_return"]
+    episodes = metrics.get("episodes", jnp.ones_like(returns))
+    total = jnp.sum(jnp.where(episodes > 0, returns * episodes, 0.0), axis=1)
+    return total / episodes.sum(axis=1)  # 0 / 0 is NaN on purpose: no episode ended
+
+
+def _check(config: Any, explore: Any, population: int, interval: int, fraction: float, factor: float) -> None:
+    if not isinstance(explore, Mapping) or not explore:
+        raise UsageError(f"explore must be a dict from fields to (low, high), got {explore!r}.")
+    for path, bounds in explore.items():
+        if not isinstance(bounds, tuple | list) or len(bounds) != 2 or not bounds[0] < bounds[1]:
+            raise UsageError(f"explore needs (low, high) for {path}, got {bounds!r}.")
+        current = sweeps.value_at(config, path)
+        is_leaf = any(current is leaf for leaf in jax.tree.leaves(config))
+        if not is_leaf or not jnp.issubdtype(jnp.result_type(current), jnp.floating):
+            raise UsageError(f"{path} cannot be explored: only a traced number that is no count can.")
+        for bound in bounds:
+            sweeps.with_values(config, {path: float(bound)})  # has the config say what it cannot be
+    if population < 2:
+        raise UsageError(f"A population needs at least two runs, got {population}.")
+    if not 1 <= interval <= config.num_updates:
+        raise UsageError(f"interval must be between 1 and the run's {config.num_updates} updates, got {interval}.")
+    if not 0 < fraction <= 0.5:
+        raise UsageError(f"fraction must be above 0 and at most 0.5, got {fraction}.")
+    if factor <= 1:
+        raise UsageError(f"factor must be above 1, got {factor}.")

@@ -1,0 +1,113 @@
+"""Population-based training: who copies whom, how values move, and a population that finds the best rate."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toys
+from toys import own
+
+import rljax
+from rljax import core, pbt
+
+EXPLORE = {"rate": (0.01, 1.0)}
+
+
+@pytest.fixture(scope="module")
+def config():
+    return own.Config(env=toys.walk, num_updates=60)
+
+
+@pytest.fixture(scope="module")
+def trained(config):
+    traces = []
+
+    @jax.jit
+    def train(key, config):
+        traces.append(1)
+        return pbt.train(own, key, config, EXPLORE, population=8, interval=5)
+
+    result = train(jax.random.key(3), config)
+    other = train(jax.random.key(4), rljax.replace(config, poison_at=10**5))
+    assert len(traces) == 1
+    assert not np.array_equal(result.scores, other.scores)
+    return result
+
+
+def test_its_shapes(trained):
+    assert trained.states.params.shape == (8, 2)
+    assert trained.states.step.shape == ()  # counters stay one for all
+    assert int(trained.states.step) == 60
+    assert trained.values["rate"].shape == (13, 8)
+    assert trained.scores.shape == trained.parents.shape == (12, 8)
+    assert trained.metrics["env_steps"].shape == (8, 60)
+
+
+def test_the_worst_copy_the_best(trained):
+    for scores, parents in zip(np.asarray(trained.scores), np.asarray(trained.parents), strict=True):
+        order = np.argsort(scores)
+        copied = np.flatnonzero(parents != np.arange(8))
+        assert sorted(copied) == sorted(order[:2])
+        assert set(parents[copied]) <= set(order[-2:])
+
+
+def test_copies_are_perturbed_within_bounds(trained):
+    rates, parents = np.asarray(trained.values["rate"]), np.asarray(trained.parents)
+    assert rates.min() >= 0.01
+    assert rates.max() <= 1.0
+    assert rates[0].max() / rates[0].min() > 3
+    for before, after, parent in zip(rates[:-1], rates[1:], parents, strict=True):
+        own_place = parent == np.arange(8)
+        np.testing.assert_array_equal(after[own_place], before[own_place])
+        ratio = after / before[parent]
+        moved = np.isclose(ratio, 1.25) | np.isclose(ratio, 0.8) | np.isin(after, np.float32([0.01, 1.0]))
+        assert np.all(moved[~own_place])
+
+
+def test_it_finds_the_best_rate(trained):
+    """The further a run goes the better it is, and the higher its rate the further it goes."""
+    rates = np.asarray(trained.values["rate"])
+    assert np.median(rates[-1]) > 1.5 * np.median(rates[0])
+    assert trained.scores[-1].mean() > trained.scores[0].mean()
+
+
+def test_a_copy_goes_on_from_its_parents_state(config):
+    """One round, then another by hand: states and values as `parents` says, then ordinary updates."""
+    one = pbt.train(own, jax.random.key(3), rljax.replace(config, num_updates=5), EXPLORE, population=8, interval=5)
+    two = pbt.train(own, jax.random.key(3), rljax.replace(config, num_updates=10), EXPLORE, population=8, interval=5)
+    np.testing.assert_array_equal(one.values["rate"], two.values["rate"][:2])
+    key_runs = jax.random.split(jax.random.split(jax.random.key(3), 3)[1], 8)
+    for i in range(8):
+        key_updates = core.training_keys(key_runs[i])[1]
+        state = type(one.states)(one.states.params[i], one.states.step)
+        mine = rljax.replace(config, rate=one.values["rate"][1][i])
+        _, metrics = core.advance(own.update, key_updates, state, mine, 5, 5, 5)
+        np.testing.assert_allclose(metrics["episode_return"], two.metrics["episode_return"][i, 5:], rtol=1e-6)
+
+
+def test_runs_without_a_score_are_the_worst():
+    scores = jnp.array([3.0, jnp.nan, 5.0, 1.0])
+    for seed in range(5):
+        assert pbt.exploit(jax.random.key(seed), scores, 0.25).tolist() == [0, 2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"explore": {}}, "dict"),
+        ({"explore": {"rat": (0.1, 1.0)}}, "rate"),
+        ({"explore": {"rate": (1.0, 0.1)}}, "low, high"),
+        ({"explore": {"width": (2, 3)}}, "width cannot be explored"),
+        ({"explore": {"poison_at": (2, 3)}}, "poison_at cannot be explored"),
+        ({"explore": {"rate": (-1.0, 0.1)}}, "at least 0"),
+        ({"population": 1}, "two runs"),
+        ({"interval": 0}, "interval"),
+        ({"fraction": 0.6}, "fraction"),
+        ({"factor": 1.0}, "factor"),
+    ],
+)
+def test_arguments_that_cannot_be(config, changes, words):
+    options = {"explore": EXPLORE, **changes}
+    with pytest.raises(rljax.UsageError, match=words) as error:
+        pbt.train(own, jax.random.key(0), config, options.pop("explore"), **options)
+    assert "\n" not in str(error.value)
