@@ -62,9 +62,19 @@ def num_updates(config: Any) -> int:
     return config.total_steps // steps_per_update(config)
 
 
+def schedule_updates(config: Any) -> int:
+    """Updates over which schedules move: those of `schedule_steps`, so that a longer run need not change them."""
+    return max((config.schedule_steps or config.total_steps) // steps_per_update(config), 1)
+
+
+def progress(config: Any, step: jax.typing.ArrayLike) -> jax.Array:
+    """The part of the schedules that is over after `step` updates, `[]` in [0, 1]."""
+    return jnp.minimum(step / config.schedule_updates, 1.0)
+
+
 def learning_rate(config: Any, step: jax.typing.ArrayLike) -> Any:
-    """The optimiser's step size after `step` updates: falling to zero over the run where the config anneals it."""
-    return config.learning_rate * (1.0 - step / config.num_updates if config.anneal_learning_rate else 1.0)
+    """The optimiser's step size after `step` updates: falling to zero where the config anneals it."""
+    return config.learning_rate * (1.0 - progress(config, step) if config.anneal_learning_rate else 1.0)
 
 
 def check_counts(total_steps: int, steps_per_update: int, num_minibatches: int = 1, prefill_steps: int = 0) -> None:

@@ -25,7 +25,16 @@ def prefill_rows(config: Any) -> int:
 
 def num_updates(config: Any) -> int:
     """Updates of the whole run: as many as fit into `total_steps` after the prefill."""
-    return (config.total_steps - prefill_rows(config) * config.num_envs) // core.steps_per_update(config)
+    return _updates(config, config.total_steps)
+
+
+def schedule_updates(config: Any) -> int:
+    """Updates over which schedules move: those that fit into `schedule_steps` after the prefill."""
+    return max(_updates(config, config.schedule_steps or config.total_steps), 1)
+
+
+def _updates(config: Any, total_steps: int) -> int:
+    return (total_steps - prefill_rows(config) * config.num_envs) // core.steps_per_update(config)
 
 
 def env_steps(config: Any, updates: jax.Array) -> jax.Array:

@@ -71,15 +71,17 @@ class Config:
     epsilon_end: float = traced(default=0.05, minimum=0, maximum=1)
     """Probability of a uniform action once the schedule has ended."""
     epsilon_fraction: float = traced(default=0.2, minimum=0, maximum=1)
-    """Part of the run over which epsilon falls linearly."""
+    """Part of schedule_steps over which epsilon falls linearly."""
     huber_delta: float | None = traced(default=None, minimum=1e-6)
     """Error from which the loss is linear (kappa of QR-DQN); None for the squared loss (plain quantile regression)."""
     max_grad_norm: float = traced(default=10.0, minimum=1e-6)
     """Global norm to which gradients are clipped; a large number for no clipping."""
     anneal_learning_rate: bool = static(default=False)
     """Let the step size fall linearly to zero."""
+    schedule_steps: int | None = static(default=None, minimum=1)
+    """Environment steps after which schedules have ended; None for total_steps."""
     averaging: float = traced(default=0.0, minimum=0, maximum=1)
-    """Part of the run whose parameters `act` averages, exponentially (after Polyak and Juditsky 1992); 0 for none."""
+    """Part of schedule_steps whose parameters `act` averages (after Polyak and Juditsky 1992); 0 for none."""
     double: bool = static(default=False)
     """Choose the successor's action by the online network (Double DQN)."""
     dueling: bool = static(default=False)
@@ -119,6 +121,7 @@ class Config:
 
     steps_per_update = property(core.steps_per_update)
     num_updates = property(off_policy.num_updates)
+    schedule_updates = property(off_policy.schedule_updates)
 
 
 class State(NamedTuple):
@@ -207,7 +210,7 @@ def loss(
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
     """Collect T steps and make the gradient steps. Metrics are means over the gradient steps."""
     key_collect, key_learn = jax.random.split(key)
-    progress = state.step / config.num_updates
+    progress = core.progress(config, state.step)
     epsilon = schedules.value("linear", config.epsilon, config.epsilon_end, config.epsilon_fraction, progress)
     collector, steps, episodes = _collect(key_collect, state.params, epsilon, state.collector, config.num_steps, config)
     memory = replay.add(state.replay, steps, config.n_step)
@@ -240,7 +243,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     end, metrics = off_policy.gradient_steps(key_learn, learn, start, state.step, config)
     params, target_params, opt_state, priorities = end
     step = state.step + 1
-    window = jnp.clip(config.averaging * config.num_updates, 1.0, step)  # updates; a plain mean until it is full
+    window = jnp.clip(config.averaging * config.schedule_updates, 1.0, step)  # updates; a plain mean until it is full
     averaged_params = optax.incremental_update(params, state.averaged_params, 1.0 / window)
     metrics = {
         "env_steps": off_policy.env_steps(config, step),

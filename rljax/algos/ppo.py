@@ -68,7 +68,7 @@ class Config:
     anneal_clip: bool = static(default=False)
     """Let clip fall linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
-    """Environment steps over which annealed values reach zero; None for total_steps."""
+    """Environment steps after which annealed values are zero; None for total_steps."""
     recurrent: str | None = static(default=None)
     """Core that gives the default network a memory: gru or lstm; None for no memory."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
@@ -89,6 +89,7 @@ class Config:
 
     steps_per_update = property(core.steps_per_update)
     num_updates = property(core.num_updates)
+    schedule_updates = property(core.schedule_updates)
 
 
 class State(NamedTuple):
@@ -104,14 +105,8 @@ def _network(config: Config) -> networks.Network:
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    rate = config.learning_rate * (_remaining(config, step) if config.anneal_learning_rate else 1.0)
+    rate = core.learning_rate(config, step)
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate, eps=1e-5))
-
-
-def _remaining(config: Config, step: jax.typing.ArrayLike) -> jax.Array:
-    """What is left of the schedules, from 1 at the first update to 0 at their end."""
-    horizon = (config.schedule_steps or config.total_steps) // config.steps_per_update
-    return jnp.maximum(1.0 - step / max(horizon, 1), 0.0)
 
 
 def init(key: jax.Array, config: Config) -> State:
@@ -155,7 +150,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     key_noise, key_rollout, key_shuffle = jax.random.split(key, 3)
     collector, memory, batch, collected = on_policy.collect(key_noise, key_rollout, _network(config), state, config)
     optimizer = _optimizer(config, state.step)
-    clip = config.clip * (_remaining(config, state.step) if config.anneal_clip else 1.0)
+    clip = config.clip * (1.0 - core.progress(config, state.step) if config.anneal_clip else 1.0)
 
     def learn(carry: Any, indices: jax.Array) -> tuple[Any, tuple[core.Metrics, jax.Array]]:
         params, opt_state, stopped = carry

@@ -47,7 +47,7 @@ class Config:
     epsilon_end: float = traced(default=0.05, minimum=0, maximum=1)
     """Probability of a uniform action once the schedule has ended."""
     epsilon_fraction: float = traced(default=0.2, minimum=0, maximum=1)
-    """Part of the run over which epsilon falls linearly."""
+    """Part of schedule_steps over which epsilon falls linearly."""
     max_grad_norm: float = traced(default=10.0, minimum=1e-6)
     """Global norm to which gradients are clipped; a large number for no clipping."""
     num_envs: int = static(default=32, minimum=1)
@@ -60,6 +60,8 @@ class Config:
     """Gradient steps per pass; must divide num_envs * num_steps."""
     anneal_learning_rate: bool = static(default=True)
     """Let the step size fall linearly to zero."""
+    schedule_steps: int | None = static(default=None, minimum=1)
+    """Environment steps after which schedules have ended; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(128, 128))
     """Widths of the default network's hidden layers."""
     activation: str = static(default="relu")
@@ -74,6 +76,7 @@ class Config:
 
     steps_per_update = property(core.steps_per_update)
     num_updates = property(core.num_updates)
+    schedule_updates = property(core.schedule_updates)
 
 
 class State(NamedTuple):
@@ -130,7 +133,7 @@ def loss(params: Any, batch: Batch, config: Config) -> tuple[jax.Array, core.Met
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
     """Collect one rollout and learn from it. Metrics are means over the minibatches."""
     key_rollout, key_shuffle = jax.random.split(key)
-    progress = state.step / config.num_updates
+    progress = core.progress(config, state.step)
     epsilon = schedules.value("linear", config.epsilon, config.epsilon_end, config.epsilon_fraction, progress)
 
     collector, trajectory, episodes = exploration.rollout(

@@ -51,7 +51,9 @@ class Config:
     epsilon_schedule: str = static(default="linear")
     """constant, linear or exponential."""
     schedule_fraction: float = traced(default=1.0, minimum=0, maximum=1)
-    """Part of the run after which linear and exponential schedules reach their ends."""
+    """Part of schedule_steps after which linear and exponential schedules reach their ends."""
+    schedule_steps: int | None = static(default=None, minimum=1)
+    """Environment steps after which schedules have ended; None for total_steps."""
     initial_value: float = traced(default=0.0)
     """What every entry holds at first; high values make an optimist that explores."""
     num_envs: int = static(default=1, minimum=1)
@@ -74,6 +76,7 @@ class Config:
 
     steps_per_update = property(core.steps_per_update)
     num_updates = property(core.num_updates)
+    schedule_updates = property(core.schedule_updates)
 
 
 class Tables(NamedTuple):
@@ -134,7 +137,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     """T steps of N environments, each of them learned from at once."""
     key_noise, key_interact = jax.random.split(key)
     env, shape = config.env, (config.num_steps, config.num_envs)
-    progress = state.step / config.num_updates
+    progress = core.progress(config, state.step)
     epsilon = schedules.value(
         config.epsilon_schedule, config.epsilon, config.epsilon_end, config.schedule_fraction, progress
     )

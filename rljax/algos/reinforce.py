@@ -62,6 +62,8 @@ class Config:
     """Give an update's returns, less the baseline, mean 0 and deviation 1."""
     anneal_learning_rate: bool = static(default=True)
     """Let the learning rate fall linearly to zero."""
+    schedule_steps: int | None = static(default=None, minimum=1)
+    """Environment steps after which annealed values are zero; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default network's hidden layers."""
     activation: str = static(default="tanh")
@@ -75,6 +77,7 @@ class Config:
 
     steps_per_update = property(core.steps_per_update)
     num_updates = property(core.num_updates)
+    schedule_updates = property(core.schedule_updates)
 
 
 class Steps(NamedTuple):

@@ -68,6 +68,8 @@ class Config:
     """Critics, the lowest of which counts (C)."""
     anneal_learning_rate: bool = static(default=False)
     """Let the step size fall linearly to zero."""
+    schedule_steps: int | None = static(default=None, minimum=1)
+    """Environment steps after which annealed values are zero; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default networks' hidden layers."""
     activation: str = static(default="relu")
@@ -82,6 +84,7 @@ class Config:
 
     steps_per_update = property(core.steps_per_update)
     num_updates = property(off_policy.num_updates)
+    schedule_updates = property(off_policy.schedule_updates)
 
 
 class Pair(NamedTuple):
