@@ -18,14 +18,11 @@ import rljax
 from rljax import core, envs, normalization, ppo
 from rljax.envs.spaces import from_gymnax
 
-# What is tested here is the same at every optimisation level, and this one compiles in half the time.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
-
 TINY = {"num_envs": 2, "num_steps": 8, "num_epochs": 1, "num_minibatches": 2, "hidden_sizes": (8,), "total_steps": 32}
 NEEDS_DATA = "MNISTBandit-bsuite"
 TRAINABLE = [name for name in envs.registered() if name != NEEDS_DATA]
 
-train_two_seeds = quick_jit(jax.vmap(ppo.train, (0, None)))
+train_two_seeds = jax.jit(jax.vmap(ppo.train, (0, None)))
 module = importlib.import_module("rljax.envs.env")
 
 
@@ -98,7 +95,13 @@ def test_there_are_ids_to_test():
     assert set(TRAINABLE) >= {"CartPole-v1", "Pendulum-v1", "Breakout-MinAtar", "FrozenLake-misc"}
 
 
-@pytest.mark.parametrize("name", TRAINABLE)
+# Breakout stands for its kin by default: each of them takes a minute to compile.
+LONG = {f"{name}-MinAtar" for name in ("Asterix", "Freeway", "Seaquest", "SpaceInvaders")}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in TRAINABLE]
+)
 def test_id_resets_steps_and_trains(name):
     env = rljax.make(name)
     assert env.name == name
@@ -319,7 +322,7 @@ def test_config_by_name_is_config_by_env():
 
 def evaluate(config, state, episodes=3, max_steps=1000):
     return np.asarray(
-        quick_jit(lambda key: rljax.evaluate(key, config.env, ppo.act(state, config), episodes, max_steps))(
+        jax.jit(lambda key: rljax.evaluate(key, config.env, ppo.act(state, config), episodes, max_steps))(
             jax.random.key(1)
         )
     )
@@ -358,7 +361,7 @@ def test_byte_images_stay_bytes():
         del noise, obs
         return jnp.zeros(2, int), ()
 
-    run = quick_jit(lambda key: core.rollout(key, idle, jnp.zeros(16), core.reset(key, env, 2), env, 16))
+    run = jax.jit(lambda key: core.rollout(key, idle, jnp.zeros(16), core.reset(key, env, 2), env, 16))
     collector, trajectory, _ = run(jax.random.key(0))
     assert collector.obs.dtype == jnp.uint8
     assert trajectory.obs.dtype == jnp.float32
@@ -387,7 +390,7 @@ def test_sweep_over_gravity_is_one_vmap():
     assert 9.8 in jax.tree.leaves(config)
     gravities = np.array([0.1, 1.0, 5.0, 9.8, 20.0, 50.0, 100.0, 200.0], np.float32)
     axes = with_gravity(jax.tree.map(lambda _: None, config), 0)
-    sweep = quick_jit(jax.vmap(jax.vmap(ppo.train, (0, None)), in_axes=(None, axes)))
+    sweep = jax.jit(jax.vmap(jax.vmap(ppo.train, (0, None)), in_axes=(None, axes)))
     states, metrics = sweep(two_keys(), with_gravity(config, gravities))
     assert metrics["loss"].shape == (8, 2, 2)
     for seed in (0, 1):
@@ -422,7 +425,7 @@ def ours():
         noise = jax.random.split(key_policy, NUM_STEPS)
         return start, *core.rollout(key_rollout, coin_flips, noise, start, env, NUM_STEPS)
 
-    return jax.tree.map(np.asarray, quick_jit(run)(jax.random.key(3)))
+    return jax.tree.map(np.asarray, jax.jit(run)(jax.random.key(3)))
 
 
 @pytest.fixture(scope="module")
@@ -447,7 +450,7 @@ def gymnaxs():
         _, (following, terminated, truncated) = jax.lax.scan(step, state, jax.random.split(key_loop, NUM_STEPS))
         return jnp.concatenate([obs[None], following]), terminated, truncated
 
-    return jax.tree.map(np.asarray, quick_jit(run)(jax.random.key(4)))
+    return jax.tree.map(np.asarray, jax.jit(run)(jax.random.key(4)))
 
 
 def episode_lengths(ended):
@@ -563,7 +566,7 @@ def test_step_is_gymnaxs_step(name):
         _, steps = jax.lax.scan(step, carry, act_on(env.action_space, key_actions, num_steps))
         return same_start, steps
 
-    same_start, (result, (obs, reward, terminated, truncated)) = quick_jit(run)(jax.random.key(5), env.params)
+    same_start, (result, (obs, reward, terminated, truncated)) = jax.jit(run)(jax.random.key(5), env.params)
     assert same_start
     for ours, theirs in ((result.obs, obs), (result.next_obs, obs), (result.reward, reward)):
         assert np.allclose(ours, theirs, rtol=1e-6)
@@ -628,7 +631,7 @@ def test_step_is_gymnasiums_step(name, start, place, actions):
 
         return jax.lax.scan(step, state, jnp.asarray(actions, env.action_space.dtype))[1]
 
-    result = quick_jit(run)(env.params)
+    result = jax.jit(run)(env.params)
     obs, rewards, terminated = (np.array(column) for column in zip(*expected, strict=True))
     assert np.allclose(result.next_obs, obs, rtol=1e-4, atol=1e-5)
     assert np.array_equal(result.terminated, terminated)
