@@ -6,7 +6,8 @@ from rljax.config import config, replace, static, traced
 from rljax.core import evaluate
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
 from rljax.errors import UsageError
-from rljax.population import Interrupted, Result, Sweep, best, load, resume, run
+from rljax.hosts import Hosts, PeerLost, join
+from rljax.population import Interrupted, NotWritten, Result, Sweep, best, load, resume, run
 from rljax.presets import preset
 from rljax.sweeps import choice, log_uniform, uniform
 
@@ -14,7 +15,10 @@ __all__ = [
     "Box",
     "Discrete",
     "Env",
+    "Hosts",
     "Interrupted",
+    "NotWritten",
+    "PeerLost",
     "Result",
     "Sweep",
     "TimeStep",
@@ -26,6 +30,7 @@ __all__ = [
     "dqn",
     "envs",
     "evaluate",
+    "join",
     "load",
     "log_uniform",
     "make",

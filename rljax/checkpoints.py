@@ -31,6 +31,7 @@ class Saved(NamedTuple):
     lanes: int  # that the batch was laid out over
     about: dict[str, Any]  # what else was said of it: device, versions, the config's fingerprint
     rung: int = 0  # of successive halving
+    place: str = ""  # name of the batch's folder
 
     def rows(self, rows: np.ndarray) -> "Saved":
         """Some of the runs."""
@@ -46,9 +47,14 @@ class _Damaged(Exception):
     """A checkpoint that cannot be used."""
 
 
-def batches(folder: pathlib.Path) -> list[pathlib.Path]:
+def _batches(folder: pathlib.Path) -> list[pathlib.Path]:
     """The batches of a population that have checkpoints, in order."""
     return sorted(path for path in (folder / FOLDER).glob("[0-9]*") if path.is_dir())
+
+
+def load(folder: pathlib.Path) -> list[Saved]:
+    """The newest whole checkpoint of every batch that has one, in order."""
+    return [saved for place in _batches(folder) if (saved := newest(place)) is not None]
 
 
 def save(place: pathlib.Path, saved: Saved) -> None:
@@ -94,7 +100,7 @@ def newest(place: pathlib.Path) -> Saved | None:
             continue
         if troubles:
             console.say(f"{troubles[0]}: going on from {number:06d}, the one before.")
-        return saved
+        return saved._replace(place=place.name)
     if troubles:
         raise UsageError(f"{troubles[0]}, and there is no other: start again in another folder.")
     return None

@@ -60,6 +60,14 @@ class RunOptions:
     """Seconds between two checkpoints, from which `rljax resume` goes on; 0 for every chunk, None for none."""
     memory_limit: str | None = None
     """Memory of all devices together to use at most, as 8GiB; None for what there is."""
+    distributed: bool = False
+    """Be one of several processes that train one population, as Slurm or Open MPI started them."""
+    coordinator: str | None = None
+    """The same where nobody tells: address of process 0 and a free port there, as 10.0.0.1:1234."""
+    num_processes: int | None = None
+    """With --coordinator: how many processes there are."""
+    process_id: int | None = None
+    """With --coordinator: which one this is, from 0 on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +86,14 @@ class ResumeOptions:
     """Devices to shard the runs over; None for as many as before."""
     checkpoint_every: float | None = None
     """Seconds between two checkpoints; None for as before."""
+    distributed: bool = False
+    """Be one of several processes that go on, as Slurm or Open MPI started them."""
+    coordinator: str | None = None
+    """The same where nobody tells: address of process 0 and a free port there, as 10.0.0.1:1234."""
+    num_processes: int | None = None
+    """With --coordinator: how many processes there are."""
+    process_id: int | None = None
+    """With --coordinator: which one this is, from 0 on."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -145,8 +161,10 @@ def _train(arguments: list[str]) -> int:
     made = _own(env) if ":" in env else env
     config = algorithm.Config(env=made) if _is_own(name) else presets.defaults(name, made)
     config, options = _parse(f"train {name}", config, RunOptions(), rest)
+    settings = _settings(options)
+    if options.out is None and settings["hosts"] is not None:
+        raise UsageError("Several processes train into one folder that all of them see: name it with --out.")
     out = options.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}")
-    settings = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
     settings |= {"out": out, "sweep": dict(map(_swept, options.sweep)) or None}
     population.run(algorithm, config, name=None if _is_own(name) else name, **settings)
     _say_written(out)
@@ -164,11 +182,22 @@ def _resume(arguments: list[str]) -> int:
     wants_help = arguments[0] in ("-h", "--help")
     folder, rest = ("FOLDER", arguments) if wants_help else (arguments[0], arguments[1:])
     _, options = _parse(f"resume {folder}", None, ResumeOptions(), rest)
-    settings = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+    settings = _settings(options)
     settings |= {name: _own(settings[name]) for name in ("algorithm", "env") if settings[name] is not None}
     population.resume(folder, **settings)
     _say_written(pathlib.Path(folder))
     return 0
+
+
+def _settings(options: RunOptions | ResumeOptions) -> dict[str, Any]:
+    """The options as arguments of `rljax.run` or `resume`; where there are other processes, once they have met."""
+    from rljax import population
+
+    settings = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
+    found = settings.pop("distributed")
+    given = [settings.pop(name) for name in ("coordinator", "num_processes", "process_id")]
+    is_one_of_several = found or any(each is not None for each in given)
+    return {**settings, "hosts": population.join(*given) if is_one_of_several else None}
 
 
 def _say_written(folder: pathlib.Path) -> None:

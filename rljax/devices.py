@@ -34,19 +34,20 @@ def use_cpu_cores() -> None:
         jax.config.update("jax_num_cpu_devices", _num_cores())
 
 
-def memory(devices: Iterable[jax.Device], limit: int | None) -> int | None:
+def memory(devices: Iterable[jax.Device], limit: int | None, processes: int = 1) -> int | None:
     """Bytes that each of these devices has for a population; None where that cannot be known.
 
     Args:
         devices: of this process. CPU devices share the machine's memory.
         limit: bytes of all of them together that may be used at most.
+        processes: that share the machine's memory.
     """
     devices = list(devices)
     stats = [device.memory_stats() or {} for device in devices]
     if all("bytes_limit" in each for each in stats):
         free = [each["bytes_limit"] - each.get("bytes_in_use", 0) for each in stats]
     else:
-        free = [left // len(devices) for left in _free_memory()]
+        free = [left // len(devices) // processes for left in _free_memory()]
     bounds = [int(_USED * each) for each in free]
     return min(bounds if limit is None else [*bounds, limit // len(devices)], default=None)
 

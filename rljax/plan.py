@@ -20,7 +20,7 @@ from rljax.report import console, files
 
 def mesh(runs: int, devices: int | None) -> Mesh:
     """The devices to use: no more than there are runs."""
-    there = jax.devices()
+    there = jax.local_devices()
     if devices is not None and (not isinstance(devices, int) or not 1 <= devices <= len(there)):
         raise UsageError(f"devices={devices} cannot be had: JAX shows {len(there)} here.")
     used = min(devices or len(there), runs)
@@ -124,6 +124,7 @@ class Batch(NamedTuple):
     saved: checkpoints.Saved | None = None
     rung: int = 0  # of successive halving
     dropped: bool = False  # at its rung
+    place: str = ""  # name of its folder of checkpoints; none before it begins
 
     def split(self, lanes: int, devices: int) -> list["Batch"]:
         """Batches of at most so many lanes, all laid out alike so that one program trains them."""
@@ -155,8 +156,10 @@ def divided(runs: int, devices: int) -> int:
     return -(-runs // devices) * devices
 
 
-def batches(population: Population, groups: list[sweeps.Group], saved: list[checkpoints.Saved]) -> list[Batch]:
-    """Those that have checkpoints, and those of the runs that have none."""
+def batches(
+    population: Population, groups: list[sweeps.Group], saved: list[checkpoints.Saved], parts: int = 1
+) -> list[Batch]:
+    """Those that have checkpoints, and those of the runs that have none, a group's in so many parts."""
     devices = population.mesh.size
     group_of = {point: group for group in groups for point in group.points}
     planned: list[Batch] = []
@@ -168,7 +171,7 @@ def batches(population: Population, groups: list[sweeps.Group], saved: list[chec
         part = one if len(rows) == len(runs) else one.rows(rows)
         group = group_of[int(part.record.runs[0, 0])]
         lanes, dropped = divided(one.lanes, devices), part is not one
-        planned.insert(0, Batch(group, part.record.runs, lanes, part, one.rung, dropped))
+        planned.insert(0, Batch(group, part.record.runs, lanes, part, one.rung, dropped, one.place))
     for group in groups:
         runs = [(point, seed) for point in group.points for seed in range(population.seeds)]
         left = [run for run in runs if run not in begun]
@@ -176,9 +179,10 @@ def batches(population: Population, groups: list[sweeps.Group], saved: list[chec
             continue
         # Those of a group that was split are laid out as its first batch was: other shapes would round otherwise.
         like = next((batch for batch in planned if batch.group is group), None)
-        size, lanes = (len(left), divided(len(left), devices)) if like is None else (len(like.runs), like.lanes)
+        each = -(-len(left) // parts)
+        size, lanes = (each, divided(each, devices)) if like is None else (len(like.runs), like.lanes)
         planned += [Batch(group, np.array(left[i : i + size]), lanes) for i in range(0, len(left), size)]
-    return planned
+    return sorted(planned, key=lambda batch: tuple(batch.runs[0]))  # a configuration's seeds in their order
 
 
 @functools.cache

@@ -13,12 +13,29 @@ from rljax import checkpoints, core, driver, envs, rebuild, sweeps, training
 from rljax.config import replace
 from rljax.devices import parse_bytes, use_cpu_cores
 from rljax.errors import UsageError
+from rljax.hosts import Hosts, PeerLost, join, peers
 from rljax.plan import Population, mesh
 from rljax.report import console, files
 from rljax.results import Interrupted, NotWritten, Result, Sweep, joined
 from rljax.training import states_of
 
-__all__ = ["Interrupted", "Loaded", "NotWritten", "Result", "Sweep", "best", "load", "resume", "run"]
+__all__ = [
+    "Hosts",
+    "Interrupted",
+    "Loaded",
+    "NotWritten",
+    "PeerLost",
+    "Result",
+    "Sweep",
+    "best",
+    "join",
+    "load",
+    "resume",
+    "run",
+]
+
+
+_TOGETHER_SECONDS = 600.0  # between two checkpoints of several processes, where nothing else is asked for
 
 
 class Options(TypedDict, total=False):
@@ -37,6 +54,7 @@ class Options(TypedDict, total=False):
     checkpoint_every: float | None
     memory_limit: str | int | None
     halving: int | None
+    hosts: Hosts | None
 
 
 @overload
@@ -71,6 +89,7 @@ def run(
     checkpoint_every: float | None = None,
     memory_limit: str | int | None = None,
     halving: int | None = None,
+    hosts: Hosts | None = None,
 ) -> Result | Sweep:
     """Train `seeds` runs of every config side by side, evaluate them along the way, and write what came out.
 
@@ -107,14 +126,21 @@ def run(
         halving: of a sweep's configurations, let one in so many go on after each rung: successive halving (Jamieson
             and Talwalkar 2016). The last rung has the whole length; each one before is as many times shorter. The
             survivors go on in a smaller batch, which compiles anew; each compiled program halves its configurations.
+        hosts: what `rljax.join` gave, in each of several processes that call this alike: each trains its share of the
+            runs on its own devices, all write checkpoints into `out`, which all must see, and each returns the whole.
 
     Raises:
         UsageError: an argument cannot be, or the folder is in use or not writable.
         NotWritten: the run finished and its files could not be written; the exception holds the result.
+        PeerLost: another of several processes died or stopped; what was done has been saved.
         Interrupted: Ctrl-C, once the running chunk has landed and what is done has been written.
     """
     use_cpu_cores()
     _check(algorithm, config, seeds=seeds, seed=seed, evaluations=evaluations, eval_episodes=eval_episodes)
+    together = hosts or Hosts()
+    if together.processes > 1:
+        _check_together(out, halving)
+        checkpoint_every = _TOGETHER_SECONDS if checkpoint_every is None else checkpoint_every
     _check_checkpoints(checkpoint_every, out)
     if halving is not None and (
         sweep is None or isinstance(halving, bool) or not isinstance(halving, int) or halving < 2
@@ -132,16 +158,18 @@ def run(
         seed=seed,
         evaluations=evaluations,
         eval_episodes=eval_episodes,
-        mesh=mesh(len(points) * seeds, devices),
-        folder=None if out is None else files.prepare_folder(out, overwrite),
-        progress=progress,
+        mesh=mesh(-(-len(points) * seeds // together.processes), devices),
+        folder=None if out is None else pathlib.Path(out),
+        progress=progress and together.process == 0,
         checkpoint_every=checkpoint_every,
         memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
         halving=halving,
     )
-    if population.folder is not None:
+    if population.folder is not None and together.process == 0:
+        files.prepare_folder(population.folder, overwrite)
         files.begin(population.folder, _about(population, config))
-    return training.train(population, [])
+    with peers(together, population.folder) as others:
+        return training.train(population, [], others)
 
 
 def resume(
@@ -154,6 +182,7 @@ def resume(
     progress: bool = True,
     devices: int | None = None,
     checkpoint_every: float | None = None,
+    hosts: Hosts | None = None,
 ) -> Result | Sweep:
     """Go on with a run that was stopped or killed, from its newest checkpoints, to the bits it would have had.
 
@@ -169,17 +198,20 @@ def resume(
         progress: show a bar and print the table.
         devices: how many devices to shard the runs over; None for as many as before.
         checkpoint_every: seconds between two checkpoints; None for as before.
+        hosts: as for `run`; there may be more or fewer processes than before.
 
     Raises:
         UsageError: the folder holds no run to go on with, or not this one.
-        NotWritten, Interrupted: as `run` does.
+        NotWritten, Interrupted, PeerLost: as `run` does.
     """
     use_cpu_cores()
-    folder = pathlib.Path(folder)
-    population, saved = _restored(folder, algorithm, config, env, devices)
+    folder, together = pathlib.Path(folder), hosts or Hosts()
+    population, saved = _restored(folder, algorithm, config, env, devices, together.processes)
+    if together.processes > 1:
+        _check_together(folder, population.halving)
     every = population.checkpoint_every if checkpoint_every is None else checkpoint_every
     _check_checkpoints(every, folder)
-    population = dataclasses.replace(population, progress=progress, checkpoint_every=every)
+    population = dataclasses.replace(population, progress=progress and together.process == 0, checkpoint_every=every)
     if total_steps is not None and population.halving is not None:
         raise UsageError("A run with successive halving cannot be made longer: its rungs depend on its length.")
     if total_steps is not None:
@@ -193,9 +225,11 @@ def resume(
                 raise UsageError(
                     f"total_steps={total_steps} is {whole:,} updates, and {done:,} are done: give at least as many."
                 )
-        about = files.read_json(folder / "config.json")
-        files.write_json(folder / "config.json", {**about, "total_steps": total_steps})
-    return training.train(population, saved)
+        if together.process == 0:
+            about = files.read_json(folder / "config.json")
+            files.write_json(folder / "config.json", {**about, "total_steps": total_steps})
+    with peers(together, folder) as others:
+        return training.train(population, saved, others)
 
 
 class Loaded(NamedTuple):
@@ -283,6 +317,13 @@ def _about(population: Population, config: Any) -> dict[str, Any]:
     return about
 
 
+def _check_together(out: Any, halving: int | None) -> None:
+    if out is None:
+        raise UsageError("Several processes train into one folder that all of them see: give out as well.")
+    if halving is not None:
+        raise UsageError("Successive halving compares runs that are side by side: use one process.")
+
+
 def _check_checkpoints(every: float | None, out: Any) -> None:
     if every is None:
         return
@@ -293,7 +334,7 @@ def _check_checkpoints(every: float | None, out: Any) -> None:
 
 
 def _restored(
-    folder: pathlib.Path, algorithm: Any, config: Any, env: Any, devices: int | None
+    folder: pathlib.Path, algorithm: Any, config: Any, env: Any, devices: int | None, processes: int = 1
 ) -> tuple[Population, list[checkpoints.Saved]]:
     """The population that a folder describes, and its batches as they stand."""
     about = files.read_json(folder / "config.json")
@@ -317,8 +358,8 @@ def _restored(
             points = [point._replace(config=_extended(point, about["total_steps"])) for point in points]
         counts = {name: about[name] for name in ("seeds", "seed", "evaluations", "eval_episodes")}
         _check(algorithm, config, **counts)
-        runs = len(points) * counts["seeds"]
-        there = min(len(jax.devices()), runs)
+        runs = -(-len(points) * counts["seeds"] // processes)
+        there = min(len(jax.local_devices()), runs)
         if devices is None and about["devices"] > there:
             console.say(f"{about['devices']} devices were used and there are {there}: results agree to rounding.")
         population = Population(
@@ -336,7 +377,7 @@ def _restored(
         )
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise UsageError(f"{folder / 'config.json'} is not as rljax wrote it ({error!r}): restore it.") from None
-    saved = [one for place in checkpoints.batches(folder) if (one := checkpoints.newest(place)) is not None]
+    saved = checkpoints.load(folder)
     for one in saved:
         population.check_own(one)
     return population, saved

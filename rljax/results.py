@@ -70,9 +70,11 @@ class Trained(NamedTuple):
     num_updates: int  # of a whole run
 
 
-def result_of(population: Population, trained: list[Trained], compile_seconds: float) -> Result | Sweep:
+def result_of(
+    population: Population, trained: list[Trained], compile_seconds: float, processes: int = 1
+) -> Result | Sweep:
     """Put together what the batches came to: the runs of each configuration, in the order of their seeds."""
-    seconds = sum(t.record.seconds for t in trained)
+    seconds = sum(t.record.seconds for t in trained) / processes
     env_steps = sum(len(t.record.runs) * t.record.env_steps for t in trained)
     config = population.points[0].config
     common = {
@@ -84,7 +86,7 @@ def result_of(population: Population, trained: list[Trained], compile_seconds: f
         "env_steps_per_second": env_steps / seconds if seconds else 0.0,
         "compile_seconds": compile_seconds,
         "train_seconds": seconds,
-        "device": f"{population.mesh.size} x {population.mesh.devices.flat[0].device_kind}",
+        "device": f"{processes * population.mesh.size} x {population.mesh.devices.flat[0].device_kind}",
         "versions": versions(),
         "interrupted": any(t.record.updates < t.num_updates for t in trained)
         or sum(len(t.record.runs) for t in trained) < len(population.points) * population.seeds,

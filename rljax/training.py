@@ -1,16 +1,17 @@
 """Training a population: batch after batch within the memory there is, saved along the way."""
 
+import itertools
 import pathlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import checkpoints, devices, driver, programs, sweeps
+from rljax import checkpoints, devices, driver, hosts, programs, sweeps
 from rljax.errors import UsageError
 from rljax.plan import Batch, Population, batches, divided
 from rljax.record import Record
@@ -29,22 +30,36 @@ def states_of(population: Population, saved: checkpoints.Saved, lanes: int) -> t
     return driver.restore(saved.leaves, saved.axes, like, lanes)
 
 
-def train(population: Population, saved: list[checkpoints.Saved]) -> Result | Sweep:
+def train(population: Population, saved: list[checkpoints.Saved], peers: hosts.Peers) -> Result | Sweep:
     """Train batch after batch, and put together and write what comes out."""
     groups = sweeps.groups(list(population.points))
     runs = len(population.points) * population.seeds
     updates = sum(population.updates(group) for group in groups)
     if population.progress and population.fields:
         _say_plan(population, groups)
-    with interrupts() as interrupted:
-        with console.progress_bar(f"{population.title} x {runs}", updates, population.progress) as show:
-            pending = batches(population, groups, saved)
-            trained, compile_seconds = _train_batches(population, pending, show, interrupted)
-        result = result_of(population, trained, compile_seconds)
-        if population.progress:
-            console.print_summary(result.summary)
-        if population.folder is not None:
-            write(population, population.folder, result, trained)
+    pending = batches(population, groups, saved, peers.processes)
+    if not peers.is_alone:
+        pending = [batch for batch in pending if not batch.is_done(population)][peers.process :: peers.processes]
+        updates = sum(len(batch.runs) * batch.until(population) for batch in pending)
+    numbers = itertools.count(max((int(one.place) for one in saved), default=-1) + 1 + peers.process, peers.processes)
+    with interrupts() as pressed:
+
+        def interrupted() -> bool:
+            return pressed() or peers.lost() is not None
+
+        peers.reach(hosts.READ)
+        peers.wait(hosts.READ, pressed)  # nobody writes before all have read the same
+        with console.progress_bar(f"{population.title} x {runs}", max(updates, 1), population.progress) as show:
+            shared = devices.memory(population.mesh.devices.flat, population.memory_limit, peers.here)
+            trained, compile_seconds = _train_batches(population, pending, numbers, shared, show, interrupted)
+        if not peers.is_alone:
+            trained = _merged(population, groups, peers, pressed)
+        result = result_of(population, trained, compile_seconds, peers.processes)
+        if peers.process == 0:
+            if population.progress:
+                console.print_summary(result.summary)
+            if population.folder is not None:
+                write(population, population.folder, result, trained)
         if interrupted():
             finished = sum(len(t.record.runs) * t.record.updates for t in trained)
             kept = "" if population.folder is None else f"; what is done is in {population.folder}"
@@ -54,13 +69,41 @@ def train(population: Population, saved: list[checkpoints.Saved]) -> Result | Sw
     return result
 
 
+def _merged(
+    population: Population, groups: list[sweeps.Group], peers: hosts.Peers, pressed: Callable[[], bool]
+) -> list[Trained]:
+    """What all processes have trained, once all have: as their checkpoints in the folder hold it.
+
+    Raises:
+        Interrupted: Ctrl-C.
+        PeerLost: another process died or stopped, or could not write.
+    """
+    assert population.folder is not None
+    goes_on = f"start all processes again with `rljax resume {population.folder}`."
+    peers.reach(hosts.DONE)
+    peers.wait(hosts.DONE, pressed)
+    if pressed():
+        raise Interrupted(f"stopped; what is done is saved: {goes_on}", None)
+    if peers.lost() is not None:
+        raise hosts.PeerLost(f"{peers.lost()} What is done is saved: {goes_on}")
+    merged = batches(population, groups, checkpoints.load(population.folder))
+    if not all(batch.is_done(population) for batch in merged):
+        raise hosts.PeerLost(f"Not every process could write what it trained: make room, and {goes_on}")
+    return [_finished(population, batch)[0] for batch in merged]
+
+
 def _train_batches(
-    population: Population, pending: list[Batch], show: console.Progress, interrupted: Callable[[], bool]
+    population: Population,
+    pending: list[Batch],
+    numbers: Iterator[int],
+    available: int | None,
+    show: console.Progress,
+    interrupted: Callable[[], bool],
 ) -> tuple[list[Trained], float]:
     """The batches, those that they are split into, and those of the runs that a rung leaves; and seconds to compile."""
-    available = devices.memory(population.mesh.devices.flat, population.memory_limit)
     trained: list[Trained] = []
     compile_seconds = 0.0
+    last: checkpoints.Saved | None
     while pending and not (trained and interrupted()):
         batch = pending.pop(0)
         try:
@@ -75,17 +118,19 @@ def _train_batches(
                     pending[:0] = _split(population, batch, fitting, compiled.programs.memory, available)
                     continue
                 if population.progress and population.fields:
-                    _say_batch(population, batch, compiled.programs.memory, available)
+                    _say_batch(population, batch, compiled, available)
+                batch = batch._replace(place=batch.place or f"{next(numbers):04d}")
                 done, last = _train_batch(population, batch, compiled, trained, show, interrupted)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             pending[:0] = _halved(population, batch)
-            if population.folder is not None:
-                shutil.rmtree(_place(population.folder, len(trained)), ignore_errors=True)
+            if population.folder is not None and batch.place:
+                shutil.rmtree(_place(population, batch), ignore_errors=True)
             continue
-        if not batch.dropped and not interrupted():
-            done, survivors = _select(population, batch, done, last, len(trained))
+        if population.halving is not None and not batch.dropped and not interrupted():
+            assert last is not None
+            done, survivors = _select(population, batch, done, last, numbers)
             pending[:0] = survivors
         trained.append(done)
     return trained, compile_seconds
@@ -107,6 +152,7 @@ def _halved(population: Population, batch: Batch) -> list[Batch]:
         )
     _refuse_split(population)
     half = batch.split(-(-batch.lanes // 2), population.mesh.size)
+    half[0] = half[0]._replace(place=batch.place)
     console.say(f"{len(batch.runs)} runs at once are too many for the memory: going on with {len(half[0].runs)}.")
     return half
 
@@ -117,7 +163,7 @@ def _refuse_split(population: Population) -> None:
 
 
 def _select(
-    population: Population, batch: Batch, done: Trained, saved: checkpoints.Saved, number: int
+    population: Population, batch: Batch, done: Trained, saved: checkpoints.Saved, numbers: Iterator[int]
 ) -> tuple[Trained, list[Batch]]:
     """At a rung of successive halving: what is over, and the batch, if any, of the runs that go on."""
     rungs = population.rungs(batch.group, batch.num_updates(population))
@@ -129,18 +175,18 @@ def _select(
     kept, dropped = np.flatnonzero(np.isin(of_run, best)), np.flatnonzero(~np.isin(of_run, best))
     lanes = divided(len(kept), population.mesh.size)
     part = saved.rows(kept)._replace(final=None, lanes=lanes, rung=batch.rung + 1)
-    if population.folder is not None and population.checkpoint_every is not None:
-        _save(population, number + 1, part)
+    survivors = Batch(batch.group, batch.runs[kept], lanes, part, batch.rung + 1, place=f"{next(numbers):04d}")
+    if population.checkpoint_every is not None:
+        _save(population, survivors, part)
     states = jax.tree.map(lambda x: x[dropped], done.states)
     over = Trained(batch, done.record.rows(dropped), states, done.final[dropped], done.record.updates)
-    return over, [Batch(batch.group, batch.runs[kept], lanes, part, batch.rung + 1)]
+    return over, [survivors]
 
 
-def _save(population: Population, number: int, saved: checkpoints.Saved) -> None:
+def _save(population: Population, batch: Batch, saved: checkpoints.Saved) -> None:
     """Write a batch's checkpoint; what cannot be written is said, and the run goes on."""
-    assert population.folder is not None
     try:
-        checkpoints.save(_place(population.folder, number), saved)
+        checkpoints.save(_place(population, batch), saved)
     except UsageError as error:
         console.say(f"{error} The run goes on.")
 
@@ -156,9 +202,10 @@ def _split(population: Population, batch: Batch, lanes: int, memory: int, availa
     return parts
 
 
-def _place(folder: pathlib.Path, number: int) -> pathlib.Path:
+def _place(population: Population, batch: Batch) -> pathlib.Path:
     """Where a batch's checkpoints are."""
-    return folder / checkpoints.FOLDER / f"{number:04d}"
+    assert population.folder is not None
+    return population.folder / checkpoints.FOLDER / batch.place
 
 
 def _finished(population: Population, batch: Batch) -> tuple[Trained, checkpoints.Saved]:
@@ -176,11 +223,18 @@ def _say_plan(population: Population, groups: list[sweeps.Group]) -> None:
     console.say(f"{points} configurations x {seeds} seeds = {points * seeds} runs, by {compiles}.")
 
 
-def _say_batch(population: Population, batch: Batch, memory: int, available: int | None) -> None:
+def _say_batch(population: Population, batch: "Batch", compiled: "_Compiled", available: int | None) -> None:
+    """What a batch will take: memory by the compiler, time by one update that is thrown away."""
+    built, lanes, _ = compiled
+    keys, states = driver.wait(built.init, lanes.keys, lanes.config)
+    started = time.perf_counter()
+    driver.wait(built.advance, keys.updates, states, lanes.config, np.int32(0), np.int32(1))
+    seconds = (time.perf_counter() - started) * batch.until(population)
     there = "" if available is None else f" of the {devices.readable(available)} there are"
     console.say(
-        f"{len(batch.runs)} runs of {batch.until(population):,} updates side by side, {devices.readable(memory)}"
-        f"{there} on each of {population.mesh.size} devices; the bar tells the time that is left."
+        f"{len(batch.runs)} runs of {batch.until(population):,} updates side by side: "
+        f"{devices.readable(built.memory)}{there} on each of {population.mesh.size} devices, "
+        f"about {console.duration(seconds)} and the evaluations."
     )
 
 
@@ -208,7 +262,7 @@ def _train_batch(
     earlier: list[Trained],
     show: console.Progress,
     interrupted: Callable[[], bool],
-) -> tuple[Trained, checkpoints.Saved]:
+) -> tuple[Trained, checkpoints.Saved | None]:
     """One batch to its final evaluation, earlier when interrupted: its outcome, and what a rung goes on from."""
     built, lanes, capacity = compiled
     num_updates, saved = batch.num_updates(population), batch.saved
@@ -233,7 +287,7 @@ def _train_batch(
         nonlocal written
         every = population.checkpoint_every
         if every is not None and time.perf_counter() - written >= every:
-            _save(population, len(earlier), taken(states))
+            _save(population, batch, taken(states))
             written = time.perf_counter()
 
     hooks = driver.Hooks(landed, evaluated, safe, interrupted)
@@ -251,11 +305,12 @@ def _train_batch(
     if interrupted():
         episodes = min(episodes, _EVALUATION_BATCH)
         if saves:
-            _save(population, len(earlier), taken(states))
+            _save(population, batch, taken(states))
     final = driver.evaluate(built, lanes, keys, states, len(batch.runs), episodes)
-    last = taken(states, final)
+    last = taken(states, final) if saves or population.halving is not None else None
     if saves and not interrupted():
-        _save(population, len(earlier), last)
+        assert last is not None
+        _save(population, batch, last)
     states = driver.stacked(states, built.axes, record)
     if len(batch.runs) < len(population.points) * population.seeds:  # the devices are for the batches to come
         states = jax.tree.map(_on_host, states)

@@ -163,7 +163,13 @@ def first_action(policy, obs):
     return policy(key, obs)
 
 
-@pytest.mark.parametrize("name", SMALL)
+# By default one of each kind, since each compiles its programs: rollouts, replays, tables.
+QUICK = ("ppo", "dqn", "q_learning")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
+)
 def test_every_algorithm_goes_on_to_the_same_bits_from_its_folder_alone(name, tmp_path, monkeypatch):
     algorithm, make_config = SMALL[name]
     config = make_config()
@@ -179,24 +185,22 @@ def test_every_algorithm_goes_on_to_the_same_bits_from_its_folder_alone(name, tm
     want = algorithm.act(jax.tree.map(lambda x: x[best], whole.states), config)
     obs, _ = jax.vmap(config.env.reset, (0, None))(jax.random.split(jax.random.key(0), 5), config.env.params)
     np.testing.assert_array_equal(first_action(policy, obs), first_action(want, obs))
-    if name == "ppo":
-        _extends(tmp_path / "x", config)
-    elif name == "dqn":
-        with pytest.raises(rljax.UsageError, match="no schedule_steps"):
-            rljax.resume(tmp_path / "x", total_steps=1000)
+    if name in ("ppo", "dqn", "q_learning"):
+        _extends(tmp_path / "x", algorithm, config)
 
 
-def _extends(folder, config):
-    """A longer run whose schedules end where they did."""
+def _extends(folder, algorithm, config):
+    """A run of half as many steps again, whose schedules end where they did."""
     options = {**OPTIONS, "seeds": 2, "evaluations": 1, "eval_episodes": 2}
-    longer = rljax.run(ppo, rljax.replace(config, total_steps=384, schedule_steps=256), **options)
+    steps = config.total_steps
+    longer = rljax.run(algorithm, rljax.replace(config, total_steps=steps * 3 // 2, schedule_steps=steps), **options)
     with pytest.raises(rljax.UsageError, match="are done"):
-        rljax.resume(folder, total_steps=128)
-    extended = rljax.resume(folder, total_steps=384, progress=False)
+        rljax.resume(folder, total_steps=steps // 2)
+    extended = rljax.resume(folder, total_steps=steps * 3 // 2, progress=False)
     assert same_bits(extended.states, longer.states)
     for name, rows in longer.metrics.items():
         np.testing.assert_array_equal(rows, extended.metrics[name], err_msg=name)
-    assert extended.eval_steps.tolist() == [0, 256, 384]
+    assert len(extended.eval_steps) == 3
     same_results(rljax.resume(folder, progress=False), extended)
 
 
@@ -290,6 +294,11 @@ def test_another_software_is_said(config, folder, monkeypatch, capsys):
     monkeypatch.setattr(plan, "versions", lambda: {"jax": "0.0.1"})
     rljax.resume(folder, algorithm=own, config=config, progress=False)
     assert "begun on another version" in capsys.readouterr().err
+
+
+def test_a_longer_run_needs_a_horizon_for_its_schedules(config, folder):
+    assert "no schedule_steps" in refusal(folder, config, total_steps=1000)
+    assert "whole number" in refusal(folder, config, total_steps=1e3)
 
 
 def test_what_is_ones_own_has_to_be_given(folder):

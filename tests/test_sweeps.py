@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import math
 import shutil
@@ -271,6 +272,11 @@ def test_the_best_is_reported_on_seeds_that_it_was_not_chosen_by():
     assert compared["best"]["final_return"]["iqm"] == 1.0
     assert compared["best_improves_on"][0]["probability"] == 0.0
     assert compared["best_improves_on"][1]["probability"] == 0.5
+    table = np.array(compared["probability_of_improvement"])
+    np.testing.assert_allclose(table + table.T, 1.0)  # ties count half
+    for i, j in itertools.product(range(len(table)), repeat=2):
+        a, b = (steady, lucky)[i][:, None], (steady, lucky)[j][None]
+        np.testing.assert_allclose(table[i, j], ((a > b) + 0.5 * (a == b)).mean())
     one = statistics.compare([np.array([1.0]), np.array([2.0]), np.array([np.nan])])
     assert one["best"]["configuration"] == 1
     assert one["best"]["final_return"] is None

@@ -137,6 +137,13 @@ def show_cursor() -> None:
     Console(stderr=True).show_cursor()
 
 
+def duration(seconds: float) -> str:
+    """Seconds as a person reads them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def say(sentence: str) -> None:
     """One sentence to the person at the terminal."""
     print(f"rljax: {sentence}", file=sys.stderr, flush=True)

@@ -48,7 +48,8 @@ def begin(folder: pathlib.Path, about: dict[str, Any]) -> None:
     """Take away an earlier run's files and write `config.json`."""
     for name in ("summary.json", "curves.csv", "learning_curve.png"):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for name in ("checkpoints", "hosts"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     write_json(folder / "config.json", about)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 _RESAMPLES = 5_000
 _COMPARISONS = 1_000
+_MOST_COMPARED = 100  # configurations of the table of all pairs, which grows with their square
 
 
 def interquartile_mean(values: np.ndarray, axis: int = 0) -> Any:
@@ -107,7 +108,9 @@ def compare(configurations: Sequence[np.ndarray]) -> dict[str, Any]:
 
     Returns:
         `best`, with its place in the list, and `best_improves_on`, for each configuration the probability that the
-        best one improves on it with its 95% interval, both on the seeds that the choice was not made by.
+        best one improves on it with its 95% interval, both on the seeds that the choice was not made by; and
+        `probability_of_improvement`, on all seeds, `[C][C]` of a row's configuration on a column's, None where one
+        of them has no finite value. Of more than 100 configurations there is no such table.
     """
     seeds = max(map(len, configurations))
     chosen_on, reported_on = (slice(0, None, 2), slice(1, None, 2)) if seeds > 1 else (slice(None), slice(0, 0))
@@ -123,6 +126,10 @@ def compare(configurations: Sequence[np.ndarray]) -> dict[str, Any]:
         else None
         for other in held_out
     ]
+    every = [values[np.isfinite(values)] for values in configurations]
+    table = None
+    if len(every) <= _MOST_COMPARED:
+        table = [[probability_of_improvement(a, b) if len(a) and len(b) else None for b in every] for a in every]
     return {
         "best": {
             "configuration": best,
@@ -131,4 +138,5 @@ def compare(configurations: Sequence[np.ndarray]) -> dict[str, Any]:
             "final_return": summarize(configurations[best][reported_on]) if seeds > 1 else None,
         },
         "best_improves_on": improvement,
+        "probability_of_improvement": table,
     }
