@@ -13,7 +13,7 @@ from rljax import checkpoints, core, driver, envs, rebuild, sweeps, training
 from rljax.config import replace
 from rljax.devices import parse_bytes, use_cpu_cores
 from rljax.errors import UsageError
-from rljax.plan import Population, mesh
+from rljax.plan import Population, mesh, most_devices
 from rljax.report import console, files
 from rljax.results import Interrupted, NotWritten, Result, Sweep, joined
 from rljax.training import states_of
@@ -37,6 +37,7 @@ class Options(TypedDict, total=False):
     checkpoint_every: float | None
     memory_limit: str | int | None
     halving: int | None
+    shard: str
 
 
 @overload
@@ -71,6 +72,7 @@ def run(
     checkpoint_every: float | None = None,
     memory_limit: str | int | None = None,
     halving: int | None = None,
+    shard: str = "runs",
 ) -> Result | Sweep:
     """Train `seeds` runs of every config side by side, evaluate them along the way, and write what came out.
 
@@ -96,7 +98,7 @@ def run(
             0 for the final evaluation alone.
         eval_episodes: episodes of each seed's final evaluation; evaluations along the way take at most 20 of them.
         progress: show the plan of a sweep, a bar and the table.
-        devices: how many devices to shard the runs over; None for all there are (on a CPU, one a core).
+        devices: how many devices to shard over; None for all there are (on a CPU, one a core).
         overwrite: replace the files of an earlier run in `out`.
         name: what to call the algorithm in tables and files; by default the module's name.
         checkpoint_every: seconds between two checkpoints in `out`, from which `rljax.resume` goes on; the end of the
@@ -107,6 +109,9 @@ def run(
         halving: of a sweep's configurations, let one in so many go on after each rung: successive halving (Jamieson
             and Talwalkar 2016). The last rung has the whole length; each one before is as many times shorter. The
             survivors go on in a smaller batch, which compiles anew; each compiled program halves its configurations.
+        shard: what is divided over the devices: "runs", each of them on one device, or "envs", the environments of
+            every run, for few large runs. `num_envs` must then divide by the number of devices. Gradients are averaged
+            over them, so that the result is that of one device to rounding.
 
     Raises:
         UsageError: an argument cannot be, or the folder is in use or not writable.
@@ -132,7 +137,7 @@ def run(
         seed=seed,
         evaluations=evaluations,
         eval_episodes=eval_episodes,
-        mesh=mesh(len(points) * seeds, devices),
+        mesh=mesh(len(points) * seeds, devices, shard, [point.config for point in points]),
         folder=None if out is None else files.prepare_folder(out, overwrite),
         progress=progress,
         checkpoint_every=checkpoint_every,
@@ -167,7 +172,7 @@ def resume(
         env: the environment, where it alone is one's own.
         total_steps: a new length of the run, in place of the old one. The schedules stay as they are.
         progress: show a bar and print the table.
-        devices: how many devices to shard the runs over; None for as many as before.
+        devices: how many devices to shard over; None for as many as before.
         checkpoint_every: seconds between two checkpoints; None for as before.
 
     Raises:
@@ -279,6 +284,7 @@ def _about(population: Population, config: Any) -> dict[str, Any]:
         about["devices"] = population.mesh.size
         about["memory_limit"] = population.memory_limit
         about["halving"] = population.halving
+        about["shard"] = population.mesh.axis_names[0]
         about["recipe"] = rebuild.recipe(population.algorithm, population.name, config)
     return about
 
@@ -318,7 +324,9 @@ def _restored(
         counts = {name: about[name] for name in ("seeds", "seed", "evaluations", "eval_episodes")}
         _check(algorithm, config, **counts)
         runs = len(points) * counts["seeds"]
-        there = min(len(jax.devices()), runs)
+        shard, configs = about.get("shard", "runs"), [point.config for point in points]
+        there = len(jax.devices())
+        there = min(there, runs) if shard == "runs" else most_devices(configs, min(there, about["devices"]))
         if devices is None and about["devices"] > there:
             console.say(f"{about['devices']} devices were used and there are {there}: results agree to rounding.")
         population = Population(
@@ -326,7 +334,7 @@ def _restored(
             name=about["algo"],
             points=tuple(points),
             fields=tuple(about["sweep"][0]) if "sweep" in about else (),
-            mesh=mesh(runs, devices or min(about["devices"], there)),
+            mesh=mesh(runs, devices or min(about["devices"], there), shard, configs),
             folder=folder,
             progress=False,
             checkpoint_every=about["checkpoint_every"],
