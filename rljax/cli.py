@@ -53,7 +53,9 @@ class RunOptions:
     progress: bool = True
     """Show a progress bar and the table."""
     devices: int | None = None
-    """Devices to shard the seeds over; None for all there are (on a CPU, one a core)."""
+    """Devices to shard over; None for all there are (on a CPU, one a core)."""
+    shard: str = "runs"
+    """What to divide over the devices: runs, or envs for the environments of every run."""
     overwrite: bool = False
     """Replace the files of an earlier run in the folder."""
     checkpoint_every: float | None = None
@@ -83,7 +85,7 @@ class ResumeOptions:
     progress: bool = True
     """Show a progress bar and the table."""
     devices: int | None = None
-    """Devices to shard the runs over; None for as many as before."""
+    """Devices to shard over; None for as many as before."""
     checkpoint_every: float | None = None
     """Seconds between two checkpoints; None for as before."""
     distributed: bool = False

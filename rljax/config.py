@@ -108,6 +108,12 @@ def replace[T](config: T, **changes: Any) -> T:
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]
 
 
+def replace_unchecked[T](config: T, **changes: Any) -> T:
+    """A copy of a config with some fields changed, its checks left out: for the shapes that another would have."""
+    fields = dataclasses.fields(config)  # type: ignore[arg-type]
+    return unchecked(type(config), **{f.name: getattr(config, f.name) for f in fields} | changes)
+
+
 def _is_number(value: Any, kind: Any = np.number) -> bool:
     """Whether this is one number, or a NumPy array of them; a flag is none."""
     if isinstance(value, np.ndarray | np.generic):

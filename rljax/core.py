@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec as P
 
 from rljax import normalization
 from rljax.envs import Env, begin_next_episode
@@ -254,7 +255,27 @@ def minibatches(key: jax.Array, batch_size: int, num_minibatches: int, num_epoch
     """Indices `[num_epochs * num_minibatches, batch_size // num_minibatches]`: each epoch visits every sample once."""
     keys = jax.random.split(key, num_epochs)
     order = jax.vmap(lambda key: jax.random.permutation(key, batch_size))(keys)
-    return order.reshape(num_epochs * num_minibatches, batch_size // num_minibatches)
+    return spread(order.reshape(num_epochs * num_minibatches, batch_size // num_minibatches), axis=1)
+
+
+def spread(batch: Any, axis: int = 0) -> Any:
+    """A batch, a pytree of arrays with B at `axis`, as it is, but each device is to hold only a part of B.
+
+    Where one run's environments are sharded, a loss over the batch is then sharded too, and its gradient becomes a sum
+    over devices. The compiler would else have every device compute the whole of it. Nothing happens elsewhere.
+    """
+    return _laid_out(batch, P(*[None] * axis, "envs"))
+
+
+def whole(tree: Any) -> Any:
+    """The same arrays, but each device is to hold all of them: the counterpart of `spread`."""
+    return _laid_out(tree, P())
+
+
+def _laid_out(tree: Any, spec: P) -> Any:
+    if "envs" not in jax.sharding.get_abstract_mesh().axis_names:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), tree)
 
 
 def gradient_step(

@@ -17,14 +17,47 @@ from rljax import checkpoints, sweeps
 from rljax.errors import UsageError
 from rljax.report import console, files
 
+SHARDED = ("runs", "envs")  # what may be divided over the devices
 
-def mesh(runs: int, devices: int | None) -> Mesh:
-    """The devices to use: no more than there are runs."""
+
+def mesh(runs: int, devices: int | None, shard: str = "runs", configs: Sequence[Any] = ()) -> Mesh:
+    """The devices to use, on an axis named for what is sharded over them.
+
+    Args:
+        runs: how many there are; where they are sharded, no more devices are used.
+        devices: how many to use; None for all.
+        shard: one of `SHARDED`.
+        configs: of the runs; with "envs" the environments of each must divide over the devices.
+    """
     there = jax.local_devices()
+    if shard not in SHARDED:
+        raise UsageError(f"shard={shard!r} cannot be: it is 'runs' or 'envs'.")
     if devices is not None and (not isinstance(devices, int) or not 1 <= devices <= len(there)):
         raise UsageError(f"devices={devices} cannot be had: JAX shows {len(there)} here.")
-    used = min(devices or len(there), runs)
-    return Mesh(np.array(there[:used]), ("runs",))
+    used = devices or len(there)
+    if shard == "runs":
+        used = min(used, runs)
+    else:
+        for config in configs:
+            _check_envs(config, used)
+    return Mesh(np.array(there[:used]), (shard,))
+
+
+def most_devices(configs: Sequence[Any], at_most: int) -> int:
+    """Over how many devices the environments of all these configs divide."""
+    counts = [getattr(config, "num_envs", 1) for config in configs]
+    return next(used for used in range(at_most, 0, -1) if not any(count % used for count in counts))
+
+
+def _check_envs(config: Any, devices: int) -> None:
+    if not hasattr(config, "num_envs"):
+        raise UsageError('shard="envs" divides num_envs environments over devices, and the config has no num_envs.')
+    if config.num_envs % devices:
+        whole, fewer = -(-config.num_envs // devices) * devices, most_devices([config], devices)
+        raise UsageError(
+            f"num_envs={config.num_envs} environments do not divide over {devices} devices: "
+            f"take num_envs={whole}, or devices={fewer}."
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +78,11 @@ class Population:
     checkpoint_every: float | None
     memory_limit: int | None  # bytes of all devices together
     halving: int | None  # of that many configurations one goes on after each rung
+
+    @property
+    def lane_devices(self) -> int:
+        """Devices that a batch's lanes are divided over: one where every run is on all of them."""
+        return self.mesh.size if "runs" in self.mesh.axis_names else 1
 
     @property
     def title(self) -> str:
@@ -160,7 +198,7 @@ def batches(
     population: Population, groups: list[sweeps.Group], saved: list[checkpoints.Saved], parts: int = 1
 ) -> list[Batch]:
     """Those that have checkpoints, and those of the runs that have none, a group's in so many parts."""
-    devices = population.mesh.size
+    devices = population.lane_devices
     group_of = {point: group for group in groups for point in group.points}
     planned: list[Batch] = []
     begun: set[tuple[int, int]] = set()

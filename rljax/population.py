@@ -14,7 +14,7 @@ from rljax.config import replace
 from rljax.devices import parse_bytes, use_cpu_cores
 from rljax.errors import UsageError
 from rljax.hosts import Hosts, PeerLost, join, peers
-from rljax.plan import Population, mesh
+from rljax.plan import Population, mesh, most_devices
 from rljax.report import console, files
 from rljax.results import Interrupted, NotWritten, Result, Sweep, joined
 from rljax.training import states_of
@@ -55,6 +55,7 @@ class Options(TypedDict, total=False):
     memory_limit: str | int | None
     halving: int | None
     hosts: Hosts | None
+    shard: str
 
 
 @overload
@@ -90,6 +91,7 @@ def run(
     memory_limit: str | int | None = None,
     halving: int | None = None,
     hosts: Hosts | None = None,
+    shard: str = "runs",
 ) -> Result | Sweep:
     """Train `seeds` runs of every config side by side, evaluate them along the way, and write what came out.
 
@@ -115,7 +117,7 @@ def run(
             0 for the final evaluation alone.
         eval_episodes: episodes of each seed's final evaluation; evaluations along the way take at most 20 of them.
         progress: show the plan of a sweep, a bar and the table.
-        devices: how many devices to shard the runs over; None for all there are (on a CPU, one a core).
+        devices: how many devices to shard over; None for all there are (on a CPU, one a core).
         overwrite: replace the files of an earlier run in `out`.
         name: what to call the algorithm in tables and files; by default the module's name.
         checkpoint_every: seconds between two checkpoints in `out`, from which `rljax.resume` goes on; the end of the
@@ -128,6 +130,9 @@ def run(
             survivors go on in a smaller batch, which compiles anew; each compiled program halves its configurations.
         hosts: what `rljax.join` gave, in each of several processes that call this alike: each trains its share of the
             runs on its own devices, all write checkpoints into `out`, which all must see, and each returns the whole.
+        shard: what is divided over the devices: "runs", each of them on one device, or "envs", the environments of
+            every run, for few large runs. `num_envs` must then divide by the number of devices. Gradients are averaged
+            over them, so that the result is that of one device to rounding.
 
     Raises:
         UsageError: an argument cannot be, or the folder is in use or not writable.
@@ -158,7 +163,7 @@ def run(
         seed=seed,
         evaluations=evaluations,
         eval_episodes=eval_episodes,
-        mesh=mesh(-(-len(points) * seeds // together.processes), devices),
+        mesh=mesh(-(-len(points) * seeds // together.processes), devices, shard, [point.config for point in points]),
         folder=None if out is None else pathlib.Path(out),
         progress=progress and together.process == 0,
         checkpoint_every=checkpoint_every,
@@ -196,7 +201,7 @@ def resume(
         env: the environment, where it alone is one's own.
         total_steps: a new length of the run, in place of the old one. The schedules stay as they are.
         progress: show a bar and print the table.
-        devices: how many devices to shard the runs over; None for as many as before.
+        devices: how many devices to shard over; None for as many as before.
         checkpoint_every: seconds between two checkpoints; None for as before.
         hosts: as for `run`; there may be more or fewer processes than before.
 
@@ -313,6 +318,7 @@ def _about(population: Population, config: Any) -> dict[str, Any]:
         about["devices"] = population.mesh.size
         about["memory_limit"] = population.memory_limit
         about["halving"] = population.halving
+        about["shard"] = population.mesh.axis_names[0]
         about["recipe"] = rebuild.recipe(population.algorithm, population.name, config)
     return about
 
@@ -359,7 +365,9 @@ def _restored(
         counts = {name: about[name] for name in ("seeds", "seed", "evaluations", "eval_episodes")}
         _check(algorithm, config, **counts)
         runs = -(-len(points) * counts["seeds"] // processes)
-        there = min(len(jax.local_devices()), runs)
+        shard, configs = about["shard"], [point.config for point in points]
+        there = len(jax.local_devices())
+        there = min(there, runs) if shard == "runs" else most_devices(configs, min(there, about["devices"]))
         if devices is None and about["devices"] > there:
             console.say(f"{about['devices']} devices were used and there are {there}: results agree to rounding.")
         population = Population(
@@ -367,7 +375,7 @@ def _restored(
             name=about["algo"],
             points=tuple(points),
             fields=tuple(about["sweep"][0]) if "sweep" in about else (),
-            mesh=mesh(runs, devices or min(about["devices"], there)),
+            mesh=mesh(runs, devices or min(about["devices"], there), shard, configs),
             folder=folder,
             progress=False,
             checkpoint_every=about["checkpoint_every"],

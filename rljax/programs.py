@@ -1,4 +1,8 @@
-"""The compiled programs of a batch of runs: begin, advance, evaluate; sharded over devices without communication."""
+"""The compiled programs of a batch of runs: begin, advance, evaluate; sharded over devices.
+
+Either the runs are sharded, a program each without communication, or every run's environments are: the compiler then
+divides one and the same program, with the same keys, so that nothing differs but the order of sums.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,6 +14,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from rljax import core
+from rljax.config import replace_unchecked
+from rljax.errors import UsageError
 
 _KEPT = 8  # batches whose compiled programs are kept for another run with other numbers
 
@@ -52,8 +58,8 @@ def build(
         algorithm: has `init`, `update` and `act`.
         config: its config, leaves stacked `[L, ...]` where `config_axes` says 0.
         config_axes: a pytree like the config.
-        keys: one a lane, `[L]`; L divides over the mesh.
-        mesh: the devices.
+        keys: one a lane, `[L]`; where runs are sharded L divides over the mesh, else `config.num_envs` does.
+        mesh: the devices, on an axis named for what is sharded over them: "runs" or "envs".
         capacity: the most updates of one call of `advance`.
         episodes: of one call of `evaluate`, for each lane.
     """
@@ -101,16 +107,20 @@ def _build(
         pairs = zip(jax.tree.leaves(states), theirs, stacked, strict=True)
         return jax.tree.unflatten(structure, [y if axis is None else jnp.where(chosen, x, y) for x, y, axis in pairs])
 
-    per_run = (0, axes, config_axes)
-    init_all = _sharded(init, mesh, (0, config_axes), (0, axes))
-    advance_all = _sharded(advance, mesh, (*per_run, None, None), (axes, 0, 0))
-    evaluate_all = _sharded(evaluate, mesh, (*per_run, None), 0)
+    run, state, of_config = _specs(mesh, algorithm, keys, config, config_axes, axes)
+    whole = P()
+    of_run, per_run = (run, state, of_config), (0, axes, config_axes)
+    init_all = _sharded(init, mesh, (0, config_axes), (0, axes), (run, of_config), (run, state))
+    advance_all = _sharded(
+        advance, mesh, (*per_run, None, None), (axes, 0, 0), (*of_run, whole, whole), (state, run, run)
+    )
+    evaluate_all = _sharded(evaluate, mesh, (*per_run, None), 0, (*of_run, whole), run)
     run_keys, states = jax.eval_shape(init_all, keys, config)
     inputs = (run_keys.updates, states, config, number, number)
     compiled_init = init_all.lower(keys, config).compile()
     compiled_advance = advance_all.lower(*inputs).compile()
     compiled_evaluate = evaluate_all.lower(*inputs[:4]).compile()
-    keep_all = _sharded(keep, mesh, (0, axes, axes), axes)
+    keep_all = _sharded(keep, mesh, (0, axes, axes), axes, (run, state, state), state)
     memory = max(map(_memory, (compiled_init, compiled_advance, compiled_evaluate)))
     return Programs(compiled_init, compiled_advance, compiled_evaluate, keep_all, axes, memory)
 
@@ -167,17 +177,70 @@ def flat(states: Any, axes: Any) -> tuple[list[Any], list[int | None], Any]:
     return leaves, structure.flatten_up_to(axes), structure  # a None of the state's own is no leaf, an axis of None is
 
 
-def _sharded(function: Callable, mesh: Mesh, in_axes: Any, out_axes: Any) -> Any:
-    """`function` of one run mapped over a batch and jitted, lanes sharded over the mesh with no communication."""
+def _specs(mesh: Mesh, algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, axes: Any) -> tuple:
+    """How a batch lies on the devices: an array of one entry a run, the leaves of the state, those of the config."""
+    if mesh.size == 1:
+        return P(), P(), P()
+    if "runs" in mesh.axis_names:
+
+        def over_runs(axes: Any) -> Any:
+            return jax.tree.map(
+                lambda axis: P() if axis is None else P("runs"), axes, is_leaf=lambda axis: axis is None
+            )
+
+        return P("runs"), over_runs(axes), over_runs(config_axes)
+    return P(), _over_envs(algorithm, keys, config, config_axes, axes), P()
+
+
+def _over_envs(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, axes: Any) -> Any:
+    """Each leaf of a batch's state with the axis sharded that runs over environments: the one that halves with them.
+
+    Halves rather than doubles, since what holds a number of environments holds fewer too. A replay, which then has
+    more slots, never looks as if it ran over environments there.
+    """
+
+    def shapes(num_envs: int) -> Any:
+        def init(key: jax.Array, config: Any) -> Any:
+            return algorithm.init(key, replace_unchecked(config, num_envs=num_envs))
+
+        return jax.eval_shape(jax.vmap(init, (0, config_axes), axes), keys, config)
+
+    fewer = config.num_envs // 2
+
+    def spec(one: Any, other: Any) -> P:
+        halves = [pair == (config.num_envs, fewer) for pair in zip(one.shape, other.shape, strict=True)]
+        return P(*[None] * halves.index(True), "envs") if any(halves) else P()
+
+    specs = jax.tree.map(spec, shapes(config.num_envs), shapes(fewer))
+    if all(spec == P() for spec in jax.tree.leaves(specs)):
+        raise UsageError(
+            'The algorithm\'s state has no array over num_envs environments to shard: take shard="runs", or devices=1.'
+        )
+    return specs
+
+
+def _sharded(function: Callable, mesh: Mesh, in_axes: Any, out_axes: Any, in_specs: Any, out_specs: Any) -> Any:
+    """`function` of one run mapped over a batch and jitted, its inputs and outputs on the mesh as the specs say.
+
+    Args:
+        function: of one run.
+        mesh: the devices. Over "runs" each goes its own way; over "envs" the compiler has them work together.
+        in_axes, out_axes: of the mapping.
+        in_specs, out_specs: trees of `PartitionSpec`, prefixes of the inputs and outputs.
+    """
     mapped = jax.vmap(function, in_axes, out_axes)
     if mesh.size == 1:
         return jax.jit(mapped)
 
-    def specs(axes: Any) -> Any:
-        return jax.tree.map(lambda axis: P() if axis is None else P("runs"), axes, is_leaf=lambda axis: axis is None)
+    def together(*inputs: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # `core.spread` asks for it
+            return mapped(*inputs)
 
-    def shardings(axes: Any) -> Any:
-        return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(axes))
+    def shardings(specs: Any) -> Any:
+        return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
-    spread = jax.shard_map(mapped, mesh=mesh, in_specs=specs(in_axes), out_specs=specs(out_axes), check_vma=False)
-    return jax.jit(spread, in_shardings=shardings(in_axes), out_shardings=shardings(out_axes))
+    if "envs" in mesh.axis_names:
+        program = together
+    else:
+        program = jax.shard_map(mapped, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    return jax.jit(program, in_shardings=shardings(in_specs), out_shardings=shardings(out_specs))

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax import returns
-from rljax.core import Trajectory
+from rljax.core import Trajectory, spread, whole
 from rljax.errors import UsageError
 from rljax.returns import Scalar
 
@@ -185,6 +185,8 @@ def sample(
         weight = (size(replay, n_step) * probability) ** -importance_exponent
         weight = weight / weight.max()
 
+    # Where the ring is sharded by environments it stays where it is: all devices look for the whole batch.
+    slot, env = whole((slot, env))
     ahead = (slot + jnp.arange(n_step)[:, None]) % slots  # [n, B]
     ends, rewards = replay.end[ahead, env], rescale(replay.reward[ahead, env])
     cut = ends != _GOES_ON
@@ -196,7 +198,7 @@ def sample(
     beside = replay.successors[jnp.maximum(end, 0)]
     lost = truncated & (replay.owners[jnp.maximum(end, 0)] != last_slot * num_envs + env)
     n_rewards = returns.n_step(rewards, jnp.zeros_like(rewards), ends == _TERMINATED, ends >= 0, discount, n_step)
-    return Sample(
+    batch = Sample(
         obs=replay.obs[slot, env],
         action=replay.action[slot, env],
         reward=n_rewards[0],
@@ -205,6 +207,7 @@ def sample(
         weight=jnp.where(lost, 0.0, weight),
         position=slot * num_envs + env,
     )
+    return spread(batch)
 
 
 def reprioritize(replay: Replay, position: jax.Array, priority: jax.Array) -> Replay:
@@ -220,6 +223,7 @@ def reprioritize(replay: Replay, position: jax.Array, priority: jax.Array) -> Re
 def _set_leaves(tree: jax.Array, leaves: jax.Array, values: jax.Array) -> jax.Array:
     """Change leaves and every sum above them, level by level, so that rounding errors do not add up."""
     first_leaf = len(tree) // 2
+    leaves, values = whole((leaves, values))  # every device keeps the tree: it is the batch that is sent, not the tree
     nodes = leaves + first_leaf
 
     def up(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -140,18 +140,18 @@ def _fitting(population: Population, batch: Batch, memory: int, available: int |
     """How many lanes of a batch fit into each device's memory, given what all of them need there."""
     if available is None or memory <= available or batch.saved is not None:
         return batch.lanes
-    on_each = batch.lanes // population.mesh.size
-    return max(min(int(on_each * available / memory), on_each - 1), 1) * population.mesh.size
+    on_each = batch.lanes // population.lane_devices
+    return max(min(int(on_each * available / memory), on_each - 1), 1) * population.lane_devices
 
 
 def _halved(population: Population, batch: Batch) -> list[Batch]:
     """A batch that the devices' memory did not hold, in two."""
-    if batch.lanes <= population.mesh.size:
+    if batch.lanes <= population.lane_devices:
         raise UsageError(
             "One run needs more memory than a device has: lower buffer_size, num_envs, num_steps or the network's size."
         )
     _refuse_split(population)
-    half = batch.split(-(-batch.lanes // 2), population.mesh.size)
+    half = batch.split(-(-batch.lanes // 2), population.lane_devices)
     half[0] = half[0]._replace(place=batch.place)
     console.say(f"{len(batch.runs)} runs at once are too many for the memory: going on with {len(half[0].runs)}.")
     return half
@@ -173,7 +173,7 @@ def _select(
     scores = {point: statistics.score(returns[of_run == point]) for point in np.unique(of_run).tolist()}
     best = sorted(scores, key=lambda point: -scores[point])[: rungs[batch.rung][1]]
     kept, dropped = np.flatnonzero(np.isin(of_run, best)), np.flatnonzero(~np.isin(of_run, best))
-    lanes = divided(len(kept), population.mesh.size)
+    lanes = divided(len(kept), population.lane_devices)
     part = saved.rows(kept)._replace(final=None, lanes=lanes, rung=batch.rung + 1)
     survivors = Batch(batch.group, batch.runs[kept], lanes, part, batch.rung + 1, place=f"{next(numbers):04d}")
     if population.checkpoint_every is not None:
@@ -194,7 +194,7 @@ def _save(population: Population, batch: Batch, saved: checkpoints.Saved) -> Non
 def _split(population: Population, batch: Batch, lanes: int, memory: int, available: int | None) -> list[Batch]:
     """A batch that needs more memory than there is, in parts of so many lanes."""
     _refuse_split(population)
-    parts = batch.split(lanes, population.mesh.size)
+    parts = batch.split(lanes, population.lane_devices)
     console.say(
         f"{len(batch.runs)} runs at once need {devices.readable(memory)} of the {devices.readable(available or 0)} on "
         f"each device: {len(parts)} batches of {len(parts[0].runs)}, one after the other."

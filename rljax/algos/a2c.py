@@ -128,7 +128,9 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     key_noise, key_rollout = jax.random.split(key)
     collector, memory, batch, collected = on_policy.collect(key_noise, key_rollout, _network(config), state, config)
     optimizer = _optimizer(config, state.step)
-    params, opt_state, metrics, norm = core.gradient_step(loss, state.params, optimizer, state.opt_state, batch, config)
+    params, opt_state, metrics, norm = core.gradient_step(
+        loss, state.params, optimizer, state.opt_state, core.spread(batch), config
+    )
     step = state.step + 1
     metrics = {
         "env_steps": step * config.steps_per_update,
