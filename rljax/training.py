@@ -118,7 +118,7 @@ def _train_batches(
                     pending[:0] = _split(population, batch, fitting, compiled.programs.memory, available)
                     continue
                 if population.progress and population.fields:
-                    _say_batch(population, batch, compiled, available)
+                    _say_batch(population, batch, compiled, available, [] if trained else pending)
                 batch = batch._replace(place=batch.place or f"{next(numbers):04d}")
                 done, last = _train_batch(population, batch, compiled, trained, show, interrupted)
         except jax.errors.JaxRuntimeError as error:
@@ -223,18 +223,25 @@ def _say_plan(population: Population, groups: list[sweeps.Group]) -> None:
     console.say(f"{points} configurations x {seeds} seeds = {points * seeds} runs, by {compiles}.")
 
 
-def _say_batch(population: Population, batch: "Batch", compiled: "_Compiled", available: int | None) -> None:
-    """What a batch will take: memory by the compiler, time by one update that is thrown away."""
+def _say_batch(
+    population: Population, batch: Batch, compiled: "_Compiled", available: int | None, others: list[Batch]
+) -> None:
+    """What a batch will take: memory by the compiler, time by one update that is thrown away; and at first all of them.
+
+    The others are taken to need as long for an update of a run as this one.
+    """
     built, lanes, _ = compiled
     keys, states = driver.wait(built.init, lanes.keys, lanes.config)
     started = time.perf_counter()
     driver.wait(built.advance, keys.updates, states, lanes.config, np.int32(0), np.int32(1))
     seconds = (time.perf_counter() - started) * batch.until(population)
+    work = [len(one.runs) * one.until(population) for one in (batch, *others)]
+    whole = f", all {len(work)} batches about {console.duration(seconds * sum(work) / work[0])}" if others else ""
     there = "" if available is None else f" of the {devices.readable(available)} there are"
     console.say(
         f"{len(batch.runs)} runs of {batch.until(population):,} updates side by side: "
         f"{devices.readable(built.memory)}{there} on each of {population.mesh.size} devices, "
-        f"about {console.duration(seconds)} and the evaluations."
+        f"about {console.duration(seconds)} and the evaluations{whole}."
     )
 
 

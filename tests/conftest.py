@@ -1,7 +1,5 @@
 """What has to be settled before anything starts JAX: one CPU device a core, and quick compilation."""
 
-import os
-
 import jax
 import pytest
 
@@ -11,9 +9,7 @@ from rljax.devices import use_cpu_cores
 def pytest_configure(config):
     use_cpu_cores()
     if "slow" not in config.getoption("-m").replace("not slow", ""):  # long learning runs want the fast programs
-        # Most tests compile a program to run it once, and compiling is most of their time. By the environment, so that
-        # it holds for the processes that tests start.
-        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        # Most tests compile a program to run it once, and compiling is most of their time; see `toys.optimized`.
         jax.config.update("jax_disable_most_optimizations", True)
 
 

@@ -185,7 +185,7 @@ def test_every_algorithm_goes_on_to_the_same_bits_from_its_folder_alone(name, tm
     want = algorithm.act(jax.tree.map(lambda x: x[best], whole.states), config)
     obs, _ = jax.vmap(config.env.reset, (0, None))(jax.random.split(jax.random.key(0), 5), config.env.params)
     np.testing.assert_array_equal(first_action(policy, obs), first_action(want, obs))
-    if name in ("ppo", "dqn", "q_learning"):
+    if name in ("ppo", "q_learning"):
         _extends(tmp_path / "x", algorithm, config)
 
 

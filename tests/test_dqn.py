@@ -487,3 +487,12 @@ def test_as_many_gradient_steps_as_32_bits_count_are_taken():
 def test_what_cannot_be_is_one_sentence(values, sentence):
     with pytest.raises(rljax.UsageError, match=sentence):
         dqn.Config(**{"env": "CartPole-v1", **values})
+
+
+def test_a_longer_run_keeps_its_schedules():
+    config = dqn.Config(env="CartPole-v1", total_steps=2_000)
+    longer = dataclasses.replace(config, total_steps=3_000, schedule_steps=2_000)
+    assert longer.num_updates > config.num_updates == longer.schedule_updates == config.schedule_updates
+    for done in (0, config.num_updates // 2, config.num_updates):
+        assert core.progress(longer, done) == core.progress(config, done) == np.float32(done / config.num_updates)
+    assert core.progress(longer, longer.num_updates) == 1.0

@@ -3,9 +3,12 @@
 import importlib.util
 import pathlib
 
+import toys
+
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
 
+@toys.optimized()
 def test_dqn_overestimates_and_double_dqn_less(tmp_path):
     spec = importlib.util.spec_from_file_location("overestimation", EXAMPLES / "overestimation.py")
     example = importlib.util.module_from_spec(spec)

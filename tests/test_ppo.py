@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toys
 from reference import (
     LIMIT,
     as_float64,
@@ -300,6 +301,7 @@ def test_continuous_actions_learn_a_known_optimum():
     np.testing.assert_allclose(action, [[0.3]], atol=0.03)
 
 
+@toys.optimized()
 def test_cartpole_is_learned(train_many):
     """A small budget: most seeds are near the top at 50k steps, none is at the random policy's 22."""
     config = rljax.preset("ppo", "CartPole-v1", total_steps=50_000)

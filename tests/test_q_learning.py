@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toys
 from gymnasium.envs.toy_text.cliffwalking import CliffWalkingEnv
 
 import rljax
@@ -122,7 +123,8 @@ def errors_by_steps():
 
     by_schedule = {}
     for schedule in ("visits", "constant"):
-        steps, error = jax.jit(jax.vmap(lambda key, schedule=schedule: errors(key, schedule)))(keys)
+        with toys.optimized():
+            steps, error = jax.jit(jax.vmap(lambda key, schedule=schedule: errors(key, schedule)))(keys)
         by_schedule[schedule] = np.stack([error[:, steps[0] == n][:, 0] for n in (2_000, 8_000, 32_000)])
     return by_schedule
 
@@ -175,6 +177,7 @@ def test_on_policy_targets_learn_the_safe_way(target):
     assert online.mean() == pytest.approx(-20.7, rel=0.1)
 
 
+@toys.optimized()
 def test_taxi_is_learned_and_act_is_greedy():
     config = rljax.preset("q_learning", "Taxi-v3")
     state, _ = jax.jit(q_learning.train)(jax.random.key(3), config)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toys
 from reference import (
     as_float64,
     check_gradient,
@@ -341,6 +342,7 @@ def test_a_module_of_ones_own_can_remember(small):
     assert np.isfinite(metrics["loss"]).all()
 
 
+@toys.optimized()
 def test_a_bit_is_remembered(train_many):
     """Shown at the beginning of an episode and asked for at its end, worth 1 if right and -1 if wrong."""
     config = rljax.preset("recurrent_ppo", "MemoryChain-bsuite", total_steps=60_000)

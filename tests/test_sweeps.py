@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 import shutil
 
 import jax
@@ -224,6 +225,10 @@ def test_static_fields_are_trained_group_by_group(capsys):
     assert [one.metrics["env_steps"].shape for one in result.results] == [(2, 5), (2, 5), (2, 10), (2, 10)] * 2
     captured = capsys.readouterr()
     assert "8 configurations x 2 seeds = 16 runs, by 4 compiled programs" in captured.err
+    plans = re.findall(r"4 runs of (\d+) updates side by side: ([\d.]+) (\w+) .*, about \d+ s and", captured.err)
+    assert [int(updates) for updates, _, _ in plans] == [5, 10, 5, 10]
+    assert all(float(size) > 0 for _, size, _ in plans)
+    assert captured.err.count("all 4 batches about") == 1
     assert "num_updates" in captured.out
     assert result.summary["best"]["configuration"] in (3, 7)  # faster for longer
 

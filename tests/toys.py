@@ -1,5 +1,6 @@
 """An environment and an algorithm that compile in no time, for tests of what trains them."""
 
+import contextlib
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -9,6 +10,17 @@ import numpy as np
 
 import rljax
 from rljax import core
+
+
+@contextlib.contextmanager
+def optimized():
+    """Fast programs, for what trains for longer than it compiles."""
+    quick = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", quick)
 
 
 def same_bits(left, right):
