@@ -167,7 +167,11 @@ def _train(arguments: list[str]) -> int:
     if options.out is None and settings["hosts"] is not None:
         raise UsageError("Several processes train into one folder that all of them see: name it with --out.")
     out = options.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}")
-    settings |= {"out": out, "sweep": dict(map(_swept, options.sweep)) or None}
+    sweep = [_swept(text) for text in options.sweep]
+    twice = [path for i, (path, _) in enumerate(sweep) if path in dict(sweep[:i])]
+    if twice:
+        raise UsageError(f"--sweep {twice[0]} is given twice: give all its values at once.")
+    settings |= {"out": out, "sweep": dict(sweep) or None}
     population.run(algorithm, config, name=None if _is_own(name) else name, **settings)
     _say_written(out)
     return 0

@@ -60,7 +60,9 @@ def _free_memory() -> list[int]:
         free.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
     group = pathlib.Path("/sys/fs/cgroup")
     with contextlib.suppress(OSError, ValueError):
-        free.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        stats = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        free.append(limit - used + int(stats.get("inactive_file", 0)))  # files that are kept only while there is room
     return free
 
 

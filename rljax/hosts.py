@@ -88,8 +88,8 @@ def join(
         met = None
     if met is None and coordinator is None:
         raise UsageError(
-            "JAX finds no Slurm or Open MPI job here (Open MPI 5 needs the package mpi4py): "
-            "give coordinator, num_processes and process_id."
+            "JAX finds no Slurm or Open MPI job here (Open MPI 5 needs the package mpi4py), or its processes did not "
+            f"meet within {timeout} seconds: give coordinator, num_processes and process_id."
         )
     if met is None:
         raise UsageError(
@@ -97,7 +97,9 @@ def join(
             "seconds: start all of them, and check that the address is process 0's, with a port that is free."
         )
     accelerators = met.pop("accelerators")
-    if accelerators not in (None, "all"):
+    # One that Slurm has bound to the task already is the only one there is, whatever its number on the machine.
+    is_bound = len(os.environ.get("CUDA_VISIBLE_DEVICES", ",").split(",")) == 1
+    if accelerators not in (None, "all") and not is_bound:
         jax.config.update("jax_cuda_visible_devices", accelerators)
     return Hosts(**met)
 
@@ -116,6 +118,7 @@ class Peers:
         self._last: dict[int, dict[str, Any]] = {}  # what it last said
         self._ended = threading.Event()
         self._telling = threading.Lock()
+        self._told: dict[str, Any] = {}
         self._lost: str | None = None
 
     @property
@@ -183,7 +186,8 @@ class Peers:
             for process in self._watched:
                 self._look(process)
             if self.process == 0:
-                self._sum_up()
+                with contextlib.suppress(UsageError):  # a full disk; the next beat tries again
+                    self._sum_up()
         if self._lost is not None and not self._ended.wait(_GRACE_SECONDS):
             console.say(self._lost)
             os._exit(1)
@@ -194,8 +198,9 @@ class Peers:
             states = [self._state, *self._last.values()]
             machines = collections.Counter(state["machine"] for state in states)
             together = {"stage": min(state["stage"] for state in states), "machines": dict(machines)}
-            if together != self._state["all"]:
+            if together != self._told:
                 self._tell(all=together)
+                self._told = together
         if self._lost is not None:
             self._tell(stopped=self._lost)
 
@@ -216,7 +221,9 @@ class Peers:
             self._lost = (
                 said["stopped"] if said["stopped"].startswith("Process") else f"{name} stopped: {said['stopped']}"
             )
-        elif now - self._beats[process][1] > _SILENCE_SECONDS and said.get("stage") != DONE:
+        # One that has done its part may go; process 0 not before all have.
+        done = said.get("all", {}).get("stage") == DONE if process == 0 else said.get("stage") == DONE
+        if self._lost is None and not done and now - self._beats[process][1] > _SILENCE_SECONDS:
             self._lost = (
                 f"{name} has not been heard of for {_SILENCE_SECONDS:.0f} seconds: "
                 "its own output says why, if it could say anything."

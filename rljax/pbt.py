@@ -82,7 +82,8 @@ def train(
         states, values = carry
         advance_all = jax.vmap(advance, (0, axes, config_axes, None), (axes, 0))
         states, metrics = advance_all(update_keys, states, sweeps.with_values(config, values), number * interval)
-        scores = _scores(metrics)
+        alive = jax.vmap(programs.finite, (axes,))(states)
+        scores = jnp.where(alive, _scores(metrics), jnp.nan)
         key_parents, key_values = jax.random.split(jax.random.fold_in(key_rounds, number))
         parents = exploit(key_parents, scores, fraction)
         leaves, leaf_axes, structure = programs.flat(states, axes)

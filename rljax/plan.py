@@ -75,6 +75,7 @@ class Population:
     mesh: Mesh
     folder: pathlib.Path | None
     progress: bool
+    is_first: bool = True  # of several processes: it writes what is one file for all of them
     checkpoint_every: float | None
     memory_limit: int | None  # bytes of all devices together
     halving: int | None  # of that many configurations one goes on after each rung

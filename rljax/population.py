@@ -14,9 +14,9 @@ from rljax.config import replace
 from rljax.devices import parse_bytes, use_cpu_cores
 from rljax.errors import UsageError
 from rljax.hosts import Hosts, PeerLost, join, peers
-from rljax.plan import Population, mesh, most_devices
+from rljax.plan import Population, batches, mesh, most_devices
 from rljax.report import console, files
-from rljax.results import Interrupted, NotWritten, Result, Sweep, joined
+from rljax.results import Interrupted, NotWritten, Result, Sweep, by_seed, joined
 from rljax.training import states_of
 
 __all__ = [
@@ -166,6 +166,7 @@ def run(
         mesh=mesh(-(-len(points) * seeds // together.processes), devices, shard, [point.config for point in points]),
         folder=None if out is None else pathlib.Path(out),
         progress=progress and together.process == 0,
+        is_first=together.process == 0,
         checkpoint_every=checkpoint_every,
         memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
         halving=halving,
@@ -216,7 +217,10 @@ def resume(
         _check_together(folder, population.halving)
     every = population.checkpoint_every if checkpoint_every is None else checkpoint_every
     _check_checkpoints(every, folder)
-    population = dataclasses.replace(population, progress=progress and together.process == 0, checkpoint_every=every)
+    is_first = together.process == 0
+    population = dataclasses.replace(
+        population, progress=progress and is_first, is_first=is_first, checkpoint_every=every
+    )
     if total_steps is not None and population.halving is not None:
         raise UsageError("A run with successive halving cannot be made longer: its rungs depend on its length.")
     if total_steps is not None:
@@ -273,15 +277,19 @@ def load(
         raise UsageError(f"There is no configuration {configuration}: there are {len(population.points)}.")
     point = population.points[configuration]
     parts = []
-    for one in saved:
-        rows = np.flatnonzero(one.record.runs[:, 0] == configuration)
-        if len(rows):
-            states = driver.stacked(*states_of(population, one, len(one.record.runs)), one.record)
+    for batch in batches(population, sweeps.groups(list(population.points)), saved):
+        rows = np.flatnonzero(batch.runs[:, 0] == configuration)
+        one = batch.saved
+        if one is not None and len(rows):
+            states = driver.stacked(*states_of(population, one, len(batch.runs)), one.record)
             returns = np.full(len(rows), np.nan) if one.final is None else one.final[rows].mean(axis=1)
-            parts.append((jax.tree.map(lambda x, rows=rows: x[rows[0] : rows[-1] + 1], states), returns))
+            own = jax.tree.map(lambda x, rows=rows: x[rows[0] : rows[-1] + 1], states)
+            parts.append((own, returns, batch.runs[rows, 1]))
     if not parts:
         raise UsageError(f"{folder} has no checkpoint of configuration {configuration} yet.")
-    states, returns = joined([states for states, _ in parts]), np.concatenate([returns for _, returns in parts])
+    seeds = np.concatenate([seeds for _, _, seeds in parts])
+    states = by_seed(joined([states for states, _, _ in parts]), seeds)
+    returns = by_seed(np.concatenate([returns for _, returns, _ in parts]), seeds)
     return Loaded(point.config, states, population.algorithm, returns)
 
 

@@ -86,13 +86,13 @@ def _build(
         def update(key: jax.Array, state: Any, config: Any) -> Any:
             following, metrics = algorithm.update(key, state, config)
             # Asked of the state that came in, so that nothing is fused into what makes the one that goes out.
-            return following, (metrics, _finite(state))
+            return following, (metrics, finite(state))
 
         history: Any
         state, history = core.advance(update, key, state, config, first, count, capacity)
         metrics, was_finite = history
         broken = jnp.logical_not(was_finite) & (jnp.arange(capacity) < count)
-        lasted = jnp.where(jnp.any(broken), jnp.argmax(broken) - 1, count - jnp.logical_not(_finite(state)))
+        lasted = jnp.where(jnp.any(broken), jnp.argmax(broken) - 1, count - jnp.logical_not(finite(state)))
         return state, metrics, jnp.maximum(lasted, 0)
 
     def evaluate(key: jax.Array, state: Any, config: Any, number: jax.Array) -> jax.Array:
@@ -133,7 +133,7 @@ def _memory(program: Any) -> int:
     return sum(sizes) - analysis.alias_size_in_bytes
 
 
-def _finite(state: Any) -> jax.Array:
+def finite(state: Any) -> jax.Array:
     """Whether a run is well: its parameters are finite, or, in a state without `params`, nothing is NaN."""
     params = getattr(state, "params", None)
     tree, is_well = (state, lambda x: ~jnp.isnan(x)) if params is None else (params, jnp.isfinite)

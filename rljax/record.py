@@ -60,7 +60,8 @@ class Record:
     def rows(self, rows: np.ndarray) -> "Record":
         """Some of the runs, as far as they have come."""
         part = Record(self.runs[rows])
-        part.updates, part.env_steps, part.seconds = self.updates, self.env_steps, self.seconds
+        part.updates, part.env_steps = self.updates, self.env_steps
+        part.seconds = self.seconds * len(rows) / len(self.runs)  # so that parts add up to the whole
         part.chunks = [{name: values[rows] for name, values in chunk.items()} for chunk in self.chunks]
         part.eval_updates, part.eval_steps = list(self.eval_updates), list(self.eval_steps)
         part.evaluations = [returns[rows] for returns in self.evaluations]

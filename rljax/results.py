@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rljax.errors import UsageError
@@ -74,7 +75,9 @@ def result_of(
     population: Population, trained: list[Trained], compile_seconds: float, processes: int = 1
 ) -> Result | Sweep:
     """Put together what the batches came to: the runs of each configuration, in the order of their seeds."""
-    seconds = sum(t.record.seconds for t in trained) / processes
+    # Processes train side by side, each its batches one after the other.
+    shares = [[t.record.seconds for t in trained if int(t.batch.place or 0) % processes == i] for i in range(processes)]
+    seconds = max(sum(share) for share in shares)
     env_steps = sum(len(t.record.runs) * t.record.env_steps for t in trained)
     config = population.points[0].config
     common = {
@@ -116,33 +119,59 @@ def _of_point(population: Population, trained: list[Trained], point: int) -> Res
     parts = [(t, rows) for t, rows in parts if len(rows)]
     if not parts:
         return None
-    states = joined([jax.tree.map(lambda x, rows=rows: x[rows[0] : rows[-1] + 1], t.states) for t, rows in parts])
-    final = np.concatenate([t.final[rows].mean(axis=1) for t, rows in parts])
+    seeds = np.concatenate([t.record.runs[rows, 1] for t, rows in parts])
+
+    def gathered(pieces: list[Any]) -> Any:
+        return by_seed(joined(pieces), seeds)
+
+    states = gathered([jax.tree.map(lambda x, rows=rows: x[rows[0] : rows[-1] + 1], t.states) for t, rows in parts])
+    final = gathered([t.final[rows].mean(axis=1) for t, rows in parts])
     diverged: list[dict[str, int]] = [
         {"seed": int(t.record.runs[row, 1]), "update": frozen.update, "env_steps": frozen.env_steps}
         for t, rows in parts
         for row, frozen in sorted(t.record.diverged.items())
         if row in rows
     ]
+    diverged.sort(key=lambda run: run["seed"])
     longest = max((t.record for t, _ in parts), key=lambda record: record.updates)
     metrics = {
-        name: joined([_padded(t.record.metrics[name][rows], longest.updates) for t, rows in parts])
+        name: gathered([_padded(t.record.metrics[name][rows], longest.updates) for t, rows in parts])
         for name in longest.metrics
     }
-    width = len(longest.eval_steps)
-    eval_returns = joined([_padded(t.record.eval_returns[rows], width) for t, rows in parts])
+    # A run that was made longer was evaluated elsewhere by the parts that had not begun.
+    marks = sorted({mark for t, _ in parts for mark in zip(t.record.eval_updates, t.record.eval_steps, strict=True)})
+    eval_returns = gathered([_at(marks, t.record)[rows] for t, rows in parts])
     summary: dict[str, Any] = {"diverged": diverged, "final_return": statistics.summarize(final)}
     if population.fields:
         values = files.describe(population.points[point].values)
         summary = {"configuration": point, "values": values, "env_steps": longest.env_steps, **summary}
-    return Result(states, metrics, np.array(longest.eval_steps), eval_returns, summary)
+    return Result(states, metrics, np.array([steps for _, steps in marks]), eval_returns, summary)
 
 
 def joined(parts: list[Any]) -> Any:
     """Trees of arrays one after the other, on the host where there are several."""
-    if len(parts) == 1:
-        return parts[0]
-    return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs]), *parts)
+
+    def join(*xs: Any) -> Any:
+        if jnp.issubdtype(xs[0].dtype, jax.dtypes.prng_key):
+            return jnp.concatenate(xs)
+        return np.concatenate([np.asarray(x) for x in xs])
+
+    return parts[0] if len(parts) == 1 else jax.tree.map(join, *parts)
+
+
+def by_seed(tree: Any, seeds: np.ndarray) -> Any:
+    """A tree of arrays over runs in the order of their seeds."""
+    order = np.argsort(seeds)
+    return tree if np.array_equal(order, np.arange(len(seeds))) else jax.tree.map(lambda x: x[order], tree)
+
+
+def _at(marks: list[tuple[int, int]], record: Record) -> np.ndarray:
+    """A record's evaluations at these marks `[R, E]`, NaN where there is none."""
+    place = {mark: i for i, mark in enumerate(marks)}
+    returns = np.full((len(record.runs), len(marks)), np.nan)
+    columns = [place[mark] for mark in zip(record.eval_updates, record.eval_steps, strict=True)]
+    returns[:, columns] = record.eval_returns
+    return returns
 
 
 def _padded(rows: np.ndarray, width: int) -> np.ndarray:

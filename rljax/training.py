@@ -60,7 +60,7 @@ def train(population: Population, saved: list[checkpoints.Saved], peers: hosts.P
                 console.print_summary(result.summary)
             if population.folder is not None:
                 write(population, population.folder, result, trained)
-        if interrupted():
+        if interrupted() and result.summary["interrupted"]:
             finished = sum(len(t.record.runs) * t.record.updates for t in trained)
             kept = "" if population.folder is None else f"; what is done is in {population.folder}"
             if population.checkpoint_every is not None:
@@ -80,13 +80,17 @@ def _merged(
     """
     assert population.folder is not None
     goes_on = f"start all processes again with `rljax resume {population.folder}`."
-    peers.reach(hosts.DONE)
-    peers.wait(hosts.DONE, pressed)
+    if not pressed() and peers.lost() is None:
+        peers.reach(hosts.DONE)
+        peers.wait(hosts.DONE, pressed)
     if pressed():
         raise Interrupted(f"stopped; what is done is saved: {goes_on}", None)
     if peers.lost() is not None:
         raise hosts.PeerLost(f"{peers.lost()} What is done is saved: {goes_on}")
-    merged = batches(population, groups, checkpoints.load(population.folder))
+    saved = checkpoints.load(population.folder)
+    for one in saved:
+        population.check_own(one)
+    merged = batches(population, groups, saved)
     if not all(batch.is_done(population) for batch in merged):
         raise hosts.PeerLost(f"Not every process could write what it trained: make room, and {goes_on}")
     return [_finished(population, batch)[0] for batch in merged]
@@ -146,6 +150,11 @@ def _fitting(population: Population, batch: Batch, memory: int, available: int |
 
 def _halved(population: Population, batch: Batch) -> list[Batch]:
     """A batch that the devices' memory did not hold, in two."""
+    if batch.saved is not None:
+        raise UsageError(
+            f"The {len(batch.runs)} runs of {_place(population, batch)} no longer fit into the memory side by side: "
+            "their checkpoint is kept; go on where there is as much as before."
+        )
     if batch.lanes <= population.lane_devices:
         raise UsageError(
             "One run needs more memory than a device has: lower buffer_size, num_envs, num_steps or the network's size."
@@ -170,7 +179,9 @@ def _select(
     if batch.rung >= len(rungs) or done.record.updates < rungs[batch.rung][0]:
         return done, []
     of_run, returns = batch.runs[:, 0], done.final.mean(axis=1)
-    scores = {point: statistics.score(returns[of_run == point]) for point in np.unique(of_run).tolist()}
+    # By the seeds that the best configuration will be chosen by, so that it is reported on others still.
+    chosen_on = batch.runs[:, 1] % 2 == 0
+    scores = {point: statistics.score(returns[chosen_on & (of_run == point)]) for point in np.unique(of_run).tolist()}
     best = sorted(scores, key=lambda point: -scores[point])[: rungs[batch.rung][1]]
     kept, dropped = np.flatnonzero(np.isin(of_run, best)), np.flatnonzero(~np.isin(of_run, best))
     lanes = divided(len(kept), population.lane_devices)
@@ -213,7 +224,8 @@ def _finished(population: Population, batch: Batch) -> tuple[Trained, checkpoint
     saved = batch.saved
     assert saved is not None
     assert saved.final is not None
-    states = driver.stacked(*states_of(population, saved, len(batch.runs)), saved.record)
+    states, axes = states_of(population, saved, len(batch.runs))
+    states = jax.tree.map(_on_host, driver.stacked(states, axes, saved.record))
     return Trained(batch, saved.record, states, saved.final, saved.record.updates), saved
 
 
@@ -282,7 +294,7 @@ def _train_batch(
         show(before + len(record.runs) * record.updates, rate, record.latest_return)
 
     def evaluated(record: Record) -> None:
-        if population.folder is not None:
+        if population.folder is not None and population.is_first:
             write_curves(population, population.folder, [*(t.record for t in earlier), record])
 
     def taken(states: Any, final: np.ndarray | None = None) -> checkpoints.Saved:
@@ -309,13 +321,14 @@ def _train_batch(
     states = driver.train(built, lanes, keys, states, record, marks, until, capacity, hooks)
     episodes = population.eval_episodes
     saves = population.checkpoint_every is not None
-    if interrupted():
+    stopped = interrupted()  # asked once: what comes while the end is evaluated does not stop it any more
+    if stopped:
         episodes = min(episodes, _EVALUATION_BATCH)
         if saves:
             _save(population, batch, taken(states))
     final = driver.evaluate(built, lanes, keys, states, len(batch.runs), episodes)
     last = taken(states, final) if saves or population.halving is not None else None
-    if saves and not interrupted():
+    if saves and not stopped:
         assert last is not None
         _save(population, batch, last)
     states = driver.stacked(states, built.axes, record)

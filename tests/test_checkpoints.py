@@ -18,7 +18,7 @@ import toys
 from toys import own, same_bits
 
 import rljax
-from rljax import a2c, checkpoints, cli, core, dqn, envs, plan, ppo, q_learning, reinforce, sac, td3
+from rljax import a2c, checkpoints, cli, core, dqn, driver, envs, plan, ppo, q_learning, reinforce, sac, td3
 
 OPTIONS = {"seeds": 3, "evaluations": 4, "eval_episodes": 3, "progress": False}
 
@@ -220,6 +220,49 @@ def test_ctrl_c_says_how_to_go_on(config, whole, tmp_path, monkeypatch, request)
     with pytest.raises(rljax.Interrupted, match=r"rljax resume .*x` goes on"):
         rljax.run(own, config, out=tmp_path / "x", checkpoint_every=0, **OPTIONS)
     same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
+
+
+def test_ctrl_c_while_the_end_is_evaluated_loses_nothing(config, whole, tmp_path, monkeypatch, request):
+    evaluate = driver.evaluate
+
+    def interrupt(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(driver, "evaluate", interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    same_results(rljax.run(own, config, out=tmp_path / "x", checkpoint_every=1e6, **OPTIONS), whole)
+    assert same_bits(rljax.load(tmp_path / "x", algorithm=own, config=config).states, whole.states)
+
+
+def test_a_checkpoint_that_no_longer_fits_is_kept(config, whole, folder, monkeypatch):
+    with monkeypatch.context() as patched:
+
+        def out_of_memory(*arguments):
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no room")
+
+        patched.setattr(driver, "train", out_of_memory)
+        assert "no longer fit into the memory" in refusal(folder, config)
+    same_results(rljax.resume(folder, algorithm=own, config=config, progress=False), whole)
+
+
+def test_seeds_stay_in_order_however_batches_were_cut(config, tmp_path):
+    """Seven seeds of which two batches of three and a half are done, and those between them are not."""
+    seven = {**OPTIONS, "seeds": 7}
+    whole = rljax.run(own, config, devices=1, **seven)
+    rljax.run(own, config, devices=1, out=tmp_path / "x", checkpoint_every=1e6, **seven)
+    (saved,) = checkpoints.load(tmp_path / "x")
+    shutil.rmtree(tmp_path / "x/checkpoints/0000")
+    for number, rows in (("0000", [4, 5]), ("0001", [0, 1])):
+        checkpoints.save(tmp_path / "x/checkpoints" / number, saved.rows(np.array(rows))._replace(lanes=2))
+    resumed = rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False)
+    np.testing.assert_allclose(resumed.states.params, whole.states.params, rtol=1e-6)
+    np.testing.assert_allclose(resumed.eval_returns, whole.eval_returns, rtol=1e-6)
+    got, want = (r.summary["final_return"]["per_seed"] for r in (resumed, whole))
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    loaded = rljax.load(tmp_path / "x", algorithm=own, config=config)
+    np.testing.assert_allclose(loaded.states.params, whole.states.params, rtol=1e-6)
 
 
 # --- what can be wrong with a folder -------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Population-based training: who copies whom, how values move, and a population that finds the best rate."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,6 +85,23 @@ def test_a_copy_goes_on_from_its_parents_state(config):
         mine = rljax.replace(config, rate=one.values["rate"][1][i])
         _, metrics = core.advance(own.update, key_updates, state, mine, 5, 5, 5)
         np.testing.assert_allclose(metrics["episode_return"], two.metrics["episode_return"][i, 5:], rtol=1e-6)
+
+
+def test_a_run_that_diverged_is_copied_over(config):
+    """Whatever returns it still reports; here those without parameters get the highest."""
+    proud = SimpleNamespace(
+        init=own.init,
+        act=own.act,
+        update=lambda key, state, config: (
+            own.update(key, state, config)[0],
+            {"env_steps": state.step, "episode_return": jnp.nan_to_num(state.params.sum(), nan=1e9)},
+        ),
+    )
+    poisoned = rljax.replace(config, num_updates=30, poison_at=7)
+    trained = pbt.train(proud, jax.random.key(3), poisoned, EXPLORE, population=8, interval=5, fraction=0.5)
+    first = np.asarray(trained.states.params[:, 0])
+    assert (first > 0).sum() == 0  # the poisoned ones are those whose first parameter is positive
+    assert np.isfinite(trained.states.params).all()
 
 
 def test_runs_without_a_score_are_the_worst():

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import own, walk
+from toys import own, same_bits, walk
 
 import rljax
 from rljax import cli, ppo, programs, sweeps
@@ -313,6 +313,8 @@ def test_halving_drops_the_worst_and_compacts_the_others(tmp_path, monkeypatch):
     np.testing.assert_allclose(result.results[1].states.params, whole.states.params, rtol=1e-6)
     np.testing.assert_allclose(result.results[1].eval_returns, whole.eval_returns, rtol=1e-6)
     assert result.results[1].eval_steps.tolist() == [0, 90, 180, 270]
+    loaded = rljax.load(tmp_path / "x", configuration=1, algorithm=own, config=base)
+    assert same_bits(loaded.states, result.results[1].states)
     # What its folder holds is the same, and killed after its first rung it goes on to the same.
     again = rljax.resume(tmp_path / "x", algorithm=own, config=base, progress=False)
     assert str(again.summary["configurations"]) == str(result.summary["configurations"])

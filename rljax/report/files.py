@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -111,7 +112,7 @@ def describe(value: Any) -> Any:
         return np.asarray(value).tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return repr(value)
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address says nothing in another process
 
 
 def _plain(value: Any) -> Any:

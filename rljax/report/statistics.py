@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 _RESAMPLES = 5_000
+_LEAST_RESAMPLES = 500  # of many seeds, whose interval is narrow anyway
+_DRAWS = 2e7  # values at most that are drawn for them, where the least leaves a choice
 _COMPARISONS = 1_000
 _MOST_COMPARED = 100  # configurations of the table of all pairs, which grows with their square
 
@@ -41,8 +43,8 @@ def bootstrap_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np
             interquartile_mean,
             axis=0,
             vectorized=True,
-            n_resamples=_RESAMPLES,
-            batch=100,
+            n_resamples=int(np.clip(_DRAWS / len(values), _LEAST_RESAMPLES, _RESAMPLES)),
+            batch=int(np.clip(_DRAWS / values.size, 1, 100)),
             confidence_level=confidence,
             method="percentile",
             rng=np.random.default_rng(0),
