@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 CANDIDATES := $(PYTHON) python3.12 python3.13 python3.14 python3 python
 
-.PHONY: demo test test-slow learning lint format clean
+.PHONY: demo test test-slow learning bench bench-check lint format clean
 
 demo: $(VENV)/ready
 	$(RUN)/rljax train ppo --env CartPole-v1 --seeds 64 --total-steps 100000 --out runs/demo --overwrite
@@ -17,6 +17,13 @@ test-slow: $(VENV)/ready
 
 learning: $(VENV)/ready
 	$(RUN)/python benchmarks/learning.py
+
+# About an hour, most of it the peers'; leave the machine alone meanwhile.
+bench: $(VENV)/ready
+	$(RUN)/rljax bench
+
+bench-check: $(VENV)/ready
+	$(RUN)/rljax bench check
 
 lint: $(VENV)/ready
 	$(RUN)/ruff check .

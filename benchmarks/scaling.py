@@ -1,8 +1,9 @@
-"""How populations scale: time and memory of a run as more of them train side by side, and what the driver costs.
+"""How cost grows with the work: seeds, environments, network width, replay size, devices; and what the driver costs.
 
-`python benchmarks/scaling.py` writes `results/scaling.json` and prints its tables; `python benchmarks/scaling.py 1 64`
-measures these numbers of seeds alone. PPO on CartPole-v1, 4 environments x 128 steps, evaluation off. Every figure is
-the median of REPEATS runs after one that compiles.
+`python benchmarks/scaling.py` writes `results/scaling.json` and prints its tables; `python benchmarks/scaling.py seeds`
+measures this axis alone. PPO on CartPole-v1, 4 environments x 128 steps, but for the replay, which is DQN's; evaluation
+off. Every figure is the median of REPEATS runs after one that compiles. An axis' exponent b is fitted to seconds per
+update = a x^b by least squares on logarithms: 1 where cost is in proportion, 0 where it does not grow.
 """
 
 import json
@@ -11,48 +12,103 @@ import pathlib
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 import rljax
-from rljax import ppo, programs
+from rljax import dqn, ppo, programs
 from rljax.devices import use_cpu_cores
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "scaling.json"
-SEEDS = [4**i for i in range(7)]
-MOST_STEPS = 20_480  # of a run; of many runs fewer, since what is asked for is the time of a step
-LEAST_STEPS = 1_024
-ALL_STEPS = 1_310_720  # of all runs together, where that leaves each of them as many as it must have
 REPEATS = 3
 DRIVER_STEPS = 102_400
 DRIVER_REPEATS = 8
 OPTIONS: dict = {"evaluations": 0, "eval_episodes": 1, "progress": False}
 
 
-def config(seeds: int) -> ppo.Config:
-    """PPO's defaults with as many steps a run as there is time for."""
-    steps = min(max(ALL_STEPS // seeds, LEAST_STEPS), MOST_STEPS)
-    return ppo.Config(env=rljax.make("CartPole-v1"), total_steps=steps)
+class Work(NamedTuple):
+    """What a population trains."""
+
+    algorithm: Any
+    config: Any
+    seeds: int = 1
+    devices: int = 1
 
 
-def measure(seeds: int, devices: int) -> dict:
-    """Seconds and bytes of one run among so many."""
+def of_ppo(updates: int, **changes: Any) -> ppo.Config:
+    """PPO with so many updates of a run."""
+    envs = changes.get("num_envs", 4)
+    return ppo.Config(env=rljax.make("CartPole-v1"), total_steps=updates * 128 * envs, **changes)
+
+
+def of_seeds(number: int, devices: int = 1) -> Work:
+    """Of many runs fewer updates, since what is asked for is the time of one."""
+    return Work(ppo, of_ppo(min(max(2560 // number, 2), 40)), number, devices)
+
+
+def of_replay(size: int) -> Work:
+    """DQN with a full memory: what is asked for is the time to sample from it."""
+    steps = size + 20_000
+    config = dqn.Config(env=rljax.make("CartPole-v1"), buffer_size=size, prefill_steps=size, total_steps=steps)
+    return Work(dqn, rljax.replace(config, prioritized=True))
+
+
+AXES: dict[str, tuple[list[int], Callable[[int], Work]]] = {
+    "seeds": ([4**i for i in range(7)], lambda seeds: of_seeds(seeds, min(seeds, len(jax.devices())))),
+    "environments": ([4**i for i in range(1, 6)], lambda envs: Work(ppo, of_ppo(max(160 // envs, 2), num_envs=envs))),
+    "width": ([2**i for i in range(4, 10)], lambda width: Work(ppo, of_ppo(20, hidden_sizes=(width, width)))),
+    "replay size": ([10**i for i in range(3, 7)], of_replay),
+    "devices": ([], lambda devices: of_seeds(64, devices)),  # as many as there are, doubling
+}
+
+
+def measure(work: Work) -> dict[str, Any]:
+    """Seconds of one update of all runs together, and bytes of a run."""
+    algorithm, config, seeds, devices = work
     seconds = []
     for repeat in range(REPEATS + 1):
-        result = rljax.run(ppo, config(seeds), seeds=seeds, seed=repeat, devices=devices, **OPTIONS)
+        result = rljax.run(algorithm, config, seeds=seeds, seed=repeat, devices=devices, **OPTIONS)
         seconds.append(result.summary["train_seconds"])
-    lanes = -(-seeds // devices)
-    memory = next(reversed(programs._compiled.values())).memory
-    env_steps = seeds * result.summary["env_steps"]
+    median = statistics.median(seconds[1:])
+    env_steps = seeds * config.num_updates * config.steps_per_update
     return {
-        "seeds": seeds,
+        "updates": config.num_updates,
         "devices": devices,
-        "env_steps_of_each": result.summary["env_steps"],
-        "env_steps_per_second": env_steps / statistics.median(seconds[1:]),
-        "microseconds_per_env_step": 1e6 * statistics.median(seconds[1:]) / env_steps,
-        "spread": (max(seconds[1:]) - min(seconds[1:])) / statistics.median(seconds[1:]),
-        "kilobytes_per_run": memory / lanes / 1e3,
+        "seconds_per_update": median / config.num_updates,
+        "env_steps_per_second": env_steps / median,
+        "spread": (max(seconds[1:]) - min(seconds[1:])) / median,
+        "kilobytes_per_run": next(reversed(programs._compiled.values())).memory / -(-seeds // devices) / 1e3,
     }
+
+
+def exponent(rows: list[dict[str, Any]]) -> float:
+    """The b of a x^b through the rows' seconds per update."""
+    logs = np.log([[row["x"], row["seconds_per_update"]] for row in rows])
+    return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
+
+
+def along(axis: str) -> dict[str, Any]:
+    """An axis' rows, printed as they come, and its exponent."""
+    values, work = AXES[axis]
+    values = values or [2**i for i in range(len(jax.devices()).bit_length())]
+    print(f"\n| {axis} | devices | ms an update | env steps/s | spread | kB a run |\n|---|---|---|---|---|---|")
+    rows = []
+    for value in values:
+        row = {"x": value, **measure(work(value))}
+        rows.append(row)
+        print(
+            f"| {value:,} | {row['devices']} | {1e3 * row['seconds_per_update']:.2f} | "
+            f"{row['env_steps_per_second']:,.0f} | {row['spread']:.0%} | {row['kilobytes_per_run']:.1f} |",
+            flush=True,
+        )
+    if len(rows) < 2:
+        return {"rows": rows}
+    ends = {"exponent": exponent(rows), "exponent_of_the_upper_half": exponent(rows[-(len(rows) // 2 + 1) :])}
+    print(f"cost grows as {axis} to the {ends['exponent']:.2f}, in the upper half to the {list(ends.values())[1]:.2f}")
+    return {"rows": rows, **ends}
 
 
 def overhead(seeds: int) -> dict:
@@ -61,7 +117,7 @@ def overhead(seeds: int) -> dict:
     `training` compares the updates alone, `whole` everything that `run` does, compilation (cached) and one episode of
     every final policy among it.
     """
-    long = rljax.replace(config(1), total_steps=DRIVER_STEPS)
+    long = rljax.replace(of_ppo(1), total_steps=DRIVER_STEPS)
     bare: list[float] = []
     driven: list[float] = []
     whole: list[float] = []
@@ -95,34 +151,27 @@ def overhead(seeds: int) -> dict:
     }
 
 
-def main(arguments: list[str]) -> None:
-    """Measure, print and write."""
+def main(arguments: list[str]) -> int:
+    """Measure, print and write; the exit code is 2 for an axis that there is not."""
     use_cpu_cores()
-    seeds = [int(number) for number in arguments] or SEEDS
-    devices = sorted({1, len(jax.devices())})
-    rows = []
-    print("| seeds | devices | env steps/s | us an env step | spread | kB a run |\n|---|---|---|---|---|---|")
-    for used in devices:
-        for number in seeds:
-            if number >= used:
-                rows.append(measure(number, used))
-                row = rows[-1]
-                print(
-                    f"| {number:,} | {used} | {row['env_steps_per_second']:,.0f} | "
-                    f"{row['microseconds_per_env_step']:.2f} | {row['spread']:.0%} | {row['kilobytes_per_run']:.1f} |",
-                    flush=True,
-                )
+    for axis in arguments:
+        if axis not in AXES:
+            print(f"There is no axis {axis!r}: known are {', '.join(AXES)}.")
+            return 2
+    axes = {axis: along(axis) for axis in arguments or AXES}
+    if arguments:
+        return 0
     driver = overhead(64)
     percent = {name: 100 * value for name, value in driver["training"].items()}
     print(
         f"driver over bare jit(vmap(train)), {driver['seeds']} seeds x {DRIVER_STEPS:,} steps: "
-        f"{percent['median']:+.1f}% "
-        f"({percent['least']:+.1f}% to {percent['most']:+.1f}%)"
+        f"{percent['median']:+.1f}% ({percent['least']:+.1f}% to {percent['most']:+.1f}%)"
     )
     about = {"jax": jax.__version__, "device": jax.devices()[0].device_kind, "cores": os.cpu_count()}
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({**about, "scaling": rows, "driver": driver}, indent=1) + "\n")
+    RESULTS.write_text(json.dumps({**about, "axes": axes, "driver": driver}, indent=1) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -1,8 +1,9 @@
 """Ten thousand tabular Q-learners in one vmapped program, against a plain Python loop of one, on slippery FrozenLake.
 
 Both learn by the same rule and schedules. The loop steps a world as Gymnasium's does, by a list of outcomes for every
-state and action; the program is `jit(vmap(q_learning.train))`. They take turns, so that a busy machine slows both, and
-what is reported are medians. `python benchmarks/tables.py [agents] [steps]` writes `results/tables.json`.
+state and action; the program is `jit(vmap(q_learning.train))` on the same model, its agents sharded over the devices.
+They take turns, so that a busy machine slows both, and what is reported are medians.
+`python benchmarks/tables.py [agents] [steps]` writes `results/tables.json`.
 """
 
 import importlib.metadata
@@ -15,9 +16,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 import rljax
-from rljax import planning, q_learning
+from rljax import envs, planning, q_learning
+from rljax.devices import use_cpu_cores
 
 REPEATS = 5
 RESULT = pathlib.Path(__file__).parent / "results" / "tables.json"
@@ -60,11 +63,18 @@ def summary(times: list[float], steps: int) -> dict[str, float]:
 def main(arguments: list[str]) -> None:
     """Compile, take turns, judge what was learned, and write what came out."""
     agents, steps = (int(number) for number in (*arguments, *("10000", "10000")[len(arguments) :]))
-    config = rljax.preset("q_learning", "FrozenLake-misc", total_steps=steps)
-    model, limit = rljax.envs.tabular_model(config.env), int(config.env.params.max_steps_in_episode)
+    use_cpu_cores()
+    lake = rljax.make("FrozenLake-misc")
+    model, limit = envs.tabular_model(lake), int(lake.params.max_steps_in_episode)
+    env = envs.time_limit(envs.from_model(model), limit)
+    config = rljax.replace(rljax.preset("q_learning", "FrozenLake-misc", total_steps=steps), env=env)
     keys = jax.random.split(jax.random.key(0), agents)
+    mesh = jax.make_mesh((len(jax.devices()),), ("agents",))
+    together_on_each = jax.vmap(q_learning.train, (0, None))
+    of_agents = P("agents")
+    shard = jax.shard_map(together_on_each, mesh=mesh, in_specs=(of_agents, P()), out_specs=of_agents, check_vma=False)
     started = time.perf_counter()
-    train = jax.jit(jax.vmap(q_learning.train, (0, None))).lower(keys, config).compile()
+    train = jax.jit(shard).lower(keys, config).compile()
     compile_seconds = time.perf_counter() - started
     memory: Any = train.memory_analysis()
     jax.block_until_ready(train(keys, config))  # the first call pays for allocations
@@ -91,6 +101,7 @@ def main(arguments: list[str]) -> None:
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy", "gymnax")}
     result: dict[str, Any] = {
         "device": jax.devices()[0].device_kind,
+        "devices": len(jax.devices()),
         "versions": {"python": platform.python_version(), **versions},
         "agents": agents,
         "steps_of_each": steps,

@@ -1,4 +1,4 @@
-"""The command line: `rljax train`, `rljax resume`, `rljax envs`, `rljax algos`."""
+"""The command line: `rljax train`, `rljax resume`, `rljax envs`, `rljax algos`, `rljax bench`."""
 
 import ast
 import contextlib
@@ -25,6 +25,7 @@ _USAGE = """usage: rljax COMMAND
   rljax resume FOLDER [options]          go on with a run that was stopped, from its checkpoints
   rljax envs                             list the environments
   rljax algos                            list the algorithms and what they have tuned values for
+  rljax bench [NAME] [options]           measure: throughput, scaling, tables, peers (all of these), learning, check
 
 ALGO is a listed name, or a module of your own: a file (path/to/own.py) or an importable name (package.own).
 ENV is a listed id, or an rljax.Env of your own as path/to/own.py:name or package.module:name."""
@@ -116,7 +117,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(_USAGE)
         return 0 if arguments else 2
     command, *rest = arguments
-    commands = {"train": _train, "resume": _resume, "envs": _envs, "algos": _algos}
+    commands = {"train": _train, "resume": _resume, "envs": _envs, "algos": _algos, "bench": _bench}
     if command not in commands:
         raise UsageError(f"There is no command {command!r}: known are {', '.join(commands)}.")
     if command in ("envs", "algos") and rest:
@@ -140,6 +141,41 @@ def _algos(_: list[str]) -> int:
     for name, what in presets.algorithms().items():
         print(f"{name:17} {what}")
         print(f"{'':17} tuned for {', '.join(presets.tuned_for(name)) or 'none'}")
+    return 0
+
+
+# What `rljax bench` runs of benchmarks/: a script and its first options.
+_BENCHMARKS = {
+    "throughput": ["throughput.py"],
+    "scaling": ["scaling.py"],
+    "tables": ["tables.py"],
+    "peers": ["peers.py"],
+    "learning": ["learning.py"],
+    "check": ["throughput.py", "--check"],
+}
+_LONG_OR_SHORT = ("learning", "check")  # hours, and what the others do at greater length: only where they are named
+
+
+def _bench(arguments: list[str]) -> int:
+    import subprocess
+
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0
+    folder = pathlib.Path(__file__).parents[1] / "benchmarks"
+    if not folder.is_dir():
+        raise UsageError("The benchmarks are in rljax's repository: install it from its clone, with pip install -e .")
+    names, rest = (
+        (arguments[:1], arguments[1:]) if arguments else ([n for n in _BENCHMARKS if n not in _LONG_OR_SHORT], [])
+    )
+    for name in names:
+        if name not in _BENCHMARKS:
+            raise UsageError(f"There is no benchmark {name!r}: known are {', '.join(_BENCHMARKS)}.")
+        script, *options = _BENCHMARKS[name]
+        # A process each: nothing that one has compiled or holds in memory weighs on the next.
+        code = subprocess.run([sys.executable, str(folder / script), *options, *rest], check=False).returncode
+        if code:
+            return code
     return 0
 
 

@@ -26,6 +26,8 @@ class RecurrentPolicy(NamedTuple):
     step: Callable[[Any, jax.Array, Any], tuple[Any, Any]]  # (key, obs [N, ...], memory) -> (action [N, ...], memory)
 
 
+_STOCK = 8  # episodes drawn at a time for each environment
+
 Init = Callable[[jax.Array, Any], Any]
 Update = Callable[[jax.Array, Any, Any], tuple[Any, Metrics]]
 
@@ -129,7 +131,7 @@ def rollout(
     """Step N environments `num_steps` times under a fixed policy, resetting those whose episode ends.
 
     Args:
-        key: for the environments: all steps' keys and all resets are drawn in one call before the loop.
+        key: for the environments: all steps' keys are drawn in one call before the loop, resets a few at a time.
         policy: `(noise, obs [N, ...]) -> (action [N, ...], extra)`; `extra` is any pytree `[N, ...]` to be kept.
         noise: the policy's randomness, a pytree `[T, N, ...]` (or keys `[T]`), a slice a step.
         collector: where the environments stand.
@@ -188,18 +190,16 @@ def interact(
     num_envs = collector.obs.shape[0]
     key_steps, key_resets = jax.random.split(key)
     step_keys = jax.random.split(key_steps, (num_steps, num_envs))
-    reset_keys = jax.random.split(key_resets, (num_steps, num_envs))
-    reset_env = jax.vmap(jax.vmap(env.reset, (0, None)), (0, None))
-    fresh = reset_env(reset_keys, env.params)
     step_env = jax.vmap(env.step, (0, 0, 0, None))
 
     def step(carry: Any, inputs: Any) -> Any:
-        learner, env_state, obs, episode_return, episode_length, discounted_reward = carry
-        noise, step_key, (fresh_obs, fresh_state) = inputs
+        stock, learner, env_state, obs, episode_return, episode_length, discounted_reward = carry
+        noise, step_key = inputs
         action, extra = policy(learner, noise, observe(collector, env, obs))
         result, env_state = step_env(step_key, env_state, action, env.params)
-        following, env_state = begin_next_episode(result, env_state, fresh_obs, fresh_state)
         ended = result.terminated | result.truncated
+        fresh, stock = _take(stock, ended, key_resets, env)
+        following, env_state = begin_next_episode(result, env_state, *fresh)
         episode_return = episode_return + result.reward
         episode_length = episode_length + 1
         finished = (jnp.where(ended, episode_return, 0.0), jnp.where(ended, episode_length, 0), ended)
@@ -208,6 +208,7 @@ def interact(
         transition = Trajectory(obs, extra, result.reward, result.terminated, result.truncated, result.next_obs)
         learner, kept = learn(learner, noise, transition)
         carry = (
+            stock,
             learner,
             env_state,
             following.obs,
@@ -221,10 +222,11 @@ def interact(
         )
         return carry, (kept, finished, measured)
 
-    start = (learner, *collector[:5])
-    inputs = (noise, step_keys, fresh)
-    end, (kept, finished, measured) = jax.lax.scan(step, start, inputs, unroll=2)
-    learner, env_state, obs, episode_return, episode_length, discounted_reward = end
+    nothing = jnp.zeros(num_envs, jnp.int32)
+    size = num_steps if _environments_are_spread() else min(_STOCK, num_steps)
+    start = (_draw(key_resets, nothing, size, env), learner, *collector[:5])
+    end, (kept, finished, measured) = jax.lax.scan(step, start, (noise, step_keys), unroll=2)
+    _, learner, env_state, obs, episode_return, episode_length, discounted_reward = end
     raw_obs, discounted_rewards = measured
     collector = collector._replace(
         env_state=env_state,
@@ -239,6 +241,46 @@ def interact(
     if env.normalize_observations:
         collector = collector._replace(obs_moments=normalization.update_moments(collector.obs_moments, raw_obs))
     return collector, learner, kept, _episode_metrics(*finished)
+
+
+class _Stock(NamedTuple):
+    """The next K episodes of N environments to begin with, drawn before they are needed; which they are K leaves alone.
+
+    To draw a reset at every step costs more than most physics, and episodes are longer than a step.
+    """
+
+    episodes: Any  # (observations, states) [K, N, ...]
+    first: jax.Array  # [N] int32, the number in this rollout of the first of the K
+    taken: jax.Array  # [N] int32, how many have begun
+
+
+def _draw(key: jax.Array, taken: jax.Array, size: int, env: Env) -> _Stock:
+    """The resets number `taken` `[N]` and those after it; each has a key of its own."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(taken)))
+    numbers = taken + jnp.arange(size)[:, None]
+    keys = jax.vmap(jax.vmap(jax.random.fold_in), (None, 0))(keys, numbers)
+    return _Stock(jax.vmap(jax.vmap(env.reset, (0, None)), (0, None))(keys, env.params), taken, taken)
+
+
+def _take(stock: _Stock, ended: jax.Array, key: jax.Array, env: Env) -> tuple[Any, _Stock]:
+    """The observations and states `[N, ...]` that follow the episodes that ended `[N]`, and what is left."""
+    size = jax.tree.leaves(stock.episodes)[0].shape[0]
+    missing = ended & (stock.taken - stock.first == size)
+    stock = jax.lax.cond(_in_any_run(missing), lambda: _draw(key, stock.taken, size, env), lambda: stock)
+    place = stock.taken - stock.first
+    fresh = jax.tree.map(lambda x: jax.vmap(lambda of_one, i: of_one[i], (1, 0))(x, place), stock.episodes)
+    return fresh, stock._replace(taken=stock.taken + ended)
+
+
+@jax.custom_batching.custom_vmap
+def _in_any_run(x: jax.Array) -> jax.Array:
+    """Whether any of `x` is true in any of the runs that are mapped together: a branch on it stays a branch."""
+    return jnp.any(x)
+
+
+@_in_any_run.def_vmap
+def _(_: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
+    return _in_any_run(x), False
 
 
 def _episode_metrics(returns: jax.Array, lengths: jax.Array, ended: jax.Array) -> Metrics:
@@ -273,9 +315,13 @@ def whole(tree: Any) -> Any:
 
 
 def _laid_out(tree: Any, spec: P) -> Any:
-    if "envs" not in jax.sharding.get_abstract_mesh().axis_names:
+    if not _environments_are_spread():
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), tree)
+
+
+def _environments_are_spread() -> bool:
+    return "envs" in jax.sharding.get_abstract_mesh().axis_names
 
 
 def gradient_step(

@@ -1,19 +1,95 @@
-"""The throughput benchmark's plain loop learns what the compiled program learns, so that the two may be compared."""
+"""What the benchmarks report is right: operations counted, exponents fitted, the loop that they compare with."""
 
-import importlib.util
+import importlib
 import json
 import pathlib
+import subprocess
+import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import rljax
-from rljax import planning
+from rljax import cli, planning, ppo
 
-_PATH = pathlib.Path(__file__).parent.parent / "benchmarks" / "tables.py"
-_SPEC = importlib.util.spec_from_file_location("tables", _PATH)
-tables = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(tables)
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "benchmarks"))
+floors, random_policy, scaling, tables, throughput = (
+    importlib.import_module(name) for name in ("floors", "random_policy", "scaling", "tables", "throughput")
+)
+
+
+def test_operations_are_those_of_products_with_loops_as_often_as_they_run():
+    a, b = jnp.ones((3, 4)), jnp.ones((4, 5))
+    product = 2 * 3 * 4 * 5
+    assert floors.product_operations(lambda a, b: jnp.tanh(a @ b), a, b) == product
+    assert floors.product_operations(jax.vmap(jnp.matmul, (0, None)), jnp.ones((7, 3, 4)), b) == 7 * product
+
+    def looped(a, b):
+        return jax.lax.scan(lambda x, _: (x + jax.jit(jnp.matmul)(a, b), ()), jnp.zeros((3, 5)), length=6)[0]
+
+    assert floors.product_operations(looped, a, b) == 6 * product
+    branch = lambda a, b: jax.lax.cond(a[0, 0] > 0, lambda: a @ b, lambda: (a @ b) @ b.T @ b)  # noqa: E731
+    assert floors.product_operations(branch, a, b) == product + 2 * (2 * 3 * 5 * 4)
+    kernel, image = jnp.ones((3, 3, 2, 8)), jnp.ones((1, 10, 10, 2))
+
+    def convolution(x, k):
+        return jax.lax.conv_general_dilated(x, k, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    assert floors.product_operations(convolution, image, kernel) == 2 * 8 * 8 * 8 * 3 * 3 * 2
+
+
+def test_operations_of_ppo_are_those_of_its_layers():
+    config = ppo.Config(env=rljax.make("CartPole-v1"))
+    key, state = jax.random.key(0), jax.eval_shape(ppo.init, jax.random.key(0), config)
+    counted = floors.product_operations(ppo.update, key, state, config) / config.steps_per_update
+    hidden = 2 * (4 * 64 + 64 * 64)
+    actor, critic = hidden + 2 * 64 * 2, hidden + 2 * 64
+    # Acting; values of observations and successors; an epoch forward, back to weights, and back to hidden layers.
+    once, backward = actor + critic, (actor - 2 * 4 * 64) + (critic - 2 * 4 * 64)
+    assert counted >= actor + 2 * critic + 4 * (2 * once + backward)
+    assert counted <= 3 * once + 4 * (2 * once + backward)  # the compiler drops the outputs that nobody asks for
+
+
+def test_the_exponent_of_a_power_law():
+    rows = [{"x": x, "seconds_per_update": 3.0 * x**0.7} for x in (1, 4, 16, 64)]
+    assert scaling.exponent(rows) == pytest.approx(0.7)
+
+
+def test_the_random_policy_is_uniform_and_earns_what_chance_earns():
+    config = random_policy.Config(env=rljax.make("CartPole-v1"), num_envs=64, total_steps=64 * 256)
+    result = rljax.run(random_policy, config, seeds=1, evaluations=0, eval_episodes=500, progress=False)
+    assert result.summary["final_return"]["mean"] == pytest.approx(22.2, abs=2)  # Gymnasium's, over 10,000 episodes
+    trained = result.metrics["episode_return"][0]
+    assert np.nanmean(trained) == pytest.approx(22.2, abs=2)
+
+
+def test_a_check_fails_where_a_ratio_has_halved_and_says_which(tmp_path, monkeypatch, capsys):
+    row = {"algorithm": "ppo", "environment": "CartPole-v1", "seeds": 16, "env_steps_per_second": 1.0, "spread": 0.0}
+    row |= {"of_stepping": 0.1, "of_products": 0.4, "compile_seconds": 1.0, "megabytes_of_each": 1.0}
+    monkeypatch.setattr(throughput, "RESULTS", tmp_path)
+    monkeypatch.setattr(throughput, "checked_rows", lambda rate: [row])
+    for was, failures in ((0.15, 0), (0.25, 1)):
+        (tmp_path / "baseline.json").write_text(json.dumps({"tolerance": 0.5, "rows": [{**row, "of_stepping": was}]}))
+        assert throughput.check(1.0) == failures
+    assert "ppo on CartPole-v1 is at 10.0% of stepping and was at 25.0%" in capsys.readouterr().out
+
+
+def test_the_command_line_names_the_benchmarks_and_hands_on_how_they_ended(monkeypatch, capsys):
+    assert cli.main(["bench", "throughputs"]) == 2
+    assert "There is no benchmark 'throughputs'" in capsys.readouterr().err
+    ran = []
+
+    def run(command, check):
+        ran.append([pathlib.Path(command[1]).name, *command[2:]])
+        return subprocess.CompletedProcess(command, 1 if "peers.py" in command[1] else 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert cli.main(["bench", "check", "--seeds", "4"]) == 0
+    assert cli.main(["bench"]) == 1
+    assert ran == [["throughput.py", "--check", "--seeds", "4"], *[[f"{n}.py"] for n in list(cli._BENCHMARKS)[:4]]]
+    assert all((pathlib.Path(tables.__file__).parent / script).is_file() for script, *_ in cli._BENCHMARKS.values())
 
 
 def test_the_plain_loop_finds_the_optimum_of_a_lake_that_is_not_slippery():

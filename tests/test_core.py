@@ -57,6 +57,56 @@ def test_a_rollout_carries_episodes_over_and_keeps_true_successors():
     np.testing.assert_array_equal(collector.episode_return, [6.0, 6.0])
 
 
+def lottery():
+    """Episodes of one to three steps that observe, from beginning to end, the number that their reset drew."""
+
+    def reset(key, params):
+        number = jax.random.randint(key, (), 0, 2**30)
+        return number, (number, jnp.int32(0))
+
+    def step(key, state, action, params):
+        number, time = state
+        return rljax.timestep(number, 1.0, time + 1 > number % 3), (number, time + 1)
+
+    space = rljax.Discrete(2**30)
+    return rljax.Env(reset=reset, step=step, observation_space=space, action_space=rljax.Discrete(2))
+
+
+def play_lottery(key, num_envs=3, num_steps=40):
+    collector = core.reset(jax.random.key(0), lottery(), num_envs)
+    noise = jnp.zeros((num_steps, num_envs), jnp.int32)
+    return core.rollout(key, lambda noise, obs: (noise, ()), noise, collector, lottery(), num_steps)
+
+
+def test_every_episode_begins_with_a_reset_of_its_own():
+    _, seen, metrics = jax.jit(play_lottery)(jax.random.key(1))
+    begun = np.roll(seen.terminated, 1, axis=0)
+    begun[0] = True
+    numbers = np.asarray(seen.obs)[begun]
+    assert len(numbers) > 50  # many more than are drawn at a time
+    assert len(np.unique(numbers)) == len(numbers)
+    lengths = np.asarray(seen.obs)[np.asarray(seen.terminated)] % 3 + 1
+    assert float(metrics["episode_length"]) == pytest.approx(lengths.mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("stock", [1, 3, 40])
+def test_how_many_resets_are_drawn_at_a_time_changes_no_bit(monkeypatch, stock):
+    expected = jax.jit(play_lottery)(jax.random.key(1))
+    monkeypatch.setattr(core, "_STOCK", stock)
+    jax.clear_caches()
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(play_lottery)(jax.random.key(1)), expected)
+
+
+def test_runs_side_by_side_share_no_resets_and_draw_them_in_a_branch():
+    keys = jax.random.split(jax.random.key(1), 4)
+    program = jax.jit(jax.vmap(play_lottery)).lower(keys).compile()
+    assert re.search(r"\bconditional\(", program.as_text())  # a select would draw at every step
+    _, together, _ = program(keys)
+    alone = [jax.jit(play_lottery)(key)[1].obs for key in keys]
+    np.testing.assert_array_equal(together.obs, np.stack(alone))
+    assert len(np.intersect1d(together.obs[0, 3:], together.obs[1, 3:])) == 0
+
+
 def test_minibatches_visit_every_sample_once_an_epoch():
     indices = np.asarray(core.minibatches(jax.random.key(0), 60, 4, 3))
     assert indices.shape == (12, 15)

@@ -101,19 +101,28 @@ def tabular_model(env: Any) -> Model:
     return model
 
 
-def _draw(key: jax.Array, probabilities: jax.Array) -> jax.Array:
-    """The index of a draw from `[S]` probabilities by the inverse of their sum; never one of probability zero."""
-    # Where the probability is zero a parallel sum may still grow, by rounding.
-    total = jnp.where(probabilities > 0, jnp.cumsum(probabilities), 0.0)
-    return jnp.argmax(total > jax.random.uniform(key) * total.max()).astype(jnp.int32)
+def _sums(probabilities: jax.Array) -> jax.Array:
+    """Sums of `[..., S]` probabilities up to each, for `_draw`.
+
+    Taken of whole tables, though a step needs one row: a table is the same at every step, so the compiler takes its
+    sums out of the loop.
+    """
+    sums = jnp.cumsum(probabilities, axis=-1)
+    # Where the probability is zero a parallel sum may still move, by rounding: such a state is never to be drawn.
+    return jax.lax.cummax(jnp.where(probabilities > 0, sums, 0.0), axis=sums.ndim - 1)
+
+
+def _draw(key: jax.Array, sums: jax.Array) -> jax.Array:
+    """The index of a draw by the inverse of the probabilities' sums `[S]`."""
+    return jnp.sum(sums <= jax.random.uniform(key) * sums[-1], dtype=jnp.int32)
 
 
 def _reset(key: jax.Array, model: Model) -> tuple[jax.Array, TabularState]:
-    state = _draw(key, model.start)
+    state = _draw(key, _sums(model.start))
     return state, TabularState(state)
 
 
 def _step(key: jax.Array, state: TabularState, action: jax.Array, model: Model) -> tuple[TimeStep, TabularState]:
-    following = _draw(key, model.transitions[state.state, action])
+    following = _draw(key, _sums(model.transitions)[state.state, action])
     reward, terminated = model.rewards[state.state, action], model.terminated[state.state, action, following]
     return timestep(following, reward, terminated), TabularState(following)

@@ -1,0 +1,65 @@
+"""What an algorithm's matrix products cost at least on this machine: how many there are, and how fast they can be."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_SIZE = 2048
+_REPEATS = 5
+
+
+def product_rate() -> float:
+    """Operations per second of large float32 matrix products, on all devices at once; the best of five."""
+    product = jax.jit(jnp.matmul)
+    matrices = [jax.device_put(jnp.ones((_SIZE, _SIZE)), device) for device in jax.devices()]
+    jax.block_until_ready([product(a, a) for a in matrices])
+    seconds = []
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        jax.block_until_ready([product(a, a) for a in matrices])
+        seconds.append(time.perf_counter() - started)
+    return len(matrices) * 2.0 * _SIZE**3 / min(seconds)
+
+
+def product_operations(function: Callable[..., Any], *arguments: Any) -> float:
+    """Floating-point operations of a function's matrix products and convolutions, loops counted as often as they run.
+
+    XLA's own count takes a loop's body once. Of a branch the dearest side counts; a loop of unknown length counts once.
+    """
+    return _operations(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _operations(jaxpr: Any) -> float:
+    total = 0.0
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        if name == "dot_general":
+            (contracted, _), _ = params["dimension_numbers"]
+            left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+            total += 2.0 * math.prod(out) * math.prod(left[i] for i in contracted)
+        elif name == "conv_general_dilated":
+            kernel, out = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
+            features = params["dimension_numbers"].rhs_spec[0]
+            total += 2.0 * math.prod(out) * math.prod(kernel) / kernel[features]
+        elif name == "scan":
+            total += params["length"] * _operations(params["jaxpr"].jaxpr)
+        elif name == "cond":
+            total += max(_operations(branch.jaxpr) for branch in params["branches"])
+        else:
+            total += sum(map(_operations, _inner(params)))
+    return total
+
+
+def _inner(params: dict[str, Any]) -> list[Any]:
+    """The programs inside an equation, such as the body of a `while` or of a `jit`."""
+    found = []
+    for value in params.values():
+        for each in value if isinstance(value, tuple | list) else (value,):
+            program = getattr(each, "jaxpr", each)
+            if hasattr(program, "eqns"):
+                found.append(program)
+    return found

@@ -1,0 +1,219 @@
+"""Training throughput of every algorithm, beside what it could be at most: `python benchmarks/throughput.py`.
+
+For each row, and for 1 to 4,096 seeds as memory and patience allow: training env steps per second (median of REPEATS
+runs of `rljax.run` with evaluation off), seconds to compile, memory a run, and two floors measured in the same minutes:
+the same environments stepped by a random policy, and the program's matrix products at the machine's best rate. A
+floor's ratio is the part of the row's time that the floor alone would take: 1 is as fast as can be. Ratios can be
+compared between machines, speeds cannot.
+
+`--check` measures a few rows and compares their ratios with `results/baseline.json`; it fails where one has fallen by
+more than the tolerance that is written there. `--baseline` writes that file.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import floors
+import jax
+import random_policy
+
+import rljax
+from rljax import core, presets, programs
+from rljax.devices import use_cpu_cores
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+REPEATS = 5
+SECONDS = 2.0  # that a run is to take, where that is more than a few updates
+LONGEST = 30.0  # a run that would take longer for its few updates is left out
+UPDATES = 4  # of a run at least
+SEEDS = [1, 64, 4096]
+ROWS = [
+    ("q_learning", "FrozenLake-misc"),
+    ("dqn", "CartPole-v1"),
+    ("pqn", "CartPole-v1"),
+    ("reinforce", "CartPole-v1"),
+    ("a2c", "CartPole-v1"),
+    ("ppo", "CartPole-v1"),
+    ("recurrent_ppo", "CartPole-v1"),
+    ("sac", "Pendulum-v1"),
+    ("td3", "Pendulum-v1"),
+    ("ppo", "Breakout-MinAtar"),
+    ("dqn", "Breakout-MinAtar"),
+]
+CHECKED = {  # and the environment steps of each run
+    ("q_learning", "FrozenLake-misc"): 40_000,
+    ("dqn", "CartPole-v1"): 3_000,
+    ("ppo", "CartPole-v1"): 20_000,
+    ("sac", "Pendulum-v1"): 2_000,
+}
+CHECKED_SEEDS = 16
+TOLERANCE = 0.5  # of a ratio that may be lost: these machines move by a quarter and more on their own
+
+
+def seconds_of(algorithm: Any, config: Any, seeds: int, seed: int) -> dict[str, Any]:
+    """The summary of one population's training."""
+    return rljax.run(algorithm, config, seeds=seeds, seed=seed, evaluations=0, eval_episodes=1, progress=False).summary
+
+
+def measure(algo: str, env: str, seeds: int, steps: int, product_rate: float) -> dict[str, Any]:
+    """One row: the speed of `seeds` runs of so many steps side by side, and its floors, taking turns with it."""
+    algorithm, config = presets.algorithm(algo), rljax.preset(algo, env, total_steps=steps)
+    random = random_policy.Config(
+        env=config.env, num_envs=config.num_envs, total_steps=max(steps, 128 * config.num_envs)
+    )
+    first = seconds_of(algorithm, config, seeds, 0)
+    devices = min(seeds, len(jax.devices()))
+    memory = next(reversed(programs._compiled.values())).memory / -(-seeds // devices)
+    seconds_of(random_policy, random, seeds, 0)
+    learning, stepping = [], []
+    for repeat in range(1, REPEATS + 1):
+        learning.append(seconds_of(algorithm, config, seeds, repeat)["train_seconds"])
+        stepping.append(seconds_of(random_policy, random, seeds, repeat)["train_seconds"])
+    seconds = statistics.median(learning)
+    # The prefill of a replay is part of `init`, which is not timed.
+    trained = config.num_updates * core.steps_per_update(config)
+    stepped = random.num_updates * core.steps_per_update(random)
+    key, state = jax.random.key(0), jax.eval_shape(algorithm.init, jax.random.key(0), config)
+    operations = config.num_updates * floors.product_operations(algorithm.update, key, state, config)
+    return {
+        "algorithm": algo,
+        "environment": env,
+        "seeds": seeds,
+        "devices": devices,
+        "env_steps_of_each": trained,
+        "env_steps_per_second": seeds * trained / seconds,
+        "spread": (max(learning) - min(learning)) / seconds,
+        "compile_seconds": first["compile_seconds"],
+        "megabytes_of_each": memory / 1e6,
+        "operations_per_env_step": operations / trained,
+        "of_stepping": statistics.median(stepping) / stepped * trained / seconds,
+        "of_products": seeds * operations / product_rate / seconds,
+    }
+
+
+def rows_of(algo: str, env: str, seeds: list[int], product_rate: float) -> Iterator[dict[str, Any]]:
+    """The rows of one algorithm on one environment, as many steps each as `SECONDS` allow at the speed before."""
+    config = rljax.preset(algo, env)
+    prefill = config.total_steps - config.num_updates * core.steps_per_update(config)
+    prefill = prefill if hasattr(config, "prefill_steps") else 0
+    least = prefill + UPDATES * core.steps_per_update(config)
+    speed = None
+    for number in seeds:
+        if speed is None:  # a short run tells how fast it is
+            short = rljax.preset(algo, env, total_steps=least)
+            run = [seconds_of(presets.algorithm(algo), short, number, seed)["train_seconds"] for seed in (0, 1)][1]
+            speed = number * (least - prefill) / run
+        if number * least / speed > LONGEST:
+            print(f"| {algo} | {env} | {number:,} | left out: {UPDATES} updates would take over {LONGEST:.0f} s |")
+            return
+        steps = prefill + max(int(SECONDS * speed / number), least - prefill)
+        row = measure(algo, env, number, min(steps, config.total_steps), product_rate)
+        speed = row["env_steps_per_second"]
+        yield row
+
+
+def report(rows: list[dict[str, Any]], product_rate: float) -> dict[str, Any]:
+    """Rows with what they were measured on."""
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "gymnax")}
+    return {
+        "device": jax.devices()[0].device_kind,
+        "devices": len(jax.devices()),
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "versions": {"python": platform.python_version(), **versions},
+        "repeats": REPEATS,
+        "product_gigaflops": product_rate / 1e9,
+        "rows": rows,
+    }
+
+
+def show(row: dict[str, Any]) -> None:
+    """One line of the table."""
+    print(
+        f"| {row['algorithm']} | {row['environment']} | {row['seeds']:,} | {row['env_steps_per_second']:,.0f} | "
+        f"{row['spread']:.0%} | {row['of_stepping']:.1%} | {row['of_products']:.1%} | {row['compile_seconds']:.1f} | "
+        f"{row['megabytes_of_each']:.2f} |",
+        flush=True,
+    )
+
+
+def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
+    """A picture of the ratios over seeds, a line a row."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 2, figsize=(11, 4), sharex=True, sharey=True)
+    for panel, floor in zip(panels, ("of_stepping", "of_products"), strict=True):
+        for name in dict.fromkeys((row["algorithm"], row["environment"]) for row in rows):
+            of = [row for row in rows if (row["algorithm"], row["environment"]) == name and row[floor] > 0]
+            panel.plot([r["seeds"] for r in of], [r[floor] for r in of], marker="o", label=" on ".join(name))
+        panel.set(xscale="log", yscale="log", xlabel="seeds", title=f"part of the time {floor.replace('_', ' ')} alone")
+    panels[0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def checked_rows(product_rate: float) -> list[dict[str, Any]]:
+    """The rows of `--check`."""
+    return [measure(*names, CHECKED_SEEDS, steps, product_rate) for names, steps in CHECKED.items()]
+
+
+def check(product_rate: float) -> int:
+    """Compare with the baseline; the number of ratios that are lower than the tolerance allows."""
+    baseline = json.loads((RESULTS / "baseline.json").read_text())
+    failures = 0
+    for now, was in zip(checked_rows(product_rate), baseline["rows"], strict=True):
+        show(now)
+        for floor in ("of_stepping", "of_products"):
+            if now[floor] < (1.0 - baseline["tolerance"]) * was[floor]:
+                failures += 1
+                print(
+                    f"{now['algorithm']} on {now['environment']} is at {now[floor]:.1%} {floor.replace('_', ' ')} and "
+                    f"was at {was[floor]:.1%}: it has lost more than {baseline['tolerance']:.0%} of its speed."
+                )
+    return failures
+
+
+def main(arguments: list[str]) -> int:
+    """Measure, print, write; the exit code is 1 where a check failed."""
+    use_cpu_cores()
+    parser = argparse.ArgumentParser(description="Training throughput beside its floors.")
+    parser.add_argument("--check", action="store_true", help="compare a few rows with results/baseline.json")
+    parser.add_argument("--baseline", action="store_true", help="write results/baseline.json")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="that train side by side")
+    parser.add_argument("--algorithms", nargs="+", default=[], help="these alone")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "throughput.json", help="what to write")
+    given = parser.parse_args(arguments)
+    rate = floors.product_rate()
+    columns = ("algorithm", "environment", "seeds", "env steps/s", "spread", "of stepping", "of products")
+    print("| " + " | ".join((*columns, "compile s", "MB a run")) + " |\n" + "|---" * 9 + "|", flush=True)
+    if given.check:
+        return int(check(rate) > 0)
+    if given.baseline:
+        baseline = {"tolerance": TOLERANCE, **report(checked_rows(rate), rate)}
+        (RESULTS / "baseline.json").write_text(json.dumps(baseline, indent=1) + "\n")
+        return 0
+    rows = []
+    for algo, env in ROWS:
+        if given.algorithms and algo not in given.algorithms:
+            continue
+        for row in rows_of(algo, env, given.seeds, rate):
+            rows.append(row)
+            show(row)
+            given.out.write_text(json.dumps(report(rows, rate), indent=1) + "\n")
+    draw(rows, given.out.with_suffix(".png"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
