@@ -83,7 +83,7 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
             "num_envs": 16,
             "gradient_steps": 32,
             "target_period": 50,
-            "epsilon_end": 0.01,
+            "epsilon_end": 0.05,
             "epsilon_fraction": 0.05,
             "max_grad_norm": 3.0,
             "averaging": 0.13,
@@ -91,6 +91,7 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
         },
         _rewards_normalized(0.99),
     ),
+    ("qr_dqn", "CartPole-v1"): ({"epsilon_end": 0.01}, None),
     # Rewards summed over steps of an older policy mislead: a short memory. They also tell actions apart for longer.
     ("n_step_dqn", "CartPole-v1"): (
         {
@@ -106,8 +107,8 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
         _raw,
     ),
     # Atoms stand for returns of raw rewards.
-    ("c51", "CartPole-v1"): ({"total_steps": 100_000, **_CARTPOLE_RETURNS}, _raw),
-    ("rainbow", "CartPole-v1"): ({"total_steps": 100_000, **_CARTPOLE_RETURNS}, _raw),
+    ("c51", "CartPole-v1"): ({"total_steps": 100_000, "gradient_steps": 16, **_CARTPOLE_RETURNS}, _raw),
+    ("rainbow", "CartPole-v1"): ({"total_steps": 100_000, "gradient_steps": 16, **_CARTPOLE_RETURNS}, _raw),
     ("c51", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, None),
     ("rainbow", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, None),
     ("dqn", "MountainCar-v0"): (
