@@ -18,7 +18,7 @@ class Program(NamedTuple):
 
 
 def serve(build: Callable[[dict[str, Any]], Program]) -> None:
-    """Say `ready` after the first run, then answer each line `go SEED` and `returns` with a line of JSON.
+    """Run once and say so, then answer each line `start SEED`, `go` and `returns` with a line of JSON.
 
     Whatever else is printed goes to standard error. The job is the first argument, as JSON.
     """
@@ -36,11 +36,15 @@ def serve(build: Callable[[dict[str, Any]], Program]) -> None:
     seconds = time.perf_counter() - started
     program.returns(outcome)  # compiled before anything is timed
     versions = {name: importlib.metadata.version(name) for name in job["packages"]}
-    answer(first_seconds=seconds, env_steps=program.env_steps, versions=versions)
+    devices = sys.modules["jax"].devices() if "jax" in sys.modules else []
+    device = f"{len(devices)} x {devices[0].device_kind}" if devices else "cpu"
+    answer(first_seconds=seconds, env_steps=program.env_steps, versions=versions, device=device)
     for line in sys.stdin:
         command, *arguments = line.split()
-        if command == "go":
+        if command == "start":
             run = program.start(int(arguments[0]))
+            answer()
+        elif command == "go":
             started = time.perf_counter()
             outcome = run()
             answer(seconds=time.perf_counter() - started)

@@ -81,9 +81,7 @@ def build(job: dict[str, Any]) -> Program:
         keys, index = seeds_of(seed, job), jnp.arange(job["seeds"])
         return lambda: jax.block_until_ready(several(keys, index))[0]
 
-    return Program(
-        start, lambda states: evaluate(seeds_of(1, job), states.actor_state), job["seeds"] * job["steps"]
-    )
+    return Program(start, lambda states: evaluate(seeds_of(1, job), states.actor_state), job["seeds"] * job["steps"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Gymnasium: `make_vec` and a loop of `step`, in one process, in a process an environment, or of its own vector code."""
+"""Gymnasium: `make_vec` and a loop of `step`, in each of its vectorization modes."""
 
 from typing import Any
 

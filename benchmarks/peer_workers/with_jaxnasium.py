@@ -15,7 +15,7 @@ def algorithm_of(job: dict[str, Any]) -> Any:
     body = MLP.with_params(hidden_sizes=tuple(job["hidden"]), activation=getattr(jax.nn, job["activation"]))
     networks = {"body": body}
     common = {
-        "total_timesteps": job["steps"],
+        "total_timesteps": job["steps"] - job["prefill"] * (job["algorithm"] != "ppo"),  # it warms up beside them
         "num_envs": job["num_envs"],
         "gamma": job["discount"],
         "max_grad_norm": job["max_grad_norm"],

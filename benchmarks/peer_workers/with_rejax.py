@@ -59,10 +59,7 @@ def algorithm(job: dict[str, Any]) -> Any:
 def build(job: dict[str, Any]) -> Program:
     """One seed jitted, several vmapped."""
     algo = algorithm(job)
-    if job["seeds"] == 1:
-        train = jax.jit(algo.train)
-    else:
-        train = jax.jit(jax.vmap(algo.train))
+    train = jax.jit(algo.train) if job["seeds"] == 1 else jax.jit(jax.vmap(algo.train))
 
     def act(state: Any, obs: Any) -> Any:
         if job["algorithm"] == "dqn":

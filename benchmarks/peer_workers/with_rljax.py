@@ -70,7 +70,8 @@ def learn(job: dict[str, Any]) -> Program:
         several = jax.tree.map(lambda x: np.asarray(x)[None] if job["seeds"] == 1 else np.asarray(x), states)
         return evaluate(jax.random.split(jax.random.key(1), job["seeds"]), several)
 
-    return Program(start, returns, job["seeds"] * config.num_updates * config.steps_per_update)
+    env_steps = job["prefill"] * (algorithm is not ppo) + config.num_updates * config.steps_per_update
+    return Program(start, returns, job["seeds"] * env_steps)
 
 
 def step_at_random(job: dict[str, Any]) -> Program:
