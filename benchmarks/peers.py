@@ -195,12 +195,15 @@ class Worker:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         more = {} if core is None else ONE_THREAD
         preallocate = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "AJAX_NO_COMPILE_CACHE": "1"}
-        command = [python, str(HERE / "peer_workers" / script), json.dumps(job)]
+        reading, writing = os.pipe()  # not standard output, into which libraries print
+        self.answers = os.fdopen(reading)
+        command = [python, str(HERE / "peer_workers" / script), json.dumps({**job, "answers": writing})]
         pin = ["taskset", "-c", str(core)] if core is not None and shutil.which("taskset") else []
         self.process = subprocess.Popen(
-            [*pin, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
-            env={**os.environ, **preallocate, **more}, start_new_session=True,
+            [*pin, *command], stdin=subprocess.PIPE, stdout=self.errors, stderr=self.errors, text=True,
+            env={**os.environ, **preallocate, **more}, start_new_session=True, pass_fds=[writing],
         )  # fmt: skip
+        os.close(writing)
 
     def say(self, line: str) -> None:
         assert self.process.stdin is not None
@@ -210,11 +213,9 @@ class Worker:
 
     def hear(self, seconds: float) -> dict[str, Any]:
         """The answer, a line, within so many seconds."""
-        stdout = self.process.stdout
-        assert stdout is not None
-        if not select.select([stdout], [], [], seconds)[0]:
+        if not select.select([self.answers], [], [], seconds)[0]:
             raise Failed(f"hung: no answer within {seconds:.0f} s, killed")
-        line = stdout.readline()
+        line = self.answers.readline()
         if not line:
             self.errors.seek(0)
             raise Failed(f"failed: {([*self.errors.read().strip().splitlines(), 'no message'][-2:])[0][:200]}")

@@ -20,11 +20,10 @@ class Program(NamedTuple):
 def serve(build: Callable[[dict[str, Any]], Program]) -> None:
     """Run once and say so, then answer each line `start SEED`, `go` and `returns` with a line of JSON.
 
-    Whatever else is printed goes to standard error. The job is the first argument, as JSON.
+    The job is the first argument, as JSON; `answers` in it is the file descriptor to answer on.
     """
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
     job = json.loads(sys.argv[1])
+    answers = os.fdopen(job["answers"], "w")
 
     def answer(**values: Any) -> None:
         answers.write(json.dumps(values) + "\n")
