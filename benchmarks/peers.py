@@ -304,7 +304,7 @@ def install(peer: str) -> str | None:
 def smaller(job: dict[str, Any]) -> dict[str, Any]:
     """A twentieth of the work, for a look whether everything runs."""
     unit = job["num_envs"] * job.get("num_steps", 1)
-    return {**job, "steps": max(job["steps"] // 20 // unit, 1) * unit + 2 * job["prefill"]}
+    return {**job, "steps": max(job["steps"] // 20 // unit, 4) * unit + 2 * job["prefill"]}
 
 
 def contestants(task: Task, peers: list[str], seeds: int, quick: bool) -> list[Contestant]:
@@ -340,10 +340,12 @@ def returns_of_whole_runs(field: list[Contestant], task: Task) -> None:
         job = {**one.job, "steps": task.job["steps"]}
         job |= {"buffer": min(job["buffer"], max(job["steps"], 1024))} if "buffer" in job else {}
         whole = Contestant(one.peer, one.way, job, one.python)
-        with trying(whole):
-            whole.prepare()
-            one.returns = [value for answer in whole.ask("returns", RUN_SECONDS) for value in answer["returns"]]
-        whole.stop()
+        try:
+            with trying(whole):
+                whole.prepare()
+                one.returns = [value for answer in whole.ask("returns", RUN_SECONDS) for value in answer["returns"]]
+        finally:
+            whole.stop()
         for other in field:
             if other.peer == one.peer:
                 other.returns = one.returns
@@ -465,5 +467,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         main()
+    except KeyboardInterrupt:  # all processes are stopped by now
+        sys.exit(130)
