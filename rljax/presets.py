@@ -238,7 +238,14 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
         _rewards_normalized(0.9),
     ),
     ("recurrent_ppo", "CartPole-v1"): (
-        {"total_steps": 300_000, "num_envs": 8, "num_steps": 128, "hidden_sizes": (32,)},
+        {
+            "total_steps": 300_000,
+            "learning_rate": 1e-3,
+            "num_envs": 16,
+            "num_steps": 128,
+            "num_epochs": 8,
+            "hidden_sizes": (32,),
+        },
         None,
     ),
     ("ppo", "Pendulum-v1"): (

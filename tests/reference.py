@@ -62,13 +62,13 @@ def cartpole_step(state, action):
 def play(policy, obs, gumbel, fresh):
     """CartPole with a time limit of LIMIT steps, `[T, N, ...]` of what is seen and done.
 
-    `policy(obs, began)` gives log-probabilities `[N, 2]`; an environment whose episode ended goes on from `fresh`.
+    `policy(obs, began)` gives log-probabilities `[N, 2]`; environment n's episodes begin with `fresh[:, n]` in turn.
     """
     horizon, num_envs = gumbel.shape[:2]
     names = ("action", "log_prob", "reward", "terminated", "truncated", "began")
     rows = {name: np.zeros((horizon, num_envs)) for name in names}
     rows["obs"], rows["next_obs"] = np.zeros((2, horizon, num_envs, 4))
-    state, time = obs.copy(), np.zeros(num_envs, int)
+    state, time, begun = obs.copy(), np.zeros(num_envs, int), np.zeros(num_envs, int)
     for t in range(horizon):
         rows["began"][t] = (time == 0) & (t > 0)
         log_probs = policy(state, rows["began"][t])
@@ -80,8 +80,9 @@ def play(policy, obs, gumbel, fresh):
             rows["obs"][t, n], rows["next_obs"][t, n] = state[n], following
             rows["action"][t, n], rows["log_prob"][t, n] = action, log_probs[n, action]
             rows["reward"][t, n], rows["terminated"][t, n], rows["truncated"][t, n] = 1.0, terminated, truncated
-            state[n] = fresh[t, n] if terminated or truncated else following
+            state[n] = fresh[begun[n], n] if terminated or truncated else following
             time[n] = 0 if terminated or truncated else time[n]
+            begun[n] += terminated or truncated
     return rows
 
 
@@ -129,9 +130,14 @@ def as_float64(tree):
 
 
 def drawn_fresh(env, key_rollout, horizon, num_envs):
-    """The observations that a rollout with this key begins its next episodes with, `[T, N, ...]`."""
-    keys = jax.random.split(jax.random.split(key_rollout)[1], (horizon, num_envs))
-    return jax.vmap(jax.vmap(env.reset, (0, None)), (0, None))(keys, env.params)[0]
+    """The observations that a rollout with this key begins its next episodes with, in turn, `[T, N, ...]`."""
+    key = jax.random.split(key_rollout)[1]
+    return np.array(
+        [
+            [env.reset(jax.random.fold_in(jax.random.fold_in(key, n), i), env.params)[0] for n in range(num_envs)]
+            for i in range(horizon)
+        ]
+    )
 
 
 def check_gradient(loss, params, *arguments):
