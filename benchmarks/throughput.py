@@ -197,6 +197,9 @@ def main(arguments: list[str]) -> int:
     rate = floors.product_rate()
     columns = ("algorithm", "environment", "seeds", "env steps/s", "spread", "of stepping", "of products")
     print("| " + " | ".join((*columns, "compile s", "MB a run")) + " |\n" + "|---" * 9 + "|", flush=True)
+    if given.check and not (RESULTS / "baseline.json").exists():
+        print("There is nothing to compare with yet: `rljax bench throughput --baseline` measures it.")
+        return 2
     if given.check:
         return int(check(rate) > 0)
     if given.baseline:

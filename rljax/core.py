@@ -191,6 +191,8 @@ def interact(
     key_steps, key_resets = jax.random.split(key)
     step_keys = jax.random.split(key_steps, (num_steps, num_envs))
     step_env = jax.vmap(env.step, (0, 0, 0, None))
+    # Where devices share the environments none of them waits for another: all resets are drawn before the loop.
+    size = num_steps if _environments_are_spread() else min(_STOCK, num_steps)
 
     def step(carry: Any, inputs: Any) -> Any:
         stock, learner, env_state, obs, episode_return, episode_length, discounted_reward = carry
@@ -198,7 +200,9 @@ def interact(
         action, extra = policy(learner, noise, observe(collector, env, obs))
         result, env_state = step_env(step_key, env_state, action, env.params)
         ended = result.terminated | result.truncated
-        fresh, stock = _take(stock, ended, key_resets, env)
+        if size < num_steps:
+            stock = _refill(stock, ended, key_resets, env)
+        fresh, stock = _take(stock, ended)
         following, env_state = begin_next_episode(result, env_state, *fresh)
         episode_return = episode_return + result.reward
         episode_length = episode_length + 1
@@ -223,7 +227,6 @@ def interact(
         return carry, (kept, finished, measured)
 
     nothing = jnp.zeros(num_envs, jnp.int32)
-    size = num_steps if _environments_are_spread() else min(_STOCK, num_steps)
     start = (_draw(key_resets, nothing, size, env), learner, *collector[:5])
     end, (kept, finished, measured) = jax.lax.scan(step, start, (noise, step_keys), unroll=2)
     _, learner, env_state, obs, episode_return, episode_length, discounted_reward = end
@@ -262,11 +265,15 @@ def _draw(key: jax.Array, taken: jax.Array, size: int, env: Env) -> _Stock:
     return _Stock(jax.vmap(jax.vmap(env.reset, (0, None)), (0, None))(keys, env.params), taken, taken)
 
 
-def _take(stock: _Stock, ended: jax.Array, key: jax.Array, env: Env) -> tuple[Any, _Stock]:
-    """The observations and states `[N, ...]` that follow the episodes that ended `[N]`, and what is left."""
+def _refill(stock: _Stock, ended: jax.Array, key: jax.Array, env: Env) -> _Stock:
+    """The stock, drawn anew if an episode that ended `[N]` finds none in it to go on with."""
     size = jax.tree.leaves(stock.episodes)[0].shape[0]
     missing = ended & (stock.taken - stock.first == size)
-    stock = jax.lax.cond(_in_any_run(missing), lambda: _draw(key, stock.taken, size, env), lambda: stock)
+    return jax.lax.cond(_in_any_run(missing), lambda: _draw(key, stock.taken, size, env), lambda: stock)
+
+
+def _take(stock: _Stock, ended: jax.Array) -> tuple[Any, _Stock]:
+    """The observations and states `[N, ...]` that follow the episodes that ended `[N]`, and what is left."""
     place = stock.taken - stock.first
     fresh = jax.tree.map(lambda x: jax.vmap(lambda of_one, i: of_one[i], (1, 0))(x, place), stock.episodes)
     return fresh, stock._replace(taken=stock.taken + ended)
