@@ -28,7 +28,7 @@ def learned(request):
     state = jax.jit(td3.init)(jax.random.key(0), config)
     other = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(7), x.shape), state.target_params)
     state = state._replace(target_params=other, noise=jnp.linspace(-0.4, 0.4, 8).reshape(2, 4))
-    key = jax.random.key(1)
+    key = jax.random.key(2)
     update = jax.jit(td3.update)
     return config, state, key, update(key, state, config), update
 
