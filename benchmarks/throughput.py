@@ -191,7 +191,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="compare a few rows with results/baseline.json")
     parser.add_argument("--baseline", action="store_true", help="write results/baseline.json")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="that train side by side")
-    parser.add_argument("--algorithms", nargs="+", default=[], help="these alone")
+    parser.add_argument("--algorithms", nargs="+", default=[], choices=[algo for algo, _ in ROWS], help="these")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "throughput.json", help="what to write")
     given = parser.parse_args(arguments)
     rate = floors.product_rate()
@@ -219,4 +219,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("stopped; the rows that were done are written.")

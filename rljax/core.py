@@ -247,7 +247,7 @@ def interact(
 
 
 class _Stock(NamedTuple):
-    """The next K episodes of N environments to begin with, drawn before they are needed; which they are K leaves alone.
+    """The first states of N environments' next K episodes, drawn before they are needed. They do not depend on K.
 
     To draw a reset at every step costs more than most physics, and episodes are longer than a step.
     """

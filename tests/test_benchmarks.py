@@ -60,9 +60,9 @@ def test_the_exponent_of_a_power_law():
 def test_the_random_policy_is_uniform_and_earns_what_chance_earns():
     config = random_policy.Config(env=rljax.make("CartPole-v1"), num_envs=64, total_steps=64 * 256)
     result = rljax.run(random_policy, config, seeds=1, evaluations=0, eval_episodes=500, progress=False)
-    assert result.summary["final_return"]["mean"] == pytest.approx(22.2, abs=2)  # Gymnasium's, over 10,000 episodes
+    assert result.summary["final_return"]["mean"] == pytest.approx(22.1, abs=2)  # Gymnasium's, over 10,000 episodes
     trained = result.metrics["episode_return"][0]
-    assert np.nanmean(trained) == pytest.approx(22.2, abs=2)
+    assert np.nanmean(trained) == pytest.approx(22.1, abs=2)
 
 
 def test_a_check_fails_where_a_ratio_has_halved_and_says_which(tmp_path, monkeypatch, capsys):
