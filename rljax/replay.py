@@ -124,7 +124,7 @@ def add(replay: Replay, steps: Trajectory, n_step: int = 1) -> Replay:
     # The newest step's successor waits in the slot that the next step will fill.
     obs = jnp.concatenate([steps.obs, steps.next_obs[-1:]])
     added = replay.added + num_steps
-    return Replay(
+    replay = Replay(
         obs=replay.obs.at[(replay.added + jnp.arange(num_steps + 1)) % slots].set(obs),
         action=replay.action.at[written].set(steps.action),
         reward=replay.reward.at[written].set(steps.reward),
@@ -135,6 +135,9 @@ def add(replay: Replay, steps: Trajectory, n_step: int = 1) -> Replay:
         truncations=(replay.truncations + truncated.sum()) % room,
         priorities=_admit(replay, num_steps, n_step),
     )
+    # What reads the ring must not be fused with this writing: it would then read what was there before, for which XLA
+    # keeps a copy of the whole ring.
+    return jax.lax.optimization_barrier(replay)
 
 
 def _admit(replay: Replay, num_steps: int, n_step: int) -> Priorities | None:

@@ -228,6 +228,29 @@ def test_nothing_as_large_as_the_buffer_is_computed_to_sample_from_it(prioritize
     assert largest(50_000) == largest(500) < 2_000
 
 
+@pytest.mark.parametrize("algorithm", [rljax.td3, rljax.sac])
+def test_an_update_copies_no_part_of_the_buffer(algorithm):
+    """Written and read in the same pass of a loop, a ring is copied whole if the compiler fuses one with the other."""
+
+    def working_memory(capacity):
+        config = algorithm.Config(
+            env=rljax.make("Pendulum-v1"),
+            num_envs=1,
+            num_steps=1,
+            gradient_steps=1,
+            batch_size=16,
+            hidden_sizes=(8,),
+            buffer_size=capacity,
+        )
+        key = jax.random.key(0)
+        state = jax.eval_shape(algorithm.init, key, config)
+        update = lambda i, state: algorithm.update(jax.random.fold_in(key, i), state, config)[0]  # noqa: E731
+        loop = jax.jit(lambda state: jax.lax.fori_loop(0, 10, update, state), donate_argnums=0)
+        return loop.lower(state).compile().memory_analysis().temp_size_in_bytes
+
+    assert working_memory(100_000) == working_memory(1_000)
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(rljax.UsageError, match="cannot hold a step of 8"):
         replay.init(jnp.zeros(1), jnp.int32(0), 8, 7)
