@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 _SIZE = 2048
-_REPEATS = 5
+_REPEATS = 3
 
 
 def product_rate() -> float:
-    """Operations per second of large float32 matrix products, on all devices at once; the best of five."""
+    """Operations per second of large float32 matrix products, on all devices at once; the best of three."""
     product = jax.jit(jnp.matmul)
     matrices = [jax.device_put(jnp.ones((_SIZE, _SIZE)), device) for device in jax.devices()]
     jax.block_until_ready([product(a, a) for a in matrices])

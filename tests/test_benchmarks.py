@@ -69,10 +69,10 @@ def test_a_check_fails_where_a_ratio_has_halved_and_says_which(tmp_path, monkeyp
     row = {"algorithm": "ppo", "environment": "CartPole-v1", "seeds": 16, "env_steps_per_second": 1.0, "spread": 0.0}
     row |= {"of_stepping": 0.1, "of_products": 0.4, "compile_seconds": 1.0, "megabytes_of_each": 1.0}
     monkeypatch.setattr(throughput, "RESULTS", tmp_path)
-    monkeypatch.setattr(throughput, "checked_rows", lambda rate: [row])
+    monkeypatch.setattr(throughput, "checked_rows", lambda repeats: [row])
     for was, failures in ((0.15, 0), (0.25, 1)):
         (tmp_path / "baseline.json").write_text(json.dumps({"tolerance": 0.5, "rows": [{**row, "of_stepping": was}]}))
-        assert throughput.check(1.0) == failures
+        assert throughput.check() == failures
     assert "ppo on CartPole-v1 is at 10.0% of stepping and was at 25.0%" in capsys.readouterr().out
 
 
