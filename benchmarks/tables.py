@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import rljax
@@ -69,7 +70,7 @@ def main(arguments: list[str]) -> None:
     env = envs.time_limit(envs.from_model(model), limit)
     config = rljax.replace(rljax.preset("q_learning", "FrozenLake-misc", total_steps=steps), env=env)
     keys = jax.random.split(jax.random.key(0), agents)
-    mesh = jax.make_mesh((len(jax.devices()),), ("agents",))
+    mesh = Mesh(np.array(jax.devices()), ("agents",))
     together_on_each = jax.vmap(q_learning.train, (0, None))
     of_agents = P("agents")
     shard = jax.shard_map(together_on_each, mesh=mesh, in_specs=(of_agents, P()), out_specs=of_agents, check_vma=False)
