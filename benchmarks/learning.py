@@ -75,6 +75,7 @@ CLAIMS = [
     Claim("c51", "CartPole-v1", 490, "CleanRL 491 at 500k (3 seeds)", floor=400),
     Claim("rainbow", "CartPole-v1", 490, "C51: CleanRL 491 at 500k (3 seeds)", floor=400),
     Claim("dqn", "MountainCar-v0", -106, "RL Zoo -106, DQN -100.8 (1 run each); optimum about -97.7"),
+    Claim("dqn", "Breakout-MinAtar", 5, "a random policy 0.43; DQN 16.4 at 10 times the steps (reg-duel-q, 30 seeds)"),
     Claim("pqn", "CartPole-v1", 495, "CleanRL 495 (3 seeds)"),
     Claim("sac", "Pendulum-v1", -160, "RL Zoo -157 (1 run); optimum about -139", episodes=1000),
     Claim("td3", "Pendulum-v1", -160, "RL Zoo -152 (1 run); optimum about -139", episodes=1000),

@@ -223,4 +223,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
-        sys.exit("stopped; the rows that were done are written.")
+        sys.exit("stopped; rows of the table that were done are written, those of a check or a baseline are not.")

@@ -124,6 +124,21 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
         },
         normalize_observations,
     ),
+    ("dqn", "Breakout-MinAtar"): (
+        {
+            "total_steps": 100_000,
+            "learning_rate": 1e-3,
+            "anneal_learning_rate": True,
+            "num_envs": 16,
+            "gradient_steps": 8,
+            "batch_size": 32,
+            "target_period": 200,
+            "epsilon_end": 0.02,
+            "layer_norm": True,
+            "hidden_sizes": (64,),
+        },
+        None,
+    ),
     ("sac", "CartPole-v1"): (
         {
             "total_steps": 100_000,
@@ -228,7 +243,7 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
             "total_steps": 1_000_000,
             "optimizer": "adam",
             "learning_rate": 1e-3,
-            "discount": 0.9,
+            "discount": 0.95,
             "gae_lambda": 0.9,
             "entropy_coefficient": 0.0,
             "num_envs": 8,
@@ -246,7 +261,7 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
             "num_epochs": 8,
             "hidden_sizes": (32,),
         },
-        None,
+        _rewards_normalized(0.99),
     ),
     ("ppo", "Pendulum-v1"): (
         {
