@@ -15,6 +15,7 @@ from rljax.supervision import wait
 from rljax.sweeps import Group
 
 _CHUNK_SECONDS = 0.5  # how long the driver is away: what an interrupt waits for, and how often the bar moves
+_CALL_SECONDS = 0.1  # what a call may cost besides its updates; where it costs more, chunks are longer in proportion
 
 
 class Lanes(NamedTuple):
@@ -48,7 +49,7 @@ def train(
     programs: Programs,
     lanes: Lanes,
     keys: Keys,
-    states: Any,
+    start: list[Any],
     record: Record,
     marks: tuple[int, ...],
     num_updates: int,
@@ -61,7 +62,8 @@ def train(
         programs: compiled for these lanes.
         lanes: the runs' configs.
         keys: the runs' keys.
-        states: as far as `record` has come.
+        start: of one element, the states as far as `record` has come. It is taken out: a caller that still held it
+            would keep a third copy of all replays in memory.
         record: what has landed; it is added to.
         marks: numbers of updates at which to evaluate.
         num_updates: of a whole run.
@@ -71,6 +73,12 @@ def train(
     Returns:
         the states.
     """
+    states = start.pop()
+    # A call copies the states, as the ones before it are needed where a run diverges: seconds for gigabytes of replays.
+    none = (keys.updates, states, lanes.config, np.int32(record.updates), np.int32(0))
+    call_seconds = min(_seconds(programs.advance, *none) for _ in range(2))  # the first one may also set things up
+    away = _CHUNK_SECONDS * max(1.0, call_seconds / _CALL_SECONDS)
+    del none
     pace = 1.0
     for number, stop in enumerate((*marks, num_updates)):
         if number < len(record.eval_updates):
@@ -81,7 +89,7 @@ def train(
             before, chunk = states, (np.int32(record.updates), np.int32(count))
             states, metrics, lasted = wait(programs.advance, keys.updates, before, lanes.config, *chunk)
             seconds = time.perf_counter() - started
-            pace = min(4.0 * count, count * _CHUNK_SECONDS / seconds)
+            pace = min(4.0 * count, count * away / seconds)
             states = _freeze(programs, lanes, keys, before, states, metrics, record, np.asarray(lasted), count)
             record.landed(metrics, count, seconds)
             hooks.landed(record)
@@ -93,6 +101,13 @@ def train(
             record.evaluated(np.asarray(returns))
             hooks.evaluated(record)
     return states
+
+
+def _seconds(program: Callable[..., Any], *arguments: Any) -> float:
+    """How long a call takes."""
+    started = time.perf_counter()
+    wait(program, *arguments)
+    return time.perf_counter() - started
 
 
 def _freeze(

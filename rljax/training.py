@@ -310,15 +310,15 @@ def _train_batch(
             written = time.perf_counter()
 
     hooks = driver.Hooks(landed, evaluated, safe, interrupted)
-    keys, states = driver.wait(built.init, lanes.keys, lanes.config)
+    keys, *start = driver.wait(built.init, lanes.keys, lanes.config)
     if saved is not None:
         data = np.asarray(jax.random.key_data(keys.updates))[: len(batch.runs)]
         if not np.array_equal(data, saved.keys):
             raise UsageError("JAX makes other keys here than where this run was begun: check jax_default_prng_impl.")
-        states, _ = states_of(population, saved, len(lanes.keys))
+        start = [states_of(population, saved, len(lanes.keys))[0]]
     until = batch.until(population)
     marks = tuple(u for u in population.marks(num_updates, record.eval_updates) if u <= until)
-    states = driver.train(built, lanes, keys, states, record, marks, until, capacity, hooks)
+    states = driver.train(built, lanes, keys, start, record, marks, until, capacity, hooks)
     episodes = population.eval_episodes
     saves = population.checkpoint_every is not None
     stopped = interrupted()  # asked once: what comes while the end is evaluated does not stop it any more

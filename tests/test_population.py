@@ -171,6 +171,42 @@ def test_a_diverged_run_is_frozen_and_named_and_the_others_go_on(own_config, mon
     assert "diverged after" in capsys.readouterr().out
 
 
+def test_chunks_are_as_much_longer_as_a_call_costs_besides_its_updates(own_config, monkeypatch):
+    counts = []
+    wait = driver.wait
+
+    def counted(program, *arguments):
+        counts.append(int(arguments[4]) if len(arguments) == 5 else 0)
+        return wait(program, *arguments)
+
+    monkeypatch.setattr(driver, "wait", counted)
+    monkeypatch.setattr(driver, "_CHUNK_SECONDS", 1e-6)
+    options: dict[str, Any] = {"seeds": 3, "evaluations": 0, "eval_episodes": 5, "progress": False}
+    quick = rljax.run(own, own_config, **options)
+    assert [count for count in counts if count] == [1] * 50
+    counts.clear()
+    monkeypatch.setattr(driver, "_seconds", lambda *call: 1e6)
+    slow = rljax.run(own, own_config, **options)
+    assert [count for count in counts if count] == [1, 4, 16, 29]
+    assert same_bits(quick.states, slow.states)
+
+
+def test_no_more_than_two_copies_of_the_states_are_held(own_config, monkeypatch):
+    """The memory that a batch is said to need is that of one call: nothing else may keep its states."""
+    held = []
+    wait = driver.wait
+
+    def counted(program, *arguments):
+        held.append(sum(x.shape[1:] == (77,) for x in jax.live_arrays()))
+        return wait(program, *arguments)
+
+    monkeypatch.setattr(driver, "wait", counted)
+    monkeypatch.setattr(driver, "_CHUNK_SECONDS", 0.0)
+    config = dataclasses.replace(own_config, width=77)
+    rljax.run(own, config, seeds=3, evaluations=0, eval_episodes=5, progress=False)
+    assert max(held[:-1]) == 1  # before each call that trains; the evaluation at the end has those of the last two
+
+
 def test_ctrl_c_writes_what_is_done(own_config, tmp_path, monkeypatch, request):
     """The signal arrives while a chunk runs; the chunk lands, files are written, and the result is in the exception."""
     landed = record.Record.landed
