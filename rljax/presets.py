@@ -64,8 +64,16 @@ def _normalized(discount: float) -> Callable[[Env], Env]:
     return lambda env: normalize_rewards(normalize_observations(env), discount)
 
 
-# A reward of 1, or of -1, at every step: what 1 / (1 - discount) of them add up to.
-_CARTPOLE_RETURNS = {"value_low": 0.0, "value_high": 100.0}
+# A reward of 1, or of -1, at every step: what 1 / (1 - discount) of them add up to. Bricks of 1 every few steps.
+_CARTPOLE_ATOMS = {
+    "total_steps": 100_000,
+    "learning_rate": 1e-3,
+    "gradient_steps": 16,
+    "target_period": 50,
+    "value_low": 0.0,
+    "value_high": 100.0,
+}
+_BREAKOUT_RETURNS = {"value_low": 0.0, "value_high": 20.0}
 _MOUNTAIN_CAR_RETURNS = {"value_low": -100.0, "value_high": 0.0}
 
 _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | None]] = {
@@ -78,11 +86,11 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
     ("dqn", "CartPole-v1"): (
         {
             "total_steps": 50_000,
-            "learning_rate": 1e-3,
+            "learning_rate": 7e-4,
             "anneal_learning_rate": True,
             "num_envs": 16,
-            "gradient_steps": 32,
-            "target_period": 50,
+            "gradient_steps": 64,
+            "target_period": 25,
             "epsilon_end": 0.05,
             "epsilon_fraction": 0.05,
             "max_grad_norm": 3.0,
@@ -91,10 +99,17 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
         },
         _rewards_normalized(0.99),
     ),
-    ("qr_dqn", "CartPole-v1"): ({"epsilon_end": 0.01}, None),
+    # Both papers build on Double DQN.
+    ("dueling_dqn", "CartPole-v1"): ({"learning_rate": 1e-3, "double": True}, None),
+    ("prioritized_dqn", "CartPole-v1"): ({"learning_rate": 1e-3, "double": True}, None),
+    ("qr_dqn", "CartPole-v1"): (
+        {"learning_rate": 1e-3, "gradient_steps": 32, "target_period": 50, "epsilon_end": 0.01},
+        None,
+    ),
     # Rewards summed over steps of an older policy mislead: a short memory. They also tell actions apart for longer.
     ("n_step_dqn", "CartPole-v1"): (
         {
+            "learning_rate": 1e-3,
             "num_envs": 4,
             "gradient_steps": 8,
             "buffer_size": 10_000,
@@ -107,8 +122,10 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
         _raw,
     ),
     # Atoms stand for returns of raw rewards.
-    ("c51", "CartPole-v1"): ({"total_steps": 100_000, "gradient_steps": 16, **_CARTPOLE_RETURNS}, _raw),
-    ("rainbow", "CartPole-v1"): ({"total_steps": 100_000, "gradient_steps": 16, **_CARTPOLE_RETURNS}, _raw),
+    ("c51", "CartPole-v1"): (_CARTPOLE_ATOMS, _raw),
+    ("rainbow", "CartPole-v1"): (_CARTPOLE_ATOMS, _raw),
+    ("c51", "Breakout-MinAtar"): (_BREAKOUT_RETURNS, None),
+    ("rainbow", "Breakout-MinAtar"): (_BREAKOUT_RETURNS, None),
     ("c51", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, None),
     ("rainbow", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, None),
     ("dqn", "MountainCar-v0"): (
@@ -208,9 +225,9 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
     ("reinforce", "Pendulum-v1"): (
         {
             "total_steps": 1_000_000,
-            "learning_rate": 1e-2,
+            "learning_rate": 5e-3,
             "discount": 0.9,
-            "num_envs": 4,
+            "num_envs": 2,
             "num_steps": 200,
             "max_episode_steps": 1,
         },
