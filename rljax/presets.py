@@ -126,8 +126,8 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
     ("rainbow", "CartPole-v1"): (_CARTPOLE_ATOMS, _raw),
     ("c51", "Breakout-MinAtar"): (_BREAKOUT_RETURNS, None),
     ("rainbow", "Breakout-MinAtar"): (_BREAKOUT_RETURNS, None),
-    ("c51", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, None),
-    ("rainbow", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, None),
+    ("c51", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, normalize_observations),
+    ("rainbow", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, normalize_observations),
     ("dqn", "MountainCar-v0"): (
         {
             "total_steps": 120_000,
@@ -139,7 +139,7 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
             "max_grad_norm": 3.0,
             "hidden_sizes": (64, 64),
         },
-        normalize_observations,
+        _normalized(0.99),
     ),
     ("dqn", "Breakout-MinAtar"): (
         {
