@@ -467,6 +467,10 @@ def test_continuous_actions_learn_a_known_optimum():
         ({"entropy_coefficient": "much"}, "entropy_coefficient must be a number"),
         ({"activation": "swish9"}, "no activation 'swish9'"),
         ({"hidden_sizes": (64, 0)}, "hidden_sizes must be whole numbers"),
+        (
+            {"network": rljax.networks.RecurrentActorCritic(rljax.make("CartPole-v1").observation_space, 2)},
+            "REINFORCE takes a network without a memory",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_sentence(values, sentence):

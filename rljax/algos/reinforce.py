@@ -27,6 +27,7 @@ from rljax import core, losses, networks, on_policy, returns
 from rljax.config import config, static, traced
 from rljax.distributions import policy_head
 from rljax.envs import Env
+from rljax.errors import UsageError
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
@@ -74,6 +75,8 @@ class Config:
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.steps_per_update)
         networks.check_layers(self.hidden_sizes, self.activation)
+        if hasattr(self.network, "initial_memory"):
+            raise UsageError("REINFORCE takes a network without a memory: use ppo or a2c, or a network without one.")
 
     steps_per_update = property(core.steps_per_update)
     num_updates = property(core.num_updates)
