@@ -247,13 +247,13 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
         {
             "total_steps": 500_000,
             "optimizer": "adam",
-            "learning_rate": 3e-3,
+            "learning_rate": 1e-3,
             "gae_lambda": 0.95,
             "entropy_coefficient": 0.0,
             "num_steps": 16,
             "normalize_advantages": True,
         },
-        None,
+        _rewards_normalized(0.99),
     ),
     ("a2c", "Pendulum-v1"): (
         {
