@@ -88,15 +88,25 @@ def test_the_memory_along_a_sequence_is_that_of_acting(small):
     assert np.abs(blind - outputs).max() > 1e-4  # without forgetting they would not
 
 
-@pytest.mark.parametrize("recurrent", [None, "gru", "lstm"])
-def test_the_gradient_of_the_loss_is_its_finite_difference(small, recurrent):
-    """Through time as well."""
-    config = dataclasses.replace(small, recurrent=recurrent, entropy_coefficient=0.01)
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        (None, {"recurrent": None}),
+        (None, {"recurrent": "gru"}),
+        (None, {"recurrent": "lstm"}),
+        ("Pendulum-v1", {"recurrent": None, "value_clip": 0.05}),
+    ],
+)
+def test_the_gradient_of_the_loss_is_its_finite_difference(small, name, changes):
+    """Through time as well, and for a Gaussian policy with its values clipped."""
+    env = small.env if name is None else rljax.make(name)
+    config = dataclasses.replace(small, env=env, entropy_coefficient=0.01, **changes)
     key_init, key_noise, key_rollout = jax.random.split(jax.random.key(0), 3)
     state = jax.jit(ppo.init)(key_init, config)
     *_, batch, _ = on_policy.collect(key_noise, key_rollout, ppo.default_network(config.env, config), state, config)
     batch = batch._replace(
-        log_prob=batch.log_prob + 0.05 * jnp.sin(jnp.arange(batch.log_prob.size)).reshape(batch.log_prob.shape)
+        log_prob=batch.log_prob + 0.05 * jnp.sin(jnp.arange(batch.log_prob.size)).reshape(batch.log_prob.shape),
+        value=batch.value + 0.1 * jnp.cos(jnp.arange(batch.value.size)).reshape(batch.value.shape),
     )
     check_gradient(lambda params, batch: ppo.loss(params, batch, 0.2, config), state.params, batch)
 
@@ -290,14 +300,18 @@ def test_vmap_equals_single_and_seeds_differ(small, train_many, train_one):
     assert np.abs(kernel[0] - kernel[1]).max() > 0.05
 
 
-def test_a_run_goes_on_to_the_same_bits(small):
+@pytest.mark.parametrize("core_name", ["gru", "lstm"])
+def test_a_run_goes_on_to_the_same_bits(small, core_name):
     """What a network remembers is in the state: a run cut after one update ends as one that was not."""
+    small = dataclasses.replace(small, recurrent=core_name)
     key_init, key_updates, _ = core.training_keys(jax.random.key(0))
     advance = jax.jit(
         lambda state, first, count: core.advance(ppo.update, key_updates, state, small, first, count, 3)[0]
     )
     state = jax.jit(ppo.init)(key_init, small)
     whole, cut = advance(state, 0, 3), advance(advance(state, 0, 1), 1, 2)
+    kernels = [run.params["params"]["actor"]["core"]["hf" if core_name == "lstm" else "hn"] for run in (state, whole)]
+    assert np.abs(kernels[0]["kernel"] - kernels[1]["kernel"]).max() > 1e-4  # the core has learned
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(cut), strict=True):
         if not jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
             np.testing.assert_array_equal(one, other)
