@@ -56,7 +56,7 @@ def train(
     capacity: int,
     hooks: Hooks,
 ) -> Any:
-    """The updates that are left, in chunks of about half a second, with the evaluations between them.
+    """The updates that are left, in chunks of half a second or five times what a call costs, evaluations between them.
 
     Args:
         programs: compiled for these lanes.
