@@ -259,9 +259,8 @@ class _Stock(NamedTuple):
 
 def _draw(key: jax.Array, taken: jax.Array, size: int, env: Env) -> _Stock:
     """The resets number `taken` `[N]` and those after it; each has a key of its own."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(taken)))
-    numbers = taken + jnp.arange(size)[:, None]
-    keys = jax.vmap(jax.vmap(jax.random.fold_in), (None, 0))(keys, numbers)
+    numbers = (taken + jnp.arange(size)[:, None]) * len(taken) + jnp.arange(len(taken))  # one hash for both
+    keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))(key, numbers)
     return _Stock(jax.vmap(jax.vmap(env.reset, (0, None)), (0, None))(keys, env.params), taken, taken)
 
 

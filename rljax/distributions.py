@@ -116,9 +116,9 @@ class TanhGaussian(NamedTuple):
         """Actions `[..., D]`."""
         return jnp.tanh(self.base.sample(key))
 
-    def sample_and_log_prob(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Actions `[..., D]` with their log-densities `[...]`, exact at the edges, where `log_prob` must clip."""
-        raw = self.base.sample(key)
+    def transform_and_log_prob(self, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`transform` and the log-densities `[...]`, exact at the edges, where `log_prob` must clip."""
+        raw = self.base.transform(noise)
         return jnp.tanh(raw), self._log_prob_of_raw(raw)
 
     def log_prob(self, action: jax.Array) -> jax.Array:

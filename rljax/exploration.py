@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rljax import core
+from rljax import core, draws
 from rljax.envs import Env, count
 from rljax.returns import Scalar
 
@@ -28,8 +28,8 @@ def rollout(
     raw: bool = False,
 ) -> tuple[core.Collector, core.Trajectory, core.Metrics]:
     """`core.rollout` under the epsilon-greedy policy of `action_values`, `(key, obs [N, ...]) -> [N, A]`."""
-    key_explores, key_action, key_values, key_rollout = jax.random.split(key, 4)
-    shape = (num_steps, collector.obs.shape[0])
+    key_actions, key_values, key_rollout = jax.random.split(key, 3)
+    bits = jax.random.bits(key_actions, (2, num_steps, collector.obs.shape[0]))
 
     def policy(noise: tuple[jax.Array, jax.Array, jax.Array], obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         explores, random_action, key = noise
@@ -37,8 +37,8 @@ def rollout(
         return action, action
 
     noise = (
-        jax.random.uniform(key_explores, shape),
-        jax.random.randint(key_action, shape, 0, count(env.action_space)),
+        draws.uniforms(bits[0]),
+        draws.integers(bits[1], count(env.action_space)),
         jax.random.split(key_values, num_steps),
     )
     return core.rollout(key_rollout, policy, noise, collector, env, num_steps, raw=raw)

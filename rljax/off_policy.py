@@ -83,7 +83,7 @@ def prefill(key: jax.Array, collector: core.Collector, config: Any) -> tuple[cor
 
 
 def sample(
-    key: jax.Array,
+    bits: jax.Array,
     stored: replay.Replay,
     collector: core.Collector,
     config: Any,
@@ -92,7 +92,7 @@ def sample(
 ) -> replay.Sample:
     """A batch out of the replay, its raw observations and rewards as the learner sees them by now."""
     batch = replay.sample(
-        key, stored, config.batch_size, config.discount, n_step, importance_exponent,
+        bits, stored, config.discount, n_step, importance_exponent,
         lambda reward: core.scale(collector, config.env, reward),
     )  # fmt: skip
     return batch._replace(
@@ -110,15 +110,19 @@ def critic_loss(values: jax.Array, targets: jax.Array, weights: jax.Array) -> tu
 
 def gradient_steps(
     key: jax.Array,
-    learn: Callable[[Any, tuple[jax.Array, jax.Array]], tuple[Any, core.Metrics]],
+    learn: Callable[[Any, Any], tuple[Any, core.Metrics]],
     start: Any,
+    noise: Any,
     updates: jax.Array,
     config: Any,
 ) -> tuple[Any, core.Metrics]:
-    """`config.gradient_steps` times `learn(carry, (key, number)) -> (carry, metrics)`.
+    """`config.gradient_steps` times `learn(carry, (bits, noise, number)) -> (carry, metrics)`.
 
-    The number, from 1 on, is that of the gradient step in the whole run, `updates` of which are done; it is not batched
-    under `vmap`, so that a branch on it stays one. The metrics come as rows `[gradient_steps]`.
+    All that is random is drawn before the loop: `bits` `[B]` to `sample` a batch with, here and in one call, and the
+    algorithm's own `noise` `[gradient_steps, ...]`, a slice a step. The number, from 1 on, is that of the gradient step
+    in the whole run, `updates` of which are done; it is not batched under `vmap`, so that a branch on it stays one. The
+    metrics come as rows `[gradient_steps]`.
     """
+    bits = jax.random.bits(key, (config.gradient_steps, config.batch_size))
     numbers = updates * config.gradient_steps + 1 + jnp.arange(config.gradient_steps)
-    return jax.lax.scan(learn, start, (jax.random.split(key, config.gradient_steps), numbers))
+    return jax.lax.scan(learn, start, (bits, noise, numbers))

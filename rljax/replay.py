@@ -18,7 +18,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from rljax import returns
+from rljax import draws, returns
 from rljax.core import Trajectory, spread, whole
 from rljax.errors import UsageError
 from rljax.returns import Scalar
@@ -154,9 +154,8 @@ def _admit(replay: Replay, num_steps: int, n_step: int) -> Priorities | None:
 
 
 def sample(
-    key: jax.Array,
+    bits: jax.Array,
     replay: Replay,
-    batch_size: int,
     discount: Scalar,
     n_step: int = 1,
     importance_exponent: Scalar = 0.0,
@@ -165,9 +164,9 @@ def sample(
     r"""B transitions, drawn with replacement: uniformly, or in proportion to their priorities.
 
     Args:
-        key: for the draw.
+        bits: `[B]` uint32, `jax.random.bits(key, (B,))`: a word a transition, so that the words of many batches can be
+            drawn in one call.
         replay: holds at least one transition of n steps.
-        batch_size: B.
         discount: gamma.
         n_step: n, the most rewards that a transition sums; fewer where the episode ends.
         importance_exponent: $\beta$ of the weights $(K P(i))^{-\beta}$ over their maximum, K being the number of
@@ -176,14 +175,13 @@ def sample(
     """
     slots, num_envs = replay.reward.shape
     if replay.priorities is None:
-        key_time, key_env = jax.random.split(key)
-        steps = size(replay, n_step) // num_envs
-        oldest = replay.added - steps - n_step + 1
-        time = oldest + jax.random.randint(key_time, (batch_size,), 0, steps)
-        slot, env = time % slots, jax.random.randint(key_env, (batch_size,), 0, num_envs)
-        weight = jnp.ones(batch_size)
+        count = size(replay, n_step)
+        oldest = replay.added - count // num_envs - n_step + 1
+        drawn = draws.integers(bits, count)
+        slot, env = (oldest + drawn // num_envs) % slots, drawn % num_envs
+        weight = jnp.ones(bits.shape)
     else:
-        position, probability = _draw_leaves(key, replay.priorities.tree, batch_size)
+        position, probability = _draw_leaves(bits, replay.priorities.tree)
         slot, env = position // num_envs, position % num_envs
         weight = (size(replay, n_step) * probability) ** -importance_exponent
         weight = weight / weight.max()
@@ -239,10 +237,10 @@ def _set_leaves(tree: jax.Array, leaves: jax.Array, values: jax.Array) -> jax.Ar
     return jax.lax.fori_loop(0, int(math.log2(first_leaf)), up, (tree, nodes))[0]
 
 
-def _draw_leaves(key: jax.Array, tree: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Leaves `[count]` drawn by their values, one from each of `count` equal parts of the sum, and their chances."""
-    first_leaf = len(tree) // 2
-    part = (jnp.arange(count) + jax.random.uniform(key, (count,))) / count
+def _draw_leaves(bits: jax.Array, tree: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Leaves `[B]` drawn by their values with words `[B]`, one from each of B equal parts of the sum; their chances."""
+    first_leaf, count = len(tree) // 2, len(bits)
+    part = (jnp.arange(count) + draws.uniforms(bits)) / count
 
     def down(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         node, rest = carry

@@ -9,6 +9,16 @@ import rljax
 LIMIT = 6  # of an episode's steps
 
 
+def integers(bits, below):
+    """Whole numbers in [0, below) out of words of 32 bits, as `draws` says it makes them."""
+    return (np.asarray(bits, np.uint64) * np.uint64(below) >> np.uint64(32)).astype(np.int64)
+
+
+def uniforms(bits):
+    """Multiples of 2**-24 in [0, 1) out of words of 32 bits."""
+    return (np.asarray(bits) >> 8) / 2.0**24
+
+
 def line(terminates):
     """Reward 1 a step, three steps an episode, ended by a time limit or by termination; the observation is constant
     zeros but for the position when it terminates, so that each step can have its own value."""

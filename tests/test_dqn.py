@@ -165,11 +165,12 @@ def action_values(config, outputs):
 
 def numpy_learn(config, state, stored, key, number):
     """One gradient step from `state`: new parameters, new target parameters, errors, loss, the gradient's norm."""
-    key_sample, key_noise = jax.random.split(jax.random.split(jax.random.split(key)[1], 1)[0])
-    key_online, key_target, key_choice = jax.random.split(key_noise, 3)
+    _, key_batches, key_noise = jax.random.split(key, 3)
+    bits = jax.random.bits(key_batches, (1, config.batch_size))[0]
+    key_online, key_target, key_choice = jax.random.split(jax.random.split(key_noise, 1)[0], 3)
     progress = float(state.step) / config.num_updates
     importance = config.importance_exponent + (1 - config.importance_exponent) * progress
-    batch = replay.sample(key_sample, stored, config.batch_size, config.discount, config.n_step, importance)
+    batch = replay.sample(bits, stored, config.discount, config.n_step, importance)
     rows = np.arange(config.batch_size)
     online = NumpyNetwork(config, state.params, key_online)
     outputs = online.forward(batch.obs)
@@ -407,7 +408,7 @@ def test_act_goes_by_the_average_of_the_last_updates():
         expected += (kernel - expected) / window
     np.testing.assert_allclose(state.averaged_params["params"]["value"]["kernel"], expected, rtol=1e-5)
     assert np.abs(expected - kernel).max() > 0.01
-    other = jax.tree.map(jnp.negative, state.averaged_params)
+    other = jax.tree.map(lambda x: jax.random.normal(jax.random.key(8), x.shape), state.averaged_params)
     obs = jax.random.normal(jax.random.key(9), (200, 4))
     actions = dqn.act(state._replace(averaged_params=other), config)(jax.random.key(0), obs)
     by_other, by_last = (

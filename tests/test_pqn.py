@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 
 import rljax
 from rljax import core, envs, pqn
@@ -91,10 +92,9 @@ def test_one_update_equals_numpy(small):
     key = jax.random.key(1)
     after, metrics = jax.jit(pqn.update)(key, state, small)
     key_collect, key_shuffle = jax.random.split(key)
-    key_explore, key_action, _, key_rollout = jax.random.split(key_collect, 4)
-    shape = (small.num_steps, small.num_envs)
-    explores = np.asarray(jax.random.uniform(key_explore, shape))
-    random_actions = np.asarray(jax.random.randint(key_action, shape, 0, 2))
+    key_actions, _, key_rollout = jax.random.split(key_collect, 3)
+    bits = jax.random.bits(key_actions, (2, small.num_steps, small.num_envs))
+    explores, random_actions = reference.uniforms(bits[0]), reference.integers(bits[1], 2)
     epsilon = 1.0 - 0.95 * min(0.25 / 0.2, 1.0)
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), state.params)["params"]
 
@@ -110,7 +110,7 @@ def test_one_update_equals_numpy(small):
     np.testing.assert_array_equal(seen.action, np.where(explores < epsilon, random_actions, greedy))
 
     best = forward(params, seen.next_obs)[0].max(-1)
-    targets = np.zeros(shape)
+    targets = np.zeros(explores.shape)
     for env in range(small.num_envs):
         following = None
         for time in reversed(range(small.num_steps)):

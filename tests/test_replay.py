@@ -97,7 +97,7 @@ def test_samples_are_those_of_a_plain_list(pieces, n_step, prioritized):
     memory, kept = filled(world, pieces, 24, n_step, prioritized=prioritized, truncations=24)
     table = expected_samples(kept, n_step)
     assert replay.size(memory, n_step) == len(table)
-    batch = replay.sample(jax.random.key(1), memory, 3_000, DISCOUNT, n_step)
+    batch = replay.sample(jax.random.bits(jax.random.key(1), (3_000,)), memory, DISCOUNT, n_step)
     assert {int(obs) for obs in batch.obs[:, 0]} == set(table)
     expected = [table[int(obs)] for obs in batch.obs[:, 0]]
     actions, rewards, discounts, following = map(np.array, zip(*expected, strict=True))
@@ -114,7 +114,7 @@ def test_the_draw_is_uniform_where_priorities_are_equal(prioritized):
     memory, kept = filled(World(1, num_envs=4), [5] * 9, 40, prioritized=prioritized, truncations=40)
     table = expected_samples(kept, 1)
     keys = jax.random.split(jax.random.key(0), 500)
-    batch = jax.jit(jax.vmap(lambda key: replay.sample(key, memory, 40, DISCOUNT)))(keys)
+    batch = jax.jit(jax.vmap(lambda key: replay.sample(jax.random.bits(key, (40,)), memory, DISCOUNT)))(keys)
     counts = collections.Counter(np.asarray(batch.obs).ravel().tolist())
     assert len(counts) == len(table) == 40
     if not prioritized:  # with priorities the parts of a batch are stratified, hence more even than chance
@@ -128,7 +128,7 @@ def test_priorities_are_kept_for_as_long_as_their_transition(n_step):
     world, random = World(2, num_envs=2), np.random.default_rng(0)
     memory = replay.init(jnp.zeros(1), jnp.int32(0), 2, 14, prioritized=True, truncations=14)
     add, change = jax.jit(replay.add, static_argnums=2), jax.jit(replay.reprioritize)
-    draw = jax.jit(lambda key, memory: replay.sample(key, memory, 16, DISCOUNT, n_step, 0.7))
+    draw = jax.jit(lambda key, memory: replay.sample(jax.random.bits(key, (16,)), memory, DISCOUNT, n_step, 0.7))
     kept = [collections.deque(maxlen=7) for _ in range(2)]
     priorities, highest = {}, 1.0
     for turn in range(40):
@@ -161,7 +161,7 @@ def test_the_draw_follows_the_priorities():
     wanted = np.linspace(0.0, 1.9, 20)
     memory = replay.reprioritize(memory, positions, jnp.asarray(wanted, jnp.float32))
     keys = jax.random.split(jax.random.key(0), 4_000)
-    drawn = jax.jit(jax.vmap(lambda key: replay.sample(key, memory, 5, DISCOUNT).position))(keys)
+    drawn = jax.jit(jax.vmap(lambda key: replay.sample(jax.random.bits(key, (5,)), memory, DISCOUNT).position))(keys)
     counts = np.bincount(np.asarray(drawn).ravel(), minlength=22)[:20]
     assert counts[0] == 0
     np.testing.assert_allclose(counts / 20_000, wanted / wanted.sum(), atol=0.005)
@@ -170,7 +170,7 @@ def test_the_draw_follows_the_priorities():
 def test_an_episode_cut_by_a_time_limit_keeps_its_true_successor_through_many_rounds():
     world = World(4, num_envs=2, ends=1.0)  # three in four steps end
     memory, kept = filled(world, [3] * 20, 20, truncations=20)
-    batch = replay.sample(jax.random.key(0), memory, 500, DISCOUNT)
+    batch = replay.sample(jax.random.bits(jax.random.key(0), (500,)), memory, DISCOUNT)
     truth = {step.obs: step for steps in kept for step in steps}
     checked = 0
     for obs, following, discount, weight in zip(batch.obs, batch.next_obs, batch.discount, batch.weight, strict=True):
@@ -185,7 +185,7 @@ def test_an_episode_cut_by_a_time_limit_keeps_its_true_successor_through_many_ro
 
 def test_a_successor_that_is_lost_is_weighted_zero_and_never_replaced_by_another():
     memory, kept = filled(World(5, num_envs=2, ends=1.0), [4] * 10, 20, truncations=3)
-    batch = replay.sample(jax.random.key(0), memory, 1_000, DISCOUNT)
+    batch = replay.sample(jax.random.bits(jax.random.key(0), (1_000,)), memory, DISCOUNT)
     truth = {step.obs: step for steps in kept for step in steps}
     lost = set()
     for obs, following, weight in zip(batch.obs, batch.next_obs, batch.weight, strict=True):
@@ -213,7 +213,8 @@ def test_sixty_four_buffers_of_cartpole_fit_in_two_gibibytes():
 def test_nothing_as_large_as_the_buffer_is_computed_to_sample_from_it(prioritized):
     def largest(capacity):
         memory = replay.init(jnp.zeros(4), jnp.int32(0), 2, capacity, prioritized)
-        jaxpr = jax.make_jaxpr(lambda memory: replay.sample(jax.random.key(0), memory, 32, 0.9, 3))(memory)
+        bits = jnp.zeros(32, jnp.uint32)
+        jaxpr = jax.make_jaxpr(lambda memory: replay.sample(bits, memory, 0.9, 3))(memory)
         sizes = []
 
         def visit(jaxpr):

@@ -97,10 +97,11 @@ def test_one_update_equals_numpy(learned):
     target_entropy = 0.5 * np.log(3) if discrete else -4.0
     params, targets, adam = state.params, state.target_params, reference.Adam(state.params, 1e-3)
     measured = []
-    for key_step in jax.random.split(jax.random.split(key, 3)[2], 3):
-        key_sample, key_loss = jax.random.split(key_step)
-        batch = replay.sample(key_sample, after.replay, 32, config.discount)
-        noises = [TanhGaussian.noise(k, (32,), 4) for k in jax.random.split(key_loss)]
+    _, _, key_batches, key_loss = jax.random.split(key, 4)
+    for bits, noises in zip(
+        jax.random.bits(key_batches, (3, 32)), TanhGaussian.noise(key_loss, (3, 2, 32), 4), strict=True
+    ):
+        batch = replay.sample(bits, after.replay, config.discount)
         gradient, loss, entropy = numpy_loss(
             params, targets, batch, *(np.asarray(n, np.float64) for n in noises), target_entropy, discrete
         )
@@ -122,7 +123,7 @@ def test_one_update_equals_numpy(learned):
 def test_collecting_samples_the_policy_and_the_environment_gets_its_scale(learned):
     config, state, key, (after, _), _ = learned
     discrete = hasattr(config.env.action_space, "n")
-    key_noise = jax.random.split(key, 3)[0]
+    key_noise = jax.random.split(key, 4)[0]
     obs, action = np.asarray(after.replay.obs[20:25]), np.asarray(after.replay.action[20:25])
     actor = reference.FeedForward(state.params.actor)
     if discrete:
@@ -143,11 +144,12 @@ def test_collecting_samples_the_policy_and_the_environment_gets_its_scale(learne
 def test_each_loss_has_the_slope_of_a_finite_difference(learned):
     """Along a random direction, each loss with respect to its own parameters and nothing else."""
     config, state, *_ = learned
-    batch = replay.sample(jax.random.key(2), state.replay, 16, config.discount)
+    batch = replay.sample(jax.random.bits(jax.random.key(2), (16,)), state.replay, config.discount)
     with jax.enable_x64(True):
         batch = reference.as_float64(batch._replace(weight=jnp.linspace(0.0, 1.0, 16)))
         params, targets = reference.as_float64(state.params), reference.as_float64(state.target_params)
-        measured = jax.jit(lambda params: sac.loss(params, targets, batch, jax.random.key(3), config))
+        noise = jax.random.normal(jax.random.key(3), (2, 16, 4))
+        measured = jax.jit(lambda params: sac.loss(params, targets, batch, noise, config))
         gradient = jax.jit(jax.grad(lambda params: measured(params)[0]))(params)
 
         def temperature_loss(total, metrics):

@@ -41,11 +41,13 @@ def numpy_learn(config, state, stored, key):
     params, targets = state.params, state.target_params
     adams = td3.Pair(*(reference.Adam(part, config.learning_rate) for part in params))
     measured = []
-    for number, key_step in enumerate(jax.random.split(jax.random.split(key)[1], config.gradient_steps), start=1):
-        key_sample, key_smoothing = jax.random.split(key_step)
-        batch = replay.sample(key_sample, stored, config.batch_size, config.discount)
+    _, key_batches, key_smoothing = jax.random.split(key, 3)
+    shape = (config.gradient_steps, config.batch_size)
+    words, normals = jax.random.bits(key_batches, shape), jax.random.normal(key_smoothing, (*shape, 4))
+    for number, (bits, normal) in enumerate(zip(words, normals, strict=True), start=1):
+        batch = replay.sample(bits, stored, config.discount)
         actor, critics = reference.FeedForward(params.actor), reference.Ensemble(params.critics)
-        noise = config.smoothing_std * np.asarray(jax.random.normal(key_smoothing, (config.batch_size, 4)), np.float64)
+        noise = config.smoothing_std * np.asarray(normal, np.float64)
         limit = config.smoothing_clip
         action = np.tanh(reference.FeedForward(targets.actor).forward(batch.next_obs)) + np.clip(noise, -limit, limit)
         next_values = reference.Ensemble(targets.critics).forward(batch.next_obs, np.clip(action, -1, 1))[:, 0].min(-1)
@@ -83,7 +85,7 @@ def test_collecting_adds_correlated_noise_that_starts_anew_where_an_episode_begi
     config, state, key, _, update = learned
     state = jax.jit(td3.init)(jax.random.key(2), config)._replace(noise=state.noise)  # an episode of it is about to end
     after, _ = update(key, state, config)
-    normal = np.asarray(jax.random.normal(jax.random.split(jax.random.split(key)[0])[0], (5, 2, 4)), np.float64)
+    normal = np.asarray(jax.random.normal(jax.random.split(jax.random.split(key, 3)[0])[0], (5, 2, 4)), np.float64)
     kept, noise = 1 - config.noise_reversion, np.asarray(state.noise, np.float64)
     actor, began = reference.FeedForward(state.params.actor), 0
     for t in range(5):
@@ -113,12 +115,13 @@ def test_the_actor_and_the_targets_wait_for_their_turn(learned):
 
 def test_each_loss_has_the_slope_of_a_finite_difference(learned):
     config, state, *_ = learned
-    batch = replay.sample(jax.random.key(2), state.replay, 16, config.discount)
+    batch = replay.sample(jax.random.bits(jax.random.key(2), (16,)), state.replay, config.discount)
     with jax.enable_x64(True):
         batch = reference.as_float64(batch._replace(weight=jnp.linspace(0.0, 1.0, 16)))
         params, targets = reference.as_float64(state.params), reference.as_float64(state.target_params)
+        normal = jax.random.normal(jax.random.key(3), (16, 4))
         losses = {
-            "critics": lambda critics: td3.loss(critics, targets, batch, jax.random.key(3), config)[0],
+            "critics": lambda critics: td3.loss(critics, targets, batch, normal, config)[0],
             "actor": lambda actor: td3.actor_loss(actor, params.critics, batch.obs, config)[0],
         }
         for name, loss in losses.items():

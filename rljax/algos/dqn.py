@@ -209,7 +209,7 @@ def loss(
 
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
     """Collect T steps and make the gradient steps. Metrics are means over the gradient steps."""
-    key_collect, key_learn = jax.random.split(key)
+    key_collect, key_batches, key_noise = jax.random.split(key, 3)
     progress = core.progress(config, state.step)
     epsilon = schedules.value("linear", config.epsilon, config.epsilon_end, config.epsilon_fraction, progress)
     collector, steps, episodes = _collect(key_collect, state.params, epsilon, state.collector, config.num_steps, config)
@@ -217,14 +217,13 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     optimizer = _optimizer(config, state.step)
     importance = config.importance_exponent + (1.0 - config.importance_exponent) * progress
 
-    def learn(carry: Any, inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, core.Metrics]:
+    def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, core.Metrics]:
         params, target_params, opt_state, priorities = carry
-        key, number = inputs
-        key_sample, key_noise = jax.random.split(key)
+        bits, key, number = inputs
         stored = memory._replace(priorities=priorities)
-        batch = off_policy.sample(key_sample, stored, collector, config, config.n_step, importance)
+        batch = off_policy.sample(bits, stored, collector, config, config.n_step, importance)
         params, opt_state, (errors, metrics), norm = core.gradient_step(
-            loss, params, optimizer, opt_state, target_params, batch, key_noise, config
+            loss, params, optimizer, opt_state, target_params, batch, key, config
         )
         known = jnp.where(batch.weight > 0.0, errors, 0.0)  # the error of a lost successor means nothing
         priority = (known + 1e-6) ** config.priority_exponent
@@ -240,7 +239,8 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
         return (params, target_params, opt_state, priorities), metrics
 
     start = (state.params, state.target_params, state.opt_state, memory.priorities)
-    end, metrics = off_policy.gradient_steps(key_learn, learn, start, state.step, config)
+    noise = jax.random.split(key_noise, config.gradient_steps)
+    end, metrics = off_policy.gradient_steps(key_batches, learn, start, noise, state.step, config)
     params, target_params, opt_state, priorities = end
     step = state.step + 1
     window = jnp.clip(config.averaging * config.schedule_updates, 1.0, step)  # updates; a plain mean until it is full

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax import core, exploration, planning, schedules
+from rljax import core, draws, exploration, planning, schedules
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
 from rljax.errors import UsageError, suggest
@@ -141,15 +141,15 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     epsilon = schedules.value(
         config.epsilon_schedule, config.epsilon, config.epsilon_end, config.schedule_fraction, progress
     )
-    keys = jax.random.split(key_noise, 5)
     num_actions, num_tables = count(env.action_space), len(state.tables.action_values)
     plans = config.target == "sarsa"
+    bits = jax.random.bits(key_noise, (4 if plans else 2 + (num_tables > 1), *shape))
     noise = Noise(
-        explores=jax.random.uniform(keys[0], shape),
-        action=jax.random.randint(keys[1], shape, 0, num_actions),
-        explores_next=jax.random.uniform(keys[2], shape) if plans else None,
-        action_next=jax.random.randint(keys[3], shape, 0, num_actions) if plans else None,
-        table=jax.random.randint(keys[4], shape, 0, num_tables) if num_tables > 1 else jnp.zeros(shape, jnp.int32),
+        explores=draws.uniforms(bits[0]),
+        action=draws.integers(bits[1], num_actions),
+        explores_next=draws.uniforms(bits[2]) if plans else None,
+        action_next=draws.integers(bits[3], num_actions) if plans else None,
+        table=draws.integers(bits[2], num_tables) if num_tables > 1 else jnp.zeros(shape, jnp.int32),
     )
 
     def policy(tables: Tables, noise: Noise, obs: jax.Array) -> tuple[jax.Array, jax.Array]:

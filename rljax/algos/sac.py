@@ -153,14 +153,14 @@ def act(state: State, config: Config) -> core.Policy:
     return policy
 
 
-def _soft_value(key: jax.Array, params: Params, obs: jax.Array, config: Config) -> tuple[jax.Array, jax.Array]:
+def _soft_value(noise: jax.Array, params: Params, obs: jax.Array, config: Config) -> tuple[jax.Array, jax.Array]:
     """V and the policy's entropy `[B]`, exact for discrete actions and otherwise of one sample."""
     distribution, critics = _policy(params.actor, obs, config), _network(config).critics
     if isinstance(config.env.action_space, Discrete):
         action_values = critics.apply(params.critics, obs).min(axis=-1)
         expected, entropy = jnp.sum(distribution.probs() * action_values, axis=-1), distribution.entropy()
     else:
-        action, log_prob = distribution.sample_and_log_prob(key)
+        action, log_prob = distribution.transform_and_log_prob(noise)
         expected, entropy = critics.apply(params.critics, obs, action).min(axis=-1), -log_prob
     return expected + jnp.exp(params.log_temperature) * entropy, entropy
 
@@ -174,16 +174,15 @@ def _action_values(critics: Any, batch: replay.Sample, config: Config) -> jax.Ar
 
 
 def loss(
-    params: Params, target_params: Any, batch: replay.Sample, key: jax.Array, config: Config
+    params: Params, target_params: Any, batch: replay.Sample, noise: jax.Array, config: Config
 ) -> tuple[jax.Array, core.Metrics]:
-    """The sum of the module's three losses over one batch, and what it is made of."""
-    key_policy, key_target = jax.random.split(key)
+    """The sum of the module's three losses over one batch, with the actions' noise `[2, B, D]`; what it is made of."""
     fixed = jax.lax.stop_gradient(params)
-    next_value, _ = _soft_value(key_target, fixed._replace(critics=target_params), batch.next_obs, config)
+    next_value, _ = _soft_value(noise[1], fixed._replace(critics=target_params), batch.next_obs, config)
     targets = batch.reward + batch.discount * next_value
     critic_loss, measured = off_policy.critic_loss(_action_values(params.critics, batch, config), targets, batch.weight)
 
-    value, entropy = _soft_value(key_policy, fixed._replace(actor=params.actor), batch.obs, config)
+    value, entropy = _soft_value(noise[0], fixed._replace(actor=params.actor), batch.obs, config)
     policy_loss, entropy = -value.mean(), entropy.mean()
     temperature, excess = jnp.exp(params.log_temperature), jax.lax.stop_gradient(entropy) - _target_entropy(config)
     total = critic_loss + policy_loss + (temperature * excess if config.tune_temperature else 0.0)
@@ -198,7 +197,7 @@ def loss(
 
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
     """Collect T steps and make the gradient steps. Metrics are means over the gradient steps."""
-    key_noise, key_rollout, key_learn = jax.random.split(key, 3)
+    key_noise, key_rollout, key_batches, key_loss = jax.random.split(key, 4)
     head, optimizer = squashed_head(config.env.action_space), _optimizer(config, state.step)
 
     def policy(noise: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -211,19 +210,20 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     )
     memory = replay.add(state.replay, steps)
 
-    def learn(carry: Any, inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, core.Metrics]:
+    def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, core.Metrics]:
         params, target_params, opt_state = carry
-        key_sample, key_loss = jax.random.split(inputs[0])
-        batch = off_policy.sample(key_sample, memory, collector, config)
+        bits, noise, _ = inputs
+        batch = off_policy.sample(bits, memory, collector, config)
         params, opt_state, metrics, norm = core.gradient_step(
-            loss, params, optimizer, opt_state, target_params, batch, key_loss, config
+            loss, params, optimizer, opt_state, target_params, batch, noise, config
         )
         target_params = optax.incremental_update(params.critics, target_params, config.target_rate)
         metrics = {**metrics, "gradient_norm": norm, "lost_successors": jnp.mean(batch.weight == 0.0)}
         return (params, target_params, opt_state), metrics
 
     start = (state.params, state.target_params, state.opt_state)
-    end, metrics = off_policy.gradient_steps(key_learn, learn, start, state.step, config)
+    noises = head.noise(key_loss, (config.gradient_steps, 2, config.batch_size))
+    end, metrics = off_policy.gradient_steps(key_batches, learn, start, noises, state.step, config)
     params, target_params, opt_state = end
 
     step = state.step + 1

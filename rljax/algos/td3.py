@@ -144,11 +144,11 @@ def act(state: State, config: Config) -> core.Policy:
 
 
 def loss(
-    critics: Any, target_params: Pair, batch: replay.Sample, key: jax.Array, config: Config
+    critics: Any, target_params: Pair, batch: replay.Sample, normal: jax.Array, config: Config
 ) -> tuple[jax.Array, core.Metrics]:
-    """The critics' loss `L_Q` of the module's docstring over one batch, and metrics."""
+    """The critics' loss `L_Q` of the module's docstring over one batch, with normals `[B, D]`, and metrics."""
     action = _actions(target_params.actor, batch.next_obs, config)
-    smoothing = config.smoothing_std * jax.random.normal(key, action.shape)
+    smoothing = config.smoothing_std * normal
     action = jnp.clip(action + jnp.clip(smoothing, -config.smoothing_clip, config.smoothing_clip), -1.0, 1.0)
     next_values = _network(config).critics.apply(target_params.critics, batch.next_obs, action).min(axis=-1)
     values = _network(config).critics.apply(critics, batch.obs, batch.action)
@@ -183,18 +183,17 @@ def _collect(
 
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
     """Collect T steps and make the gradient steps. Metrics are means over the gradient steps."""
-    key_collect, key_learn = jax.random.split(key)
+    key_collect, key_batches, key_smoothing = jax.random.split(key, 3)
     collector, noise, steps, episodes = _collect(key_collect, state, config)
     memory = replay.add(state.replay, steps)
     optimizer = _optimizer(config, state.step)
 
-    def learn(carry: Any, inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, core.Metrics]:
+    def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, core.Metrics]:
         params, target_params, opt_state = carry
-        key, number = inputs
-        key_sample, key_smoothing = jax.random.split(key)
-        batch = off_policy.sample(key_sample, memory, collector, config)
+        bits, smoothing, number = inputs
+        batch = off_policy.sample(bits, memory, collector, config)
         critics, critics_opt_state, metrics, norm = core.gradient_step(
-            loss, params.critics, optimizer, opt_state.critics, target_params, batch, key_smoothing, config
+            loss, params.critics, optimizer, opt_state.critics, target_params, batch, smoothing, config
         )
 
         def step_of_actor(actor: Any, actor_opt_state: Any, target_params: Pair) -> tuple[Pair, Pair, Any]:
@@ -216,7 +215,8 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
         return (params, target_params, Pair(actor_opt_state, critics_opt_state)), metrics
 
     start = (state.params, state.target_params, state.opt_state)
-    end, metrics = off_policy.gradient_steps(key_learn, learn, start, state.step, config)
+    smoothings = jax.random.normal(key_smoothing, (config.gradient_steps, config.batch_size, state.noise.shape[-1]))
+    end, metrics = off_policy.gradient_steps(key_batches, learn, start, smoothings, state.step, config)
     params, target_params, opt_state = end
 
     step = state.step + 1
