@@ -97,8 +97,8 @@ def run(
 
     Run i has the key `jax.random.split(jax.random.key(seed), seeds)[i]`, in every configuration of a sweep. For the
     same keys and batch shape the states and metrics have the bits of `jax.jit(jax.vmap(algorithm.train, (0,
-    None)))(keys, config)`, whatever is shown, evaluated or written; sharded over several devices they are the same to
-    rounding.
+    None)))(keys, config)`, whatever is shown, evaluated or written. Sharded over several devices, or on CPUs in blocks
+    that fit the cache, which many runs are, they are the same to rounding.
 
     A run whose parameters stop being finite is frozen at its last finite state and named in the summary; it is
     evaluated and counted with that state. The others go on untouched.

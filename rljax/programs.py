@@ -13,10 +13,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from rljax import core
+from rljax import core, replay
 from rljax.config import replace_unchecked
 from rljax.errors import UsageError
 
+_BLOCK_BYTES = 2**20  # of states that are worked on together on a CPU: half of a core's cache, as most now have it
 _KEPT = 8  # batches whose compiled programs are kept for another run with other numbers
 
 
@@ -111,11 +112,12 @@ def _build(
     whole = P()
     of_run, per_run = (run, state, of_config), (0, axes, config_axes)
     init_all = _sharded(init, mesh, (0, config_axes), (0, axes), (run, of_config), (run, state))
-    advance_all = _sharded(
-        advance, mesh, (*per_run, None, None), (axes, 0, 0), (*of_run, whole, whole), (state, run, run)
-    )
-    evaluate_all = _sharded(evaluate, mesh, (*per_run, None), 0, (*of_run, whole), run)
     run_keys, states = jax.eval_shape(init_all, keys, config)
+    block = _block(states, len(keys), mesh)
+    advance_all = _sharded(
+        advance, mesh, (*per_run, None, None), (axes, 0, 0), (*of_run, whole, whole), (state, run, run), block
+    )
+    evaluate_all = _sharded(evaluate, mesh, (*per_run, None), 0, (*of_run, whole), run, block)
     inputs = (run_keys.updates, states, config, number, number)
     compiled_init = init_all.lower(keys, config).compile()
     compiled_advance = advance_all.lower(*inputs).compile()
@@ -219,7 +221,57 @@ def _over_envs(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, a
     return specs
 
 
-def _sharded(function: Callable, mesh: Mesh, in_axes: Any, out_axes: Any, in_specs: Any, out_specs: Any) -> Any:
+def _block(states: Any, lanes: int, mesh: Mesh) -> int:
+    """How many runs to map together: on a CPU as many as its cache holds, else all.
+
+    Many runs at once make large arrays, each of them read from memory and written to it by every small operation.
+    With replays it is all of them too: to cut a block out copies it, which costs more than is won.
+    """
+    leaves = jax.tree.leaves(states, is_leaf=lambda x: isinstance(x, replay.Replay))
+    has_replay = any(isinstance(x, replay.Replay) for x in leaves)
+    if has_replay or "envs" in mesh.axis_names or mesh.devices.flat[0].platform != "cpu":
+        return lanes
+    return max(_BLOCK_BYTES * lanes // sum(x.size * x.dtype.itemsize for x in leaves), 1)
+
+
+def _in_blocks(function: Callable, in_axes: Any, out_axes: Any, block: int) -> Callable:
+    """`jax.vmap(function, in_axes, out_axes)`, about `block` lanes at a time, all blocks being of one size."""
+    mapped = jax.vmap(function, in_axes, out_axes)
+
+    def is_stacked(axes: Any, tree: Any) -> list[bool]:
+        known = jax.tree.map(lambda axis: axis is not None, axes, is_leaf=lambda axis: axis is None)
+        return jax.tree.leaves(jax.tree.broadcast(known, tree))
+
+    def program(*inputs: Any) -> Any:
+        leaves, structure = jax.tree.flatten(inputs)
+        stacked = is_stacked(in_axes, inputs)
+        lanes = next(len(x) for x, over_lanes in zip(leaves, stacked, strict=True) if over_lanes)
+        divisors = (n for n in range(1, lanes + 1) if lanes % n == 0)
+        size = min(divisors, key=lambda n: max(n / block, block / n))
+        if size == lanes:
+            return mapped(*inputs)
+
+        def one_block(parts: list[jax.Array]) -> Any:
+            rest = iter(parts)
+            whole = [next(rest) if over_lanes else x for x, over_lanes in zip(leaves, stacked, strict=True)]
+            return mapped(*jax.tree.unflatten(structure, whole))
+
+        pairs = zip(leaves, stacked, strict=True)
+        parts = [x.reshape(-1, size, *x.shape[1:]) for x, over_lanes in pairs if over_lanes]
+        outputs, structure_out = jax.tree.flatten(jax.lax.map(one_block, parts))
+        of_lanes = is_stacked(out_axes, jax.tree.unflatten(structure_out, outputs))
+        joined = [
+            x.reshape(lanes, *x.shape[2:]) if over_lanes else x[0]
+            for x, over_lanes in zip(outputs, of_lanes, strict=True)
+        ]
+        return jax.tree.unflatten(structure_out, joined)
+
+    return program
+
+
+def _sharded(
+    function: Callable, mesh: Mesh, in_axes: Any, out_axes: Any, in_specs: Any, out_specs: Any, block: int | None = None
+) -> Any:
     """`function` of one run mapped over a batch and jitted, its inputs and outputs on the mesh as the specs say.
 
     Args:
@@ -227,8 +279,11 @@ def _sharded(function: Callable, mesh: Mesh, in_axes: Any, out_axes: Any, in_spe
         mesh: the devices. Over "runs" each goes its own way; over "envs" the compiler has them work together.
         in_axes, out_axes: of the mapping.
         in_specs, out_specs: trees of `PartitionSpec`, prefixes of the inputs and outputs.
+        block: how many runs each device is to map together; None for all.
     """
     mapped = jax.vmap(function, in_axes, out_axes)
+    if block is not None:
+        mapped = _in_blocks(function, in_axes, out_axes, block)
     if mesh.size == 1:
         return jax.jit(mapped)
 

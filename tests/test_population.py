@@ -57,6 +57,37 @@ def test_with_everything_off_the_bits_are_the_same(config, bare):
     assert result.eval_returns.shape == (5, 0)
 
 
+@pytest.mark.parametrize(("fitting", "together", "devices"), [(1, 1, 1), (4, 3, 1), (2, 2, 2)])
+def test_in_blocks_it_is_the_same_to_rounding(config, monkeypatch, fitting, together, devices):
+    """Six runs a device: one by one; where four fit in threes, the nearest size that divides six; by twos on two."""
+    if len(jax.devices()) < devices:
+        pytest.skip("JAX shows one device only")
+    state = jax.eval_shape(ppo.init, jax.random.key(0), config)
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    monkeypatch.setattr(programs, "_BLOCK_BYTES", fitting * size)
+    monkeypatch.setattr(programs, "_compiled", {})
+    sizes = []
+    map_blocks = jax.lax.map
+    monkeypatch.setattr(jax.lax, "map", lambda f, xs: sizes.append(xs[0].shape[:2]) or map_blocks(f, xs))
+    options = {"seed": 5, "evaluations": 3, "eval_episodes": 30, "progress": False, "devices": devices}
+    seeds = 6 * devices
+    blocks = rljax.run(ppo, config, seeds=seeds, **options)
+    assert set(sizes) == {(6 // together, together)}
+    monkeypatch.setattr(programs, "_block", lambda states, lanes, mesh: lanes)
+    monkeypatch.setattr(programs, "_compiled", {})
+    whole = rljax.run(ppo, config, seeds=seeds, **options)
+    for ours, theirs in zip(jax.tree.leaves(blocks.states), jax.tree.leaves(whole.states), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(blocks.eval_returns, whole.eval_returns, rtol=0.1)
+
+
+@pytest.mark.parametrize("algorithm", [rljax.dqn, rljax.sac])
+def test_runs_with_a_replay_are_not_cut_into_blocks(algorithm):
+    config = algorithm.Config(env=rljax.make("CartPole-v1"), buffer_size=100_000)
+    states = jax.eval_shape(jax.vmap(algorithm.init, (0, None)), jax.random.split(jax.random.key(0), 64), config)
+    assert programs._block(states, 64, jax.make_mesh((1,), ("runs",))) == 64
+
+
 def test_over_several_devices_it_is_the_same_to_rounding(config, full):
     """Five seeds on two devices: one lane more, dropped again."""
     if len(jax.devices()) < 2:
