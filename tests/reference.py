@@ -144,7 +144,7 @@ def drawn_fresh(env, key_rollout, horizon, num_envs):
     key = jax.random.split(key_rollout)[1]
     return np.array(
         [
-            [env.reset(jax.random.fold_in(jax.random.fold_in(key, n), i), env.params)[0] for n in range(num_envs)]
+            [env.reset(jax.random.fold_in(key, i * num_envs + n), env.params)[0] for n in range(num_envs)]
             for i in range(horizon)
         ]
     )
