@@ -5,6 +5,7 @@ and A actions. A policy is a table of probabilities `[S, A]`; `greedy` and `epsi
 Models of the tabular environments come from `rljax.envs.tabular_model`. Under `jax.enable_x64` all is done in 64 bits.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ import jax.numpy as jnp
 from rljax.envs import Model
 from rljax.errors import UsageError
 from rljax.returns import Scalar
+
+# Some accelerators round the factors of a product to 10 bits unless told otherwise, and exact values would not be.
+_product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class Solution(NamedTuple):
@@ -36,7 +40,7 @@ def action_values(model: Model, values: jax.Array, discount: Scalar) -> jax.Arra
     Returns:
         `[S, A]` (Sutton and Barto 2018, equation 4.10 before the maximum).
     """
-    return model.rewards + discount * jnp.where(model.terminated, 0.0, model.transitions) @ values
+    return model.rewards + discount * _product(jnp.where(model.terminated, 0.0, model.transitions), values)
 
 
 def greedy(action_values: jax.Array) -> jax.Array:
@@ -63,7 +67,8 @@ def _under(model: Model, policy: jax.Array, discount: Scalar) -> tuple[jax.Array
             "make one with planning.greedy or planning.epsilon_greedy."
         )
     going_on = jnp.where(model.terminated, 0.0, model.transitions)
-    return discount * jnp.einsum("sa,sat->st", policy, going_on), jnp.sum(policy * model.rewards, axis=-1)
+    transitions = _product(policy[:, None, :], going_on)[:, 0]
+    return discount * transitions, jnp.sum(policy * model.rewards, axis=-1)
 
 
 def policy_values(model: Model, policy: jax.Array, discount: Scalar) -> jax.Array:
@@ -80,7 +85,9 @@ def iterate_policy_values(
 ) -> Solution:
     r"""The values of a policy by repeated backups $V \leftarrow r_\pi + \gamma P_\pi V$; ends as `value_iteration`."""
     transitions, rewards = _under(model, policy, discount)
-    return _fixed_point(model, lambda values: rewards + transitions @ values, discount, tolerance, max_iterations)
+    return _fixed_point(
+        model, lambda values: rewards + _product(transitions, values), discount, tolerance, max_iterations
+    )
 
 
 def value_iteration(
@@ -206,7 +213,9 @@ def finite_horizon_policy_values(model: Model, policy: jax.Array, horizon: int, 
     """What a stationary policy `[S, A]` earns within `horizon` steps, `[S]`."""
     _check_horizon(horizon)
     transitions, rewards = _under(model, policy, discount)
-    return jax.lax.fori_loop(0, horizon, lambda _, values: rewards + transitions @ values, jnp.zeros_like(rewards))
+    return jax.lax.fori_loop(
+        0, horizon, lambda _, values: rewards + _product(transitions, values), jnp.zeros_like(rewards)
+    )
 
 
 def _check_horizon(horizon: int) -> None:
@@ -224,8 +233,8 @@ def expected_return(model: Model, policy: jax.Array, horizon: int | None = None,
         discount: scalar; 1 for the return that is reported.
     """
     if horizon is None:
-        return model.start @ policy_values(model, policy, discount)
-    return model.start @ finite_horizon_policy_values(model, policy, horizon, discount)
+        return _product(model.start, policy_values(model, policy, discount))
+    return _product(model.start, finite_horizon_policy_values(model, policy, horizon, discount))
 
 
 def grid_value_iteration(
