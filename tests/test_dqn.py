@@ -196,7 +196,7 @@ def numpy_learn(config, state, stored, key, number):
     params = jax.tree.map(adam, state.params, gradient)
     rate = config.target_rate if number % config.target_period == 0 else 0.0
     target = jax.tree.map(lambda new, old: rate * new + (1 - rate) * np.asarray(old), params, state.target_params)
-    return params, target, errors, (weight * losses).mean(), norm, batch
+    return params, target, errors, (weight * losses).mean(), norm, jax.tree.map(lambda x: scale * x, gradient), batch
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -206,6 +206,10 @@ def test_one_update_equals_numpy(name):
     # A target network of its own, so that confusing the two would show; and a third gradient step, which moves it.
     other = dqn.default_network(config.env, config).init(jax.random.key(7), jnp.zeros((1, 4)))
     state = state._replace(target_params=other, step=jnp.int32(2))
+    if config.prioritized:  # of many sizes, so that the weights differ
+        leaves = state.replay.priorities.tree[len(state.replay.priorities.tree) // 2 :]
+        known = jnp.flatnonzero(leaves)
+        state = state._replace(replay=replay.reprioritize(state.replay, known, jnp.linspace(0.2, 2.0, len(known))))
     key = jax.random.key(1)
     after, metrics = jax.jit(dqn.update)(key, state, config)
 
@@ -216,10 +220,14 @@ def test_one_update_equals_numpy(name):
             core.Trajectory(stored.obs, stored.action, stored.reward, stored.end > 0, stored.end > 0, stored.obs),
         )
         stored = stored._replace(priorities=replay.add(state.replay, steps, config.n_step).priorities)
-    params, target, errors, loss, norm, batch = numpy_learn(config, state, stored, key, number=3)
+    params, target, errors, loss, norm, clipped, batch = numpy_learn(config, state, stored, key, number=3)
+    assert (np.ptp(batch.weight) > 0.1) == config.prioritized
     assert metrics["loss"] == pytest.approx(loss, rel=1e-4)
     assert metrics["gradient_norm"] == pytest.approx(norm, rel=1e-3)
     assert metrics["td_error"] == pytest.approx(errors.mean(), rel=1e-4)
+    first_moment = after.opt_state[1][0].mu  # a tenth of the clipped gradient
+    for got, want in zip(jax.tree.leaves(first_moment), jax.tree.leaves(clipped), strict=True):
+        np.testing.assert_allclose(got, 0.1 * want, rtol=1e-3, atol=1e-6)
     # Adam's first step is the gradient's sign: where the gradient vanishes, rounding decides.
     for got, want in zip(jax.tree.leaves(after.params), jax.tree.leaves(params), strict=True):
         assert np.mean(np.abs(got - want) < 2e-5) > 0.98

@@ -10,7 +10,8 @@ for Q-learning, SARSA (Rummery and Niranjan 1994), Expected SARSA (van Seijen et
 Hasselt 2010, one of two tables by a coin's toss). $\pi$ is epsilon-greedy.
 
 Where k environments update the same entry in one step, it moves by $1 - (1 - \alpha)^k$ of the way to the mean of their
-targets: the average over all orders in which the k updates could have been made one after the other.
+targets, with the step size that it had before: the average over all orders in which the k updates could have been made
+one after the other with that step size.
 """
 
 from typing import Any, NamedTuple
