@@ -1,8 +1,9 @@
 """Ten thousand tabular Q-learners in one vmapped program, against a plain Python loop of one, on slippery FrozenLake.
 
 Both learn by the same rule and schedules. The loop steps a world as Gymnasium's does, by a list of outcomes for every
-state and action; the program is `jit(vmap(q_learning.train))` on the same model, its agents sharded over the devices.
-They take turns, so that a busy machine slows both, and what is reported are medians.
+state and action; the program is what `rljax.run` makes of `q_learning` on the same model, its agents sharded over the
+devices and, on a CPU, led on in blocks that fit its cache. They take turns, so that a busy machine slows both, and what
+is reported are medians.
 `python benchmarks/tables.py [agents] [steps]` writes `results/tables.json`.
 """
 
@@ -16,11 +17,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
 import rljax
-from rljax import envs, planning, q_learning
+from rljax import envs, planning, programs, q_learning
 from rljax.devices import use_cpu_cores
 
 REPEATS = 5
@@ -69,35 +68,30 @@ def main(arguments: list[str]) -> None:
     model, limit = envs.tabular_model(lake), int(lake.params.max_steps_in_episode)
     env = envs.time_limit(envs.from_model(model), limit)
     config = rljax.replace(rljax.preset("q_learning", "FrozenLake-misc", total_steps=steps), env=env)
-    keys = jax.random.split(jax.random.key(0), agents)
-    mesh = Mesh(np.array(jax.devices()), ("agents",))
-    together_on_each = jax.vmap(q_learning.train, (0, None))
-    of_agents = P("agents")
-    shard = jax.shard_map(together_on_each, mesh=mesh, in_specs=(of_agents, P()), out_specs=of_agents, check_vma=False)
-    started = time.perf_counter()
-    train = jax.jit(shard).lower(keys, config).compile()
-    compile_seconds = time.perf_counter() - started
-    memory: Any = train.memory_analysis()
-    jax.block_until_ready(train(keys, config))  # the first call pays for allocations
+
+    def train(seed: int) -> Any:
+        options: Any = {"evaluations": 0, "eval_episodes": 1, "progress": False}
+        return rljax.run(q_learning, config, seeds=agents, seed=seed, **options)
+
+    compile_seconds = train(0).summary["compile_seconds"]  # the first call pays for allocations too
 
     together: list[float] = []
     alone: list[float] = []
     tables = []
     for repeat in range(REPEATS):
-        started = time.perf_counter()
-        states, _ = jax.block_until_ready(train(keys, config))
-        together.append(time.perf_counter() - started)
+        trained = train(repeat + 1)
+        together.append(trained.summary["train_seconds"])
         started = time.perf_counter()
         tables.append(plain_loop(model, config, limit, repeat))
         alone.append(time.perf_counter() - started)
 
     success = jax.vmap(lambda values: planning.expected_return(model, planning.greedy(values), limit))
-    learned = np.asarray(success(states.tables.action_values[:, 0]))
+    learned = np.asarray(success(trained.states.tables.action_values[:, 0]))
     looped = np.asarray(success(np.stack(tables)))
     # Exact chances of success; a random policy's is 0.014, the best one's 0.744.
     assert learned.mean() > 0.5, learned.mean()
     assert looped.mean() > 0.3, looped.mean()
-    sizes = (memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes)
+    memory = len(jax.devices()) * next(reversed(programs._compiled.values())).memory
     vmapped, loop = summary(together, agents * config.num_updates * config.steps_per_update), summary(alone, steps)
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy", "gymnax")}
     result: dict[str, Any] = {
@@ -108,7 +102,7 @@ def main(arguments: list[str]) -> None:
         "steps_of_each": steps,
         "repeats": REPEATS,
         "compile_seconds": compile_seconds,
-        "mebibytes": sum(sizes) / 2**20,
+        "mebibytes": memory / 2**20,
         "vmapped": {**vmapped, "success_mean": float(learned.mean()), "success_worst": float(learned.min())},
         "plain_loop": {**loop, "success_mean": float(looped.mean()), "success_worst": float(looped.min())},
         "times_as_fast": vmapped["steps_per_second"] / loop["steps_per_second"],

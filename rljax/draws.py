@@ -8,6 +8,35 @@ import jax
 import jax.numpy as jnp
 
 
+def word(key: jax.Array) -> jax.Array:
+    """One word of 32 random bits `[]` uint32 out of a key from which nothing else is drawn.
+
+    For keys that come out of `jax.random.split`, whose own words are random, it is a bijection of one of them at a
+    twentieth of what another hash of the key costs; keys made by hand are mixed until all bits depend on all.
+
+    Raises:
+        TypeError: it is not one key.
+    """
+    *others, mixed = jax.random.key_data(key)
+    mixed = _mixed(mixed + jnp.uint32(0x9E3779B9))  # no key of zeros gives zero
+    for other in others:
+        mixed = _mixed(mixed ^ other)
+    return mixed
+
+
+def pairs(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Two arrays of words `[*shape]` uint32. A hash gives two words, of which `jax.random.bits` keeps one."""
+    words = jax.random.key_data(jax.random.split(key, shape))
+    return words[..., 0], words[..., 1]
+
+
+def _mixed(x: jax.Array) -> jax.Array:
+    """A bijection of words whose every bit of output depends on every bit of input (MurmurHash3's finaliser)."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
 def integers(bits: jax.Array, below: jax.typing.ArrayLike) -> jax.Array:
     r"""Whole numbers `[...]` int32 in $[0, n)$ from uint32 words $w$ `[...]`: $\lfloor w n / 2^{32} \rfloor$.
 

@@ -41,3 +41,36 @@ def test_uniforms_are_below_one(word):
 def test_uniforms_are_uniform():
     drawn = np.asarray(draws.uniforms(jax.random.bits(jax.random.key(1), (20_000,))))
     assert scipy.stats.kstest(drawn, "uniform").pvalue > 1e-4
+
+
+def test_pairs_are_uniform_and_independent():
+    first, second = (np.asarray(draws.uniforms(x)) for x in draws.pairs(jax.random.key(2), (100, 200)))
+    assert first.shape == second.shape == (100, 200)
+    assert scipy.stats.kstest(first.ravel(), "uniform").pvalue > 1e-4
+    assert scipy.stats.kstest(second.ravel(), "uniform").pvalue > 1e-4
+    assert scipy.stats.pearsonr(first.ravel(), second.ravel()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        jax.random.split(jax.random.key(3), 20_000),
+        jax.vmap(jax.random.key)(jnp.arange(20_000)),  # by hand: their own words are hardly random
+        jax.random.wrap_key_data(jnp.stack([jnp.arange(20_000, dtype=jnp.uint32), jnp.zeros(20_000, jnp.uint32)], 1)),
+        jax.random.split(jax.random.key(4, impl="rbg"), 20_000),
+    ],
+    ids=["split", "counted", "counted above", "rbg"],
+)
+def test_words_of_keys_are_uniform_and_do_not_follow_each_other(keys):
+    words = np.asarray(jax.vmap(draws.word)(keys))
+    assert len(np.unique(words)) > 19_900
+    drawn = words / 2.0**32
+    assert scipy.stats.kstest(drawn, "uniform").pvalue > 1e-4
+    assert scipy.stats.pearsonr(drawn[1:], drawn[:-1]).pvalue > 1e-4
+    bits = (words[:, None] >> np.arange(32) & 1).sum(axis=0)  # every bit as often one as zero
+    assert scipy.stats.binomtest(int(bits.max()), len(words)).pvalue > 1e-5
+    assert scipy.stats.binomtest(int(bits.min()), len(words)).pvalue > 1e-5
+
+
+def test_word_takes_keys_of_the_old_style():
+    assert draws.word(jax.random.PRNGKey(5)) == draws.word(jax.random.key(5))

@@ -9,7 +9,7 @@ from gymnasium.envs.toy_text.cliffwalking import CliffWalkingEnv
 from reference import integers, uniforms
 
 import rljax
-from rljax import envs, planning, q_learning
+from rljax import draws, envs, planning, q_learning
 
 LIMIT, STEPS, ENVS = 7, 60, 3
 
@@ -18,11 +18,11 @@ def reference(config, state, key):
     """One update, in loops: Gymnasium's table moves the agents, colliding updates are averaged over their orders."""
     table = CliffWalkingEnv().P
     q, visits = np.array(state.tables.action_values, np.float64), np.array(state.tables.visits, np.float64)
-    kinds = {"sarsa": 4, "double_q_learning": 3}.get(config.target, 2)
-    bits = jax.random.bits(jax.random.split(key)[0], (kinds, STEPS, ENVS))
-    explores, actions = uniforms(bits[0]), integers(bits[1], 4)
-    explores_next, actions_next = uniforms(bits[-2]), integers(bits[-1], 4)  # SARSA's
-    which = integers(bits[-1], len(q))  # Double's
+    kinds = 2 if config.target in ("sarsa", "double_q_learning") else 1
+    words, others = draws.pairs(jax.random.split(key)[0], (kinds, STEPS, ENVS))
+    explores, actions = uniforms(words[0]), integers(others[0], 4)
+    explores_next, actions_next = uniforms(words[-1]), integers(others[-1], 4)  # SARSA's
+    which = integers(words[-1], len(q))  # Double's
     places, planned, ages = [36] * ENVS, [-1] * ENVS, [0] * ENVS
     epsilon = float(config.epsilon)
     returns, running = [], [0.0] * ENVS

@@ -144,13 +144,13 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     )
     num_actions, num_tables = count(env.action_space), len(state.tables.action_values)
     plans = config.target == "sarsa"
-    bits = jax.random.bits(key_noise, (4 if plans else 2 + (num_tables > 1), *shape))
+    words, others = draws.pairs(key_noise, (2 if plans or num_tables > 1 else 1, *shape))
     noise = Noise(
-        explores=draws.uniforms(bits[0]),
-        action=draws.integers(bits[1], num_actions),
-        explores_next=draws.uniforms(bits[2]) if plans else None,
-        action_next=draws.integers(bits[3], num_actions) if plans else None,
-        table=draws.integers(bits[2], num_tables) if num_tables > 1 else jnp.zeros(shape, jnp.int32),
+        explores=draws.uniforms(words[0]),
+        action=draws.integers(others[0], num_actions),
+        explores_next=draws.uniforms(words[1]) if plans else None,
+        action_next=draws.integers(others[1], num_actions) if plans else None,
+        table=draws.integers(words[1], num_tables) if num_tables > 1 else jnp.zeros(shape, jnp.int32),
     )
 
     def policy(tables: Tables, noise: Noise, obs: jax.Array) -> tuple[jax.Array, jax.Array]:

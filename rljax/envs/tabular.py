@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax import draws
 from rljax.envs.env import Bound, Env, TimeStep, make, timestep
 from rljax.envs.spaces import Discrete
 from rljax.errors import UsageError
@@ -114,7 +115,7 @@ def _sums(probabilities: jax.Array) -> jax.Array:
 
 def _draw(key: jax.Array, sums: jax.Array) -> jax.Array:
     """The index of a draw by the inverse of the probabilities' sums `[S]`."""
-    return jnp.sum(sums <= jax.random.uniform(key) * sums[-1], dtype=jnp.int32)
+    return jnp.sum(sums <= draws.uniforms(draws.word(key)) * sums[-1], dtype=jnp.int32)
 
 
 def _reset(key: jax.Array, model: Model) -> tuple[jax.Array, TabularState]:
