@@ -181,10 +181,9 @@ def _bench(arguments: list[str]) -> int:
 
 def _train(arguments: list[str]) -> int:
     from rljax import population, presets
-    from rljax.devices import use_cpu_cores
 
-    use_cpu_cores()
-    _cache_compilations()
+    is_lone = _given(arguments, "seeds") in (None, "1") and _given(arguments, "shard") in (None, "runs")
+    _start_jax(is_lone and not any(_has(arguments, option) for option in ("sweep", "distributed", "coordinator")))
     if not arguments or arguments[0].startswith("-"):
         if any(flag in arguments for flag in ("-h", "--help")):
             print(_USAGE)
@@ -215,14 +214,13 @@ def _train(arguments: list[str]) -> int:
 
 def _resume(arguments: list[str]) -> int:
     from rljax import population
-    from rljax.devices import use_cpu_cores
+    from rljax.report import files
 
-    use_cpu_cores()
-    _cache_compilations()
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         raise UsageError("Say which run: rljax resume runs/x.")
     wants_help = arguments[0] in ("-h", "--help")
     folder, rest = ("FOLDER", arguments) if wants_help else (arguments[0], arguments[1:])
+    _start_jax(not wants_help and files.read_json(pathlib.Path(folder) / "config.json").get("threads") == 1)
     _, options = _parse(f"resume {folder}", None, ResumeOptions(), rest)
     settings = _settings(options)
     settings |= {name: _own(settings[name]) for name in ("algorithm", "env") if settings[name] is not None}
@@ -334,6 +332,19 @@ def _sentence(box: str) -> str:
     paragraph = itertools.takewhile(lambda line: not is_rule(line), itertools.dropwhile(is_rule, lines))
     text = " ".join(paragraph)
     return text if text.endswith((".", "?")) else text + "."
+
+
+def _start_jax(is_lone: bool) -> None:
+    """Settle what has to be settled before JAX starts, for one run or for many."""
+    from rljax import devices
+
+    (devices.use_one_cpu_thread if is_lone else devices.use_cpu_cores)()
+    _cache_compilations()
+
+
+def _has(arguments: list[str], option: str) -> bool:
+    """Whether an option is there, with a value or without."""
+    return any(argument.partition("=")[0] == f"--{option}" for argument in arguments)
 
 
 def _given(arguments: list[str], option: str) -> str | None:

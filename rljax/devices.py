@@ -27,11 +27,32 @@ def use_cpu_cores() -> None:
     Independent programs on a device each are faster than one program on a pool of threads, and XLA's pool has been
     seen to deadlock. This is JAX's own setting `jax_num_cpu_devices`; where it is set, it is left alone.
     """
-    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if chosen or jax.config.jax_num_cpu_devices != -1:
-        return
-    with contextlib.suppress(RuntimeError):  # JAX runs already, with the devices it has
-        jax.config.update("jax_num_cpu_devices", _num_cores())
+    if not _chosen():
+        with contextlib.suppress(RuntimeError):  # JAX runs already, with the devices it has
+            jax.config.update("jax_num_cpu_devices", _num_cores())
+
+
+def use_one_cpu_thread() -> None:
+    """Have JAX show one CPU device that works in one thread, unless it has started already or its user chose a number.
+
+    This is for a process whose only work is one run: XLA's threads would hand each other operations of microseconds,
+    which takes longer than it saves. XLA reads the environment variable `NPROC` for the size of its pool.
+    """
+    if not _chosen() and "NPROC" not in os.environ:
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", 1)
+            os.environ["NPROC"] = "1"
+
+
+def cpu_threads() -> int:
+    """Threads that XLA has on the CPU: products divided among them otherwise are the same to rounding only."""
+    return int(os.environ.get("NPROC") or _num_cores())
+
+
+def _chosen() -> bool:
+    """Whether the user has said how many CPU devices there are to be."""
+    by_flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    return by_flag or jax.config.jax_num_cpu_devices != -1
 
 
 def memory(devices: Iterable[jax.Device], limit: int | None, processes: int = 1) -> int | None:

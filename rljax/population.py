@@ -11,7 +11,7 @@ import numpy as np
 
 from rljax import checkpoints, core, driver, envs, rebuild, sweeps, training
 from rljax.config import replace
-from rljax.devices import parse_bytes, use_cpu_cores
+from rljax.devices import cpu_threads, parse_bytes, use_cpu_cores
 from rljax.errors import UsageError
 from rljax.hosts import Hosts, PeerLost, join, peers
 from rljax.plan import Population, batches, mesh, most_devices
@@ -192,8 +192,8 @@ def resume(
 ) -> Result | Sweep:
     """Go on with a run that was stopped or killed, from its newest checkpoints, to the bits it would have had.
 
-    The bits are the same on the same software, kind and number of devices; elsewhere the results are the same to
-    rounding.
+    The bits are the same on the same software, kind and number of devices and XLA's threads; elsewhere the results are
+    the same to rounding.
 
     Args:
         folder: what `run` was given as `out`, with checkpoints in it.
@@ -324,6 +324,7 @@ def _about(population: Population, config: Any) -> dict[str, Any]:
         about["format"] = checkpoints.FORMAT
         about["checkpoint_every"] = population.checkpoint_every
         about["devices"] = population.mesh.size
+        about["threads"] = cpu_threads()
         about["memory_limit"] = population.memory_limit
         about["halving"] = population.halving
         about["shard"] = population.mesh.axis_names[0]
@@ -378,6 +379,9 @@ def _restored(
         there = min(there, runs) if shard == "runs" else most_devices(configs, min(there, about["devices"]))
         if devices is None and about["devices"] > there:
             console.say(f"{about['devices']} devices were used and there are {there}: results agree to rounding.")
+        threads = about.get("threads", cpu_threads())
+        if jax.default_backend() == "cpu" and threads != cpu_threads():
+            console.say(f"XLA's threads were {threads} and are {cpu_threads()}: results agree to rounding.")
         population = Population(
             algorithm=algorithm,
             name=about["algo"],

@@ -18,7 +18,7 @@ import toys
 from toys import own, same_bits
 
 import rljax
-from rljax import a2c, checkpoints, cli, core, dqn, driver, envs, plan, ppo, q_learning, reinforce, sac, td3
+from rljax import a2c, checkpoints, cli, core, devices, dqn, driver, envs, plan, ppo, q_learning, reinforce, sac, td3
 
 OPTIONS = {"seeds": 3, "evaluations": 4, "eval_episodes": 3, "progress": False}
 
@@ -480,3 +480,18 @@ def test_resume_on_the_command_line(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main(["resume", "--help"])
     assert "--total-steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("seeds", "threads"), [("1", 1), ("2", None)])
+def test_a_lone_run_on_the_command_line_has_one_thread_and_other_numbers_are_told(
+    tmp_path, monkeypatch, capsys, seeds, threads
+):
+    monkeypatch.setattr(cli, "_cache_compilations", lambda: None)
+    command = [sys.executable, "-m", "rljax.cli", "train", "q_learning", "--env", "CliffWalking-v1", "--seeds", seeds]
+    command += ["--total-steps", "200", "--evaluations", "0", "--eval-episodes", "1", "--checkpoint-every", "0"]
+    env = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
+    subprocess.run([*command, "--out", str(tmp_path / "x")], check=True, env=env, capture_output=True)
+    about = json.loads((tmp_path / "x/config.json").read_text())
+    assert about["threads"] == (threads or len(os.sched_getaffinity(0)))
+    assert cli.main(["resume", str(tmp_path / "x"), "--no-progress"]) == 0  # JAX runs here with all threads
+    assert ("XLA's threads were 1 and are" in capsys.readouterr().err) == (about["threads"] != devices.cpu_threads())
