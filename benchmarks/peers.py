@@ -34,6 +34,7 @@ CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
 GPU = shutil.which("nvidia-smi") is not None
 READY_SECONDS, RUN_SECONDS = 600.0, 300.0  # after which a contestant counts as hung
 ONE_THREAD = {"NPROC": "1", "OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+LONE = {"NPROC": "1", "JAX_NUM_CPU_DEVICES": "1"}  # what the README of rljax says of one run
 README, PER_CORE = "README", "a process a core"
 
 
@@ -191,9 +192,8 @@ class Failed(Exception):
 class Worker:
     """A process that answers lines with lines."""
 
-    def __init__(self, python: str, script: str, job: dict[str, Any], core: int | None) -> None:
+    def __init__(self, python: str, script: str, job: dict[str, Any], core: int | None, more: dict[str, str]) -> None:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        more = {} if core is None else ONE_THREAD
         preallocate = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "AJAX_NO_COMPILE_CACHE": "1"}
         reading, writing = os.pipe()  # not standard output, into which libraries print
         self.answers = os.fdopen(reading)
@@ -251,9 +251,11 @@ class Contestant:
             share = {"steps": self.job["steps"] // count, "seeds": 1}
         else:
             share = {"seeds": self.job["seeds"] // count}
+        job = {**self.job, **share}
+        is_lone = self.peer == "rljax" and job["seeds"] == 1 and job["algorithm"] != "random"
+        more = (LONE if is_lone else {}) if alone else ONE_THREAD
         for core in CORES[:count]:
-            job = {**self.job, **share}
-            self.workers.append(Worker(self.python, PEERS[self.peer].worker, job, None if alone else core))
+            self.workers.append(Worker(self.python, PEERS[self.peer].worker, job, None if alone else core, more))
         answers = [worker.hear(READY_SECONDS) for worker in self.workers]
         self.about = {**answers[0], "first_seconds": max(one["first_seconds"] for one in answers)}
         self.about["env_steps"] = sum(one["env_steps"] for one in answers)
