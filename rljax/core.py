@@ -388,6 +388,7 @@ def advance(
     Returns:
         the state, and the metrics `[capacity, ...]` of which the first `count` are filled.
     """
+    update = jax.jit(update, inline=True)  # traced once for its shapes and for the loop
     _, shapes = jax.eval_shape(update, key_updates, state, config)
     empty = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), shapes)
 
