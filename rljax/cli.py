@@ -25,7 +25,8 @@ _USAGE = """usage: rljax COMMAND
   rljax resume FOLDER [options]          go on with a run that was stopped, from its checkpoints
   rljax envs                             list the environments
   rljax algos                            list the algorithms and what they have tuned values for
-  rljax bench [NAME] [options]           measure: throughput, scaling, tables, peers (all of these), learning, check
+  rljax bench [NAME] [options]           measure: throughput, scaling, tables, compiling, peers, bars (all of these);
+                                         learning; check
 
 ALGO is a listed name, or a module of your own: a file (path/to/own.py) or an importable name (package.own).
 ENV is a listed id, or an rljax.Env of your own as path/to/own.py:name or package.module:name."""
@@ -149,7 +150,9 @@ _BENCHMARKS = {
     "throughput": ["throughput.py"],
     "scaling": ["scaling.py"],
     "tables": ["tables.py"],
+    "compiling": ["compiling.py"],
     "peers": ["peers.py"],
+    "bars": ["bars.py"],
     "learning": ["learning.py"],
     "check": ["throughput.py", "--check"],
 }

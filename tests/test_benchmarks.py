@@ -15,8 +15,8 @@ import rljax
 from rljax import cli, planning, ppo
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "benchmarks"))
-floors, random_policy, scaling, tables, throughput = (
-    importlib.import_module(name) for name in ("floors", "random_policy", "scaling", "tables", "throughput")
+bars, floors, random_policy, scaling, tables, throughput = (
+    importlib.import_module(name) for name in ("bars", "floors", "random_policy", "scaling", "tables", "throughput")
 )
 
 
@@ -76,6 +76,29 @@ def test_a_check_fails_where_a_ratio_has_halved_and_says_which(tmp_path, monkeyp
     assert "ppo on CartPole-v1 is at 10.0% of stepping and was at 25.0%" in capsys.readouterr().out
 
 
+def test_a_bar_is_held_against_the_fastest_peer_and_met_or_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(bars, "HERE", tmp_path)
+    (tmp_path / "results").mkdir()
+    rows = [
+        {"peer": peer, "way": way, "env_steps_per_second": speed, "times_as_fast_is_rljax": 300.0 / speed}
+        for peer, way, speed in (
+            ("rljax", "README", 300.0),
+            ("slow", "README", 100.0),
+            ("quick", "README", 160.0),
+            ("slow", "a process a core", 250.0),
+        )
+    ]
+    rows.append({"peer": "broken", "way": "README", "failure": "hung"})
+    (tmp_path / "results" / "peers.json").write_text(json.dumps({"ppo_cartpole_many": {"rows": rows}}))
+    (tmp_path / "results" / "tables.json").write_text(json.dumps({"agents": 10_000, "times_as_fast": 150.2}))
+    readme, per_core, table = bars.bars()
+    assert (readme.measured, readme.met, readme.source) == ("1.88x", True, "quick, as its README says")
+    assert (per_core.measured, per_core.met) == ("1.20x", False)
+    assert (table.bar, table.measured, table.met) == ("1,000x", "150x", False)
+    bars.main()
+    assert "| 150x | no |" in (tmp_path / "SPEED.md").read_text()
+
+
 def test_the_command_line_names_the_benchmarks_and_hands_on_how_they_ended(monkeypatch, capsys):
     assert cli.main(["bench", "throughputs"]) == 2
     assert "There is no benchmark 'throughputs'" in capsys.readouterr().err
@@ -88,7 +111,7 @@ def test_the_command_line_names_the_benchmarks_and_hands_on_how_they_ended(monke
     monkeypatch.setattr(subprocess, "run", run)
     assert cli.main(["bench", "check", "--seeds", "4"]) == 0
     assert cli.main(["bench"]) == 1
-    assert ran == [["throughput.py", "--check", "--seeds", "4"], *[[f"{n}.py"] for n in list(cli._BENCHMARKS)[:4]]]
+    assert ran == [["throughput.py", "--check", "--seeds", "4"], *[[f"{n}.py"] for n in list(cli._BENCHMARKS)[:5]]]
     assert all((pathlib.Path(tables.__file__).parent / script).is_file() for script, *_ in cli._BENCHMARKS.values())
 
 

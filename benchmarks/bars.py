@@ -1,0 +1,100 @@
+"""What speed was to be reached and what was: `python benchmarks/bars.py` makes `SPEED.md` of the results on disk."""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+HERE = pathlib.Path(__file__).parent
+README, PER_CORE = "README", "a process a core"
+
+
+class Bar(NamedTuple):
+    """A line: the work, what is at least to be reached and what is aimed at, what was measured, and of what."""
+
+    work: str
+    bar: str
+    aim: str
+    measured: str
+    met: bool
+    source: str
+
+
+def results(name: str) -> Any:
+    """A file of results, None where it has not been measured."""
+    path = HERE / "results" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def against_peers(task: str, way: str, work: str, bar: float, aim: float, only: str = "") -> Bar | None:
+    """Speed of rljax as its README has it, divided by that of the fastest peer in one way of running it."""
+    rows = (results("peers") or {}).get(task, {}).get("rows", [])
+    rivals = [
+        row
+        for row in rows
+        if row["peer"] not in ("rljax", "gymnasium") and row["way"] == way and "times_as_fast_is_rljax" in row
+    ]
+    if not rivals:
+        return None
+    fastest = max(rivals, key=lambda row: row["env_steps_per_second"])
+    ratio = fastest["times_as_fast_is_rljax"]
+    rival = only or f"{fastest['peer']}, {'as its README says' if way == README else way}"
+    return Bar(work, f"{bar:g}x", f"{aim:g}x", f"{ratio:.2f}x", ratio >= bar, rival)
+
+
+def bars() -> list[Bar]:
+    """All lines that there are results for."""
+    found: list[Bar | None] = [
+        against_peers("ppo_cartpole", README, "PPO CartPole 4 x 128, one seed", 1.5, 2.5),
+        against_peers("ppo_cartpole_many", README, "the same, 64 seeds", 1.6, 2.5),
+        against_peers("ppo_cartpole_many", PER_CORE, "the same, 64 seeds", 1.25, 1.8),
+        against_peers("dqn_cartpole", README, "DQN CartPole, one seed", 2, 4),
+        against_peers("dqn_cartpole_many", README, "the same, 64 seeds", 2, 4),
+        against_peers("sac_pendulum", README, "SAC Pendulum, buffer 1M", 10, 20),
+        against_peers("ppo_breakout", README, "PPO Breakout-MinAtar, one seed", 1.3, 2),
+        against_peers("random_cartpole", README, "1,024 CartPoles, random policy", 2.5, 5, "gymnax's own `step`"),
+    ]
+    tables, compiling, throughput = map(results, ("tables", "compiling", "throughput"))
+    if tables is not None:
+        times = tables["times_as_fast"]
+        work = f"tabular Q-learning on FrozenLake, {tables['agents']:,} agents"
+        found.append(Bar(work, "1,000x", "10,000x", f"{times:,.0f}x", times >= 1000, "a NumPy loop of one agent"))
+    for row in (throughput or {"rows": []})["rows"]:
+        if (row["algorithm"], row["environment"], row["seeds"]) == ("ppo", "CartPole-v1", 64):
+            part = row["of_products"]
+            work = "PPO CartPole, 64 seeds, of the floor"
+            found.append(Bar(work, "35%", "60%", f"{part:.0%}", part >= 0.35, "large matrix products, all cores"))
+    if compiling is not None:
+        cold, cached = compiling["cold"]["seconds"], compiling["cached"]["seconds"]
+        met = cold <= 8 and cached <= 1.5
+        found.append(
+            Bar(
+                "compile a whole PPO run",
+                "8 s / 1.5 s",
+                "4 s / 0.7 s",
+                f"{cold:.1f} s / {cached:.1f} s",
+                met,
+                "cold / cached",
+            )
+        )
+    return [bar for bar in found if bar is not None]
+
+
+def main() -> None:
+    """Write the page."""
+    lines = [
+        f"| {b.work} | {b.source} | {b.bar} | {b.aim} | {b.measured} | {'yes' if b.met else 'no'} |" for b in bars()
+    ]
+    (HERE / "SPEED.md").write_text(f"""# Speed: what was to be reached, and what was
+
+Written by `python benchmarks/bars.py` out of `results/`, each line from medians taken side by side in one run; what is
+not equal between libraries, and what both sides' learners reach, stands in [PEERS.md](PEERS.md). A bar that is not met
+stays. One thread on a CPU makes peers faster too: [PEERS.md](PEERS.md) has both ways of everybody.
+
+| work | against | bar | aim | measured | met |
+|---|---|---|---|---|---|
+{chr(10).join(lines)}
+""")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Seconds from a config to a program that can run, for a whole PPO run on CartPole-v1: with nothing on disk, and with
+JAX's persistent cache filled by the process before. `python benchmarks/compiling.py` writes `results/compiling.json`.
+
+Tracing, lowering and compiling `jit(ppo.train)` count, importing does not. Every figure is of a process of its own.
+"""
+
+import importlib.metadata
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+RESULT = pathlib.Path(__file__).parent / "results" / "compiling.json"
+REPEATS = 5
+
+
+def compile_once(cache: str) -> tuple[float, str]:
+    """Seconds of one compilation in this process, and the device that it was for."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", cache)
+    import rljax
+    from rljax import ppo
+
+    config = rljax.preset("ppo", "CartPole-v1")
+    key = jax.block_until_ready(jax.random.key(0))  # JAX has started
+    started = time.perf_counter()
+    jax.jit(ppo.train).lower(key, config).compile()
+    return time.perf_counter() - started, jax.devices()[0].device_kind
+
+
+def elsewhere(cache: str) -> tuple[float, str]:
+    """The same in a process of its own."""
+    done = subprocess.run([sys.executable, __file__, cache], check=True, capture_output=True, text=True)
+    seconds, device = json.loads(done.stdout.splitlines()[-1])
+    return seconds, device
+
+
+def main() -> None:
+    """Measure and write."""
+    cold, cached = [], []
+    for _ in range(REPEATS):
+        with tempfile.TemporaryDirectory() as cache:
+            seconds, device = elsewhere(cache)
+            cold.append(seconds)
+            cached.append(elsewhere(cache)[0])
+    result = {
+        "device": device,
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "gymnax")},
+        "repeats": REPEATS,
+        "cold": {"seconds": statistics.median(cold), "fastest": min(cold), "slowest": max(cold)},
+        "cached": {"seconds": statistics.median(cached), "fastest": min(cached), "slowest": max(cached)},
+    }
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(compile_once(sys.argv[1])))
+    else:
+        try:
+            main()
+        except KeyboardInterrupt:
+            sys.exit("stopped; nothing is written before all repeats are measured.")
