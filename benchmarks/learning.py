@@ -78,9 +78,9 @@ CLAIMS = [
         "prioritized_dqn",
         "CartPole-v1",
         490,
-        "with Double, as its paper; SLM-Lab, so too, 452 at 200k (4 sessions)",
+        "SLM-Lab, with Double, 452 at 200k (4 sessions)",
         floor=400,
-        seed=SEED_AFTER,
+        seed=SEED_AFTER + 2,
     ),
     Claim("n_step_dqn", "CartPole-v1", 490, CARTPOLE_50K, floor=400, seed=SEED_AFTER),
     Claim("qr_dqn", "CartPole-v1", 490, "RL Zoo 500 (1 run)", floor=400, seed=SEED_AFTER),
@@ -167,7 +167,10 @@ bootstrap interval. Tables are judged exactly, by the environment's model and wi
 of the second half of its training, exploration included. Every seed's value is in `results/learning.json`. Presets were
 tuned on other seeds, but some that missed their bar here were tuned further and measured on the same 20 again: DQN on
 MountainCar, and A2C on CartPole and Pendulum. DQN, Double, dueling, prioritised, n-step and QR-DQN on CartPole missed
-theirs by a seed in twenty: they were tuned again, and the 20 seeds reported are others, which nothing had been run on.
+theirs by a seed in twenty: they were tuned again, and the 20 seeds reported are others, which nothing had been run on;
+prioritised DQN's are a fourth 20, since it missed its bar on the second and the third (with Double and exponents of .6
+and .4: worst seeds 295.4 and 190.6, IQM 500) and was tuned each time. C51 and Rainbow on CartPole were measured before
+the draws of random numbers changed.
 
 {head}
 |---|---|---|---|---|---|---|
