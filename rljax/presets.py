@@ -121,10 +121,11 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
     ("dqn", "MountainCar-v0"): (
         {
             "total_steps": 120_000,
-            "learning_rate": 2e-3,
+            "learning_rate": 3e-3,
             "anneal_learning_rate": True,
-            "gradient_steps": 8,
-            "batch_size": 128,
+            "gradient_steps": 4,
+            "batch_size": 512,
+            "target_period": 50,
             "epsilon_end": 0.07,
             "max_grad_norm": 3.0,
             "hidden_sizes": (64, 64),
