@@ -11,11 +11,8 @@ import jax.numpy as jnp
 def word(key: jax.Array) -> jax.Array:
     """One word of 32 random bits `[]` uint32 out of a key from which nothing else is drawn.
 
-    For keys that come out of `jax.random.split`, whose own words are random, it is a bijection of one of them at a
-    twentieth of what another hash of the key costs; keys made by hand are mixed until all bits depend on all.
-
-    Raises:
-        TypeError: it is not one key.
+    For keys that come out of `jax.random.split`, whose own words are random, it is a bijection of one of them, far
+    cheaper than another hash of the key; keys made by hand are mixed until all bits depend on all.
     """
     *others, mixed = jax.random.key_data(key)
     mixed = _mixed(mixed + jnp.uint32(0x9E3779B9))  # no key of zeros gives zero
