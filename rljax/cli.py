@@ -223,7 +223,8 @@ def _resume(arguments: list[str]) -> int:
         raise UsageError("Say which run: rljax resume runs/x.")
     wants_help = arguments[0] in ("-h", "--help")
     folder, rest = ("FOLDER", arguments) if wants_help else (arguments[0], arguments[1:])
-    _start_jax(not wants_help and files.read_json(pathlib.Path(folder) / "config.json").get("threads") == 1)
+    about = {} if wants_help else files.read_json(pathlib.Path(folder) / "config.json")
+    _start_jax(isinstance(about, dict) and about.get("threads") == 1)  # what is no object, `resume` complains about
     _, options = _parse(f"resume {folder}", None, ResumeOptions(), rest)
     settings = _settings(options)
     settings |= {name: _own(settings[name]) for name in ("algorithm", "env") if settings[name] is not None}
