@@ -46,7 +46,11 @@ def use_one_cpu_thread() -> None:
 
 def cpu_threads() -> int:
     """Threads that XLA has on the CPU: products divided among them otherwise are the same to rounding only."""
-    return int(os.environ.get("NPROC") or _num_cores())
+    try:
+        threads = int(os.environ["NPROC"])
+    except (KeyError, ValueError):  # XLA passes over text that is no number
+        threads = _num_cores()
+    return max(threads, jax.local_device_count() if jax.default_backend() == "cpu" else 1)  # a device has one at least
 
 
 def _chosen() -> bool:

@@ -495,3 +495,9 @@ def test_a_lone_run_on_the_command_line_has_one_thread_and_other_numbers_are_tol
     assert about["threads"] == (threads or len(os.sched_getaffinity(0)))
     assert cli.main(["resume", str(tmp_path / "x"), "--no-progress"]) == 0  # JAX runs here with all threads
     assert ("XLA's threads were 1 and are" in capsys.readouterr().err) == (about["threads"] != devices.cpu_threads())
+
+
+@pytest.mark.parametrize(("chosen", "threads"), [("300", 300), ("0", None), ("many", None), ("", None)])
+def test_threads_are_those_that_xla_takes_from_its_variable(monkeypatch, chosen, threads):
+    monkeypatch.setenv("NPROC", chosen)  # one device a core is shown here, and each has a thread
+    assert devices.cpu_threads() == (threads or len(os.sched_getaffinity(0)))
