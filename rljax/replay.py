@@ -184,7 +184,6 @@ def sample(
         position, probability = _draw_leaves(bits, replay.priorities.tree)
         slot, env = position // num_envs, position % num_envs
         weight = (size(replay, n_step) * probability) ** -importance_exponent
-        weight = weight / weight.max()
 
     # Where the ring is sharded by environments it stays where it is: all devices look for the whole batch.
     slot, env = whole((slot, env))
@@ -198,6 +197,9 @@ def sample(
     following = replay.obs[(last_slot + 1) % slots, env]
     beside = replay.successors[jnp.maximum(end, 0)]
     lost = truncated & (replay.owners[jnp.maximum(end, 0)] != last_slot * num_envs + env)
+    weight = jnp.where(lost, 0.0, weight)
+    if replay.priorities is not None:
+        weight = weight / jnp.maximum(weight.max(), jnp.finfo(weight.dtype).tiny)  # all may be lost
     n_rewards = returns.n_step(rewards, jnp.zeros_like(rewards), ends == _TERMINATED, ends >= 0, discount, n_step)
     batch = Sample(
         obs=replay.obs[slot, env],
@@ -205,7 +207,7 @@ def sample(
         reward=n_rewards[0],
         discount=jnp.where(end == _TERMINATED, 0.0, jnp.asarray(discount) ** (last + 1)),
         next_obs=jnp.where(truncated.reshape(-1, *[1] * (beside.ndim - 1)), beside, following),
-        weight=jnp.where(lost, 0.0, weight),
+        weight=weight,
         position=slot * num_envs + env,
     )
     return spread(batch)
@@ -216,6 +218,8 @@ def reprioritize(replay: Replay, position: jax.Array, priority: jax.Array) -> Re
     if replay.priorities is None:
         return replay
     tree, highest = replay.priorities
+    # A sample has read the tree: unless its writing waits for what came of that, XLA copies the tree to have both.
+    tree, priority = jax.lax.optimization_barrier((tree, priority))
     return replay._replace(
         priorities=Priorities(_set_leaves(tree, position, priority), jnp.maximum(highest, priority.max()))
     )

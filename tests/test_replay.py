@@ -229,13 +229,22 @@ def test_nothing_as_large_as_the_buffer_is_computed_to_sample_from_it(prioritize
     assert largest(50_000) == largest(500) < 2_000
 
 
-@pytest.mark.parametrize("algorithm", [rljax.td3, rljax.sac])
-def test_an_update_copies_no_part_of_the_buffer(algorithm):
+@pytest.mark.parametrize(
+    ("algorithm", "env", "changes"),
+    [
+        (rljax.td3, "Pendulum-v1", {}),
+        (rljax.sac, "Pendulum-v1", {}),
+        (rljax.dqn, "CartPole-v1", {}),
+        (rljax.dqn, "CartPole-v1", {"prioritized": True}),
+        (rljax.dqn, "CartPole-v1", {"prioritized": True, "n_step": 3, "gradient_steps": 2}),
+    ],
+)
+def test_an_update_copies_no_part_of_the_buffer(algorithm, env, changes):
     """Written and read in the same pass of a loop, a ring is copied whole if the compiler fuses one with the other."""
 
     def working_memory(capacity):
         config = algorithm.Config(
-            env=rljax.make("Pendulum-v1"),
+            env=rljax.make(env),
             num_envs=1,
             num_steps=1,
             gradient_steps=1,
@@ -243,6 +252,7 @@ def test_an_update_copies_no_part_of_the_buffer(algorithm):
             hidden_sizes=(8,),
             buffer_size=capacity,
         )
+        config = rljax.replace(config, **changes)
         key = jax.random.key(0)
         state = jax.eval_shape(algorithm.init, key, config)
         update = lambda i, state: algorithm.update(jax.random.fold_in(key, i), state, config)[0]  # noqa: E731
