@@ -26,7 +26,7 @@ class Solution(NamedTuple):
     values: jax.Array  # [S]
     action_values: jax.Array  # [S, A], one backup of `values`
     iterations: jax.Array  # [] int32
-    error_bound: jax.Array  # [] the most by which any of `values` may be off, rounding apart
+    error_bound: jax.Array  # [] the most by which any of `values` may be off, rounding included
 
 
 def action_values(model: Model, values: jax.Array, discount: Scalar) -> jax.Array:
@@ -100,8 +100,9 @@ def value_iteration(
     r"""Optimal values by repeated backups
     $V \leftarrow (1 - \epsilon) \max_a Q(\cdot, a) + \epsilon\, \mathrm{mean}_a Q(\cdot, a)$.
 
-    Stops when $\gamma / (1 - \gamma) \max_s |V_{k+1}(s) - V_k(s)|$, which bounds the error of $V_{k+1}$ (Puterman 1994,
-    theorem 6.3.1), is at most `tolerance`, when the values no longer change at all, or after `max_iterations`. With a
+    Stops when $\gamma / (1 - \gamma) \max_s |V_{k+1}(s) - V_k(s)|$, which bounds the error of $V_{k+1}$ but for rounding
+    (Puterman 1994, theorem 6.3.1), is at most `tolerance`, when the values no longer change at all, or after
+    `max_iterations`. `error_bound` adds what rounding can do, which in 32 bits may be more than the tolerance. With a
     discount of one there is no such bound: it is infinite until the values stand still, then zero.
 
     Args:
@@ -134,18 +135,19 @@ def _fixed_point(
     max_iterations: int,
 ) -> Solution:
     def unfinished(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        _, bound, iterations = carry
-        return (bound > tolerance) & (iterations < max_iterations)
+        _, residual, iterations = carry
+        return (_bound(residual, discount) > tolerance) & (iterations < max_iterations)
 
     def step(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         values, _, iterations = carry
         backed_up = backup(values)
         change = jnp.max(jnp.abs(backed_up - values))
-        return backed_up, _bound(discount * change, discount), iterations + 1
+        return backed_up, discount * change, iterations + 1
 
     start = jnp.zeros_like(model.rewards[:, 0])
     first = (start, jnp.full((), jnp.inf, start.dtype), jnp.int32(0))
-    values, bound, iterations = jax.lax.while_loop(unfinished, step, first)
+    values, residual, iterations = jax.lax.while_loop(unfinished, step, first)
+    bound = _bound(residual + _rounding(model, values, discount), discount)
     return Solution(values, action_values(model, values, discount), iterations, bound)
 
 
@@ -155,11 +157,22 @@ def _bound(residual: jax.Array, discount: Scalar) -> jax.Array:
     return jnp.where(residual == 0.0, 0.0, residual / remaining)
 
 
+def _rounding(model: Model, values: jax.Array, discount: Scalar) -> jax.Array:
+    """The most by which rounding may change a backup of `values`, in whatever order its terms are summed.
+
+    After Higham (2002, section 3.1): so many times the unit roundoff as terms and factors, times what they add up to.
+    Zero with a discount of one, where no finite error of a backup bounds that of the values.
+    """
+    operations = sum(model.rewards.shape) + 4
+    largest = jnp.max(jnp.abs(model.rewards)) + jnp.max(jnp.abs(values))
+    return jnp.where(jnp.asarray(discount) < 1.0, operations * jnp.finfo(values.dtype).eps / 2 * largest, 0.0)
+
+
 def policy_iteration(model: Model, discount: Scalar, max_iterations: int = 1_000) -> Solution:
     r"""Optimal values by exact evaluation and greedy improvement in turn (Howard 1960), from the uniform policy.
 
     Ends when no action improves on the policy's own by more than rounding. `error_bound` is
-    $\max_s |(T V)(s) - V(s)| / (1 - \gamma)$. With a discount of one every policy on the way must come to an end; use
+    $(\max_s |(T V)(s) - V(s)| + \delta) / (1 - \gamma)$, $\delta$ being the most that rounding may add. With a discount of one every policy on the way must come to an end; use
     `value_iteration` where one does not; the bound is then infinite unless the residual is zero.
     """
     _check_model(model)
@@ -186,7 +199,8 @@ def policy_iteration(model: Model, discount: Scalar, max_iterations: int = 1_000
     _, values, _, iterations = jax.lax.while_loop(unfinished, step, first)
     backed_up = action_values(model, values, discount)
     residual = jnp.max(jnp.abs(jnp.max(backed_up, axis=-1) - values))
-    return Solution(values, backed_up, iterations, _bound(residual, discount))
+    bound = _bound(residual + _rounding(model, values, discount), discount)
+    return Solution(values, backed_up, iterations, bound)
 
 
 def finite_horizon(model: Model, horizon: int, discount: Scalar = 1.0) -> tuple[jax.Array, jax.Array]:
