@@ -6,9 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import off_policy_reference as reference
 import optax
 import pytest
 import scipy.special
+from reference import integers, uniforms
 
 import rljax
 from rljax import core, dqn, envs, plan, programs, replay
@@ -26,6 +28,8 @@ VARIANTS = {
     "n_step": {"n_step": 3},
     "prioritized": {"prioritized": True},
     "noisy": {"noisy": True},
+    "layer_norm": {"layer_norm": True},
+    "normalized": {"normalized": True, "layer_norm": True, "n_step": 3},
     "c51": {"head": "categorical", "num_atoms": 7, "value_low": 0.0, "value_high": 8.0},
     "qr": {"head": "quantile", "num_atoms": 5, "huber_delta": 1.0},
     "rainbow": {
@@ -35,13 +39,22 @@ VARIANTS = {
 }  # fmt: skip
 
 
-def variant(values):
+def variant(values, **changes):
     env = envs.time_limit(rljax.make("CartPole-v1"), 9)
+    if values.get("normalized"):
+        env = envs.normalize_rewards(envs.normalize_observations(env), 0.9)
+        values = {name: value for name, value in values.items() if name != "normalized"}
     small = {
         "total_steps": 200, "num_envs": 2, "num_steps": 5, "gradient_steps": 1, "batch_size": 32, "buffer_size": 60,
         "prefill_steps": 40, "hidden_sizes": (8, 6), "target_period": 3,
     }  # fmt: skip
-    return dqn.Config(env=env, **{**small, **values})
+    return dqn.Config(env=env, **{**small, **values, **changes})
+
+
+def as_seen(moments, x, centred=True):
+    """By hand what wrappers make of raw observations, or of raw rewards, with the statistics so far."""
+    deviation = np.sqrt(np.asarray(moments.squared, np.float64) / float(moments.samples) + 1e-8)
+    return (np.asarray(x, np.float64) - (np.asarray(moments.mean) if centred else 0.0)) / deviation
 
 
 class NumpyNetwork:
@@ -65,18 +78,39 @@ class NumpyNetwork:
     def forward(self, obs):
         atoms = self.config.num_atoms if self.config.head != "expected" else 1
         self.obs = np.asarray(obs, np.float64)
-        torso = self.params["torso"]["Dense_0"]
-        self.features = np.maximum(self.obs @ torso["kernel"] + torso["bias"], 0.0)
-        self.hidden, outputs = {}, {}
+        torso = self.params["torso"]
+        self.hidden, self.normed, outputs = {}, {}, {}
+        linear = self.obs @ torso["Dense_0"]["kernel"] + torso["Dense_0"]["bias"]
+        self.features = np.maximum(self.norm("torso", torso.get("LayerNorm_0"), linear), 0.0)
         for name in self.streams():
             kernel, bias = self.weights(f"{name}_hidden")
-            self.hidden[name] = np.maximum(self.features @ kernel + bias, 0.0)
+            linear = self.features @ kernel + bias
+            self.hidden[name] = np.maximum(self.norm(name, self.params.get(f"{name}_norm"), linear), 0.0)
             kernel, bias = self.weights(name)
             outputs[name] = (self.hidden[name] @ kernel + bias).reshape(len(obs), -1, atoms)
         if not self.config.dueling:
             return outputs["value"]
         advantage = outputs["advantage"]
         return outputs["value"] + advantage - advantage.mean(axis=1, keepdims=True)
+
+    def norm(self, name, layer, x):
+        """Ba et al. 2016, equation 4, where the network has such layers."""
+        if layer is None:
+            return x
+        deviation = np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+        self.normed[name] = (x - x.mean(-1, keepdims=True)) / deviation, deviation
+        return self.normed[name][0] * layer["scale"] + layer["bias"]
+
+    def norm_backward(self, name, layer, gradient):
+        """The gradient of the layer's inputs, and those of its parameters under a key of their own, if it is there."""
+        if layer is None:
+            return gradient, {}
+        normed, deviation = self.normed[name]
+        d_normed = gradient * layer["scale"]
+        mean, along = d_normed.mean(-1, keepdims=True), (d_normed * normed).mean(-1, keepdims=True)
+        key = "LayerNorm_0" if name == "torso" else f"{name}_norm"
+        parameters = {"scale": (gradient * normed).sum(0), "bias": gradient.sum(0)}
+        return (d_normed - mean - normed * along) / deviation, {key: parameters}
 
     def backward(self, gradient):
         """Gradients of all parameters, given that of the outputs `[B, A, K]`."""
@@ -91,10 +125,13 @@ class NumpyNetwork:
             d_outputs = d_stream.reshape(len(gradient), -1)
             result[name] = self.layer(name, self.hidden[name], d_outputs)
             d_hidden = d_outputs @ self.weights(name)[0].T * (self.hidden[name] > 0)
+            d_hidden, norm = self.norm_backward(name, self.params.get(f"{name}_norm"), d_hidden)
+            result.update(norm)
             result[f"{name}_hidden"] = self.layer(f"{name}_hidden", self.features, d_hidden)
             d_features += d_hidden @ self.weights(f"{name}_hidden")[0].T
         d_features = d_features * (self.features > 0)
-        result["torso"] = {"Dense_0": {"kernel": self.obs.T @ d_features, "bias": d_features.sum(0)}}
+        d_features, norm = self.norm_backward("torso", self.params["torso"].get("LayerNorm_0"), d_features)
+        result["torso"] = {"Dense_0": {"kernel": self.obs.T @ d_features, "bias": d_features.sum(0)}, **norm}
         return {"params": result}
 
     def layer(self, name, inputs, d_outputs):
@@ -163,47 +200,51 @@ def action_values(config, outputs):
     return outputs.mean(-1)
 
 
-def numpy_learn(config, state, stored, key, number):
-    """One gradient step from `state`: new parameters, new target parameters, errors, loss, the gradient's norm."""
+def numpy_learn(config, state, stored, collector, key):
+    """The gradient steps of one update from `state`: parameters, targets, the replay, Adam, errors and what is told."""
     _, key_batches, key_noise = jax.random.split(key, 3)
-    bits = jax.random.bits(key_batches, (1, config.batch_size))[0]
-    key_online, key_target, key_choice = jax.random.split(jax.random.split(key_noise, 1)[0], 3)
+    words = jax.random.bits(key_batches, (config.gradient_steps, config.batch_size))
+    noise = jax.random.split(key_noise, config.gradient_steps)
     progress = float(state.step) / config.num_updates
     importance = config.importance_exponent + (1 - config.importance_exponent) * progress
-    batch = replay.sample(bits, stored, config.discount, config.n_step, importance)
-    rows = np.arange(config.batch_size)
-    online = NumpyNetwork(config, state.params, key_online)
-    outputs = online.forward(batch.obs)
-    chosen = outputs[rows, batch.action]
-    following = NumpyNetwork(config, state.target_params, key_target).forward(batch.next_obs)
-    choosing = following
-    if config.double:
-        choosing = NumpyNetwork(config, state.params, key_choice).forward(batch.next_obs)
-    best = action_values(config, choosing).argmax(-1)
-    reward, discount = np.asarray(batch.reward, np.float64), np.asarray(batch.discount, np.float64)
-    losses, errors, slope = head_loss(config, chosen, following[rows, best], reward, discount)
-    weight = np.asarray(batch.weight, np.float64)
-    d_outputs = np.zeros_like(outputs)
-    d_outputs[rows, batch.action] = slope * weight[:, None] / config.batch_size
-    gradient = online.backward(d_outputs)
-    norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient)))
-    scale = min(1.0, config.max_grad_norm / norm)
-
-    def adam(param, grad):  # the first step: both moments start at zero and are corrected for it
-        grad = grad * scale
-        return np.asarray(param) - config.learning_rate * grad / (np.abs(grad) + 1e-8)
-
-    params = jax.tree.map(adam, state.params, gradient)
-    rate = config.target_rate if number % config.target_period == 0 else 0.0
-    target = jax.tree.map(lambda new, old: rate * new + (1 - rate) * np.asarray(old), params, state.target_params)
-    return params, target, errors, (weight * losses).mean(), norm, jax.tree.map(lambda x: scale * x, gradient), batch
+    params, target, rows = state.params, state.target_params, np.arange(config.batch_size)
+    adam, told, weights = reference.Adam(params, config.learning_rate), [], []
+    for index, (bits, noise_key) in enumerate(zip(words, noise, strict=True)):
+        key_online, key_target, key_choice = jax.random.split(noise_key, 3)
+        batch = replay.sample(bits, stored, config.discount, config.n_step, importance)
+        obs, next_obs, reward = batch.obs, batch.next_obs, np.asarray(batch.reward, np.float64)
+        if config.env.normalize_observations:
+            obs, next_obs = (as_seen(collector.obs_moments, x) for x in (obs, next_obs))
+            reward = as_seen(collector.reward_moments, reward, centred=False)
+        online = NumpyNetwork(config, params, key_online)
+        outputs = online.forward(obs)
+        following = NumpyNetwork(config, target, key_target).forward(next_obs)
+        choosing = NumpyNetwork(config, params, key_choice).forward(next_obs) if config.double else following
+        best = action_values(config, choosing).argmax(-1)
+        discount = np.asarray(batch.discount, np.float64)
+        losses, errors, slope = head_loss(config, outputs[rows, batch.action], following[rows, best], reward, discount)
+        weight = np.asarray(batch.weight, np.float64)
+        d_outputs = np.zeros_like(outputs)
+        d_outputs[rows, batch.action] = slope * weight[:, None] / config.batch_size
+        gradient = online.backward(d_outputs)
+        norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradient)))
+        scale = min(1.0, config.max_grad_norm / norm)
+        params = adam.step(params, jax.tree.map(lambda x, scale=scale: scale * x, gradient))
+        if (int(state.step) * config.gradient_steps + index + 1) % config.target_period == 0:
+            target = reference.polyak(params, target, config.target_rate)
+        stored = replay.reprioritize(stored, batch.position, jnp.float32((errors + 1e-6) ** config.priority_exponent))
+        told.append(((weight * losses).mean(), errors.mean(), norm))
+        weights.append(weight)
+    return params, target, stored, adam, np.mean(told, axis=0), weights
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_one_update_equals_numpy(name):
-    config = variant(VARIANTS[name])
+    """Of three gradient steps, the seventh to the ninth of the run: the targets move at the eighth alone."""
+    moves = {} if "target_period" in VARIANTS[name] else {"target_period": 4}
+    config = variant(VARIANTS[name], gradient_steps=3, **moves)
     state = jax.jit(dqn.init)(jax.random.key(0), config)
-    # A target network of its own, so that confusing the two would show; and a third gradient step, which moves it.
+    # A target network of its own, so that confusing the two would show.
     other = dqn.default_network(config.env, config).init(jax.random.key(7), jnp.zeros((1, 4)))
     state = state._replace(target_params=other, step=jnp.int32(2))
     if config.prioritized:  # of many sizes, so that the weights differ
@@ -214,44 +255,48 @@ def test_one_update_equals_numpy(name):
     after, metrics = jax.jit(dqn.update)(key, state, config)
 
     stored = after.replay
-    if config.prioritized:  # as they were before the batch's errors came in
+    if config.prioritized:  # as they were before the batches' errors came in
         steps = jax.tree.map(
             lambda x: jnp.zeros((5, 2, *x.shape[2:]), x.dtype),
             core.Trajectory(stored.obs, stored.action, stored.reward, stored.end > 0, stored.end > 0, stored.obs),
         )
         stored = stored._replace(priorities=replay.add(state.replay, steps, config.n_step).priorities)
-    params, target, errors, loss, norm, clipped, batch = numpy_learn(config, state, stored, key, number=3)
-    assert (np.ptp(batch.weight) > 0.1) == config.prioritized
-    assert metrics["loss"] == pytest.approx(loss, rel=1e-4)
-    assert metrics["gradient_norm"] == pytest.approx(norm, rel=1e-3)
-    assert metrics["td_error"] == pytest.approx(errors.mean(), rel=1e-4)
-    first_moment = after.opt_state[1][0].mu  # a tenth of the clipped gradient
-    for got, want in zip(jax.tree.leaves(first_moment), jax.tree.leaves(clipped), strict=True):
-        np.testing.assert_allclose(got, 0.1 * want, rtol=1e-3, atol=1e-6)
-    # Adam's first step is the gradient's sign: where the gradient vanishes, rounding decides.
-    for got, want in zip(jax.tree.leaves(after.params), jax.tree.leaves(params), strict=True):
-        assert np.mean(np.abs(got - want) < 2e-5) > 0.98
-    for got, want in zip(jax.tree.leaves(after.target_params), jax.tree.leaves(target), strict=True):
-        assert np.mean(np.abs(got - want) < 2e-5) > 0.98
+    params, target, stored, adam, told, weights = numpy_learn(config, state, stored, after.collector, key)
+    assert (np.ptp(weights[0]) > 0.1) == config.prioritized
+    got = [metrics[name] for name in ("loss", "td_error", "gradient_norm")]
+    np.testing.assert_allclose(got, told, rtol=1e-3)
+    for got, want in zip(jax.tree.leaves(after.opt_state[1][0].mu), jax.tree.leaves(adam.first), strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-3, atol=1e-6)  # clipped gradients, which Adam's steps hardly show
+    reference.assert_close(after.params, params, state.params)
+    reference.assert_close(after.target_params, target, state.target_params)
     for got, want in zip(jax.tree.leaves(after.averaged_params), jax.tree.leaves(after.params), strict=True):
         np.testing.assert_array_equal(got, want)  # nothing is averaged unless asked for
     if config.prioritized:
-        leaves = after.replay.priorities.tree[len(after.replay.priorities.tree) // 2 :]
-        np.testing.assert_allclose(leaves[batch.position], (errors + 1e-6) ** 0.6, rtol=2e-3)
+        got, want = (replay.priorities.tree for replay in (after.replay, stored))
+        np.testing.assert_allclose(got, want, rtol=2e-3)
 
 
-def test_collecting_is_greedy_where_epsilon_is_zero_and_uniform_where_it_is_one():
-    config = dataclasses.replace(variant({}), num_steps=25, buffer_size=200)
-    state = jax.jit(dqn.init)(jax.random.key(0), config)
-    greedy, _ = jax.jit(dqn.update)(jax.random.key(1), state, dataclasses.replace(config, epsilon=0.0, epsilon_end=0.0))
-    collected = slice(20, 45)
-    network = NumpyNetwork(config, state.params, None)
-    obs = np.asarray(greedy.replay.obs[collected]).reshape(-1, 4)
-    np.testing.assert_array_equal(
-        np.asarray(greedy.replay.action[collected]).ravel(), network.forward(obs)[..., 0].argmax(-1)
-    )
-    uniform, _ = jax.jit(dqn.update)(jax.random.key(1), state, dataclasses.replace(config, epsilon_end=1.0))
-    assert np.asarray(uniform.replay.action[collected]).mean() == pytest.approx(0.5, abs=0.25)
+@pytest.mark.parametrize("name", ["plain", "noisy", "normalized"])
+def test_actions_are_epsilon_greedy_with_the_epsilon_of_the_hour(name):
+    config = variant(
+        VARIANTS[name], num_steps=25, total_steps=440, buffer_size=200,
+        epsilon=0.9, epsilon_end=0.1, epsilon_fraction=0.75,
+    )  # fmt: skip
+    assert config.num_updates == 8
+    state = jax.jit(dqn.init)(jax.random.key(0), config)._replace(step=jnp.int32(3))
+    key = jax.random.key(1)
+    after, metrics = jax.jit(dqn.update)(key, state, config)
+    assert metrics["epsilon"] == pytest.approx(0.5)  # half of the way down after three of six updates
+    key_actions, key_values, _ = jax.random.split(jax.random.split(key, 3)[0], 3)
+    explores, chosen = jax.random.bits(key_actions, (2, 25, 2))
+    greedy = []
+    for t, noise in enumerate(jax.random.split(key_values, 25)):
+        obs = after.replay.obs[20 + t]
+        obs = as_seen(state.collector.obs_moments, obs) if config.env.normalize_observations else obs
+        network = NumpyNetwork(config, state.params, noise)
+        greedy.append(network.forward(obs)[..., 0].argmax(-1))
+    expected = np.where(uniforms(explores) < 0.5, integers(chosen, 2), greedy)
+    np.testing.assert_array_equal(after.replay.action[20:45], expected)
 
 
 # --- probes: environments whose action values are known -----------------------------------------------------------

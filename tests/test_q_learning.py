@@ -1,5 +1,7 @@
 """Tabular learners against a plain NumPy reference on Gymnasium's table, and against exact solutions."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,24 +58,33 @@ def reference(config, state, key):
                 returns.append(running[env])
                 running[env] = 0.0
         for entry, targets in wanted.items():
-            step_size = float(config.step_size)
-            if config.step_size_schedule == "visits":
-                step_size /= (1 + visits[entry]) ** float(config.step_size_exponent)
+            start, end = float(config.step_size), float(config.step_size_end)
+            gone = min(float(state.step) / config.num_updates / float(config.schedule_fraction), 1.0)
+            step_size = {
+                "constant": start,
+                "linear": start + gone * (end - start),
+                "exponential": start * (end / start) ** gone,
+                "visits": start / (1 + visits[entry]) ** float(config.step_size_exponent),
+            }[config.step_size_schedule]
             weight = 1 - (1 - step_size) ** len(targets)
             q[entry] += weight * (np.mean(targets) - q[entry])
             visits[entry] += len(targets)
     return q, visits, returns
 
 
-@pytest.mark.parametrize("schedule", ["constant", "visits"])
-@pytest.mark.parametrize("target", q_learning.TARGETS)
+@pytest.mark.parametrize(
+    ("target", "schedule"),
+    [(target, schedule) for target in q_learning.TARGETS for schedule in ("constant", "visits")]
+    + [("q_learning", "linear"), ("q_learning", "exponential")],
+)
 def test_one_update_equals_numpy(target, schedule):
     env = envs.time_limit(rljax.make("CliffWalking-v1"), LIMIT)
     config = q_learning.Config(
-        env=env, total_steps=STEPS * ENVS, target=target, num_envs=ENVS, num_steps=STEPS, step_size=0.6,
-        epsilon=0.4, epsilon_schedule="constant", step_size_schedule=schedule, discount=0.9,
+        env=env, total_steps=4 * STEPS * ENVS, target=target, num_envs=ENVS, num_steps=STEPS, step_size=0.6,
+        step_size_end=0.1, epsilon=0.4, epsilon_schedule="constant", step_size_schedule=schedule,
+        schedule_fraction=0.5, discount=0.9,
     )  # fmt: skip
-    state = jax.jit(q_learning.init)(jax.random.key(0), config)
+    state = jax.jit(q_learning.init)(jax.random.key(0), config)._replace(step=jnp.int32(1))  # half of the way down
     # Values of their own for every entry: between equal ones rounding would choose.
     scattered = jax.random.normal(jax.random.key(2), state.tables.action_values.shape)
     state = state._replace(tables=state.tables._replace(action_values=scattered))
@@ -85,19 +96,34 @@ def test_one_update_equals_numpy(target, schedule):
     np.testing.assert_allclose(after.tables.action_values, q, rtol=1e-4, atol=1e-4)
     assert metrics["episodes"] == len(returns)
     assert metrics["episode_return"] == pytest.approx(np.mean(returns), rel=1e-5)
-    assert metrics["env_steps"] == STEPS * ENVS
+    assert metrics["env_steps"] == 2 * STEPS * ENVS
 
 
 def test_colliding_updates_are_the_mean_over_their_orders():
-    """Three environments, one entry: the update is the average over all orders of three updates in a row."""
-    env = envs.from_model(
-        envs.Model(jnp.ones((1, 1, 1)), jnp.array([[3.0]]), jnp.ones((1, 1, 1), bool), jnp.ones(1)), "one"
-    )
+    """Three environments of different rewards, one entry: the average over all orders of three updates in a row."""
+
+    def reset(key, params):
+        return jnp.int32(0), jax.random.uniform(key)
+
+    def step(key, reward, action, params):
+        return rljax.timestep(jnp.int32(0), reward, True), reward
+
+    one = rljax.Discrete(1)
+    env = rljax.Env(reset=reset, step=step, observation_space=one, action_space=one, name="one")
     config = q_learning.Config(
-        env=env, total_steps=3, num_envs=3, num_steps=1, step_size=0.3, step_size_schedule="constant"
+        env=env, total_steps=3, num_envs=3, num_steps=1, initial_value=2.0, step_size=0.3, step_size_schedule="constant"
     )
-    state, _ = q_learning.train(jax.random.key(0), config)
-    assert state.tables.action_values[0, 0, 0] == pytest.approx(3.0 * (1 - 0.7**3), rel=1e-6)
+    state = q_learning.init(jax.random.key(0), config)
+    after, _ = q_learning.update(jax.random.key(1), state, config)
+    rewards, ends = np.asarray(state.collector.env_state, np.float64), []
+    assert np.ptp(rewards) > 0.1
+    for order in itertools.permutations(rewards):
+        value = 2.0
+        for reward in order:
+            value += 0.3 * (reward - value)
+        ends.append(value)
+    assert np.ptp(ends) > 0.01
+    assert after.tables.action_values[0, 0, 0] == pytest.approx(np.mean(ends), rel=1e-6)
 
 
 @pytest.fixture(scope="module")
