@@ -164,7 +164,8 @@ def test_the_error_bound_holds_in_32_bits_where_rounding_is_more_than_the_tolera
         error = np.abs(np.asarray(solution.values, np.float64) - np.asarray(exact.values)).max(-1)
         assert (error <= np.asarray(solution.error_bound)).all()
         assert (error.max(axis=0) > 1e-6).all()  # so a bound of zero, or of the tolerance, would be wrong
-        assert (np.asarray(solution.error_bound) < 100 * 2.0**-24 / (1 - np.asarray(discounts)) ** 2).all()
+    # By iteration no more than it must be; by policies, an improvement of less than 100 roundings is none.
+    assert (np.asarray(solutions[0].error_bound) < 30 * 2.0**-24 / (1 - np.asarray(discounts)) ** 2).all()
 
 
 def test_a_limit_on_iterations_shows_in_the_bound():
