@@ -79,7 +79,11 @@ def categorical(num_atoms: int, low: Scalar, high: Scalar) -> Head:
         entropy = -jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)
         return cross_entropy, jnp.maximum(cross_entropy - entropy, 0.0)
 
-    return Head(num_atoms, lambda outputs: jax.nn.softmax(outputs) @ support, loss)
+    def values(outputs: jax.Array) -> jax.Array:
+        # Some accelerators round factors to 10 bits unless told otherwise, which is more than actions differ by.
+        return jnp.matmul(jax.nn.softmax(outputs), support, precision=jax.lax.Precision.HIGHEST)
+
+    return Head(num_atoms, values, loss)
 
 
 def project(support: jax.Array, moved: jax.Array, probabilities: jax.Array) -> jax.Array:

@@ -100,10 +100,10 @@ def value_iteration(
     r"""Optimal values by repeated backups
     $V \leftarrow (1 - \epsilon) \max_a Q(\cdot, a) + \epsilon\, \mathrm{mean}_a Q(\cdot, a)$.
 
-    Stops when $\gamma / (1 - \gamma) \max_s |V_{k+1}(s) - V_k(s)|$, which bounds the error of $V_{k+1}$ but for rounding
-    (Puterman 1994, theorem 6.3.1), is at most `tolerance`, when the values no longer change at all, or after
-    `max_iterations`. `error_bound` adds what rounding can do, which in 32 bits may be more than the tolerance. With a
-    discount of one there is no such bound: it is infinite until the values stand still, then zero.
+    Stops when $\gamma / (1 - \gamma) \max_s |V_{k+1}(s) - V_k(s)|$, which bounds the error of $V_{k+1}$ but for
+    rounding (Puterman 1994, theorem 6.3.1), is at most `tolerance`, when the values no longer change at all, or
+    after `max_iterations`. `error_bound` adds what rounding can do, which in 32 bits may be more than the tolerance.
+    With a discount of one there is no such bound: it is infinite until the values stand still, then zero.
 
     Args:
         model: the process.
@@ -172,8 +172,9 @@ def policy_iteration(model: Model, discount: Scalar, max_iterations: int = 1_000
     r"""Optimal values by exact evaluation and greedy improvement in turn (Howard 1960), from the uniform policy.
 
     Ends when no action improves on the policy's own by more than rounding. `error_bound` is
-    $(\max_s |(T V)(s) - V(s)| + \delta) / (1 - \gamma)$, $\delta$ being the most that rounding may add. With a discount of one every policy on the way must come to an end; use
-    `value_iteration` where one does not; the bound is then infinite unless the residual is zero.
+    $(\max_s |(T V)(s) - V(s)| + \delta) / (1 - \gamma)$, $\delta$ being the most that rounding may add. With a
+    discount of one every policy on the way must come to an end; use `value_iteration` where one does not; the bound is
+    then infinite unless the residual is zero.
     """
     _check_model(model)
     num_states, num_actions = model.rewards.shape

@@ -32,6 +32,13 @@ VARIANTS = {
     "normalized": {"normalized": True, "layer_norm": True, "n_step": 3},
     "c51": {"head": "categorical", "num_atoms": 7, "value_low": 0.0, "value_high": 8.0},
     "qr": {"head": "quantile", "num_atoms": 5, "huber_delta": 1.0},
+    "double dueling noisy qr": {
+        "double": True, "dueling": True, "noisy": True, "layer_norm": True, "head": "quantile", "num_atoms": 5,
+        "huber_delta": 1.0, "target_period": 1, "target_rate": 0.1,
+    },
+    "double prioritized huber normalized": {
+        "double": True, "prioritized": True, "huber_delta": 0.05, "layer_norm": True, "n_step": 2, "normalized": True,
+    },
     "rainbow": {
         "double": True, "dueling": True, "n_step": 3, "prioritized": True, "noisy": True, "head": "categorical",
         "num_atoms": 7, "value_low": 0.0, "value_high": 8.0,

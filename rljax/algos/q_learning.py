@@ -58,7 +58,7 @@ class Config:
     initial_value: float = traced(default=0.0)
     """What every entry holds at first; high values make an optimist that explores."""
     num_envs: int = static(default=1, minimum=1)
-    """Environments side by side that write one table (N)."""
+    """Environments side by side that write one table (N); to find colliding updates takes N ** 2 comparisons a step."""
     num_steps: int = static(default=100, minimum=1)
     """Steps of each environment per update (T): metrics are means over them, and schedules move between updates."""
 

@@ -180,7 +180,7 @@ WORLDS = {"Taxi-v3": taxi, "CliffWalking-v1": cliff_walking, "GridWorld-misc": g
 
 
 def register() -> None:
-    """Tell gymnax of the worlds, once."""
+    """Tell gymnax of the worlds, once: at the first `rljax.make`, as `import rljax` alone does not import gymnax."""
     for name, factory in WORLDS.items():
         if name not in gymnax.registered_envs:
             gymnax.register(name, factory)
