@@ -17,7 +17,7 @@ import numpy as np
 
 import rljax
 from rljax import planning, presets
-from rljax.report import statistics
+from rljax.report import files, statistics
 
 HERE = pathlib.Path(__file__).parent
 SEED = 20_261_122
@@ -84,8 +84,8 @@ CLAIMS = [
     ),
     Claim("n_step_dqn", "CartPole-v1", 490, CARTPOLE_50K, floor=400, seed=SEED_AFTER),
     Claim("qr_dqn", "CartPole-v1", 490, "RL Zoo 500 (1 run)", floor=400, seed=SEED_AFTER),
-    Claim("c51", "CartPole-v1", 490, "CleanRL 491 at 500k (3 seeds)", floor=400),
-    Claim("rainbow", "CartPole-v1", 490, "C51: CleanRL 491 at 500k (3 seeds)", floor=400),
+    Claim("c51", "CartPole-v1", 490, "CleanRL 491 at 500k (3 seeds)", floor=400, seed=SEED_AFTER),
+    Claim("rainbow", "CartPole-v1", 490, "C51: CleanRL 491 at 500k (3 seeds)", floor=400, seed=SEED_AFTER + 1),
     Claim("dqn", "MountainCar-v0", -106, "RL Zoo -106, DQN -100.8 (1 run each); optimum about -97.7", seed=SEED_AFTER),
     Claim("dqn", "Breakout-MinAtar", 5, "a random policy 0.43; DQN 16.4 at 10 times the steps (reg-duel-q, 30 seeds)"),
     Claim("pqn", "CartPole-v1", 495, "CleanRL 495 (3 seeds)"),
@@ -125,13 +125,24 @@ def measure(claim: Claim) -> dict:
         episodes = result.metrics["episodes"][:, late]
         total = np.nansum(result.metrics["episode_return"][:, late] * episodes, axis=1)
         result.summary["final_return"] = statistics.summarize(total / episodes.sum(axis=1))
-    return result.summary
+    return {**result.summary, "seed": claim.seed, "config": files.describe(config)}
 
 
 def exact_returns(action_values: jax.Array, env: rljax.Env) -> np.ndarray:
     """Mean returns of greedy policies within the environment's time limit, by its model, `[SEEDS]`."""
     model, limit = rljax.envs.tabular_model(env), int(env.params.max_steps_in_episode)
     return np.array([float(planning.expected_return(model, planning.greedy(q), limit)) for q in action_values])
+
+
+def is_met(claim: Claim, summary: dict) -> bool:
+    """Whether all that the claim says holds, and no seed diverged."""
+    final = summary["final_return"]
+    return (
+        not summary["diverged"]
+        and claim.bar <= final["iqm"] <= claim.ceiling
+        and final["min"] >= claim.floor
+        and sum(seed >= claim.bar for seed in final["per_seed"]) >= claim.solved
+    )
 
 
 def row(claim: Claim, summary: dict) -> str:
@@ -144,7 +155,7 @@ def row(claim: Claim, summary: dict) -> str:
     bar += f", every seed {claim.floor:g}" if np.isfinite(claim.floor) else ""
     bar += f", {claim.solved} seeds" if claim.solved else ""
     cells = [*claim.what, f"{summary['env_steps']:,}", interval, f"{final['min']:.{digits}f}", bar]
-    return "| " + " | ".join([*cells, claim.reference]) + " |"
+    return "| " + " | ".join([*cells, "yes" if is_met(claim, summary) else "**no**", claim.reference]) + " |"
 
 
 def main(arguments: list[str]) -> None:
@@ -158,7 +169,7 @@ def main(arguments: list[str]) -> None:
         results.write_text(json.dumps(known, indent=1) + "\n")
         print(row(claim, known[" ".join(claim.what)]))
     lines = [row(claim, known[key]) for claim in CLAIMS if (key := " ".join(claim.what)) in known]
-    head = "| algorithm | environment | env steps | IQM return [95% interval] | worst seed | bar | reference |"
+    head = "| algorithm | environment | env steps | IQM return [95% interval] | worst seed | bar | met | reference |"
     text = f"""# What the learners reach
 
 Written by `make learning`. Presets as they are in `rljax.presets`; greedy evaluation of every seed's final policy over
@@ -166,18 +177,23 @@ Written by `make learning`. Presets as they are in `rljax.presets`; greedy evalu
 bootstrap interval. Tables are judged exactly, by the environment's model and within its time limit; SARSA by the return
 of the second half of its training, exploration included. Every seed's value is in `results/learning.json`. Presets were
 tuned on other seeds, but some that missed their bar here were tuned further and measured on the same 20 again: A2C on
-CartPole and Pendulum. DQN, Double, dueling, prioritised, n-step and QR-DQN on CartPole missed theirs by a seed in
-twenty, and DQN on MountainCar by two steps (-107.7 [-112.5, -103.3]): they were tuned again, and the 20 seeds reported
-are others, which nothing had been run on; prioritised DQN's are a fourth 20, since it missed its bar on the second and
-the third (with Double and exponents of .6 and .4: worst seeds 295.4 and 190.6, IQM 500) and was tuned each time. C51 on
-CartPole misses its floor by one seed. All rows but these and those of tables were measured before the draws of random
-numbers changed, which changes luck and nothing else.
+CartPole and Pendulum. DQN and its variants on CartPole missed theirs by a seed in twenty, and DQN on MountainCar by two
+steps (-107.7 [-112.5, -103.3]): they were tuned again, and the 20 seeds reported are others, which nothing had been run
+on. Two needed more than a second 20: prioritised DQN missed its bar on the second and the third (with Double and
+exponents of .6 and .4: worst seeds 295.4 and 190.6, IQM 500); Rainbow, whose first 20 had passed with C51's old preset,
+on the second (C51's new one, exponent .6: worst seed 378.5, IQM 500). Each was tuned after each miss. A floor that twenty seeds pass does not say that the hundredth would. Rows of PPO
+on CartPole, of PQN, of DQN and its variants and of tables were measured last; the others before the draws of random
+numbers changed, which changes luck and nothing else. DQN on Breakout at the budget of the published runs, 1M steps, is
+`minatar.py`.
 
 {head}
-|---|---|---|---|---|---|---|
+|---|---|---|---|---|---|---|---|
 {chr(10).join(lines)}
 """
     (HERE / "LEARNING.md").write_text(text)
+    missed = [key for claim in chosen if not is_met(claim, known[key := " ".join(claim.what)])]
+    if missed:
+        sys.exit("Missed their bars: " + ", ".join(missed) + ".")
 
 
 if __name__ == "__main__":

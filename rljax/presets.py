@@ -67,17 +67,15 @@ def _normalized(discount: float) -> Callable[[Env], Env]:
 # A reward of 1, or of -1, at every step: what 1 / (1 - discount) of them add up to. Bricks of 1 every few steps.
 _CARTPOLE_ATOMS = {
     "total_steps": 100_000,
-    "learning_rate": 1e-3,
-    "num_envs": 16,
-    "num_steps": 4,
-    "gradient_steps": 16,
-    "batch_size": 64,
-    "target_period": 50,
+    "gradient_steps": 4,
+    "target_period": 12,
     "value_low": 0.0,
     "value_high": 100.0,
 }
 _BREAKOUT_RETURNS = {"value_low": 0.0, "value_high": 20.0}
 _MOUNTAIN_CAR_RETURNS = {"value_low": -100.0, "value_high": 0.0}
+# Priorities sharpen every noise too: hardly any, and the whole of their bias undone.
+_MILD_PRIORITIES = {"priority_exponent": 0.2, "importance_exponent": 1.0}
 
 _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | None]] = {
     ("q_learning", "FrozenLake-misc"): ({"total_steps": 1_000_000, "epsilon_end": 0.3}, None),
@@ -106,14 +104,13 @@ _PRESETS: dict[tuple[str, str], tuple[dict[str, Any], Callable[[Env], Env] | Non
         _rewards_normalized(0.99),
     ),
     ("dueling_dqn", "CartPole-v1"): ({"double": True}, None),  # as its paper
-    # Priorities sharpen every noise too: hardly any, and the whole of their bias undone.
-    ("prioritized_dqn", "CartPole-v1"): ({"priority_exponent": 0.2, "importance_exponent": 1.0}, None),
+    ("prioritized_dqn", "CartPole-v1"): (_MILD_PRIORITIES, None),
     ("qr_dqn", "CartPole-v1"): ({"epsilon_end": 0.01}, None),
     # Rewards summed over steps of an older policy mislead: a short memory.
     ("n_step_dqn", "CartPole-v1"): ({"buffer_size": 10_000}, None),
     # Atoms stand for returns of raw rewards.
     ("c51", "CartPole-v1"): (_CARTPOLE_ATOMS, _raw),
-    ("rainbow", "CartPole-v1"): (_CARTPOLE_ATOMS, _raw),
+    ("rainbow", "CartPole-v1"): (_CARTPOLE_ATOMS | _MILD_PRIORITIES, _raw),
     ("c51", "Breakout-MinAtar"): (_BREAKOUT_RETURNS, None),
     ("rainbow", "Breakout-MinAtar"): (_BREAKOUT_RETURNS, None),
     ("c51", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, normalize_observations),
