@@ -180,11 +180,11 @@ tuned on other seeds, but some that missed their bar here were tuned further and
 CartPole and Pendulum. DQN and its variants on CartPole missed theirs by a seed in twenty, and DQN on MountainCar by two
 steps (-107.7 [-112.5, -103.3]): they were tuned again, and the 20 seeds reported are others, which nothing had been run
 on. Two needed more than a second 20: prioritised DQN missed its bar on the second and the third (with Double and
-exponents of .6 and .4: worst seeds 295.4 and 190.6, IQM 500); Rainbow, whose first 20 had passed with C51's old preset,
-on the second (C51's new one, exponent .6: worst seed 378.5, IQM 500). Each was tuned after each miss. A floor that twenty seeds pass does not say that the hundredth would. Rows of PPO
-on CartPole, of PQN, of DQN and its variants and of tables were measured last; the others before the draws of random
-numbers changed, which changes luck and nothing else. DQN on Breakout at the budget of the published runs, 1M steps, is
-`minatar.py`.
+exponents of .6 and .4: worst seeds 295.4 and 190.6, IQM 500); Rainbow, whose first 20 had passed with C51's old
+preset, on the second (C51's new one, exponent .6: worst seed 378.5, IQM 500). Each was tuned after each miss. A floor
+that twenty seeds pass does not say that the hundredth would. Rows of PPO on CartPole, of PQN, of DQN and its variants
+and of tables were measured last; the others before the draws of random numbers changed, which changes luck and
+nothing else. DQN on Breakout at the budget of the published runs, 1M steps, is `minatar.py`.
 
 {head}
 |---|---|---|---|---|---|---|---|
