@@ -1,4 +1,4 @@
-"""DQN on MinAtar's Breakout at the budget of the published runs: 1M environment steps, five seeds; for a GPU.
+"""DQN on MinAtar's Breakout at the budget of the published runs: 1M environment steps, five seeds; half an hour, CPU.
 
 The reference is the raw data of reg-duel-q: 16.4 +- 3.1 at 1M, 30 seeds, in the original dynamics; gymnax's Breakout
 has no sticky actions and a cap of 1000 steps. `python benchmarks/minatar.py [steps] [seeds]` writes
