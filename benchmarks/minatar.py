@@ -1,8 +1,8 @@
-"""DQN on MinAtar's Breakout at the budget of the published runs: 1M environment steps, five seeds; half an hour, CPU.
+"""DQN on MinAtar's Breakout at the budget of the published runs: 1M environment steps, five seeds.
 
-The reference is the raw data of reg-duel-q: 16.4 +- 3.1 at 1M, 30 seeds, in the original dynamics; gymnax's Breakout
-has no sticky actions and a cap of 1000 steps. `python benchmarks/minatar.py [steps] [seeds]` writes
-`results/minatar_dqn.json` with the device's name.
+It takes half an hour on one core of a CPU. The reference is the raw data of reg-duel-q: 16.4 +- 3.1 at 1M, 30 seeds,
+in the original dynamics; gymnax's Breakout has no sticky actions and a cap of 1000 steps. `python benchmarks/minatar.py
+[steps] [seeds]` writes `results/minatar_dqn.json` with the device's name.
 """
 
 import json

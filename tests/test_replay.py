@@ -199,6 +199,22 @@ def test_a_successor_that_is_lost_is_weighted_zero_and_never_replaced_by_another
     assert len(truncated - lost) == 3  # as many as there is room for
 
 
+def test_weights_are_over_the_largest_of_those_that_are_not_lost():
+    """Lost transitions have a tiny priority once drawn, and so would have the largest weight of all."""
+    memory = replay.init(jnp.zeros(1), jnp.int32(0), 1, 40, prioritized=True, truncations=1)
+    zeros = jnp.zeros((40, 1))
+    cut = jnp.arange(40)[:, None] % 2 == 0
+    never, obs = jnp.zeros((40, 1), bool), zeros[..., None]
+    steps = core.Trajectory(obs, zeros.astype(jnp.int32), zeros, never, cut, obs)
+    memory = replay.add(memory, steps)
+    lost = jnp.arange(0, 38, 2)  # the last truncation keeps its successor
+    memory = replay.reprioritize(memory, lost, jnp.full(len(lost), 0.1))
+    batch = replay.sample(jax.random.bits(jax.random.key(0), (512,)), memory, 0.9, importance_exponent=1.0)
+    is_lost = np.isin(batch.position, lost)
+    assert 0 < is_lost.sum() < 512
+    np.testing.assert_array_equal(batch.weight, np.where(is_lost, 0.0, 1.0))
+
+
 def test_sixty_four_buffers_of_cartpole_fit_in_two_gibibytes():
     def memories(prioritized):
         init = lambda _: replay.init(jnp.zeros(4), jnp.int32(0), 4, 100_000, prioritized)  # noqa: E731
