@@ -1,0 +1,79 @@
+"""Two thousand PPO agents on CartPole-v1 in one program, as purejaxrl's README has it: `python benchmarks/thousands.py`.
+
+It claims 2,048 agents of 500,000 environment steps in about 98 s on an A100, and what is done here is its `ppo.py`: the
+same networks, batches, epochs, rate that falls to zero, bonus for entropy and clipped values; not the same are time
+limits, which here do not count as ends. A GPU trains them in half a minute, a CPU of two cores in three quarters of an
+hour: `--seeds`, `--steps` and `--repeats` do less. Writes `--out`, `results/thousands.json` if nothing else is said.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import sys
+
+import rljax
+from rljax import ppo
+from rljax.devices import use_cpu_cores
+
+RESULT = pathlib.Path(__file__).parent / "results" / "thousands.json"
+CLAIM = {"env_steps_per_second": 2048 * 500_000 / 98, "device": "A100", "source": "purejaxrl's README"}
+
+
+def config(steps: int) -> ppo.Config:
+    """The hyperparameters of purejaxrl's `ppo.py`."""
+    return ppo.Config(
+        env=rljax.make("CartPole-v1"),
+        total_steps=steps,
+        learning_rate=2.5e-4,
+        entropy_coefficient=0.01,
+        value_clip=0.2,
+        num_envs=4,
+        num_steps=128,
+        num_epochs=4,
+        num_minibatches=4,
+        hidden_sizes=(64, 64),
+        activation="tanh",
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Train once to compile, then `--repeats` times more, and write what came out."""
+    use_cpu_cores()
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=2048, help="agents")
+    parser.add_argument("--steps", type=int, default=500_000, help="environment steps of each")
+    parser.add_argument("--repeats", type=int, default=3, help="runs that are timed")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULT, help="what to write")
+    given = parser.parse_args(arguments)
+    runs = [
+        rljax.run(ppo, config(given.steps), seeds=given.seeds, seed=repeat, evaluations=0, progress=False).summary
+        for repeat in range(given.repeats + 1)
+    ]
+    first, timed = runs[0], runs[1:]
+    seconds = [run["train_seconds"] for run in timed]
+    env_steps = given.seeds * first["env_steps"]
+    speed = env_steps / statistics.median(seconds)
+    learned = {name: value for name, value in timed[-1]["final_return"].items() if name != "per_seed"}
+    result = {
+        "device": first["device"],
+        "versions": first["versions"],
+        "agents": given.seeds,
+        "env_steps_of_each": first["env_steps"],
+        "repeats": given.repeats,
+        "seconds": {"median": statistics.median(seconds), "fastest": min(seconds), "slowest": max(seconds)},
+        "compile_seconds": first["compile_seconds"],
+        "env_steps_per_second": speed,
+        "final_return": learned,
+        "claim": CLAIM,
+        "times_the_claim": speed / CLAIM["env_steps_per_second"],
+    }
+    given.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit("stopped; nothing is written before all repeats are measured.")
