@@ -28,7 +28,8 @@ def product_rate() -> float:
 def product_operations(function: Callable[..., Any], *arguments: Any) -> float:
     """Floating-point operations of a function's matrix products and convolutions, loops counted as often as they run.
 
-    XLA's own count takes a loop's body once. Of a branch the dearest side counts; a loop of unknown length counts once.
+    XLA's own count takes a loop's body once. Of a branch the cheapest side counts, as this is a floor; a loop of unknown
+    length counts once.
     """
     return _operations(jax.make_jaxpr(function)(*arguments).jaxpr)
 
@@ -48,7 +49,7 @@ def _operations(jaxpr: Any) -> float:
         elif name == "scan":
             total += params["length"] * _operations(params["jaxpr"].jaxpr)
         elif name == "cond":
-            total += max(_operations(branch.jaxpr) for branch in params["branches"])
+            total += min(_operations(branch.jaxpr) for branch in params["branches"])
         else:
             total += sum(map(_operations, _inner(params)))
     return total

@@ -451,15 +451,19 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=64, help="of the tasks with many")
+    parser.add_argument("--steps", type=int, help="environment steps of a run of the tasks with many")
     parser.add_argument("--quick", action="store_true", help="a twentieth of the work once; writes nothing")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in options.tasks:
         print(TASKS[name].title, flush=True)
-        field = contestants(TASKS[name], options.peers, options.seeds, options.quick)
+        task = TASKS[name]
+        if task.many and options.steps:
+            task = task._replace(job=task.job | {"steps": options.steps})
+        field = contestants(task, options.peers, options.seeds, options.quick)
         repeats = 1 if options.quick else options.repeats
-        rows = measure(TASKS[name], field, repeats, options.quick)
+        rows = measure(task, field, repeats, options.quick)
         print("\n".join(map(line, rows)), flush=True)
         known[name] = {"repeats": repeats, "cores": len(CORES), "rows": rows}
         if not options.quick:

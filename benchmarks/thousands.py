@@ -1,7 +1,7 @@
-"""Two thousand PPO agents on CartPole-v1 in one program, as purejaxrl's README has it: `python benchmarks/thousands.py`.
+"""Two thousand PPO agents on CartPole-v1 in one program, as purejaxrl has it: `python benchmarks/thousands.py`.
 
-It claims 2,048 agents of 500,000 environment steps in about 98 s on an A100, and what is done here is its `ppo.py`: the
-same networks, batches, epochs, rate that falls to zero, bonus for entropy and clipped values; not the same are time
+Its README claims 2,048 agents of 500,000 environment steps in about 98 s on an A100. What is done here is its `ppo.py`:
+the same networks, batches, epochs, rate that falls to zero, bonus for entropy and clipped values. Not the same are time
 limits, which here do not count as ends. A GPU trains them in half a minute, a CPU of two cores in three quarters of an
 hour: `--seeds`, `--steps` and `--repeats` do less. Writes `--out`, `results/thousands.json` if nothing else is said.
 """

@@ -191,8 +191,10 @@ def interact(
     key_steps, key_resets = jax.random.split(key)
     step_keys = jax.random.split(key_steps, (num_steps, num_envs))
     step_env = jax.vmap(env.step, (0, 0, 0, None))
-    # Where devices share the environments none of them waits for another: all resets are drawn before the loop.
-    size = num_steps if _environments_are_spread() else min(_STOCK, num_steps)
+    # Where devices share the environments none of them waits for another, and a GPU takes longer for a branch than for
+    # drawing: there all resets are drawn before the loop.
+    on_cpu = jax.default_backend() == "cpu"
+    size = min(_STOCK, num_steps) if on_cpu and not _environments_are_spread() else num_steps
 
     def step(carry: Any, inputs: Any) -> Any:
         stock, learner, env_state, obs, episode_return, episode_length, discounted_reward = carry
@@ -228,7 +230,7 @@ def interact(
 
     nothing = jnp.zeros(num_envs, jnp.int32)
     start = (_draw(key_resets, nothing, size, env), learner, *collector[:5])
-    end, (kept, finished, measured) = jax.lax.scan(step, start, (noise, step_keys), unroll=2)
+    end, (kept, finished, measured) = jax.lax.scan(step, start, (noise, step_keys), unroll=2 if on_cpu else 8)
     _, learner, env_state, obs, episode_return, episode_length, discounted_reward = end
     raw_obs, discounted_rewards = measured
     collector = collector._replace(
@@ -276,6 +278,11 @@ def _take(stock: _Stock, ended: jax.Array) -> tuple[Any, _Stock]:
     place = stock.taken - stock.first
     fresh = jax.tree.map(lambda x: jax.vmap(lambda of_one, i: of_one[i], (1, 0))(x, place), stock.episodes)
     return fresh, stock._replace(taken=stock.taken + ended)
+
+
+def where_any(mask: jax.Array, compute: Callable[[], jax.Array], otherwise: jax.Array) -> jax.Array:
+    """`compute()` `[...]` where `mask` `[...]` is true and `otherwise` elsewhere; it is not computed for nothing."""
+    return jax.lax.cond(_in_any_run(mask), lambda: jnp.where(mask, compute(), otherwise), lambda: otherwise)
 
 
 @jax.custom_batching.custom_vmap

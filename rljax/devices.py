@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import jax
 
+from rljax import hashing
 from rljax.errors import UsageError
 
 _USED = 0.9  # of a device's memory: the rest is for what no program's analysis tells
@@ -27,6 +28,7 @@ def use_cpu_cores() -> None:
     Independent programs on a device each are faster than one program on a pool of threads, and XLA's pool has been
     seen to deadlock. This is JAX's own setting `jax_num_cpu_devices`; where it is set, it is left alone.
     """
+    hashing.without_loops()
     if not _chosen():
         with contextlib.suppress(RuntimeError):  # JAX runs already, with the devices it has
             jax.config.update("jax_num_cpu_devices", _num_cores())

@@ -125,4 +125,4 @@ def gradient_steps(
     """
     bits = jax.random.bits(key, (config.gradient_steps, config.batch_size))
     numbers = updates * config.gradient_steps + 1 + jnp.arange(config.gradient_steps)
-    return jax.lax.scan(learn, start, (bits, noise, numbers))
+    return jax.lax.scan(learn, start, (bits, noise, numbers), unroll=min(2, config.gradient_steps))

@@ -99,10 +99,19 @@ def collect(
     trajectory = core.seen(trajectory, state.collector, collector, env)
     acted = trajectory.action
 
-    # Values outside the loop, in one product each. The successor's is read at the true next observation, and with a
-    # memory that goes on from the step's, also where the episode ended.
-    _, values, *_ = network.apply(params, trajectory.obs, *acted.memory)
-    _, next_values, *_ = network.apply(params, trajectory.next_obs, *acted.next_memory)
+    # Values outside the loop, in one product. A step's successor is what the next one acts on, and its value is there
+    # already, but for the last step and where an episode was cut off: those are read at the true next observation, and
+    # with a memory that goes on from the step's.
+    def read(step: core.Trajectory, memory: tuple[Any, ...]) -> jax.Array:
+        return network.apply(params, step.next_obs, *memory)[1]
+
+    values = network.apply(params, trajectory.obs, *acted.memory)[1]
+    last = read(*jax.tree.map(lambda x: x[-1:], (trajectory, acted.next_memory)))
+    next_values = core.where_any(
+        trajectory.truncated,
+        lambda: read(trajectory, acted.next_memory),
+        jnp.concatenate([values[1:], last]),
+    )
     ends = (trajectory.terminated, trajectory.truncated)
     advantages = returns.gae(trajectory.reward, values, next_values, *ends, config.discount, config.gae_lambda)
     targets = advantages + values

@@ -31,7 +31,7 @@ def test_operations_are_those_of_products_with_loops_as_often_as_they_run():
 
     assert floors.product_operations(looped, a, b) == 6 * product
     branch = lambda a, b: jax.lax.cond(a[0, 0] > 0, lambda: a @ b, lambda: (a @ b) @ b.T @ b)  # noqa: E731
-    assert floors.product_operations(branch, a, b) == product + 2 * (2 * 3 * 5 * 4)
+    assert floors.product_operations(branch, a, b) == product  # what the cheaper side takes is a floor
     kernel, image = jnp.ones((3, 3, 2, 8)), jnp.ones((1, 10, 10, 2))
 
     def convolution(x, k):
@@ -46,10 +46,10 @@ def test_operations_of_ppo_are_those_of_its_layers():
     counted = floors.product_operations(ppo.update, key, state, config) / config.steps_per_update
     hidden = 2 * (4 * 64 + 64 * 64)
     actor, critic = hidden + 2 * 64 * 2, hidden + 2 * 64
-    # Acting; values of observations and successors; an epoch forward, back to weights, and back to hidden layers.
+    # Acting; values of observations; an epoch forward, back to weights, and back to hidden layers. The last successor.
     once, backward = actor + critic, (actor - 2 * 4 * 64) + (critic - 2 * 4 * 64)
-    assert counted >= actor + 2 * critic + 4 * (2 * once + backward)
-    assert counted <= 3 * once + 4 * (2 * once + backward)  # the compiler drops the outputs that nobody asks for
+    assert counted >= actor + critic + 4 * (2 * once + backward) + critic / 128
+    assert counted <= 2 * once + 4 * (2 * once + backward) + once / 128  # the compiler drops what nobody asks for
 
 
 def test_the_exponent_of_a_power_law():

@@ -107,6 +107,19 @@ def test_runs_side_by_side_share_no_resets_and_draw_them_in_a_branch():
     assert len(np.intersect1d(together.obs[0, 3:], together.obs[1, 3:])) == 0
 
 
+def test_where_any_computes_only_where_something_asks_for_it():
+    def halved(mask, x):
+        return core.where_any(mask, lambda: x / 2, x)
+
+    x, mask = jnp.arange(6.0).reshape(2, 3), jnp.array([[False, True, False], [False, False, False]])
+    expected = np.where(mask, x / 2, x)
+    np.testing.assert_array_equal(halved(mask, x), expected)
+    np.testing.assert_array_equal(jax.vmap(halved)(mask, x), expected)  # in one run and not in the other
+    np.testing.assert_array_equal(halved(jnp.zeros_like(mask), x), x)
+    program = jax.jit(jax.vmap(halved)).lower(mask, x).compile()
+    assert re.search(r"\bconditional\(", program.as_text())  # a select would compute at every call
+
+
 def test_minibatches_visit_every_sample_once_an_epoch():
     indices = np.asarray(core.minibatches(jax.random.key(0), 60, 4, 3))
     assert indices.shape == (12, 15)

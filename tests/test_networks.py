@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rljax
-from rljax import Box, Discrete
+from rljax import Box, Discrete, networks
 from rljax.networks import ActorCritic, Torso, activation, actor_critic
 
 KEY = jax.random.key(0)
@@ -277,3 +277,32 @@ def test_a_network_of_ones_own_must_give_what_the_algorithm_reads(algorithm, cha
         jax.eval_shape(algorithm.init, KEY, rljax.replace(config, network=Own(*wrong)))
     with pytest.raises(rljax.UsageError, match=sentence):
         rljax.run(algorithm, rljax.replace(config, network=Own(*wrong)), progress=False)
+
+
+@pytest.mark.parametrize("features", [1, 2, 3, 6, 7])
+def test_a_layer_of_few_outputs_is_the_product_that_it_stands_for(features):
+    layer = networks.dense(features)
+    x = jax.random.normal(jax.random.key(0), (3, 5, 8))
+    params = layer.init(jax.random.key(1), x)
+    out = jax.random.normal(jax.random.key(2), (3, 5, features))
+
+    def plain(params, x):
+        return x @ params["params"]["kernel"] + params["params"]["bias"]
+
+    values, gradients = jax.vjp(layer.apply, params, x)
+    expected, expected_gradients = jax.vjp(plain, params, x)
+    np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
+    compare = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    jax.tree.map(compare, gradients(out), expected_gradients(out))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5)])
+def test_of_an_action_is_its_own_output_whatever_the_others_are(shape):
+    outputs = jax.random.normal(jax.random.key(0), shape)
+    action = jnp.array([2, 0, 1, 2])
+    bad = outputs.at[0, 1].set(jnp.nan).at[3, 0].set(jnp.inf)
+    expected = np.asarray(outputs)[np.arange(4), np.asarray(action)]
+    np.testing.assert_array_equal(networks.of_action(bad, action), expected)
+    slope = jax.grad(lambda x: jnp.sum(networks.of_action(x, action) * expected))(bad)
+    np.testing.assert_array_equal(np.asarray(slope)[np.arange(4), np.asarray(action)], expected)
+    assert np.count_nonzero(slope) == expected.size

@@ -193,15 +193,11 @@ def loss(
     """The loss of the module's docstring over one batch; the errors `[B]` that priorities go by, and metrics."""
     key_online, key_target, key_choice = jax.random.split(key, 3)
     head = _head(config)
-
-    def of(outputs: jax.Array, action: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(outputs, action[:, None, None], axis=1)[:, 0]  # [B, K]
-
-    outputs = of(_apply(params, batch.obs, key_online, config), batch.action)
+    outputs = networks.of_action(_apply(params, batch.obs, key_online, config), batch.action)  # [B, K]
     next_outputs = _apply(target_params, batch.next_obs, key_target, config)
     chooser = _apply(params, batch.next_obs, key_choice, config) if config.double else next_outputs
     best = jnp.argmax(head.values(chooser), axis=-1)
-    following = jax.lax.stop_gradient(of(next_outputs, best))
+    following = jax.lax.stop_gradient(networks.of_action(next_outputs, best))
     each, errors = head.loss(outputs, following, batch.reward, batch.discount)
     total = jnp.mean(batch.weight * each)
     return total, (errors, {"loss": total, "td_error": errors.mean(), "action_value": head.values(outputs).mean()})

@@ -125,7 +125,7 @@ class Batch(NamedTuple):
 
 def loss(params: Any, batch: Batch, config: Config) -> tuple[jax.Array, core.Metrics]:
     """The loss of the module's docstring over one minibatch."""
-    values = jnp.take_along_axis(_values(params, batch.obs, config), batch.action[:, None], axis=-1)[:, 0]
+    values = networks.of_action(_values(params, batch.obs, config), batch.action)
     total = losses.squared(values, batch.target).mean()
     return total, {"loss": total, "td_error": jnp.abs(values - batch.target).mean(), "action_value": values.mean()}
 

@@ -169,7 +169,7 @@ def _action_values(critics: Any, batch: replay.Sample, config: Config) -> jax.Ar
     """What the critics say of the actions taken, `[B, C]`."""
     if isinstance(config.env.action_space, Discrete):
         values = _network(config).critics.apply(critics, batch.obs)
-        return jnp.take_along_axis(values, batch.action[:, None, None], axis=1)[:, 0]
+        return networks.of_action(values, batch.action)
     return _network(config).critics.apply(critics, batch.obs, batch.action)
 
 
