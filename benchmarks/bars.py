@@ -55,9 +55,7 @@ def bars() -> list[Bar]:
     ]
     tables, compiling, throughput = map(results, ("tables", "compiling", "throughput"))
     if tables is not None:
-        times = tables["times_as_fast"]
-        work = f"tabular Q-learning on FrozenLake, {tables['agents']:,} agents"
-        found.append(Bar(work, "1,000x", "10,000x", f"{times:,.0f}x", times >= 1000, "a NumPy loop of one agent"))
+        found.append(of_tables(tables))
     for row in (throughput or {"rows": []})["rows"]:
         if (row["algorithm"], row["environment"], row["seeds"]) == ("ppo", "CartPole-v1", 64):
             part = row["of_products"]
@@ -79,21 +77,52 @@ def bars() -> list[Bar]:
     return [bar for bar in found if bar is not None]
 
 
+def on_gpu(folder: str) -> list[Bar]:
+    """The lines of a GPU, whose results are in a folder of their own."""
+    tables, thousands, peers = (results(f"{folder}/{name}") for name in ("tables", "thousands", "peers"))
+    found = []
+    if thousands is not None:
+        work = f"PPO CartPole, {thousands['agents']:,} agents of {thousands['env_steps_of_each']:,} steps"
+        times = thousands["times_the_claim"]
+        source = f"{thousands['claim']['source']}, on an {thousands['claim']['device']}"
+        found.append(Bar(work, "2x", "10x", f"{times:.2f}x", times >= 2, source))
+    for row in [] if peers is None else peers["ppo_cartpole_many"]["rows"]:
+        if row["peer"] != "rljax":
+            work = f"PPO CartPole, {row['seeds']:,} agents of {row['env_steps'] // row['seeds']:,} steps"
+            times = row["times_as_fast_is_rljax"]
+            found.append(Bar(work, "1x", "", f"{times:.2f}x", times >= 1, f"{row['peer']} on the same GPU"))
+    return found if tables is None else [*found, of_tables(tables)]
+
+
+def of_tables(tables: dict[str, Any]) -> Bar:
+    """The line of ten thousand tables."""
+    times, work = tables["times_as_fast"], f"tabular Q-learning on FrozenLake, {tables['agents']:,} agents"
+    return Bar(work, "1,000x", "10,000x", f"{times:,.0f}x", times >= 1000, "a NumPy loop of one agent")
+
+
+def page(found: list[Bar]) -> str:
+    """The lines as Markdown."""
+    head = "| work | against | bar | aim | measured | met |\n|---|---|---|---|---|---|\n"
+    return head + "\n".join(
+        f"| {b.work} | {b.source} | {b.bar} | {b.aim} | {b.measured} | {'yes' if b.met else 'no'} |" for b in found
+    )
+
+
 def main() -> None:
     """Write the page."""
-    lines = [
-        f"| {b.work} | {b.source} | {b.bar} | {b.aim} | {b.measured} | {'yes' if b.met else 'no'} |" for b in bars()
-    ]
+    gpus = ""
+    for folder in sorted(path.name for path in (HERE / "results").iterdir() if path.is_dir()):
+        gpus += f"\n## {folder.upper()}\n\n{page(on_gpu(folder))}\n"
     (HERE / "SPEED.md").write_text(f"""# Speed: what was to be reached, and what was
 
 Written by `python benchmarks/bars.py` out of `results/`, each line from medians taken side by side in one run; what is
 not equal between libraries, and what both sides' learners reach, stands in [PEERS.md](PEERS.md). A bar that is not met
 stays. One thread on a CPU makes peers faster too: [PEERS.md](PEERS.md) has both ways of everybody.
 
-| work | against | bar | aim | measured | met |
-|---|---|---|---|---|---|
-{chr(10).join(lines)}
-""")
+## Two cores of a CPU
+
+{page(bars())}
+{gpus}""")
 
 
 if __name__ == "__main__":

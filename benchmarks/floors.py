@@ -28,8 +28,8 @@ def product_rate() -> float:
 def product_operations(function: Callable[..., Any], *arguments: Any) -> float:
     """Floating-point operations of a function's matrix products and convolutions, loops counted as often as they run.
 
-    XLA's own count takes a loop's body once. Of a branch the cheapest side counts, as this is a floor; a loop of unknown
-    length counts once.
+    XLA's own count takes a loop's body once. Of a branch the cheapest side counts, as this is a floor; a loop of
+    unknown length counts once.
     """
     return _operations(jax.make_jaxpr(function)(*arguments).jaxpr)
 

@@ -26,7 +26,7 @@ _USAGE = """usage: rljax COMMAND
   rljax envs                             list the environments
   rljax algos                            list the algorithms and what they have tuned values for
   rljax bench [NAME] [options]           measure: throughput, scaling, tables, compiling, peers, bars (all of these);
-                                         learning; check
+                                         learning; thousands; check
 
 ALGO is a listed name, or a module of your own: a file (path/to/own.py) or an importable name (package.own).
 ENV is a listed id, or an rljax.Env of your own as path/to/own.py:name or package.module:name."""
@@ -154,9 +154,14 @@ _BENCHMARKS = {
     "peers": ["peers.py"],
     "bars": ["bars.py"],
     "learning": ["learning.py"],
+    "thousands": ["thousands.py"],
     "check": ["throughput.py", "--check"],
 }
-_LONG_OR_SHORT = ("learning", "check")  # hours, and what the others do at greater length: only where they are named
+_LONG_OR_SHORT = (
+    "learning",
+    "thousands",
+    "check",
+)  # hours, and what the others do at greater length: only where they are named
 
 
 def _bench(arguments: list[str]) -> int:

@@ -99,6 +99,24 @@ def test_a_bar_is_held_against_the_fastest_peer_and_met_or_not(tmp_path, monkeyp
     assert "| 150x | no |" in (tmp_path / "SPEED.md").read_text()
 
 
+def test_a_gpus_bars_stand_in_a_table_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(bars, "HERE", tmp_path)
+    (tmp_path / "results" / "h9").mkdir(parents=True)
+    claim = {"source": "their README", "device": "A1"}
+    thousands = {"agents": 2048, "env_steps_of_each": 1000, "times_the_claim": 1.5, "claim": claim}
+    rows = [
+        {"peer": peer, "seeds": 8, "env_steps": 80, "times_as_fast_is_rljax": r}
+        for peer, r in (("rljax", 1), ("x", 1.2))
+    ]
+    for name, content in (("thousands", thousands), ("peers", {"ppo_cartpole_many": {"rows": rows}})):
+        (tmp_path / "results" / "h9" / f"{name}.json").write_text(json.dumps(content))
+    claimed, peer = bars.on_gpu("h9")
+    assert (claimed.measured, claimed.met, claimed.source) == ("1.50x", False, "their README, on an A1")
+    assert (peer.measured, peer.met, peer.source) == ("1.20x", True, "x on the same GPU")
+    bars.main()
+    assert "## H9" in (tmp_path / "SPEED.md").read_text()
+
+
 def test_the_command_line_names_the_benchmarks_and_hands_on_how_they_ended(monkeypatch, capsys):
     assert cli.main(["bench", "throughputs"]) == 2
     assert "There is no benchmark 'throughputs'" in capsys.readouterr().err
