@@ -157,11 +157,8 @@ _BENCHMARKS = {
     "thousands": ["thousands.py"],
     "check": ["throughput.py", "--check"],
 }
-_LONG_OR_SHORT = (
-    "learning",
-    "thousands",
-    "check",
-)  # hours, and what the others do at greater length: only where they are named
+# Hours, what is for a GPU, and what the others do at greater length: only where they are named.
+_LONG_OR_SHORT = ("learning", "thousands", "check")
 
 
 def _bench(arguments: list[str]) -> int:

@@ -192,7 +192,7 @@ def interact(
     step_keys = jax.random.split(key_steps, (num_steps, num_envs))
     step_env = jax.vmap(env.step, (0, 0, 0, None))
     # Where devices share the environments none of them waits for another, and a GPU takes longer for a branch than for
-    # drawing: there all resets are drawn before the loop.
+    # drawing: there all resets are drawn before the loop. Its steps are so short that the loop's own turns count too.
     on_cpu = jax.default_backend() == "cpu"
     size = min(_STOCK, num_steps) if on_cpu and not _environments_are_spread() else num_steps
 

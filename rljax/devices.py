@@ -26,7 +26,8 @@ def use_cpu_cores() -> None:
     """Have JAX show one CPU device a core, unless it has started already or its user chose a number.
 
     Independent programs on a device each are faster than one program on a pool of threads, and XLA's pool has been
-    seen to deadlock. This is JAX's own setting `jax_num_cpu_devices`; where it is set, it is left alone.
+    seen to deadlock. This is JAX's own setting `jax_num_cpu_devices`; where it is set, it is left alone. Hashes of CPUs
+    are compiled without loops from here on, however many devices there are.
     """
     hashing.without_loops()
     if not _chosen():

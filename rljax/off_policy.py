@@ -125,4 +125,5 @@ def gradient_steps(
     """
     bits = jax.random.bits(key, (config.gradient_steps, config.batch_size))
     numbers = updates * config.gradient_steps + 1 + jnp.arange(config.gradient_steps)
-    return jax.lax.scan(learn, start, (bits, noise, numbers), unroll=min(2, config.gradient_steps))
+    # A turn of the loop copies what it carries, parameters and all: every other turn is saved.
+    return jax.lax.scan(learn, start, (bits, noise, numbers), unroll=2)

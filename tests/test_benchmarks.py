@@ -15,8 +15,8 @@ import rljax
 from rljax import cli, planning, ppo
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "benchmarks"))
-bars, floors, random_policy, scaling, tables, throughput = (
-    importlib.import_module(name) for name in ("bars", "floors", "random_policy", "scaling", "tables", "throughput")
+bars, floors, random_policy, scaling, tables, thousands, throughput = map(
+    importlib.import_module, ("bars", "floors", "random_policy", "scaling", "tables", "thousands", "throughput")
 )
 
 
@@ -103,18 +103,31 @@ def test_a_gpus_bars_stand_in_a_table_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(bars, "HERE", tmp_path)
     (tmp_path / "results" / "h9").mkdir(parents=True)
     claim = {"source": "their README", "device": "A1"}
-    thousands = {"agents": 2048, "env_steps_of_each": 1000, "times_the_claim": 1.5, "claim": claim}
+    of_many = {"agents": 2048, "env_steps_of_each": 1000, "times_the_claim": 1.5, "claim": claim}
     rows = [
         {"peer": peer, "seeds": 8, "env_steps": 80, "times_as_fast_is_rljax": r}
         for peer, r in (("rljax", 1), ("x", 1.2))
     ]
-    for name, content in (("thousands", thousands), ("peers", {"ppo_cartpole_many": {"rows": rows}})):
+    for name, content in (("thousands", of_many), ("peers", {"ppo_cartpole_many": {"rows": rows}})):
         (tmp_path / "results" / "h9" / f"{name}.json").write_text(json.dumps(content))
     claimed, peer = bars.on_gpu("h9")
     assert (claimed.measured, claimed.met, claimed.source) == ("1.50x", False, "their README, on an A1")
     assert (peer.measured, peer.met, peer.source) == ("1.20x", True, "x on the same GPU")
     bars.main()
     assert "## H9" in (tmp_path / "SPEED.md").read_text()
+
+
+def test_thousands_of_agents_are_timed_and_held_against_the_claim(tmp_path, capsys):
+    out = tmp_path / "thousands.json"
+    thousands.main(["--seeds", "2", "--steps", "1024", "--repeats", "2", "--out", str(out)])
+    result = json.loads(out.read_text())
+    assert (result["agents"], result["env_steps_of_each"], result["repeats"]) == (2, 1024, 2)
+    seconds = result["seconds"]
+    assert 0.0 < seconds["fastest"] <= seconds["median"] <= seconds["slowest"]
+    assert result["env_steps_per_second"] == pytest.approx(2 * 1024 / seconds["median"])
+    assert result["times_the_claim"] == pytest.approx(result["env_steps_per_second"] / (2048 * 500_000 / 98))
+    assert 8.0 < result["final_return"]["mean"] <= 500.0
+    assert json.loads(capsys.readouterr().out) == result
 
 
 def test_the_command_line_names_the_benchmarks_and_hands_on_how_they_ended(monkeypatch, capsys):

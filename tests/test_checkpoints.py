@@ -1,6 +1,7 @@
 """Runs that are stopped, killed and damaged, and go on to the bits they would have had."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -337,6 +338,17 @@ def test_another_software_is_said(config, folder, monkeypatch, capsys):
     monkeypatch.setattr(plan, "versions", lambda: {"jax": "0.0.1"})
     rljax.resume(folder, algorithm=own, config=config, progress=False)
     assert "begun on another version" in capsys.readouterr().err
+
+
+def test_a_package_that_is_not_installed_ends_no_run(monkeypatch):
+    def version(package):
+        if package == "rljax-engine":  # on the path, as a clone is
+            raise importlib.metadata.PackageNotFoundError(package)
+        return "1.2.3"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    found = plan.versions.__wrapped__()
+    assert (found["rljax"], found["jax"]) == ("not installed", "1.2.3")
 
 
 def test_a_longer_run_needs_a_horizon_for_its_schedules(config, folder):
