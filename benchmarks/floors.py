@@ -42,6 +42,8 @@ def _operations(jaxpr: Any) -> float:
             (contracted, _), _ = params["dimension_numbers"]
             left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
             total += 2.0 * math.prod(out) * math.prod(left[i] for i in contracted)
+        elif name == "product":  # a layer's, as `rljax.products` has it
+            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * equation.invars[0].aval.shape[-1]
         elif name == "conv_general_dilated":
             kernel, out = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
             features = params["dimension_numbers"].rhs_spec[0]

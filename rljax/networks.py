@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from rljax.distributions import policy_head
 from rljax.envs import Env, Space, as_features
 from rljax.errors import UsageError
+from rljax.products import product
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
@@ -95,8 +96,14 @@ _NARROW = range(2, 7)  # columns of a kernel that are multiplied one by one
 
 def dense(features: int, scale: float = math.sqrt(2), name: str | None = None) -> nn.Dense:
     """A linear layer with orthogonal weights of that gain and zero biases (Saxe et al. 2014)."""
-    product = _by_columns if features in _NARROW else None
-    return nn.Dense(features, kernel_init=nn.initializers.orthogonal(scale), name=name, dot_general=product)
+    return nn.Dense(features, kernel_init=nn.initializers.orthogonal(scale), name=name, dot_general=_product(features))
+
+
+def _product(features: int) -> Callable[..., jax.Array] | None:
+    """How a layer of that many outputs is multiplied; None for Flax's own way."""
+    if features in _NARROW:
+        return _by_columns
+    return product if features > 1 and jax.default_backend() == "cpu" else None
 
 
 def _by_columns(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
@@ -178,7 +185,7 @@ class NoisyDense(nn.Module):
             into, out = noise[:inputs], noise[inputs:]
             kernel = kernel + kernel_sigma * into[:, None] * out
             bias = bias + bias_sigma * out
-        return x @ kernel + bias
+        return product(x, kernel) + bias
 
 
 class QNetwork(nn.Module):

@@ -32,7 +32,7 @@ class Acted(NamedTuple):
     """What is kept of the policy at every step of a rollout, each `[T, N, ...]`."""
 
     action: jax.Array
-    log_prob: jax.Array
+    outputs: jax.Array  # of the network, that the action was drawn by
     memory: tuple[Any, ...]  # before the step
     next_memory: tuple[Any, ...]  # after the step, also where the episode ended
 
@@ -85,9 +85,8 @@ def collect(
 
     def policy(memory: tuple[Any, ...], noise: jax.Array, obs: jax.Array) -> tuple[jax.Array, Acted]:
         outputs, _, *next_memory = network.apply(params, obs, *memory)
-        distribution = head.distribution(outputs)
-        action = distribution.transform(noise)
-        return head.to_action(action), Acted(action, distribution.log_prob(action), memory, tuple(next_memory))
+        action = head.distribution(outputs).transform(noise)
+        return head.to_action(action), Acted(action, outputs, memory, tuple(next_memory))
 
     def remember(_: Any, noise: jax.Array, step: core.Trajectory) -> tuple[tuple[Any, ...], core.Trajectory]:
         return networks.forget(step.action.next_memory, step.terminated | step.truncated), step
@@ -115,8 +114,9 @@ def collect(
     ends = (trajectory.terminated, trajectory.truncated)
     advantages = returns.gae(trajectory.reward, values, next_values, *ends, config.discount, config.gae_lambda)
     targets = advantages + values
+    log_prob = head.distribution(acted.outputs).log_prob(acted.action)
     metrics = {**episodes, "explained_variance": 1.0 - jnp.var(targets - values) / jnp.var(targets)}
-    batch = Batch((trajectory.obs,), acted.action, acted.log_prob, values, advantages, targets)
+    batch = Batch((trajectory.obs,), acted.action, log_prob, values, advantages, targets)
     if not memory:
         return collector, memory, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch), metrics
     ended = trajectory.terminated | trajectory.truncated

@@ -17,7 +17,7 @@ from rljax import core, replay
 from rljax.config import replace_unchecked
 from rljax.errors import UsageError
 
-_BLOCK_BYTES = 2**20  # of states that are worked on together on a CPU: half of a core's cache, as most now have it
+_BLOCK_BYTES = 2**19  # of states that are worked on together on a CPU: a quarter of a core's cache, as most now have it
 _KEPT = 8  # batches whose compiled programs are kept for another run with other numbers
 
 

@@ -1,0 +1,76 @@
+"""A layer's product against NumPy's, its derivatives against JAX's own of a plain product, mapped in every way."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rljax.products import product
+
+X = np.random.default_rng(0).normal(size=(3, 5, 7, 4)).astype(np.float32)
+KERNELS = np.random.default_rng(1).normal(size=(3, 4, 6)).astype(np.float32)
+
+
+def both(of_product, *arguments):
+    """What a function of a product gives with ours and with the plain one."""
+    ours, plain = of_product(product)(*arguments), of_product(jnp.matmul)(*arguments)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), ours, plain)
+    return ours
+
+
+@pytest.mark.parametrize("batch", [(), (7,), (5, 7), (0,)])
+def test_equals_numpy_for_any_leading_axes(batch):
+    x = np.resize(X, (*batch, 4))
+    np.testing.assert_allclose(product(x, KERNELS[0]), x @ KERNELS[0], rtol=1e-5, atol=1e-5)
+
+
+def slopes(multiply):
+    return jax.grad(lambda x, kernel: jnp.sin(multiply(x, kernel)).sum(), (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("axes", "again"),
+    [
+        ((0, 0), None),
+        ((0, None), None),
+        ((1, None), None),
+        ((None, 0), None),
+        ((1, None), (0, 0)),
+        ((1, None), (None, 0)),
+        ((None, 0), (0, None)),
+        ((0, None), (0, None)),
+    ],
+)
+def test_gradients_under_maps(axes, again):
+    def mapped(multiply):
+        function = jax.vmap(slopes(multiply), axes)
+        return jax.jit(function if again is None else jax.vmap(function, again))
+
+    shapes = {0: (3, 7, 4), 1: (7, 3, 4), None: (7, 4)}
+    x = np.resize(X, ((3,) if again is not None and again[0] == 0 else ()) + shapes[axes[0]])
+    kernel = KERNELS if axes[1] == 0 or (again is not None and again[1] == 0) else KERNELS[0]
+    if axes[1] == 0 and again is not None and again[1] == 0:
+        kernel = np.stack([KERNELS] * 3)
+    of_x, of_kernel = both(mapped, x, kernel)
+    assert np.abs(of_x).max() > 0.1
+    assert np.abs(of_kernel).max() > 0.1
+
+
+def test_forward_mode_and_second_derivatives():
+    def tangent(multiply):
+        return lambda x, kernel: jax.jvp(multiply, (x[0], kernel[0]), (x[1], kernel[1]))
+
+    def curvature(multiply):
+        return jax.hessian(lambda kernel: jnp.sin(multiply(X[0], kernel)).sum())
+
+    both(tangent, X, KERNELS)
+    assert np.abs(both(curvature, KERNELS[0])).max() > 0.1
+
+
+def test_a_gradient_copies_what_went_in_rather_than_reading_it_by_columns():
+    lowered = jax.jit(lambda x, g: jax.vjp(lambda kernel: product(x, kernel), KERNELS[0])[1](g)).lower(
+        X[0, 0], np.ones((7, 6), np.float32)
+    )
+    products = [line for line in lowered.compile().as_text().splitlines() if " dot(" in line]
+    assert len(products) == 1
+    assert "lhs_contracting_dims={1}, rhs_contracting_dims={0}" in products[0]
