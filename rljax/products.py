@@ -1,7 +1,7 @@
 r"""A layer's product, whose gradient CPUs compute from a transposed copy of what went in.
 
-The gradient of $xW$ by $W$ is $x^T g$. XLA leaves a product whose first matrix must be read by columns to a library that,
-in the midst of a gradient step, takes half as long again and more. To copy the columns out first takes less.
+The gradient of $xW$ by $W$ is $x^T g$. XLA leaves a product whose first matrix must be read by columns to a library
+that, in the midst of a gradient step, takes half as long again and more. To copy the columns out first takes less.
 """
 
 from typing import Any
