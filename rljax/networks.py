@@ -96,14 +96,9 @@ _NARROW = range(2, 7)  # columns of a kernel that are multiplied one by one
 
 def dense(features: int, scale: float = math.sqrt(2), name: str | None = None) -> nn.Dense:
     """A linear layer with orthogonal weights of that gain and zero biases (Saxe et al. 2014)."""
-    return nn.Dense(features, kernel_init=nn.initializers.orthogonal(scale), name=name, dot_general=_product(features))
-
-
-def _product(features: int) -> Callable[..., jax.Array] | None:
-    """How a layer of that many outputs is multiplied; None for Flax's own way."""
-    if features in _NARROW:
-        return _by_columns
-    return product if features > 1 and jax.default_backend() == "cpu" else None
+    whole = None if features == 1 else product  # Flax's own way for a kernel that is a vector
+    multiply = _by_columns if features in _NARROW else whole
+    return nn.Dense(features, kernel_init=nn.initializers.orthogonal(scale), name=name, dot_general=multiply)
 
 
 def _by_columns(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
