@@ -1,9 +1,10 @@
 """How cost grows with the work: seeds, environments, network width, replay size, devices; and what the driver costs.
 
 `python benchmarks/scaling.py` writes `results/scaling.json` and prints its tables; `python benchmarks/scaling.py seeds`
-measures this axis alone. PPO on CartPole-v1, 4 environments x 128 steps, but for the replay, which is DQN's; evaluation
-off. Every figure is the median of REPEATS runs after one that compiles. An axis' exponent b is fitted to seconds per
-update = a x^b by least squares on logarithms: 1 where cost is in proportion, 0 where it does not grow.
+measures this axis alone, beside what the file holds. PPO on CartPole-v1, 4 environments x 128 steps, but for the replay,
+which is DQN's; evaluation off. Every figure is the median of REPEATS runs after one that compiles. An axis' exponent b is
+fitted to seconds per update = a x^b by least squares on logarithms: 1 where cost is in proportion, 0 where it does not
+grow.
 """
 
 import json
@@ -152,24 +153,32 @@ def overhead(seeds: int) -> dict:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, print and write; the exit code is 2 for an axis that there is not."""
+    """Measure and print, and write after each axis; the exit code is 2 for an axis that there is not."""
     use_cpu_cores()
     for axis in arguments:
         if axis not in AXES:
             print(f"There is no axis {axis!r}: known are {', '.join(AXES)}.")
             return 2
-    axes = {axis: along(axis) for axis in arguments or AXES}
-    if arguments:
-        return 0
-    driver = overhead(64)
-    percent = {name: 100 * value for name, value in driver["training"].items()}
-    print(
-        f"driver over bare jit(vmap(train)), {driver['seeds']} seeds x {DRIVER_STEPS:,} steps: "
-        f"{percent['median']:+.1f}% ({percent['least']:+.1f}% to {percent['most']:+.1f}%)"
-    )
     about = {"jax": jax.__version__, "device": jax.devices()[0].device_kind, "cores": os.cpu_count()}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({**about, "axes": axes, "driver": driver}, indent=1) + "\n")
+    before = json.loads(RESULTS.read_text()) if arguments and RESULTS.exists() else {}
+    # What was measured on another machine or version is not kept beside what is measured now.
+    found = {**(before if before.items() >= about.items() and "axes" in before else {"axes": {}}), **about}
+
+    def write() -> None:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+
+    for axis in arguments or AXES:
+        found["axes"][axis] = along(axis)
+        write()
+    if not arguments:
+        found["driver"] = driver = overhead(64)
+        percent = {name: 100 * value for name, value in driver["training"].items()}
+        print(
+            f"driver over bare jit(vmap(train)), {driver['seeds']} seeds x {DRIVER_STEPS:,} steps: "
+            f"{percent['median']:+.1f}% ({percent['least']:+.1f}% to {percent['most']:+.1f}%)"
+        )
+        write()
     return 0
 
 
@@ -177,4 +186,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
-        sys.exit("stopped; nothing is written before all axes are measured.")
+        sys.exit("stopped; the axes that were done are written.")

@@ -165,3 +165,19 @@ def test_many_tables_in_one_program_learn_and_are_faster_than_the_loop(tmp_path,
     assert result["vmapped"]["success_mean"] > 0.5
     assert result["mebibytes"] < 100
     assert result["times_as_fast"] > 10
+
+
+def test_an_axis_of_scaling_joins_those_of_the_same_machine_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "RESULTS", tmp_path / "results" / "scaling.json")
+    monkeypatch.setattr(scaling, "along", lambda axis: {"rows": [axis]})
+
+    def held():
+        return json.loads(scaling.RESULTS.read_text())["axes"]
+
+    assert scaling.main(["an axis that there is not"]) == 2
+    assert not scaling.RESULTS.exists()
+    assert scaling.main(["seeds"]) == scaling.main(["width"]) == 0
+    assert held() == {"seeds": {"rows": ["seeds"]}, "width": {"rows": ["width"]}}
+    scaling.RESULTS.write_text(scaling.RESULTS.read_text().replace('"cores": ', '"cores": 1'))
+    scaling.main(["devices"])
+    assert held() == {"devices": {"rows": ["devices"]}}
