@@ -1,10 +1,10 @@
 """How cost grows with the work: seeds, environments, network width, replay size, devices; and what the driver costs.
 
-`python benchmarks/scaling.py` writes `results/scaling.json` and prints its tables; `python benchmarks/scaling.py seeds`
-measures this axis alone, beside what the file holds. PPO on CartPole-v1, 4 environments x 128 steps, but for the replay,
-which is DQN's; evaluation off. Every figure is the median of REPEATS runs after one that compiles. An axis' exponent b is
-fitted to seconds per update = a x^b by least squares on logarithms: 1 where cost is in proportion, 0 where it does not
-grow.
+`python benchmarks/scaling.py` writes `results/scaling.json` and prints its tables; `python benchmarks/scaling.py
+seeds` measures this axis alone, beside what the file holds. PPO on CartPole-v1, 4 environments x 128 steps, but for
+the replay, which is DQN's; evaluation off. Every figure is the median of REPEATS runs after one that compiles. An
+axis' exponent b is fitted to seconds per update = a x^b by least squares on logarithms: 1 where cost is in
+proportion, 0 where it does not grow.
 """
 
 import json
