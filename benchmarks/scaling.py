@@ -162,7 +162,7 @@ def main(arguments: list[str]) -> int:
     about = {"jax": jax.__version__, "device": jax.devices()[0].device_kind, "cores": os.cpu_count()}
     before = json.loads(RESULTS.read_text()) if arguments and RESULTS.exists() else {}
     # What was measured on another machine or version is not kept beside what is measured now.
-    found = {**(before if before.items() >= about.items() and "axes" in before else {"axes": {}}), **about}
+    found = before if before.items() >= about.items() else {**about, "axes": {}}
 
     def write() -> None:
         RESULTS.parent.mkdir(exist_ok=True)

@@ -167,7 +167,7 @@ def stacked(states: Any, axes: Any, record: Record) -> Any:
         if axis is not None:
             leaves[i] = leaf[: len(record.runs)]
             continue
-        leaves[i] = jnp.asarray(np.broadcast_to(leaf, (len(record.runs), *leaf.shape)))
+        leaves[i] = jnp.broadcast_to(leaf, (len(record.runs), *leaf.shape))
         for lane, frozen in record.diverged.items():
             leaves[i] = leaves[i].at[lane].set(frozen.counters[counted])
         counted += 1

@@ -13,7 +13,11 @@ from jax.interpreters import ad, batching, mlir
 
 
 def product(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
-    """`x [..., I]` times `kernel [I, O]`, in place of `jax.lax.dot_general` in Flax's layers."""
+    """`x [..., I]` times `kernel [I, O]`, `[..., O]`; also what Flax's layers take for `jax.lax.dot_general`.
+
+    Whatever else a layer hands on, the axes to sum over and the precision, is as it is here. Elsewhere than on CPUs it
+    is the plain product.
+    """
     if jax.default_backend() != "cpu":
         return x @ kernel
     rows = x.reshape(-1, x.shape[-1])

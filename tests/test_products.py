@@ -24,33 +24,31 @@ def test_equals_numpy_for_any_leading_axes(batch):
     np.testing.assert_allclose(product(x, KERNELS[0]), x @ KERNELS[0], rtol=1e-5, atol=1e-5)
 
 
-def slopes(multiply):
-    return jax.grad(lambda x, kernel: jnp.sin(multiply(x, kernel)).sum(), (0, 1))
-
-
 @pytest.mark.parametrize(
-    ("axes", "again"),
+    ("x", "kernel", "maps"),
     [
-        ((0, 0), None),
-        ((0, None), None),
-        ((1, None), None),
-        ((None, 0), None),
-        ((1, None), (0, 0)),
-        ((1, None), (None, 0)),
-        ((None, 0), (0, None)),
-        ((0, None), (0, None)),
+        ((3, 7, 4), (3, 4, 6), [(0, 0)]),
+        ((3, 7, 4), (4, 6), [(0, None)]),
+        ((7, 3, 4), (4, 6), [(1, None)]),
+        ((7, 4), (3, 4, 6), [(None, 0)]),
+        ((2, 7, 3, 4), (2, 4, 6), [(1, None), (0, 0)]),
+        ((7, 3, 4), (2, 4, 6), [(1, None), (None, 0)]),
+        ((2, 7, 4), (3, 4, 6), [(None, 0), (0, None)]),
+        ((2, 3, 7, 4), (4, 6), [(0, None), (0, None)]),
+        ((2, 3, 7, 4), (4, 2, 3, 6), [(0, 1), (0, 1)]),
     ],
 )
-def test_gradients_under_maps(axes, again):
-    def mapped(multiply):
-        function = jax.vmap(slopes(multiply), axes)
-        return jax.jit(function if again is None else jax.vmap(function, again))
+def test_gradients_under_maps(x, kernel, maps):
+    """Shapes, and the axes of maps from the innermost outwards."""
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in (x, kernel))
 
-    shapes = {0: (3, 7, 4), 1: (7, 3, 4), None: (7, 4)}
-    x = np.resize(X, ((3,) if again is not None and again[0] == 0 else ()) + shapes[axes[0]])
-    kernel = KERNELS if axes[1] == 0 or (again is not None and again[1] == 0) else KERNELS[0]
-    if axes[1] == 0 and again is not None and again[1] == 0:
-        kernel = np.stack([KERNELS] * 3)
+    def mapped(multiply):
+        function = jax.grad(lambda x, kernel: jnp.sin(multiply(x, kernel)).sum(), (0, 1))
+        for axes in maps:
+            function = jax.vmap(function, axes)
+        return jax.jit(function)
+
     of_x, of_kernel = both(mapped, x, kernel)
     assert np.abs(of_x).max() > 0.1
     assert np.abs(of_kernel).max() > 0.1
