@@ -4,7 +4,8 @@
 do less, and other tasks' results stay. Every peer is installed from PyPI into an environment of its own, under
 `~/.cache/rljax-peers` or `RLJAX_PEERS`. Every contestant is a process that compiles once, then waits; in each round all
 run once, one after the other, the first of a round being the next one of the round before. Everybody runs as its README
-says, and once more in one single-threaded process a core, the seeds divided among them.
+says, and once more in one single-threaded process a core, the seeds divided among them. rljax does both a second time
+in mixed precision, which no other has for all that a layer multiplies.
 
 Left out: SB3 and SBX on MinAtar, which Gymnasium has not; many seeds of them in one program, which they do not have (a
 process a core trains one each); a process a core of them for DQN and SAC, where others are many times as fast.
@@ -36,6 +37,7 @@ READY_SECONDS, RUN_SECONDS = 600.0, 300.0  # after which a contestant counts as 
 ONE_THREAD = {"NPROC": "1", "OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
 LONE = {"NPROC": "1", "JAX_NUM_CPU_DEVICES": "1"}  # what the README of rljax says of one run
 README, PER_CORE = "README", "a process a core"
+MIXED, MIXED_PER_CORE = f"{README}, mixed precision", f"{PER_CORE}, mixed precision"
 
 
 class Peer(NamedTuple):
@@ -132,7 +134,8 @@ HEAD = """# rljax and its peers
 Written by `python benchmarks/peers.py`, which says how they are compared: the same work as far as each library lets one
 say what to do; what is not equal stands in the last column. Seconds are medians of the repetitions [least, most], of
 contestants that take turns; the ratio is that of the speed of rljax, as its README has it, to the contestant's, in
-environment steps. Returns are greedy, interquartile means over seeds and repetitions [least, most]: speed counts only
+environment steps. In mixed precision layers multiply bfloat16, all else is float32, as everything is for everybody
+else. Returns are greedy, interquartile means over seeds and repetitions [least, most]: speed counts only
 for a learner that learns. To compile is the first run less a later one, in seconds. A process a core: single-threaded
 and pinned, the seeds divided.
 """
@@ -245,7 +248,7 @@ class Contestant:
 
     def prepare(self) -> None:
         """Start the processes and wait until each has run once."""
-        alone = self.way != PER_CORE
+        alone = self.way not in (PER_CORE, MIXED_PER_CORE)
         count = 1 if alone else min(len(CORES), self.job["seeds"])
         if count > 1 and self.job["algorithm"] == "random":
             share = {"steps": self.job["steps"] // count, "seeds": 1}
@@ -327,6 +330,9 @@ def contestants(task: Task, peers: list[str], seeds: int, quick: bool) -> list[C
             ways[PER_CORE] = {"mode": "scan", **spread}
         if peer in PYTORCH and task.many:
             ways.pop(README)
+        if peer == "rljax" and job["algorithm"] != "random":
+            mixed = {README: MIXED, PER_CORE: MIXED_PER_CORE}
+            ways |= {mixed[way]: {**changes, "mixed_precision": True} for way, changes in ways.items()}
         for way, changes in ways.items():
             chosen = {**job, **changes}
             found.append(Contestant(peer, way, smaller(chosen) if quick else chosen, python))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -94,10 +95,18 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
 _NARROW = range(2, 7)  # columns of a kernel that are multiplied one by one
 
 
-def dense(features: int, scale: float = math.sqrt(2), name: str | None = None) -> nn.Dense:
-    """A linear layer with orthogonal weights of that gain and zero biases (Saxe et al. 2014)."""
-    whole = None if features == 1 else product  # Flax's own way for a kernel that is a vector
-    multiply = _by_columns if features in _NARROW else whole
+def dense(
+    features: int, scale: float = math.sqrt(2), name: str | None = None, mixed_precision: bool = False
+) -> nn.Dense:
+    """A linear layer with orthogonal weights of that gain and zero biases (Saxe et al. 2014).
+
+    In mixed precision it multiplies as `rljax.products` says; its parameters and its output are float32 all the same.
+    """
+    multiply: Any = partial(product, mixed_precision=mixed_precision)
+    if features == 1:
+        multiply = None  # Flax's own way for a kernel that is a vector
+    elif features in _NARROW:
+        multiply = _by_columns
     return nn.Dense(features, kernel_init=nn.initializers.orthogonal(scale), name=name, dot_general=multiply)
 
 
@@ -137,18 +146,19 @@ class Torso(nn.Module):
     hidden_sizes: Sequence[int]
     activation: str = "tanh"
     layer_norm: bool = False  # after every linear layer
+    mixed_precision: bool = False
 
     @nn.compact
     def __call__(self, obs: jax.Array, *beside: jax.Array) -> jax.Array:
-        act = activation(self.activation)
+        act, linear = activation(self.activation), partial(dense, mixed_precision=self.mixed_precision)
         x = as_features(self.space, obs)
         batch = obs.shape[: obs.ndim - len(self.space.shape)]
         if is_image(self.space):
-            x = dense(16, name="convolution")(patches(x))
+            x = linear(16, name="convolution")(patches(x))
             x = act(nn.LayerNorm()(x) if self.layer_norm else x)
         x = jnp.concatenate([x.reshape(*batch, -1), *beside], axis=-1)
         for size in self.hidden_sizes:
-            x = dense(size)(x)
+            x = linear(size)(x)
             x = act(nn.LayerNorm()(x) if self.layer_norm else x)
         return x
 
@@ -161,6 +171,7 @@ class NoisyDense(nn.Module):
     """
 
     features: int
+    mixed_precision: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -180,7 +191,7 @@ class NoisyDense(nn.Module):
             into, out = noise[:inputs], noise[inputs:]
             kernel = kernel + kernel_sigma * into[:, None] * out
             bias = bias + bias_sigma * out
-        return product(x, kernel) + bias
+        return product(x, kernel, mixed_precision=self.mixed_precision) + bias
 
 
 class QNetwork(nn.Module):
@@ -198,11 +209,13 @@ class QNetwork(nn.Module):
     dueling: bool = False
     noisy: bool = False
     layer_norm: bool = False
+    mixed_precision: bool = False
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
         *body, last = self.hidden_sizes
-        features = Torso(self.space, body, self.activation, self.layer_norm, name="torso")(obs)
+        torso = Torso(self.space, body, self.activation, self.layer_norm, self.mixed_precision, name="torso")
+        features = torso(obs)
 
         def stream(name: str, outputs: int) -> jax.Array:
             x = self._linear(last, math.sqrt(2), f"{name}_hidden")(features)
@@ -216,7 +229,9 @@ class QNetwork(nn.Module):
         return stream("value", 1) + advantages - advantages.mean(axis=-2, keepdims=True)
 
     def _linear(self, features: int, scale: float, name: str) -> nn.Module:
-        return NoisyDense(features, name=name) if self.noisy else dense(features, scale, name)
+        if self.noisy:
+            return NoisyDense(features, self.mixed_precision, name=name)
+        return dense(features, scale, name, self.mixed_precision)
 
 
 class ActorCritic(nn.Module):
@@ -233,15 +248,13 @@ class ActorCritic(nn.Module):
     activation: str = "tanh"
     shared_torso: bool = False
     state_independent_std: bool = False
+    mixed_precision: bool = False
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        torso = Torso(self.space, self.hidden_sizes, self.activation, name="torso" if self.shared_torso else "actor")
-        features = torso(obs)
-        if self.shared_torso:
-            critic_features = features
-        else:
-            critic_features = Torso(self.space, self.hidden_sizes, self.activation, name="critic")(obs)
+        torso = partial(Torso, self.space, self.hidden_sizes, self.activation, mixed_precision=self.mixed_precision)
+        features = torso(name="torso" if self.shared_torso else "actor")(obs)
+        critic_features = features if self.shared_torso else torso(name="critic")(obs)
         return _heads(self, features, critic_features)
 
 
@@ -255,10 +268,14 @@ class RecurrentTorso(nn.Module):
     core: str
     hidden_sizes: Sequence[int]
     activation: str
+    mixed_precision: bool = False
 
     @nn.compact
     def __call__(self, obs: jax.Array, memory: Any, began: jax.Array | None = None) -> tuple[Any, jax.Array]:
-        features = Torso(self.space, self.hidden_sizes, self.activation, name="torso")(obs)
+        torso = Torso(
+            self.space, self.hidden_sizes, self.activation, mixed_precision=self.mixed_precision, name="torso"
+        )
+        features = torso(obs)
         cell = CORES[self.core](self.hidden_sizes[-1], name="core")
         if began is None:
             return cell(memory, features)
@@ -287,6 +304,7 @@ class RecurrentActorCritic(nn.Module):
     hidden_sizes: Sequence[int] = (64, 64)
     activation: str = "tanh"
     state_independent_std: bool = False
+    mixed_precision: bool = False
 
     def initial_memory(self, num_envs: int) -> Any:
         """The actor's and the critic's, each zeros `[N, hidden_sizes[-1]]`, of an LSTM two of them."""
@@ -295,7 +313,7 @@ class RecurrentActorCritic(nn.Module):
 
     @nn.compact
     def __call__(self, obs: jax.Array, memory: Any, began: jax.Array | None = None) -> tuple[jax.Array, jax.Array, Any]:
-        parts = (self.space, self.core, self.hidden_sizes, self.activation)
+        parts = (self.space, self.core, self.hidden_sizes, self.activation, self.mixed_precision)
         actor_memory, features = RecurrentTorso(*parts, name="actor")(obs, memory[0], began)
         critic_memory, critic_features = RecurrentTorso(*parts, name="critic")(obs, memory[1], began)
         return *_heads(self, features, critic_features), (actor_memory, critic_memory)
@@ -306,13 +324,14 @@ def _heads(
 ) -> tuple[jax.Array, jax.Array]:
     """The last layers, inside the network's `__call__`."""
     # A small last layer: the first policy is close to uniform, whatever the observation.
+    last = partial(dense, mixed_precision=network.mixed_precision)
     if network.state_independent_std:
-        mean = dense(network.num_outputs // 2, 0.01)(features)
+        mean = last(network.num_outputs // 2, 0.01)(features)
         log_std = network.param("log_std", nn.initializers.zeros, (network.num_outputs // 2,))
         outputs = jnp.concatenate([mean, jnp.broadcast_to(log_std, mean.shape)], axis=-1)
     else:
-        outputs = dense(network.num_outputs, 0.01)(features)
-    return outputs, dense(1, 1.0)(critic_features)[..., 0]
+        outputs = last(network.num_outputs, 0.01)(features)
+    return outputs, last(1, 1.0)(critic_features)[..., 0]
 
 
 def of_action(outputs: jax.Array, action: jax.Array) -> jax.Array:
@@ -335,11 +354,13 @@ class FeedForward(nn.Module):
     hidden_sizes: Sequence[int] = (64, 64)
     activation: str = "relu"
     scale: float = 1.0  # of the last layer
+    mixed_precision: bool = False
 
     @nn.compact
     def __call__(self, obs: jax.Array, *beside: jax.Array) -> jax.Array:
-        features = Torso(self.space, self.hidden_sizes, self.activation, name="torso")(obs, *beside)
-        outputs = dense(self.num_outputs or 1, self.scale, "output")(features)
+        mixed = self.mixed_precision
+        torso = Torso(self.space, self.hidden_sizes, self.activation, mixed_precision=mixed, name="torso")
+        outputs = dense(self.num_outputs or 1, self.scale, "output", mixed)(torso(obs, *beside))
         return outputs[..., 0] if self.num_outputs is None else outputs
 
 
@@ -351,7 +372,12 @@ class ActorAndCritics(NamedTuple):
 
 
 def actor_and_critics(
-    env: Env, num_outputs: int, num_critics: int, hidden_sizes: Sequence[int], activation: str
+    env: Env,
+    num_outputs: int,
+    num_critics: int,
+    hidden_sizes: Sequence[int],
+    activation: str,
+    mixed_precision: bool = False,
 ) -> ActorAndCritics:
     """The default actor, of that many outputs, and critics for an environment."""
     ensemble = nn.vmap(
@@ -364,8 +390,8 @@ def actor_and_critics(
     )
     space, num_actions, layers = env.observation_space, getattr(env.action_space, "n", None), tuple(hidden_sizes)
     return ActorAndCritics(
-        actor=FeedForward(space, num_outputs, layers, activation, scale=0.01),
-        critics=ensemble(space, num_actions, layers, activation),
+        actor=FeedForward(space, num_outputs, layers, activation, scale=0.01, mixed_precision=mixed_precision),
+        critics=ensemble(space, num_actions, layers, activation, mixed_precision=mixed_precision),
     )
 
 
@@ -375,6 +401,7 @@ def actor_critic(
     activation: str = "tanh",
     shared_torso: bool | None = None,
     recurrent: str | None = None,
+    mixed_precision: bool = False,
 ) -> Network:
     """The default actor and critic for an environment, with a core of `CORES` where `recurrent` names one.
 
@@ -385,6 +412,7 @@ def actor_critic(
         "num_outputs": policy_head(env.action_space).num_outputs,
         "hidden_sizes": tuple(hidden_sizes),
         "activation": activation,
+        "mixed_precision": mixed_precision,
         "state_independent_std": not hasattr(env.action_space, "n"),
     }
     if recurrent is not None:

@@ -83,6 +83,7 @@ def test_a_bar_is_held_against_the_fastest_peer_and_met_or_not(tmp_path, monkeyp
         {"peer": peer, "way": way, "env_steps_per_second": speed, "times_as_fast_is_rljax": 300.0 / speed}
         for peer, way, speed in (
             ("rljax", "README", 300.0),
+            ("rljax", "README, mixed precision", 360.0),
             ("slow", "README", 100.0),
             ("quick", "README", 160.0),
             ("slow", "a process a core", 250.0),
@@ -92,11 +93,13 @@ def test_a_bar_is_held_against_the_fastest_peer_and_met_or_not(tmp_path, monkeyp
     (tmp_path / "results" / "peers.json").write_text(json.dumps({"ppo_cartpole_many": {"rows": rows}}))
     (tmp_path / "results" / "tables.json").write_text(json.dumps({"agents": 10_000, "times_as_fast": 150.2}))
     readme, per_core, table = bars.bars()
-    assert (readme.measured, readme.met, readme.source) == ("1.88x", True, "quick, as its README says")
-    assert (per_core.measured, per_core.met) == ("1.20x", False)
-    assert (table.bar, table.measured, table.met) == ("1,000x", "150x", False)
+    assert (readme.measured, readme.mixed, readme.met, readme.source) == (
+        "1.88x", "2.25x", "yes", "quick, as its README says",
+    )  # fmt: skip
+    assert (per_core.measured, per_core.mixed, per_core.met) == ("1.20x", "1.44x", "in mixed precision")
+    assert (table.bar, table.measured, table.mixed, table.met) == ("1,000x", "150x", "", "no")
     bars.main()
-    assert "| 150x | no |" in (tmp_path / "SPEED.md").read_text()
+    assert "| 150x |  | no |" in (tmp_path / "SPEED.md").read_text()
 
 
 def test_a_gpus_bars_stand_in_a_table_of_their_own(tmp_path, monkeypatch):
@@ -111,8 +114,8 @@ def test_a_gpus_bars_stand_in_a_table_of_their_own(tmp_path, monkeypatch):
     for name, content in (("thousands", of_many), ("peers", {"ppo_cartpole_many": {"rows": rows}})):
         (tmp_path / "results" / "h9" / f"{name}.json").write_text(json.dumps(content))
     claimed, peer = bars.on_gpu("h9")
-    assert (claimed.measured, claimed.met, claimed.source) == ("1.50x", False, "their README, on an A1")
-    assert (peer.measured, peer.met, peer.source) == ("1.20x", True, "x on the same GPU")
+    assert (claimed.measured, claimed.met, claimed.source) == ("1.50x", "no", "their README, on an A1")
+    assert (peer.measured, peer.met, peer.source) == ("1.20x", "yes", "x on the same GPU")
     bars.main()
     assert "## H9" in (tmp_path / "SPEED.md").read_text()
 

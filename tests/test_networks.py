@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 import rljax
 from rljax import Box, Discrete, networks
@@ -306,3 +307,43 @@ def test_of_an_action_is_its_own_output_whatever_the_others_are(shape):
     slope = jax.grad(lambda x: jnp.sum(networks.of_action(x, action) * expected))(bad)
     np.testing.assert_array_equal(np.asarray(slope)[np.arange(4), np.asarray(action)], expected)
     assert np.count_nonzero(slope) == expected.size
+
+
+def products_of(function, *arguments):
+    """Of each of a function's layers whether it multiplies in mixed precision, in the order of tracing."""
+
+    def walk(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "product":
+                yield equation.params["mixed"]
+            for inner in jaxprs_in_params(equation.params):
+                yield from walk(inner)
+
+    return list(walk(jax.make_jaxpr(function)(*arguments).jaxpr))
+
+
+@pytest.mark.parametrize(
+    ("algo", "changes"),
+    [
+        ("ppo", {}),
+        ("ppo", {"recurrent": "gru"}),
+        ("a2c", {}),
+        ("a2c", {"recurrent": "lstm"}),
+        ("reinforce", {}),
+        ("dqn", {}),
+        ("rainbow", {"value_low": 0, "value_high": 1}),
+        ("pqn", {}),
+        ("sac", {}),
+        ("td3", {}),
+    ],
+)
+def test_mixed_precision_is_every_layers_and_nothing_else_changes(algo, changes):
+    env = "Pendulum-v1" if algo == "td3" else "Breakout-MinAtar"
+    algorithm, config = rljax.presets.algorithm(algo), rljax.preset(algo, env, **changes)
+    mixed = rljax.replace(config, mixed_precision=True)
+    of_training, of_mixed = (products_of(algorithm.train, KEY, one) for one in (config, mixed))
+    assert of_training
+    assert not any(of_training)
+    assert of_mixed == [True] * len(of_training)
+    states = [jax.eval_shape(algorithm.train, KEY, one)[0] for one in (config, mixed)]
+    assert states[0] == states[1]

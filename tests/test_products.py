@@ -1,9 +1,13 @@
 """A layer's product against NumPy's, its derivatives against JAX's own of a plain product, mapped in every way."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toys import optimized
 
 from rljax.products import product
 
@@ -72,3 +76,51 @@ def test_a_gradient_copies_what_went_in_rather_than_reading_it_by_columns():
     products = [line for line in lowered.compile().as_text().splitlines() if " dot(" in line]
     assert len(products) == 1
     assert "lhs_contracting_dims={1}, rhs_contracting_dims={0}" in products[0]
+
+
+LARGE = {
+    "x": np.random.default_rng(2).normal(size=(3, 32, 48)).astype(np.float32),
+    "kernel": np.random.default_rng(3).normal(size=(3, 48, 16)).astype(np.float32),
+    "gradient": np.random.default_rng(4).normal(size=(3, 32, 16)).astype(np.float32),
+}
+
+
+def mixed(x, kernel, gradient):
+    """The product in mixed precision and its gradients."""
+    out, back = jax.vjp(functools.partial(product, mixed_precision=True), x, kernel)
+    return out, *back(gradient)
+
+
+def of_rounded(x, kernel, gradient):
+    """The same as sums of 64 bits over operands of eight bits of mantissa."""
+    x, kernel, gradient = (part.astype(jnp.bfloat16).astype(np.float64) for part in (x, kernel, gradient))
+    return x @ kernel, gradient @ kernel.mT, x.mT @ gradient
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_mixed_precision_rounds_what_is_multiplied_and_nothing_else(mapped):
+    parts = {name: part if mapped else part[0] for name, part in LARGE.items()}
+    found = (jax.vmap(mixed) if mapped else mixed)(**parts)
+    for ours, expected in zip(found, of_rounded(**parts), strict=True):
+        assert ours.dtype == jnp.float32
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+    unrounded = LARGE["x"] @ LARGE["kernel"]
+    assert np.abs(found[0] - (unrounded if mapped else unrounded[0])).max() > 1e-3
+
+
+@pytest.mark.parametrize("sides", [(15, 48, 16), (32, 15, 16), (32, 48, 15)])
+def test_mixed_precision_leaves_narrow_matrices_as_they_are(sides):
+    rows, inputs, outputs = sides
+    parts = LARGE["x"][0, :rows, :inputs], LARGE["kernel"][0, :inputs, :outputs], LARGE["gradient"][0, :rows, :outputs]
+    _, back = jax.vjp(product, *parts[:2])
+    jax.tree.map(np.testing.assert_array_equal, mixed(*parts), (product(*parts[:2]), *back(parts[2])))
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other backends choose their products' operands themselves")
+def test_the_compiler_multiplies_bfloat16_and_does_not_widen_it_again():
+    with optimized():
+        text = jax.jit(mixed).lower(**{name: part[0] for name, part in LARGE.items()}).compile().as_text()
+    multiplying = [part for part in text.split("\n\n") if " dot(" in part]
+    assert len(multiplying) == 3
+    for part in multiplying:
+        assert re.findall(r"= (\w+)\[\S* parameter\(", part) == ["bf16", "bf16"]

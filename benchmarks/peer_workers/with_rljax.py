@@ -23,6 +23,7 @@ def configure(job: dict[str, Any]) -> tuple[Any, Any]:
         "num_steps": job["num_steps"],
         "hidden_sizes": tuple(job["hidden"]),
         "activation": job["activation"],
+        "mixed_precision": job.get("mixed_precision", False),
     }
     if job["algorithm"] == "ppo":
         return ppo, ppo.Config(

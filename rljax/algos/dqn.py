@@ -35,6 +35,7 @@ def default_network(env: Env, config: "Config") -> networks.Network:
         dueling=config.dueling,
         noisy=config.noisy,
         layer_norm=config.layer_norm,
+        mixed_precision=config.mixed_precision,
     )
 
 
@@ -110,6 +111,8 @@ class Config:
     """Widths of the default network's hidden layers."""
     activation: str = static(default="relu")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    mixed_precision: bool = static(default=False)
+    """Let the default network multiply in bfloat16: faster on CPUs with AMX; all else stays float32."""
     network: networks.Network | None = static(default=None)
     """A module whose init and apply take the default network's place: obs to outputs [..., A, K]."""
 

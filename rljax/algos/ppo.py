@@ -26,7 +26,13 @@ from rljax.errors import UsageError
 
 def default_network(env: Env, config: "Config") -> networks.Network:
     """An actor and a critic of `config.hidden_sizes`; on images, without a core, they share a torso."""
-    return networks.actor_critic(env, config.hidden_sizes, config.activation, recurrent=config.recurrent)
+    return networks.actor_critic(
+        env,
+        config.hidden_sizes,
+        config.activation,
+        recurrent=config.recurrent,
+        mixed_precision=config.mixed_precision,
+    )
 
 
 @config
@@ -75,6 +81,8 @@ class Config:
     """Widths of the default network's hidden layers."""
     activation: str = static(default="tanh")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    mixed_precision: bool = static(default=False)
+    """Let the default network multiply in bfloat16: faster on CPUs with AMX; all else stays float32."""
     network: networks.Network | None = static(default=None)
     """A module whose init and apply take the default network's place: obs to (policy outputs, values)."""
 

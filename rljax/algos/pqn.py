@@ -26,6 +26,7 @@ def default_network(env: Env, config: "Config") -> networks.Network:
         num_actions=count(env.action_space),
         hidden_sizes=config.hidden_sizes,
         activation=config.activation,
+        mixed_precision=config.mixed_precision,
         layer_norm=True,
     )
 
@@ -66,6 +67,8 @@ class Config:
     """Widths of the default network's hidden layers."""
     activation: str = static(default="relu")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    mixed_precision: bool = static(default=False)
+    """Let the default network multiply in bfloat16: faster on CPUs with AMX; all else stays float32."""
     network: networks.Network | None = static(default=None)
     """A module whose init and apply take the default network's place: obs to action values [..., A, 1]."""
 

@@ -31,7 +31,9 @@ from rljax.envs import Discrete, Env
 def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
     """An actor of the policy's outputs, and critics of actions: `[..., C]`, or of all discrete ones `[..., A, C]`."""
     num_outputs = squashed_head(env.action_space).num_outputs
-    return networks.actor_and_critics(env, num_outputs, config.num_critics, config.hidden_sizes, config.activation)
+    return networks.actor_and_critics(
+        env, num_outputs, config.num_critics, config.hidden_sizes, config.activation, config.mixed_precision
+    )
 
 
 @config
@@ -76,6 +78,8 @@ class Config:
     """Widths of the default networks' hidden layers."""
     activation: str = static(default="relu")
     """Nonlinearity of the default networks: tanh, relu, elu, gelu or silu."""
+    mixed_precision: bool = static(default=False)
+    """Let the default networks multiply in bfloat16: faster on CPUs with AMX; all else stays float32."""
     network: networks.ActorAndCritics | None = static(default=None)
     """A networks.ActorAndCritics that takes the default networks' place."""
 

@@ -27,7 +27,9 @@ from rljax.envs import Env, bounded_box
 def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
     """An actor of actions `[..., D]` before their tanh, and critics of observations and actions `[..., C]`."""
     size = math.prod(env.action_space.shape)
-    return networks.actor_and_critics(env, size, config.num_critics, config.hidden_sizes, config.activation)
+    return networks.actor_and_critics(
+        env, size, config.num_critics, config.hidden_sizes, config.activation, config.mixed_precision
+    )
 
 
 @config
@@ -74,6 +76,8 @@ class Config:
     """Widths of the default networks' hidden layers."""
     activation: str = static(default="relu")
     """Nonlinearity of the default networks: tanh, relu, elu, gelu or silu."""
+    mixed_precision: bool = static(default=False)
+    """Let the default networks multiply in bfloat16: faster on CPUs with AMX; all else stays float32."""
     network: networks.ActorAndCritics | None = static(default=None)
     """A networks.ActorAndCritics that takes the default networks' place."""
 
