@@ -17,6 +17,7 @@ from rljax import core, replay
 from rljax.config import replace_unchecked
 from rljax.errors import UsageError
 
+_COPIED_BYTES = 2**26  # of replays that are copied at each call for the sake of blocks: a few hundredths of its time
 _BLOCK_BYTES = 2**19  # of states that are worked on together on a CPU: a quarter of a core's cache, as most now have it
 _KEPT = 8  # batches whose compiled programs are kept for another run with other numbers
 
@@ -224,14 +225,20 @@ def _over_envs(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, a
 def _block(states: Any, lanes: int, mesh: Mesh) -> int:
     """How many runs to map together: on a CPU as many as its cache holds, else all.
 
-    Many runs at once make large arrays, each of them read from memory and written to it by every small operation.
-    With replays it is all of them too: to cut a block out copies it, which costs more than is won.
+    Many runs at once make large arrays, each of them read from memory and written to it by every small operation. To
+    cut a block out copies its replays, which is more than is won where they are large; of small ones little is touched.
     """
     leaves = jax.tree.leaves(states, is_leaf=lambda x: isinstance(x, replay.Replay))
-    has_replay = any(isinstance(x, replay.Replay) for x in leaves)
-    if has_replay or "envs" in mesh.axis_names or mesh.devices.flat[0].platform != "cpu":
+    copied, touched = (
+        sum(
+            x.size * x.dtype.itemsize
+            for x in jax.tree.leaves([x for x in leaves if isinstance(x, replay.Replay) is kind])
+        )
+        for kind in (True, False)
+    )
+    if copied > _COPIED_BYTES or "envs" in mesh.axis_names or mesh.devices.flat[0].platform != "cpu":
         return lanes
-    return max(_BLOCK_BYTES * lanes // sum(x.size * x.dtype.itemsize for x in leaves), 1)
+    return max(_BLOCK_BYTES * lanes // touched, 1)
 
 
 def _in_blocks(function: Callable, in_axes: Any, out_axes: Any, block: int) -> Callable:

@@ -82,10 +82,16 @@ def test_in_blocks_it_is_the_same_to_rounding(config, monkeypatch, fitting, toge
 
 
 @pytest.mark.parametrize("algorithm", [rljax.dqn, rljax.sac])
-def test_runs_with_a_replay_are_not_cut_into_blocks(algorithm):
-    config = algorithm.Config(env=rljax.make("CartPole-v1"), buffer_size=100_000)
-    states = jax.eval_shape(jax.vmap(algorithm.init, (0, None)), jax.random.split(jax.random.key(0), 64), config)
-    assert programs._block(states, 64, jax.make_mesh((1,), ("runs",))) == 64
+def test_runs_are_cut_into_blocks_by_what_they_touch_unless_their_replays_are_large(algorithm):
+    def block_and_bytes(buffer_size):
+        config = algorithm.Config(env=rljax.make("CartPole-v1"), buffer_size=buffer_size)
+        states = jax.eval_shape(jax.vmap(algorithm.init, (0, None)), jax.random.split(jax.random.key(0), 64), config)
+        without = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(states._replace(replay=()))) // 64
+        return programs._block(states, 64, jax.make_mesh((1,), ("runs",))), without
+
+    assert block_and_bytes(100_000)[0] == 64
+    block, touched = block_and_bytes(2_000)
+    assert block * touched <= 2**19 < (block + 1) * touched
 
 
 def test_over_several_devices_it_is_the_same_to_rounding(config, full):
