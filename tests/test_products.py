@@ -22,10 +22,11 @@ def both(of_product, *arguments):
     return ours
 
 
+@pytest.mark.parametrize("inputs", [1, 4, 8, 9])
 @pytest.mark.parametrize("batch", [(), (7,), (5, 7), (0,)])
-def test_equals_numpy_for_any_leading_axes(batch):
-    x = np.resize(X, (*batch, 4))
-    np.testing.assert_allclose(product(x, KERNELS[0]), x @ KERNELS[0], rtol=1e-5, atol=1e-5)
+def test_equals_numpy_for_any_leading_axes(batch, inputs):
+    x, kernel = np.resize(X, (*batch, inputs)), np.resize(KERNELS, (inputs, 6))
+    np.testing.assert_allclose(product(x, kernel), x @ kernel, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +43,12 @@ def test_equals_numpy_for_any_leading_axes(batch):
         ((2, 3, 7, 4), (4, 2, 3, 6), [(0, 1), (0, 1)]),
     ],
 )
-def test_gradients_under_maps(x, kernel, maps):
-    """Shapes, and the axes of maps from the innermost outwards."""
+@pytest.mark.parametrize("inputs", [4, 12])
+def test_gradients_under_maps(x, kernel, maps, inputs):
+    """Shapes, and the axes of maps from the innermost outwards; few inputs and more, in place of the shapes' 4."""
     rng = np.random.default_rng(0)
-    x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in (x, kernel))
+    shapes = ([inputs if side == 4 else side for side in shape] for shape in (x, kernel))
+    x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
 
     def mapped(multiply):
         function = jax.grad(lambda x, kernel: jnp.sin(multiply(x, kernel)).sum(), (0, 1))
