@@ -5,7 +5,7 @@ do less, and other tasks' results stay. Every peer is installed from PyPI into a
 `~/.cache/rljax-peers` or `RLJAX_PEERS`. Every contestant is a process that compiles once, then waits; in each round all
 run once, one after the other, the first of a round being the next one of the round before. Everybody runs as its README
 says, and once more in one single-threaded process a core, the seeds divided among them. rljax does both a second time
-in mixed precision, which no other has for all that a layer multiplies.
+in mixed precision; no peer is asked to.
 
 Left out: SB3 and SBX on MinAtar, which Gymnasium has not; many seeds of them in one program, which they do not have (a
 process a core trains one each); a process a core of them for DQN and SAC, where others are many times as fast.

@@ -228,17 +228,15 @@ def _block(states: Any, lanes: int, mesh: Mesh) -> int:
     Many runs at once make large arrays, each of them read from memory and written to it by every small operation. To
     cut a block out copies its replays, which is more than is won where they are large; of small ones little is touched.
     """
-    leaves = jax.tree.leaves(states, is_leaf=lambda x: isinstance(x, replay.Replay))
-    copied, touched = (
-        sum(
-            x.size * x.dtype.itemsize
-            for x in jax.tree.leaves([x for x in leaves if isinstance(x, replay.Replay) is kind])
-        )
-        for kind in (True, False)
-    )
+
+    def size(tree: Any) -> int:
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+    parts = jax.tree.leaves(states, is_leaf=lambda x: isinstance(x, replay.Replay))
+    copied = size([part for part in parts if isinstance(part, replay.Replay)])
     if copied > _COPIED_BYTES or "envs" in mesh.axis_names or mesh.devices.flat[0].platform != "cpu":
         return lanes
-    return max(_BLOCK_BYTES * lanes // touched, 1)
+    return max(_BLOCK_BYTES * lanes // (size(states) - copied), 1)
 
 
 def _in_blocks(function: Callable, in_axes: Any, out_axes: Any, block: int) -> Callable:

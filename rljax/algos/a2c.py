@@ -73,7 +73,7 @@ class Config:
     activation: str = static(default="tanh")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
     mixed_precision: bool = static(default=False)
-    """Let the default network multiply in bfloat16: faster on CPUs with AMX; all else stays float32."""
+    """Let linear layers of the default network multiply bfloat16, faster on CPUs with AMX; all else stays float32."""
     network: networks.Network | None = static(default=None)
     """A module whose init and apply take the default network's place: obs to (policy outputs, values)."""
 

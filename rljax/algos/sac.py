@@ -79,7 +79,7 @@ class Config:
     activation: str = static(default="relu")
     """Nonlinearity of the default networks: tanh, relu, elu, gelu or silu."""
     mixed_precision: bool = static(default=False)
-    """Let the default networks multiply in bfloat16: faster on CPUs with AMX; all else stays float32."""
+    """Let linear layers of the default networks multiply bfloat16, faster on CPUs with AMX; all else stays float32."""
     network: networks.ActorAndCritics | None = static(default=None)
     """A networks.ActorAndCritics that takes the default networks' place."""
 
