@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from throughput import bytes_of_a_run
 
 import rljax
-from rljax import dqn, ppo, programs
+from rljax import dqn, ppo
 from rljax.devices import use_cpu_cores
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "scaling.json"
@@ -81,7 +82,7 @@ def measure(work: Work) -> dict[str, Any]:
         "seconds_per_update": median / config.num_updates,
         "env_steps_per_second": env_steps / median,
         "spread": (max(seconds[1:]) - min(seconds[1:])) / median,
-        "kilobytes_per_run": next(reversed(programs._compiled.values())).memory / -(-seeds // devices) / 1e3,
+        "kilobytes_per_run": bytes_of_a_run(devices) / 1e3,
     }
 
 

@@ -63,15 +63,24 @@ def seconds_of(algorithm: Any, config: Any, seeds: int, seed: int) -> dict[str, 
     return rljax.run(algorithm, config, seeds=seeds, seed=seed, evaluations=0, eval_episodes=1, progress=False).summary
 
 
+def bytes_of_a_run(devices: int) -> float:
+    """Memory of the programs that `rljax.run` used last, divided by the runs that they lead on at once."""
+    last = next(reversed(programs._compiled.values()))
+    advance: Any = last.advance
+    lanes = jax.tree.leaves(advance.args_info)[0].shape[0]  # fewer than all where these go in batches
+    return last.memory / (lanes // devices)
+
+
 def measure(algo: str, env: str, seeds: int, steps: int, repeats: int = REPEATS) -> dict[str, Any]:
     """One row: the speed of `seeds` runs of so many steps side by side, and its floors, taking turns with it."""
     algorithm, config = presets.algorithm(algo), rljax.preset(algo, env, total_steps=steps)
     random = random_policy.Config(
         env=config.env, num_envs=config.num_envs, total_steps=max(steps, 128 * config.num_envs)
     )
+    programs._compiled.clear()  # a run that told how fast it is may have been the same program
     first = seconds_of(algorithm, config, seeds, 0)
     devices = min(seeds, len(jax.devices()))
-    memory = next(reversed(programs._compiled.values())).memory / -(-seeds // devices)
+    memory = bytes_of_a_run(devices)
     seconds_of(random_policy, random, seeds, 0)
     learning, stepping, product_rates = [], [], []
     for repeat in range(1, repeats + 1):
