@@ -108,14 +108,14 @@ def test_a_gpus_bars_stand_in_a_table_of_their_own(tmp_path, monkeypatch):
     claim = {"source": "their README", "device": "A1"}
     of_many = {"agents": 2048, "env_steps_of_each": 1000, "times_the_claim": 1.5, "claim": claim}
     rows = [
-        {"peer": peer, "seeds": 8, "env_steps": 80, "times_as_fast_is_rljax": r}
-        for peer, r in (("rljax", 1), ("x", 1.2))
+        {"peer": peer, "way": way, "seeds": 8, "env_steps": 80, "times_as_fast_is_rljax": r}
+        for peer, way, r in (("rljax", bars.README, 1.0), ("rljax", bars.MIXED, 0.8), ("x", bars.README, 1.2))
     ]
     for name, content in (("thousands", of_many), ("peers", {"ppo_cartpole_many": {"rows": rows}})):
         (tmp_path / "results" / "h9" / f"{name}.json").write_text(json.dumps(content))
     claimed, peer = bars.on_gpu("h9")
     assert (claimed.measured, claimed.met, claimed.source) == ("1.50x", "no", "their README, on an A1")
-    assert (peer.measured, peer.met, peer.source) == ("1.20x", "yes", "x on the same GPU")
+    assert (peer.measured, peer.mixed, peer.met, peer.source) == ("1.20x", "1.50x", "yes", "x on the same GPU")
     bars.main()
     assert "## H9" in (tmp_path / "SPEED.md").read_text()
 
