@@ -171,7 +171,8 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
         values, visits = tables.action_values[entry], tables.visits[entry]
         error = target - values
         if config.step_size_schedule == "visits":
-            step_size = config.step_size / (1.0 + visits) ** config.step_size_exponent
+            # $(1 + n)^{-k}$; XLA's own power does not use a CPU's vector units.
+            step_size = config.step_size * jnp.exp(-config.step_size_exponent * jnp.log(1.0 + visits))
         else:
             kind, last = config.step_size_schedule, config.step_size_end
             step_size = schedules.value(kind, config.step_size, last, config.schedule_fraction, progress)
