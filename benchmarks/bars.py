@@ -1,11 +1,13 @@
 """What speed was to be reached and what was: `python benchmarks/bars.py` makes `SPEED.md` of the results on disk."""
 
-import json
+import argparse
 import pathlib
 from typing import Any, NamedTuple
 
+import script
+from peers import MIXED, PER_CORE, README
+
 HERE = pathlib.Path(__file__).parent
-README, PER_CORE, MIXED = "README", "a process a core", "README, mixed precision"
 
 
 class Bar(NamedTuple):
@@ -27,18 +29,13 @@ def yes(met: bool) -> str:
 
 def results(name: str) -> Any:
     """A file of results, None where it has not been measured."""
-    path = HERE / "results" / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return script.read(HERE / "results" / f"{name}.json")
 
 
 def against_peers(task: str, way: str, work: str, bar: float, aim: float, only: str = "") -> Bar | None:
     """Speed of rljax as its README has it, divided by that of the fastest peer in one way of running it."""
     rows = (results("peers") or {}).get(task, {}).get("rows", [])
-    rivals = [
-        row
-        for row in rows
-        if row["peer"] not in ("rljax", "gymnasium") and row["way"] == way and "times_as_fast_is_rljax" in row
-    ]
+    rivals = [row for row in rows if row["peer"] != "rljax" and row["way"] == way and "times_as_fast_is_rljax" in row]
     if not rivals:
         return None
     fastest = max(rivals, key=lambda row: row["env_steps_per_second"])
@@ -51,8 +48,8 @@ def against_peers(task: str, way: str, work: str, bar: float, aim: float, only: 
 
 def in_mixed_precision(rows: list[dict[str, Any]], ratio: float) -> float | None:
     """What a ratio of speeds becomes with mixed precision on our side; None where that was not measured."""
-    ours = (row for row in rows if (row["peer"], row["way"]) == ("rljax", MIXED))
-    return next((ratio / row["times_as_fast_is_rljax"] for row in ours), None)
+    ours = (row.get("times_as_fast_is_rljax") for row in rows if (row["peer"], row["way"]) == ("rljax", MIXED))
+    return next((ratio / times for times in ours if times is not None), None)
 
 
 def bars() -> list[Bar]:
@@ -100,9 +97,9 @@ def on_gpu(folder: str) -> list[Bar]:
         times = thousands["times_the_claim"]
         source = f"{thousands['claim']['source']}, on an {thousands['claim']['device']}"
         found.append(Bar(work, "2x", "10x", f"{times:.2f}x", yes(times >= 2), source))
-    rows = [] if peers is None else peers["ppo_cartpole_many"]["rows"]
+    rows = (peers or {}).get("ppo_cartpole_many", {}).get("rows", [])
     for row in rows:
-        if row["peer"] != "rljax":
+        if row["peer"] != "rljax" and "times_as_fast_is_rljax" in row:
             work = f"PPO CartPole, {row['seeds']:,} agents of {row['env_steps'] // row['seeds']:,} steps"
             times, mixed = row["times_as_fast_is_rljax"], in_mixed_precision(rows, row["times_as_fast_is_rljax"])
             rival, in_mixed = f"{row['peer']} on the same GPU", "" if mixed is None else f"{mixed:.2f}x"
@@ -124,24 +121,38 @@ def page(found: list[Bar]) -> str:
     )
 
 
-def main() -> None:
+def machines() -> str:
+    """Device and cores of the results of this machine's table: more than one pair shows that they are of several."""
+    tasks = (results("peers") or {}).values()
+    found = [(task["cores"], row["device"]) for task in tasks for row in task["rows"][:1] if "device" in row]
+    for name in ("throughput", "scaling"):
+        known = results(name)
+        found += [] if known is None else [(known["cores"], known["device"])]
+    pairs = dict.fromkeys(f"{device.split(' x ')[-1].upper()} of {cores} cores" for cores, device in found)
+    return " and ".join(pairs)
+
+
+def main(arguments: list[str]) -> None:
     """Write the page."""
+    argparse.ArgumentParser(description=str(__doc__).splitlines()[0]).parse_args(arguments)
     gpus = ""
     for folder in sorted(path.name for path in (HERE / "results").iterdir() if path.is_dir()):
         gpus += f"\n## {folder.upper()}\n\n{page(on_gpu(folder))}\n"
     (HERE / "SPEED.md").write_text(f"""# Speed: what was to be reached, and what was
 
-Written by `python benchmarks/bars.py` out of `results/`, each line from medians taken side by side in one run; what is
-not equal between libraries, and what both sides' learners reach, stands in [PEERS.md](PEERS.md). A bar that is not met
-stays. In mixed precision (`mixed_precision=True`) layers multiply bfloat16 and sum in float32, which a CPU with AMX
-does several times as fast; [LEARNING.md](LEARNING.md) has what learners reach with it and without. One thread on a CPU
-makes peers faster too: [PEERS.md](PEERS.md) has both ways of everybody.
+Written by `python benchmarks/bars.py` out of `results/`, each line from medians taken side by side in one run, but for
+purejaxrl's, which is a claim on another GPU. 1,024 CartPoles are held against gymnax, whose environment it is;
+Gymnasium's vector code of this one environment is in [PEERS.md](PEERS.md), as is what is not equal between libraries,
+and what both sides' learners reach. A bar that is not met stays. In mixed precision (`mixed_precision=True`) layers
+multiply bfloat16 and sum in float32, which a CPU with AMX does several times as fast; [LEARNING.md](LEARNING.md) has
+what learners reach with it and without. One thread on a CPU makes peers faster too: [PEERS.md](PEERS.md) has both ways
+of everybody.
 
-## Two cores of a CPU
+## {machines()}
 
 {page(bars())}
 {gpus}""")
 
 
 if __name__ == "__main__":
-    main()
+    script.run(main, "nothing is written.")

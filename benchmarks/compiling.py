@@ -4,6 +4,7 @@ JAX's persistent cache filled by the process before. `python benchmarks/compilin
 Tracing, lowering and compiling `jit(ppo.train)` count, importing does not. Every figure is of a process of its own.
 """
 
+import argparse
 import importlib.metadata
 import json
 import pathlib
@@ -12,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import script
 
 RESULT = pathlib.Path(__file__).parent / "results" / "compiling.json"
 REPEATS = 5
@@ -34,13 +37,19 @@ def compile_once(cache: str) -> tuple[float, str]:
 
 def elsewhere(cache: str) -> tuple[float, str]:
     """The same in a process of its own."""
-    done = subprocess.run([sys.executable, __file__, cache], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, __file__, "--cache", cache], check=True, capture_output=True, text=True)
     seconds, device = json.loads(done.stdout.splitlines()[-1])
     return seconds, device
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measure and write."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--cache", help="compile once, with this folder as JAX's cache, and print the seconds")
+    given = parser.parse_args(arguments)
+    if given.cache:
+        print(json.dumps(compile_once(given.cache)))
+        return
     cold, cached = [], []
     for _ in range(REPEATS):
         with tempfile.TemporaryDirectory() as cache:
@@ -54,15 +63,9 @@ def main() -> None:
         "cold": {"seconds": statistics.median(cold), "fastest": min(cold), "slowest": max(cold)},
         "cached": {"seconds": statistics.median(cached), "fastest": min(cached), "slowest": max(cached)},
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    script.write(RESULT, result)
     print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(compile_once(sys.argv[1])))
-    else:
-        try:
-            main()
-        except KeyboardInterrupt:
-            sys.exit("stopped; nothing is written before all repeats are measured.")
+    script.run(main, "nothing is written before all repeats are measured.")

@@ -2,12 +2,13 @@
 
 It takes half an hour on one core of a CPU. The reference is the raw data of reg-duel-q: 16.4 +- 3.1 at 1M, 30 seeds,
 in the original dynamics; gymnax's Breakout has no sticky actions and a cap of 1000 steps. `python benchmarks/minatar.py
-[steps] [seeds]` writes `results/minatar_dqn.json` with the device's name.
+--steps 1000000 --seeds 5` writes `results/minatar_dqn.json` with the device's name.
 """
 
-import json
+import argparse
 import pathlib
-import sys
+
+import script
 
 import rljax
 from rljax import dqn
@@ -40,12 +41,15 @@ def config(total_steps: int) -> dqn.Config:
 
 def main(arguments: list[str]) -> None:
     """Train, evaluate, and write what came out."""
-    steps, seeds = (int(number) for number in (*arguments, *("1000000", "5")[len(arguments) :]))
-    result = rljax.run(dqn, config(steps), seeds=seeds, seed=20_261_122, evaluations=10, name="dqn")
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--steps", type=script.positive, default=1_000_000, help="environment steps of each")
+    parser.add_argument("--seeds", type=script.positive, default=5)
+    given = parser.parse_args(arguments)
+    result = rljax.run(dqn, config(given.steps), seeds=given.seeds, seed=20_261_122, evaluations=10, name="dqn")
     path = pathlib.Path(__file__).parent / "results" / "minatar_dqn.json"
-    path.write_text(json.dumps(result.summary, indent=1) + "\n")
+    script.write(path, result.summary)
     print(f"written to {path}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    script.run(main, "nothing is written.")

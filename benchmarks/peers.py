@@ -26,6 +26,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import script
 from scipy.stats import trim_mean
 
 HERE = pathlib.Path(__file__).parent
@@ -251,14 +252,15 @@ class Contestant:
         alone = self.way not in (PER_CORE, MIXED_PER_CORE)
         count = 1 if alone else min(len(CORES), self.job["seeds"])
         if count > 1 and self.job["algorithm"] == "random":
-            share = {"steps": self.job["steps"] // count, "seeds": 1}
+            shares = [{"steps": self.job["steps"] // count, "seeds": 1}] * count
         else:
-            share = {"seeds": self.job["seeds"] // count}
-        job = {**self.job, **share}
-        is_lone = self.peer == "rljax" and job["seeds"] == 1 and job["algorithm"] != "random"
+            whole, rest = divmod(self.job["seeds"], count)
+            shares = [{"seeds": whole + (number < rest)} for number in range(count)]
+        is_lone = self.peer == "rljax" and self.job["seeds"] == 1 and self.job["algorithm"] != "random"
         more = (LONE if is_lone else {}) if alone else ONE_THREAD
-        for core in CORES[:count]:
-            self.workers.append(Worker(self.python, PEERS[self.peer].worker, job, None if alone else core, more))
+        for core, share in zip(CORES, shares, strict=False):
+            job, pinned = {**self.job, **share}, None if alone else core
+            self.workers.append(Worker(self.python, PEERS[self.peer].worker, job, pinned, more))
         answers = [worker.hear(READY_SECONDS) for worker in self.workers]
         self.about = {**answers[0], "first_seconds": max(one["first_seconds"] for one in answers)}
         self.about["env_steps"] = sum(one["env_steps"] for one in answers)
@@ -299,8 +301,8 @@ def install(peer: str) -> str | None:
             for command in ([sys.executable, "-m", "venv", str(folder)], [str(python), "-m", "pip", "install", *pins]):
                 subprocess.run(command, check=True, capture_output=True, text=True)
         except subprocess.CalledProcessError as error:
-            lines = [line for line in error.stderr.strip().splitlines() if "ERROR" in line] or ["no message"]
-            print(f"{peer} cannot be installed and is left out: {lines[-1][:200]}", flush=True)
+            lines = [line for line in (error.stdout + error.stderr).splitlines() if "error" in line.lower()]
+            print(f"{peer} cannot be installed and is left out: {(lines or ['no message'])[-1][:200]}", flush=True)
             return None
         ready.write_text("\n".join(pins))
     return str(python)
@@ -340,7 +342,10 @@ def contestants(task: Task, peers: list[str], seeds: int, quick: bool) -> list[C
 
 
 def returns_of_whole_runs(field: list[Contestant], task: Task) -> None:
-    """One run of full length for each learner whose repetitions were too short to learn anything."""
+    """One run of full length for each learner whose repetitions were too short to learn anything, in place of those."""
+    for one in field:
+        if one.peer in task.fewer:
+            one.returns = []  # none is told where the whole run fails
     for one in field:
         if one.failure or one.way != README or one.peer not in task.fewer:
             continue
@@ -359,6 +364,19 @@ def returns_of_whole_runs(field: list[Contestant], task: Task) -> None:
                 other.returns = one.returns
 
 
+def check_devices(field: list[Contestant]) -> None:
+    """Leave out who runs on another kind of device than rljax, as where only one side has JAX's CUDA package."""
+    ready = [one for one in field if one.about]
+    kinds = [one.about["device"].split(" x ")[-1] for one in ready]
+    ours = next((kind for one, kind in zip(ready, kinds, strict=True) if one.peer == "rljax"), None)
+    for one, kind in zip(ready, kinds, strict=True):
+        pins = PEERS[one.peer].pins
+        if JAX in pins and pins is not TORCH and ours not in (None, kind):
+            one.failure = f"left out: it runs on {kind}, rljax on {ours}; give both the same build of JAX"
+            print(f"  {one.peer}, {one.way}: {one.failure}", flush=True)
+            one.stop()
+
+
 def measure(task: Task, field: list[Contestant], repeats: int, quick: bool) -> list[dict[str, Any]]:
     """All contestants in turn, `repeats` times; a row each."""
     try:
@@ -366,6 +384,7 @@ def measure(task: Task, field: list[Contestant], repeats: int, quick: bool) -> l
             with trying(one):
                 one.prepare()
                 print(f"  {one.peer}, {one.way}: ready after {one.about['first_seconds']:.1f} s", flush=True)
+        check_devices(field)
         for repeat in range(repeats):
             for one in field[repeat % len(field) :] + field[: repeat % len(field)]:
                 if not one.failure:
@@ -392,7 +411,8 @@ def row(task: Task, one: Contestant) -> dict[str, Any]:
     differs = PEERS[one.peer].differs
     notes = [differs[key] for key in ("all", one.job["algorithm"], "many" if task.many else "") if key in differs]
     if one.peer in task.fewer:
-        notes.append(f"timed over fewer steps, return of one run of {task.job['steps']:,}")
+        of = f"return of one run of {task.job['steps']:,}" if one.returns else "no return of a whole run"
+        notes.append(f"timed over fewer steps, {of}")
     if one.job["num_envs"] != task.job["num_envs"]:
         notes.append(f"{one.job['num_envs']} environments, a process each")
     base = {"peer": one.peer, "way": one.way, "seeds": one.job["seeds"], "num_envs": one.job["num_envs"]}
@@ -400,7 +420,7 @@ def row(task: Task, one: Contestant) -> dict[str, Any]:
         return {**base, "failure": one.failure or "no repetition", "differs": "; ".join(notes)}
     median = statistics.median(one.seconds)
     rest = {"env_steps": one.about["env_steps"], "seconds": median, "least": min(one.seconds)}
-    if one.job["algorithm"] != "random":
+    if one.job["algorithm"] != "random" and one.returns:
         rest |= {"return_iqm": float(trim_mean(one.returns, 0.25)), "return_mean": statistics.fmean(one.returns)}
         rest |= {"return_least": min(one.returns), "return_most": max(one.returns)}
     return {
@@ -450,36 +470,37 @@ def table(known: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measure the tasks asked for, and write after each."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=64, help="of the tasks with many")
-    parser.add_argument("--steps", type=int, help="environment steps of a run of the tasks with many")
+    parser.add_argument("--repeats", type=script.positive, default=5)
+    parser.add_argument("--seeds", type=script.positive, default=64, help="of the tasks with many")
+    parser.add_argument("--steps", type=script.positive, help="environment steps of a run of the tasks with many")
     parser.add_argument("--quick", action="store_true", help="a twentieth of the work once; writes nothing")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    known = script.read(RESULTS) or {}
+    if shutil.which("taskset") is None:
+        print("There is no taskset here: a process a core is not pinned to it.", flush=True)
     for name in options.tasks:
         print(TASKS[name].title, flush=True)
         task = TASKS[name]
         if task.many and options.steps:
             task = task._replace(job=task.job | {"steps": options.steps})
         field = contestants(task, options.peers, options.seeds, options.quick)
+        if not field:
+            print("  none of the libraries asked for does this work here", flush=True)
+            continue
         repeats = 1 if options.quick else options.repeats
         rows = measure(task, field, repeats, options.quick)
         print("\n".join(map(line, rows)), flush=True)
         known[name] = {"repeats": repeats, "cores": len(CORES), "rows": rows}
         if not options.quick:
-            RESULTS.parent.mkdir(exist_ok=True)
-            RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+            script.write(RESULTS, known)
             TABLE.write_text(table(known))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:  # all processes are stopped by now
-        sys.exit(130)
+    script.run(main, "tasks that were done are written, and all processes have ended.")

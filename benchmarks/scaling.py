@@ -7,22 +7,23 @@ axis' exponent b is fitted to seconds per update = a x^b by least squares on log
 proportion, 0 where it does not grow.
 """
 
-import json
+import argparse
 import os
 import pathlib
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import script
 from throughput import bytes_of_a_run
 
 import rljax
-from rljax import dqn, ppo
+from rljax import dqn, ppo, programs
 from rljax.devices import use_cpu_cores
+from rljax.errors import UsageError
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "scaling.json"
 REPEATS = 3
@@ -70,6 +71,7 @@ AXES: dict[str, tuple[list[int], Callable[[int], Work]]] = {
 def measure(work: Work) -> dict[str, Any]:
     """Seconds of one update of all runs together, and bytes of a run."""
     algorithm, config, seeds, devices = work
+    programs._compiled.clear()  # so that what was used last is what was compiled last
     seconds = []
     for repeat in range(REPEATS + 1):
         result = rljax.run(algorithm, config, seeds=seeds, seed=repeat, devices=devices, **OPTIONS)
@@ -153,26 +155,27 @@ def overhead(seeds: int) -> dict:
     }
 
 
-def main(arguments: list[str]) -> int:
-    """Measure and print, and write after each axis; the exit code is 2 for an axis that there is not."""
+def main(arguments: list[str]) -> None:
+    """Measure and print, and write after each axis."""
     use_cpu_cores()
-    for axis in arguments:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("axes", nargs="*", help=f"of {', '.join(AXES)}; all, and the driver, unless given")
+    axes = parser.parse_args(arguments).axes
+    for axis in axes:
         if axis not in AXES:
-            print(f"There is no axis {axis!r}: known are {', '.join(AXES)}.")
-            return 2
+            raise UsageError(f"There is no axis {axis!r}: known are {', '.join(AXES)}.")
     about = {"jax": jax.__version__, "device": jax.devices()[0].device_kind, "cores": os.cpu_count()}
-    before = json.loads(RESULTS.read_text()) if arguments and RESULTS.exists() else {}
+    before = script.read(RESULTS) or {}
     # What was measured on another machine or version is not kept beside what is measured now.
     found = before if before.items() >= about.items() else {**about, "axes": {}}
 
     def write() -> None:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        script.write(RESULTS, found)
 
-    for axis in arguments or AXES:
+    for axis in axes or AXES:
         found["axes"][axis] = along(axis)
         write()
-    if not arguments:
+    if not axes:
         found["driver"] = driver = overhead(64)
         percent = {name: 100 * value for name, value in driver["training"].items()}
         print(
@@ -180,11 +183,7 @@ def main(arguments: list[str]) -> int:
             f"{percent['median']:+.1f}% ({percent['least']:+.1f}% to {percent['most']:+.1f}%)"
         )
         write()
-    return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit("stopped; the axes that were done are written.")
+    script.run(main, "the axes that were done are written.")

@@ -10,7 +10,8 @@ import argparse
 import json
 import pathlib
 import statistics
-import sys
+
+import script
 
 import rljax
 from rljax import ppo
@@ -41,10 +42,10 @@ def main(arguments: list[str]) -> None:
     """Train once to compile, then `--repeats` times more, and write what came out."""
     use_cpu_cores()
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=2048, help="agents")
-    parser.add_argument("--steps", type=int, default=500_000, help="environment steps of each")
-    parser.add_argument("--repeats", type=int, default=3, help="runs that are timed")
-    parser.add_argument("--out", type=pathlib.Path, default=RESULT, help="what to write")
+    parser.add_argument("--seeds", type=script.positive, default=2048, help="agents")
+    parser.add_argument("--steps", type=script.positive, default=500_000, help="environment steps of each")
+    parser.add_argument("--repeats", type=script.positive, default=3, help="runs that are timed")
+    parser.add_argument("--out", type=script.output, default=RESULT, help="what to write")
     given = parser.parse_args(arguments)
     runs = [
         rljax.run(ppo, config(given.steps), seeds=given.seeds, seed=repeat, evaluations=0, progress=False).summary
@@ -68,12 +69,9 @@ def main(arguments: list[str]) -> None:
         "claim": CLAIM,
         "times_the_claim": speed / CLAIM["env_steps_per_second"],
     }
-    given.out.write_text(json.dumps(result, indent=1) + "\n")
+    script.write(given.out, result)
     print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except KeyboardInterrupt:
-        sys.exit("stopped; nothing is written before all repeats are measured.")
+    script.run(main, "nothing is written before all repeats are measured.")

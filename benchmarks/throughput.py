@@ -4,7 +4,7 @@ For each row, and for 1 to 4,096 seeds as memory and patience allow: training en
 runs of `rljax.run` with evaluation off), seconds to compile, memory a run, and two floors measured in the same minutes:
 the same environments stepped by a random policy, and the program's matrix products at the machine's best rate. A
 floor's ratio is the part of the row's time that the floor alone would take: 1 is as fast as can be. Ratios can be
-compared between machines, speeds cannot.
+compared between CPUs, speeds cannot.
 
 `--check` measures a few rows and compares their ratios with `results/baseline.json`; it fails where one has fallen by
 more than the tolerance that is written there. `--baseline` writes that file.
@@ -12,22 +12,22 @@ more than the tolerance that is written there. `--baseline` writes that file.
 
 import argparse
 import importlib.metadata
-import json
 import os
 import pathlib
 import platform
 import statistics
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import floors
 import jax
 import random_policy
+import script
 
 import rljax
 from rljax import core, presets, programs
 from rljax.devices import use_cpu_cores
+from rljax.errors import UsageError
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 REPEATS = 5
@@ -181,7 +181,13 @@ def checked_rows(repeats: int) -> list[dict[str, Any]]:
 
 def check() -> int:
     """Compare with the baseline; the number of ratios that are lower than the tolerance allows."""
-    baseline = json.loads((RESULTS / "baseline.json").read_text())
+    baseline = script.read(RESULTS / "baseline.json")
+    device = jax.devices()[0].device_kind
+    if baseline is None or baseline["device"] != device or len(baseline["rows"]) != len(CHECKED):
+        raise UsageError(
+            f"There is no baseline of this device ({device}) and these rows to compare with: "
+            "`rljax bench throughput --baseline` measures one."
+        )
     failures = 0
     for now, was in zip(checked_rows(CHECK_REPEATS), baseline["rows"], strict=True):
         show(now)
@@ -201,35 +207,34 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Training throughput beside its floors.")
     parser.add_argument("--check", action="store_true", help="compare a few rows with results/baseline.json")
     parser.add_argument("--baseline", action="store_true", help="write results/baseline.json")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="that train side by side")
-    parser.add_argument("--algorithms", nargs="+", default=[], choices=[algo for algo, _ in ROWS], help="these")
-    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "throughput.json", help="what to write")
+    parser.add_argument(
+        "--seeds", type=script.positive, nargs="+", help="that train side by side; 1, 64 and 4,096 unless given"
+    )
+    parser.add_argument("--algorithms", nargs="+", choices=[algo for algo, _ in ROWS], help="these; all unless given")
+    parser.add_argument("--out", type=script.output, help="what to write; results/throughput.json unless given")
     given = parser.parse_args(arguments)
+    if (given.check or given.baseline) and (given.seeds or given.algorithms or given.out):
+        parser.error("--check and --baseline have rows of their own: leave --seeds, --algorithms and --out away")
+    out = given.out or RESULTS / "throughput.json"
     columns = ("algorithm", "environment", "seeds", "env steps/s", "spread", "of stepping", "of products")
     print("| " + " | ".join((*columns, "compile s", "MB a run")) + " |\n" + "|---" * 9 + "|", flush=True)
-    if given.check and not (RESULTS / "baseline.json").exists():
-        print("There is nothing to compare with yet: `rljax bench throughput --baseline` measures it.")
-        return 2
     if given.check:
         return int(check() > 0)
     if given.baseline:
         baseline = {"tolerance": TOLERANCE, **report(checked_rows(REPEATS))}
-        (RESULTS / "baseline.json").write_text(json.dumps(baseline, indent=1) + "\n")
+        script.write(RESULTS / "baseline.json", baseline)
         return 0
     rows = []
     for algo, env in ROWS:
         if given.algorithms and algo not in given.algorithms:
             continue
-        for row in rows_of(algo, env, given.seeds):
+        for row in rows_of(algo, env, given.seeds or SEEDS):
             rows.append(row)
             show(row)
-            given.out.write_text(json.dumps(report(rows), indent=1) + "\n")
-    draw(rows, given.out.with_suffix(".png"))
+            script.write(out, report(rows))
+    draw(rows, out.with_suffix(".png"))
     return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit("stopped; rows of the table that were done are written, those of a check or a baseline are not.")
+    script.run(main, "rows of the table that were done are written, those of a check or a baseline are not.")

@@ -178,7 +178,11 @@ def _bench(arguments: list[str]) -> int:
             raise UsageError(f"There is no benchmark {name!r}: known are {', '.join(_BENCHMARKS)}.")
         script, *options = _BENCHMARKS[name]
         # A process each: nothing that one has compiled or holds in memory weighs on the next.
-        code = subprocess.run([sys.executable, str(folder / script), *options, *rest], check=False).returncode
+        process = subprocess.Popen([sys.executable, str(folder / script), *options, *rest])
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # the script was interrupted too: it says what it keeps, and ends
+            code = process.wait()
         if code:
             return code
     return 0

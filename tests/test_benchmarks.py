@@ -1,23 +1,30 @@
 """What the benchmarks report is right: operations counted, exponents fitted, the loop that they compare with."""
 
-import importlib
 import json
 import pathlib
 import subprocess
-import sys
 
+import bars
+import compiling
+import floors
 import jax
 import jax.numpy as jnp
+import learning
+import minatar
 import numpy as np
+import peers
 import pytest
+import random_policy
+import scaling
+import script
+import tables
+import thousands
+import throughput
 
 import rljax
 from rljax import cli, planning, ppo
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "benchmarks"))
-bars, floors, random_policy, scaling, tables, thousands, throughput = map(
-    importlib.import_module, ("bars", "floors", "random_policy", "scaling", "tables", "thousands", "throughput")
-)
+SCRIPTS = (bars, compiling, learning, minatar, peers, scaling, tables, thousands, throughput)
 
 
 def test_operations_are_those_of_products_with_loops_as_often_as_they_run():
@@ -69,11 +76,16 @@ def test_a_check_fails_where_a_ratio_has_halved_and_says_which(tmp_path, monkeyp
     row = {"algorithm": "ppo", "environment": "CartPole-v1", "seeds": 16, "env_steps_per_second": 1.0, "spread": 0.0}
     row |= {"of_stepping": 0.1, "of_products": 0.4, "compile_seconds": 1.0, "megabytes_of_each": 1.0}
     monkeypatch.setattr(throughput, "RESULTS", tmp_path)
+    monkeypatch.setattr(throughput, "CHECKED", {("ppo", "CartPole-v1"): 20_000})
     monkeypatch.setattr(throughput, "checked_rows", lambda repeats: [row])
     for was, failures in ((0.15, 0), (0.25, 1)):
-        (tmp_path / "baseline.json").write_text(json.dumps({"tolerance": 0.5, "rows": [{**row, "of_stepping": was}]}))
+        baseline = {"device": "cpu", "tolerance": 0.5, "rows": [{**row, "of_stepping": was}]}
+        (tmp_path / "baseline.json").write_text(json.dumps(baseline))
         assert throughput.check() == failures
     assert "ppo on CartPole-v1 is at 10.0% of stepping and was at 25.0%" in capsys.readouterr().out
+    (tmp_path / "baseline.json").write_text(json.dumps({**baseline, "device": "H9"}))
+    with pytest.raises(rljax.UsageError, match="no baseline of this device"):
+        throughput.check()
 
 
 def test_a_bar_is_held_against_the_fastest_peer_and_met_or_not(tmp_path, monkeypatch):
@@ -89,8 +101,9 @@ def test_a_bar_is_held_against_the_fastest_peer_and_met_or_not(tmp_path, monkeyp
             ("slow", "a process a core", 250.0),
         )
     ]
+    rows[0]["device"] = "2 x cpu"
     rows.append({"peer": "broken", "way": "README", "failure": "hung"})
-    (tmp_path / "results" / "peers.json").write_text(json.dumps({"ppo_cartpole_many": {"rows": rows}}))
+    (tmp_path / "results" / "peers.json").write_text(json.dumps({"ppo_cartpole_many": {"cores": 2, "rows": rows}}))
     (tmp_path / "results" / "tables.json").write_text(json.dumps({"agents": 10_000, "times_as_fast": 150.2}))
     readme, per_core, table = bars.bars()
     assert (readme.measured, readme.mixed, readme.met, readme.source) == (
@@ -98,8 +111,9 @@ def test_a_bar_is_held_against_the_fastest_peer_and_met_or_not(tmp_path, monkeyp
     )  # fmt: skip
     assert (per_core.measured, per_core.mixed, per_core.met) == ("1.20x", "1.44x", "in mixed precision")
     assert (table.bar, table.measured, table.mixed, table.met) == ("1,000x", "150x", "", "no")
-    bars.main()
+    bars.main([])
     assert "| 150x |  | no |" in (tmp_path / "SPEED.md").read_text()
+    assert "## CPU of 2 cores" in (tmp_path / "SPEED.md").read_text()
 
 
 def test_a_gpus_bars_stand_in_a_table_of_their_own(tmp_path, monkeypatch):
@@ -111,12 +125,13 @@ def test_a_gpus_bars_stand_in_a_table_of_their_own(tmp_path, monkeypatch):
         {"peer": peer, "way": way, "seeds": 8, "env_steps": 80, "times_as_fast_is_rljax": r}
         for peer, way, r in (("rljax", bars.README, 1.0), ("rljax", bars.MIXED, 0.8), ("x", bars.README, 1.2))
     ]
+    rows.append({"peer": "broken", "way": bars.README, "seeds": 8, "failure": "out of memory"})
     for name, content in (("thousands", of_many), ("peers", {"ppo_cartpole_many": {"rows": rows}})):
         (tmp_path / "results" / "h9" / f"{name}.json").write_text(json.dumps(content))
     claimed, peer = bars.on_gpu("h9")
     assert (claimed.measured, claimed.met, claimed.source) == ("1.50x", "no", "their README, on an A1")
     assert (peer.measured, peer.mixed, peer.met, peer.source) == ("1.20x", "1.50x", "yes", "x on the same GPU")
-    bars.main()
+    bars.main([])
     assert "## H9" in (tmp_path / "SPEED.md").read_text()
 
 
@@ -138,14 +153,17 @@ def test_the_command_line_names_the_benchmarks_and_hands_on_how_they_ended(monke
     assert "There is no benchmark 'throughputs'" in capsys.readouterr().err
     ran = []
 
-    def run(command, check):
-        ran.append([pathlib.Path(command[1]).name, *command[2:]])
-        return subprocess.CompletedProcess(command, 1 if "peers.py" in command[1] else 0)
+    class Process:
+        def __init__(self, command):
+            ran.append([pathlib.Path(command[1]).name, *command[2:]])
 
-    monkeypatch.setattr(subprocess, "run", run)
-    assert cli.main(["bench", "check", "--seeds", "4"]) == 0
+        def wait(self):
+            return int(ran[-1][0] == "peers.py")
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    assert cli.main(["bench", "thousands", "--seeds", "4"]) == 0
     assert cli.main(["bench"]) == 1
-    assert ran == [["throughput.py", "--check", "--seeds", "4"], *[[f"{n}.py"] for n in list(cli._BENCHMARKS)[:5]]]
+    assert ran == [["thousands.py", "--seeds", "4"], *[[f"{n}.py"] for n in list(cli._BENCHMARKS)[:5]]]
     assert all((pathlib.Path(tables.__file__).parent / script).is_file() for script, *_ in cli._BENCHMARKS.values())
 
 
@@ -163,7 +181,7 @@ def test_the_plain_loop_finds_the_optimum_of_a_lake_that_is_not_slippery():
 @pytest.mark.slow
 def test_many_tables_in_one_program_learn_and_are_faster_than_the_loop(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "RESULT", tmp_path / "tables.json")
-    tables.main(["1000", "10000"])
+    tables.main(["--agents", "1000", "--steps", "10000"])
     result = json.loads((tmp_path / "tables.json").read_text())
     assert result["vmapped"]["success_mean"] > 0.5
     assert result["mebibytes"] < 100
@@ -177,10 +195,74 @@ def test_an_axis_of_scaling_joins_those_of_the_same_machine_alone(tmp_path, monk
     def held():
         return json.loads(scaling.RESULTS.read_text())["axes"]
 
-    assert scaling.main(["an axis that there is not"]) == 2
+    with pytest.raises(rljax.UsageError, match="There is no axis 'an axis that there is not'"):
+        scaling.main(["an axis that there is not"])
     assert not scaling.RESULTS.exists()
-    assert scaling.main(["seeds"]) == scaling.main(["width"]) == 0
+    scaling.main(["seeds"])
+    scaling.main(["width"])
     assert held() == {"seeds": {"rows": ["seeds"]}, "width": {"rows": ["width"]}}
     scaling.RESULTS.write_text(scaling.RESULTS.read_text().replace('"cores": ', '"cores": 1'))
     scaling.main(["devices"])
     assert held() == {"devices": {"rows": ["devices"]}}
+
+
+@pytest.mark.parametrize("benchmark", SCRIPTS, ids=lambda benchmark: benchmark.__name__)
+def test_help_is_help_and_nothing_is_measured_or_written(benchmark, capsys):
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main(["--help"])
+    assert ended.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "options", "sentence"),
+    [
+        (thousands, ["--out", "/proc/no/x.json"], "'/proc/no/x.json' cannot be written"),
+        (thousands, ["--repeats", "0"], "'0' is not a whole number of at least 1"),
+        (tables, ["--steps", "ten"], "'ten' is not a whole number"),
+        (throughput, ["--check", "--seeds", "4"], "have rows of their own"),
+        (peers, ["--seeds", "-1"], "'-1' is not a whole number"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_before_anything_runs(benchmark, options, sentence, capsys):
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main(options)
+    assert ended.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_script_ends_in_a_sentence_and_a_code(tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken.json").write_text("{")
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    for main, code, sentence in (
+        (lambda _: 1, 1, ""),
+        (interrupted, 130, "stopped; all of it is kept."),
+        (lambda _: script.read(tmp_path / "broken.json"), 2, "broken.json is not JSON"),
+        (lambda _: learning.main(["nobody"]), 2, "There is no line of nobody"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            script.run(main, "all of it is kept.")
+        assert ended.value.code == code
+        assert sentence in capsys.readouterr().err
+    assert script.read(tmp_path / "none.json") is None
+
+
+def test_a_contestant_on_another_device_or_without_a_whole_run_is_told(capsys):
+    def contestant(peer, device):
+        one = peers.Contestant(peer, peers.README, {**peers.DQN, "seeds": 1}, "python")
+        one.about, one.seconds, one.returns = {"device": device, "env_steps": 10, "first_seconds": 3.0}, [1.0], [9.0]
+        one.about["versions"] = {}
+        return one
+
+    field = [contestant("rljax", "2 x cpu"), contestant("rejax", "1 x H9"), contestant("sbx-rl", "1 x H9")]
+    peers.check_devices(field)
+    assert [bool(one.failure) for one in field] == [False, True, False]  # SBX brings its own build of PyTorch and JAX
+    row = peers.row(peers.TASKS["dqn_cartpole"], field[2])
+    assert row["return_iqm"] == 9.0
+    field[2].returns = []
+    row = peers.row(peers.TASKS["dqn_cartpole"], field[2])
+    assert "return_iqm" not in row
+    assert "no return of a whole run" in row["differs"]

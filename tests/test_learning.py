@@ -1,16 +1,7 @@
 """Every line of the learning table, on 20 fresh seeds. Long: `make test-slow`."""
 
-import importlib.util
-import pathlib
-import sys
-
+import learning
 import pytest
-
-_PATH = pathlib.Path(__file__).parent.parent / "benchmarks" / "learning.py"
-_SPEC = importlib.util.spec_from_file_location("learning", _PATH)
-learning = importlib.util.module_from_spec(_SPEC)
-sys.modules["learning"] = learning
-_SPEC.loader.exec_module(learning)
 
 
 @pytest.mark.slow

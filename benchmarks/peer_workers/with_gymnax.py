@@ -11,6 +11,7 @@ def build(job: dict[str, Any]) -> Program:
     """Uniform actions, drawn at every step."""
     env, params = gymnax.make(job["env"])
     num_envs = job["num_envs"]
+    num_steps = job["steps"] // num_envs
     sample = jax.vmap(env.action_space(params).sample)
     reset, step = jax.vmap(env.reset, (0, None)), jax.vmap(env.step, (0, 0, 0, None))
 
@@ -24,12 +25,12 @@ def build(job: dict[str, Any]) -> Program:
     def run(key: jax.Array) -> Any:
         key_reset, key_steps = jax.random.split(key)
         _, state = reset(jax.random.split(key_reset, num_envs), params)
-        return jax.lax.scan(once, state, jax.random.split(key_steps, job["steps"] // num_envs))
+        return jax.lax.scan(once, state, jax.random.split(key_steps, num_steps))
 
     return Program(
         lambda seed: lambda: jax.block_until_ready(run(jax.random.key(seed))),
-        lambda outcome: [outcome[1].sum() / job["steps"]],
-        job["steps"],
+        lambda outcome: [outcome[1].sum() / (num_steps * num_envs)],
+        num_steps * num_envs,
     )
 
 

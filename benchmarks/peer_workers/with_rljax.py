@@ -78,6 +78,8 @@ def learn(job: dict[str, Any]) -> Program:
 def step_at_random(job: dict[str, Any]) -> Program:
     """`core.rollout` with uniform actions, a slice of time after another."""
     env, num_envs, num_steps = rljax.make(job["env"]), job["num_envs"], job["num_steps"]
+    times = job["steps"] // (num_envs * num_steps)
+    env_steps = times * num_envs * num_steps
 
     def rollout(collector: core.Collector, key: jax.Array) -> tuple[core.Collector, jax.Array]:
         key_action, key_rollout = jax.random.split(key)
@@ -90,13 +92,13 @@ def step_at_random(job: dict[str, Any]) -> Program:
     @jax.jit
     def run(key: jax.Array) -> Any:
         key_reset, key_steps = jax.random.split(key)
-        slices = jax.random.split(key_steps, job["steps"] // (num_envs * num_steps))
+        slices = jax.random.split(key_steps, times)
         return jax.lax.scan(rollout, core.reset(key_reset, env, num_envs), slices)
 
     return Program(
         lambda seed: lambda: jax.block_until_ready(run(jax.random.key(seed))),
-        lambda outcome: [jnp.sum(outcome[1]) / job["steps"]],
-        job["steps"],
+        lambda outcome: [jnp.sum(outcome[1]) / env_steps],
+        env_steps,
     )
 
 
