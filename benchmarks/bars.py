@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import script
 from peers import MIXED, PER_CORE, README
 
+from rljax.errors import UsageError
+
 HERE = pathlib.Path(__file__).parent
 
 
@@ -135,9 +137,12 @@ def machines() -> str:
 def main(arguments: list[str]) -> None:
     """Write the page."""
     argparse.ArgumentParser(description=str(__doc__).splitlines()[0]).parse_args(arguments)
-    gpus = ""
-    for folder in sorted(path.name for path in (HERE / "results").iterdir() if path.is_dir()):
-        gpus += f"\n## {folder.upper()}\n\n{page(on_gpu(folder))}\n"
+    folder = HERE / "results"
+    of_gpus = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    parts = {machines(): bars(), **{name.upper(): on_gpu(name) for name in of_gpus}}
+    tables = [f"## {title}\n\n{page(found)}\n" for title, found in parts.items() if found]
+    if not tables:
+        raise UsageError(f"There are no results in {folder}: rljax bench measures them, or git has them.")
     (HERE / "SPEED.md").write_text(f"""# Speed: what was to be reached, and what was
 
 Written by `python benchmarks/bars.py` out of `results/`, each line from medians taken side by side in one run, but for
@@ -148,10 +153,8 @@ multiply bfloat16 and sum in float32, which a CPU with AMX does several times as
 what learners reach with it and without. One thread on a CPU makes peers faster too: [PEERS.md](PEERS.md) has both ways
 of everybody.
 
-## {machines()}
-
-{page(bars())}
-{gpus}""")
+{chr(10).join(tables)}""")
+    print(f"written to {HERE / 'SPEED.md'}")
 
 
 if __name__ == "__main__":

@@ -45,9 +45,11 @@ def elsewhere(cache: str) -> tuple[float, str]:
 def main(arguments: list[str]) -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--cache", help="compile once, with this folder as JAX's cache, and print the seconds")
+    parser.add_argument(
+        "--cache", type=script.folder, help="compile once, with this folder as JAX's cache, and print the seconds"
+    )
     given = parser.parse_args(arguments)
-    if given.cache:
+    if given.cache is not None:
         print(json.dumps(compile_once(given.cache)))
         return
     cold, cached = [], []

@@ -15,20 +15,28 @@ def read(path: pathlib.Path) -> Any:
     """What a file of results holds, None where there is none.
 
     Raises:
-        UsageError: it is not JSON.
+        UsageError: it cannot be read, or is not an object of JSON.
     """
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON ({error}): take it from git again, or delete it.") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}): take it from git again, or delete it.") from None
+    if not isinstance(found, dict) or not found:
+        raise UsageError(f"{path} does not hold results: take it from git again, or delete it.")
+    return found
 
 
 def write(path: pathlib.Path, results: Any) -> None:
-    """Write results as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
+    """Write results as JSON; where that cannot be, they are printed, so that they are not lost."""
+    text = json.dumps(results, indent=1) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        print(text)
+        raise UsageError(f"{path} cannot be written ({error}): the results are printed above.") from None
 
 
 def positive(text: str) -> int:
@@ -38,13 +46,19 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def folder(text: str) -> str:
+    """An option's folder, made now."""
+    try:
+        pathlib.Path(text or "/dev/null/").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be a folder: {error.strerror}") from None
+    return text
+
+
 def output(text: str) -> pathlib.Path:
     """An option's file to be written, whose folder is made now and not after an hour of work."""
     path = pathlib.Path(text)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: {error.strerror}") from None
+    folder(str(path.parent))
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be written: name a file in a folder of yours")
     return path

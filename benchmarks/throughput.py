@@ -205,12 +205,13 @@ def main(arguments: list[str]) -> int:
     """Measure, print, write; the exit code is 1 where a check failed."""
     use_cpu_cores()
     parser = argparse.ArgumentParser(description="Training throughput beside its floors.")
-    parser.add_argument("--check", action="store_true", help="compare a few rows with results/baseline.json")
-    parser.add_argument("--baseline", action="store_true", help="write results/baseline.json")
+    short = parser.add_mutually_exclusive_group()
+    short.add_argument("--check", action="store_true", help="compare a few rows with results/baseline.json")
+    short.add_argument("--baseline", action="store_true", help="write results/baseline.json")
     parser.add_argument(
         "--seeds", type=script.positive, nargs="+", help="that train side by side; 1, 64 and 4,096 unless given"
     )
-    parser.add_argument("--algorithms", nargs="+", choices=[algo for algo, _ in ROWS], help="these; all unless given")
+    parser.add_argument("--algorithms", nargs="+", choices=sorted({algo for algo, _ in ROWS}), help="all unless given")
     parser.add_argument("--out", type=script.output, help="what to write; results/throughput.json unless given")
     given = parser.parse_args(arguments)
     if (given.check or given.baseline) and (given.seeds or given.algorithms or given.out):

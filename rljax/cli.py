@@ -10,6 +10,7 @@ import io
 import itertools
 import os
 import pathlib
+import signal
 import sys
 import time
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ _USAGE = """usage: rljax COMMAND
   rljax envs                             list the environments
   rljax algos                            list the algorithms and what they have tuned values for
   rljax bench [NAME] [options]           measure: throughput, scaling, tables, compiling, peers, bars (all of these);
-                                         learning; thousands; check
+                                         learning; thousands; check; -h after a name lists its options
 
 ALGO is a listed name, or a module of your own: a file (path/to/own.py) or an importable name (package.own).
 ENV is a listed id, or an rljax.Env of your own as path/to/own.py:name or package.module:name."""
@@ -161,6 +162,9 @@ _BENCHMARKS = {
 _LONG_OR_SHORT = ("learning", "thousands", "check")
 
 
+_SCRIPT_SECONDS = 30.0  # for a script to end by itself where it was interrupted as rljax was
+
+
 def _bench(arguments: list[str]) -> int:
     import subprocess
 
@@ -181,8 +185,12 @@ def _bench(arguments: list[str]) -> int:
         process = subprocess.Popen([sys.executable, str(folder / script), *options, *rest])
         try:
             code = process.wait()
-        except KeyboardInterrupt:  # the script was interrupted too: it says what it keeps, and ends
-            code = process.wait()
+        except KeyboardInterrupt:  # a terminal's reaches the script too: it says what it keeps, and ends
+            try:
+                return process.wait(_SCRIPT_SECONDS) or 130
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGINT)
+                return process.wait() or 130
         if code:
             return code
     return 0
@@ -329,7 +337,8 @@ def _values(text: str) -> list[Any]:
     try:
         return list(ast.literal_eval(f"[{text}]"))
     except (ValueError, SyntaxError):
-        return [word.strip() for word in text.split(",")]
+        words = text.split(",")
+    return [word.strip() for word in words] if len(words) == 1 else [value for word in words for value in _values(word)]
 
 
 def _sentence(box: str) -> str:

@@ -25,9 +25,11 @@ def product(x: jax.Array, kernel: jax.Array, *_: Any, mixed_precision: bool = Fa
     """`x [..., I]` times `kernel [I, O]`, `[..., O]`; also what Flax's layers take for `jax.lax.dot_general`.
 
     Whatever else a layer hands on, the axes to sum over and the precision, is as it is here. Elsewhere than on CPUs,
-    and without mixed precision, it is the plain product.
+    and without mixed precision, it is the plain product; so it is of numbers that are not floats of one kind, and of
+    shapes that do not fit, which JAX refuses.
     """
-    if jax.default_backend() != "cpu" and not mixed_precision:
+    fits = x.shape[-1:] == kernel.shape[:1] and x.dtype == kernel.dtype and jnp.issubdtype(x.dtype, jnp.floating)
+    if not fits or not kernel.size or (jax.default_backend() != "cpu" and not mixed_precision):
         return x @ kernel
     rows = x.reshape(-1, x.shape[-1])
     return _product.bind(rows, kernel, mixed=mixed_precision).reshape(*x.shape[:-1], kernel.shape[1])

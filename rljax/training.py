@@ -60,10 +60,10 @@ def train(population: Population, saved: list[checkpoints.Saved], peers: hosts.P
                 console.print_summary(result.summary)
             if population.folder is not None:
                 write(population, population.folder, result, trained)
-        if interrupted() and result.summary["interrupted"]:
+        if pressed() or (interrupted() and result.summary["interrupted"]):
             finished = sum(len(t.record.runs) * t.record.updates for t in trained)
             kept = "" if population.folder is None else f"; what is done is in {population.folder}"
-            if population.checkpoint_every is not None:
+            if population.checkpoint_every is not None and result.summary["interrupted"]:
                 kept += f", and `rljax resume {population.folder}` goes on"
             raise Interrupted(f"stopped after {finished // runs:,} of {updates // runs:,} updates{kept}.", result)
     return result

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import subprocess
+import sys
 
 import bars
 import compiling
@@ -217,10 +218,12 @@ def test_help_is_help_and_nothing_is_measured_or_written(benchmark, capsys):
 @pytest.mark.parametrize(
     ("benchmark", "options", "sentence"),
     [
-        (thousands, ["--out", "/proc/no/x.json"], "'/proc/no/x.json' cannot be written"),
+        (thousands, ["--out", "/proc/no/x.json"], "'/proc/no' cannot be a folder"),
         (thousands, ["--repeats", "0"], "'0' is not a whole number of at least 1"),
         (tables, ["--steps", "ten"], "'ten' is not a whole number"),
         (throughput, ["--check", "--seeds", "4"], "have rows of their own"),
+        (throughput, ["--check", "--baseline"], "not allowed with"),
+        (compiling, ["--cache", ""], "'' cannot be a folder"),
         (peers, ["--seeds", "-1"], "'-1' is not a whole number"),
     ],
 )
@@ -233,6 +236,10 @@ def test_an_option_that_cannot_be_is_refused_before_anything_runs(benchmark, opt
 
 def test_a_script_ends_in_a_sentence_and_a_code(tmp_path, monkeypatch, capsys):
     (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "empty.json").write_text("{}")
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(bars, "HERE", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["a script"])
 
     def interrupted(_):
         raise KeyboardInterrupt
@@ -240,7 +247,10 @@ def test_a_script_ends_in_a_sentence_and_a_code(tmp_path, monkeypatch, capsys):
     for main, code, sentence in (
         (lambda _: 1, 1, ""),
         (interrupted, 130, "stopped; all of it is kept."),
-        (lambda _: script.read(tmp_path / "broken.json"), 2, "broken.json is not JSON"),
+        (lambda _: script.read(tmp_path / "broken.json"), 2, "broken.json cannot be read"),
+        (lambda _: script.read(tmp_path / "empty.json"), 2, "empty.json does not hold results"),
+        (lambda _: script.write(tmp_path, {"a": 1}), 2, "cannot be written"),
+        (bars.main, 2, "There are no results"),
         (lambda _: learning.main(["nobody"]), 2, "There is no line of nobody"),
     ):
         with pytest.raises(SystemExit) as ended:

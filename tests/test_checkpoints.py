@@ -233,7 +233,9 @@ def test_ctrl_c_while_the_end_is_evaluated_loses_nothing(config, whole, tmp_path
     monkeypatch.setattr(driver, "evaluate", interrupt)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    same_results(rljax.run(own, config, out=tmp_path / "x", checkpoint_every=1e6, **OPTIONS), whole)
+    with pytest.raises(rljax.Interrupted, match=r"stopped after 50 of 50 updates; what is done is in .*x\.$") as stop:
+        rljax.run(own, config, out=tmp_path / "x", checkpoint_every=1e6, **OPTIONS)
+    same_results(stop.value.result, whole)  # all the same who runs others after this one wants to stop
     assert same_bits(rljax.load(tmp_path / "x", algorithm=own, config=config).states, whole.states)
 
 

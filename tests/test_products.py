@@ -127,3 +127,18 @@ def test_the_compiler_multiplies_bfloat16_and_does_not_widen_it_again():
     assert len(multiplying) == 3
     for part in multiplying:
         assert re.findall(r"= (\w+)\[\S* parameter\(", part) == ["bf16", "bf16"]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_what_is_not_a_product_of_floats_of_one_kind_is_as_jax_has_it(mixed):
+    for x, kernel in (
+        (jnp.ones((3, 0)), jnp.ones((0, 4))),
+        (jnp.ones((3, 9), int), jnp.ones((9, 4))),
+        (jnp.ones((3, 2), bool), jnp.ones((2, 4))),
+        (jnp.ones((3, 9), jnp.bfloat16), jnp.ones((9, 4))),
+    ):
+        given = jax.jit(lambda x, kernel: product(x, kernel, mixed_precision=mixed))(x, kernel)
+        assert given.dtype == (x @ kernel).dtype
+        np.testing.assert_array_equal(given, x @ kernel)
+    with pytest.raises(TypeError, match="contracting"):
+        product(jnp.ones((2, 3)), jnp.ones((2, 4)), mixed_precision=mixed)

@@ -91,9 +91,11 @@ def print_summary(summary: dict[str, Any]) -> None:
     if best and best["final_return"]:
         values = next(c["values"] for c in configurations or [] if c["configuration"] == best["configuration"])
         held_out = best["final_return"]
+        low, high = held_out["ci95"]
+        interval = f" ({low:.1f} to {high:.1f})" if len(held_out["per_seed"]) > 1 else ""
         console.print(
             f"Best by one half of the seeds: {_named(values)}; on the other half its IQM return is "
-            f"{held_out['iqm']:.1f} ({held_out['ci95'][0]:.1f} to {held_out['ci95'][1]:.1f})."
+            f"{held_out['iqm']:.1f}{interval}."
         )
 
 

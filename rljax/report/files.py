@@ -38,10 +38,12 @@ def prepare_folder(out: str | os.PathLike[str], overwrite: bool) -> pathlib.Path
     if in_use and not overwrite and (folder / "checkpoints").is_dir():
         raise UsageError(
             f"{folder} is in use: `rljax resume {folder}` goes on with it; else choose another folder, "
-            "or say overwrite to replace what is there."
+            "or say overwrite (--overwrite) to replace what is there."
         )
     if in_use and not overwrite:
-        raise UsageError(f"{folder} is in use: choose another folder, or say overwrite to replace what is there.")
+        raise UsageError(
+            f"{folder} is in use: choose another folder, or say overwrite (--overwrite) to replace what is there."
+        )
     return folder
 
 
