@@ -168,6 +168,23 @@ def test_the_command_line_names_the_benchmarks_and_hands_on_how_they_ended(monke
     assert all((pathlib.Path(tables.__file__).parent / script).is_file() for script, *_ in cli._BENCHMARKS.values())
 
 
+def test_nothing_more_is_measured_after_an_interrupt(monkeypatch):
+    ran = []
+
+    class Process:
+        def __init__(self, command):
+            ran.append(command)
+
+        def wait(self, seconds=None):
+            if seconds is None:
+                raise KeyboardInterrupt
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    assert cli.main(["bench"]) == 130
+    assert len(ran) == 1
+
+
 def test_the_plain_loop_finds_the_optimum_of_a_lake_that_is_not_slippery():
     config = rljax.preset("q_learning", rljax.make("FrozenLake-misc", is_slippery=False), total_steps=20_000)
     model = rljax.envs.tabular_model(config.env)

@@ -102,6 +102,7 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
         (["train", "ppo", "--env", "CartPole-v1", "--devices", "1000"], ["devices=1000"]),
         (["train", "c51", "--env", "Acrobot-v1"], ["value_low and value_high"]),
         (["train", "c51", "--env", "Acrobot-v1", "--value-low=-100", "--value-high=-100"], ["value_low must be below"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--sweep", "anneal_clip=True,maybe"], ["anneal_clip", "got 'maybe'"]),
         (["train", "nothere.py", "--env", "CartPole-v1"], ["nothere.py"]),
         (["train", "no.such.module", "--env", "CartPole-v1"], ["no.such.module"]),
         (["train", "ppo", "--env", "nothere.py:env"], ["nothere.py"]),

@@ -230,6 +230,7 @@ def test_static_fields_are_trained_group_by_group(capsys):
     assert all(float(size) > 0 for _, size, _ in plans)
     assert captured.err.count("all 4 batches about") == 1
     assert "num_updates" in captured.out
+    assert re.search(r"on the other half its IQM return is [-\d.]+\.$", captured.out.strip())  # one seed, no interval
     assert result.summary["best"]["configuration"] in (3, 7)  # faster for longer
 
 
