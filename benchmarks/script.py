@@ -48,8 +48,10 @@ def positive(text: str) -> int:
 
 def folder(text: str) -> str:
     """An option's folder, made now."""
+    if not text:
+        raise argparse.ArgumentTypeError("a folder needs a name")
     try:
-        pathlib.Path(text or "/dev/null/").mkdir(parents=True, exist_ok=True)
+        pathlib.Path(text).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be a folder: {error.strerror}") from None
     return text

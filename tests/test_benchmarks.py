@@ -80,7 +80,7 @@ def test_a_check_fails_where_a_ratio_has_halved_and_says_which(tmp_path, monkeyp
     monkeypatch.setattr(throughput, "CHECKED", {("ppo", "CartPole-v1"): 20_000})
     monkeypatch.setattr(throughput, "checked_rows", lambda repeats: [row])
     for was, failures in ((0.15, 0), (0.25, 1)):
-        baseline = {"device": "cpu", "tolerance": 0.5, "rows": [{**row, "of_stepping": was}]}
+        baseline = {"device": jax.devices()[0].device_kind, "tolerance": 0.5, "rows": [{**row, "of_stepping": was}]}
         (tmp_path / "baseline.json").write_text(json.dumps(baseline))
         assert throughput.check() == failures
     assert "ppo on CartPole-v1 is at 10.0% of stepping and was at 25.0%" in capsys.readouterr().out
@@ -240,7 +240,7 @@ def test_help_is_help_and_nothing_is_measured_or_written(benchmark, capsys):
         (tables, ["--steps", "ten"], "'ten' is not a whole number"),
         (throughput, ["--check", "--seeds", "4"], "have rows of their own"),
         (throughput, ["--check", "--baseline"], "not allowed with"),
-        (compiling, ["--cache", ""], "'' cannot be a folder"),
+        (compiling, ["--cache", ""], "a folder needs a name"),
         (peers, ["--seeds", "-1"], "'-1' is not a whole number"),
     ],
 )
@@ -275,6 +275,22 @@ def test_a_script_ends_in_a_sentence_and_a_code(tmp_path, monkeypatch, capsys):
         assert ended.value.code == code
         assert sentence in capsys.readouterr().err
     assert script.read(tmp_path / "none.json") is None
+
+
+def test_seeds_that_do_not_divide_are_all_trained(monkeypatch):
+    class Worker:
+        def __init__(self, python, script, job, core, more):
+            self.job = job
+
+        def hear(self, seconds):
+            return {"first_seconds": 1.0, "env_steps": 10 * self.job["seeds"]}
+
+    monkeypatch.setattr(peers, "Worker", Worker)
+    monkeypatch.setattr(peers, "CORES", [0, 1, 2])
+    one = peers.Contestant("rljax", peers.PER_CORE, {**peers.PPO, "seeds": 8}, "python")
+    one.prepare()
+    assert [worker.job["seeds"] for worker in one.workers] == [3, 3, 2]
+    assert one.about["env_steps"] == 80
 
 
 def test_a_contestant_on_another_device_or_without_a_whole_run_is_told(capsys):
