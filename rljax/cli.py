@@ -28,6 +28,7 @@ _USAGE = """usage: rljax COMMAND
   rljax algos                            list the algorithms and what they have tuned values for
   rljax bench [NAME] [options]           measure: throughput, scaling, tables, compiling, peers, bars (all of these);
                                          learning; thousands; check; -h after a name lists its options
+  rljax --version                        say what is installed, for a report of an error
 
 ALGO is a listed name, or a module of your own: a file (path/to/own.py) or an importable name (package.own).
 ENV is a listed id, or an rljax.Env of your own as path/to/own.py:name or package.module:name."""
@@ -118,6 +119,11 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)
         return 0 if arguments else 2
+    if arguments == ["--version"]:
+        from rljax import plan
+
+        print(", ".join(f"{name} {version}" for name, version in plan.versions().items()))
+        return 0
     command, *rest = arguments
     commands = {"train": _train, "resume": _resume, "envs": _envs, "algos": _algos, "bench": _bench}
     if command not in commands:
@@ -166,8 +172,6 @@ _SCRIPT_SECONDS = 30.0  # for a script to end by itself where it was interrupted
 
 
 def _bench(arguments: list[str]) -> int:
-    import subprocess
-
     if arguments and arguments[0] in ("-h", "--help"):
         print(_USAGE)
         return 0
@@ -182,18 +186,32 @@ def _bench(arguments: list[str]) -> int:
             raise UsageError(f"There is no benchmark {name!r}: known are {', '.join(_BENCHMARKS)}.")
         script, *options = _BENCHMARKS[name]
         # A process each: nothing that one has compiled or holds in memory weighs on the next.
-        process = subprocess.Popen([sys.executable, str(folder / script), *options, *rest])
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:  # a terminal's reaches the script too: it says what it keeps, and ends
-            try:
-                return process.wait(_SCRIPT_SECONDS) or 130
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGINT)
-                return process.wait() or 130
-        if code:
+        if code := _exit_code([sys.executable, str(folder / script), *options, *rest]):
             return code
     return 0
+
+
+def _exit_code(command: list[str]) -> int:
+    """Of a script that hears of what ends rljax, and may say what it keeps."""
+    import subprocess
+
+    process = subprocess.Popen(command)
+
+    def hand_on(*_: Any) -> None:
+        process.send_signal(signal.SIGINT)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, hand_on)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # a terminal's reaches the script too
+        try:
+            return process.wait(_SCRIPT_SECONDS) or 130
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            return process.wait() or 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _train(arguments: list[str]) -> int:

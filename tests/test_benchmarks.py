@@ -1,9 +1,12 @@
 """What the benchmarks report is right: operations counted, exponents fitted, the loop that they compare with."""
 
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 import bars
 import compiling
@@ -183,6 +186,29 @@ def test_nothing_more_is_measured_after_an_interrupt(monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", Process)
     assert cli.main(["bench"]) == 130
     assert len(ran) == 1
+
+
+def test_a_script_is_interrupted_where_rljax_is_terminated(monkeypatch):
+    sent = []
+
+    class Process:
+        def __init__(self, command):
+            pass
+
+        def wait(self, seconds=None):
+            if seconds is None:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)  # the signal's handler ends this
+            return 0
+
+        def send_signal(self, number):
+            sent.append(number)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    assert cli.main(["bench"]) == 130
+    assert sent == [signal.SIGINT]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_plain_loop_finds_the_optimum_of_a_lake_that_is_not_slippery():

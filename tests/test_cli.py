@@ -1,5 +1,6 @@
 """The command line as a person meets it: what it prints, writes and returns."""
 
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from rljax import cli
@@ -70,6 +72,13 @@ def test_lists(capsys):
     assert len(listed) >= 26
     assert cli.main(["algos"]) == 0
     assert "ppo" in capsys.readouterr().out
+
+
+def test_versions_are_those_installed(capsys):
+    assert cli.main(["--version"]) == 0
+    told = capsys.readouterr().out
+    assert f"rljax {importlib.metadata.version('rljax-engine')}, " in told
+    assert f"jax {jax.__version__}, " in told
 
 
 def test_every_field_is_an_option_with_its_docstring(capsys):

@@ -273,7 +273,7 @@ def test_one_update_equals_numpy(name):
     assert metrics["loss"] == pytest.approx(told[0], rel=1e-4)
     assert metrics["td_error"] == pytest.approx(told[1], rel=1e-4)
     assert metrics["gradient_norm"] == pytest.approx(told[2], rel=1e-3)
-    for got, want in zip(jax.tree.leaves(after.opt_state[1][0].mu), jax.tree.leaves(adam.first), strict=True):
+    for got, want in zip(jax.tree.leaves(after.opt_state.mu), jax.tree.leaves(adam.first), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-6)  # clipped gradients, which Adam's steps hardly show
     reference.assert_close(after.params, params, state.params)
     reference.assert_close(after.target_params, target, state.target_params)

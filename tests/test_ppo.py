@@ -302,7 +302,7 @@ def test_target_kl_stops_an_update(small):
     assert float(unlimited["approximate_kl"]) > float(stopped["approximate_kl"]) > 1e-4
     never_state, never = jax.jit(ppo.update)(key, state, dataclasses.replace(free, target_kl=1e9))
     np.testing.assert_allclose(never["approximate_kl"], unlimited["approximate_kl"], rtol=1e-4)
-    counts = [int(s.opt_state[1][0].count) for s in (stopped_state, never_state)]
+    counts = [int(s.opt_state.count) for s in (stopped_state, never_state)]
     assert 1 <= counts[0] < counts[1] == 16
 
 

@@ -49,7 +49,7 @@ def replay(config, key, state):
 
 def gradient(state):
     """The gradient that one step of Adam from nothing has seen."""
-    return jax.tree.map(lambda moment: moment / 0.1, state.opt_state[1][0].mu)
+    return jax.tree.map(lambda moment: moment / 0.1, state.opt_state.mu)
 
 
 # --- one whole update against NumPy -------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_one_update_equals_numpy(small, baseline, normalize):
     norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient)))
     np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-4)
     assert norm > config.max_grad_norm
-    adam = state.opt_state[1][0]
+    adam = state.opt_state
     rate = config.learning_rate * (1 - 2 / config.num_updates)
     time = int(adam.count) + 1
 
@@ -405,7 +405,7 @@ def test_nothing_moves_where_no_episode_ends(small):
         quiet += still
         assert int(state.step) == i + 1
     assert 3 < quiet < 10
-    assert int(state.opt_state[1][0].count) == 10 - quiet
+    assert int(state.opt_state.count) == 10 - quiet
 
 
 # --- a pure function, and learning ----------------------------------------------------------------------------------

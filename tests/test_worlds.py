@@ -10,7 +10,7 @@ from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 from gymnasium.envs.toy_text.taxi import TaxiEnv
 
 import rljax
-from rljax import envs
+from rljax import draws, envs
 
 OWN_MAP = ["SFHF", "FFFG"]
 
@@ -155,6 +155,28 @@ def test_a_state_of_probability_zero_is_never_drawn():
     result, _ = jax.vmap(env.step, (0, 0, None, None))(keys, state, 0, env.params)
     assert set(np.asarray(first)) == {2}
     assert set(np.asarray(result.next_obs)) == {1}
+
+
+@pytest.mark.parametrize("states", [1, 2, 3, 4, 5, 9, 10, 17, 50])
+def test_a_draw_is_the_inverse_of_the_sums_for_any_number_of_states(states):
+    """Squares, numbers next to squares, and rows with zeros in them, against NumPy's search."""
+    rng = np.random.default_rng(states)
+    transitions = rng.random((states, 2, states)) * (rng.random((states, 2, states)) < 0.6)
+    transitions[..., rng.integers(states)] += 0.1  # no row without any
+    transitions /= transitions.sum(-1, keepdims=True)
+    nothing = np.zeros((states, 2))
+    model = envs.Model(transitions, nothing, np.zeros(transitions.shape, bool), np.full(states, 1.0 / states))
+    env = envs.from_model(model)
+    keys = jax.random.split(jax.random.key(0), 4_000)
+    first, state = jax.vmap(env.reset, (0, None))(keys, env.params)
+    uniform = np.asarray(draws.uniforms(jax.vmap(draws.word)(keys)))
+    np.testing.assert_array_equal(first, np.minimum(uniform * states, states - 1).astype(int))
+    result, _ = jax.vmap(env.step, (0, 0, None, None))(keys, state, 1, env.params)
+    sums = transitions[np.asarray(first), 1].cumsum(-1)
+    following = (sums <= uniform[:, None] * sums[:, -1:]).sum(-1)
+    clear = np.abs(sums - uniform[:, None]).min(-1) > 1e-6  # where rounding does not decide
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(np.asarray(result.next_obs)[clear], following[clear])
 
 
 def test_a_model_of_what_has_none_is_refused():

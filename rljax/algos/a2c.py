@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, losses, networks, on_policy
+from rljax import core, losses, networks, on_policy, optimizers
 from rljax.config import config, static, traced
 from rljax.distributions import policy_head
 from rljax.envs import Env
@@ -102,7 +102,9 @@ def _network(config: Config) -> networks.Network:
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
     rate = core.learning_rate(config, step)
-    follow = optax.adam(rate, eps=1e-5) if config.optimizer == "adam" else optax.rmsprop(rate, decay=0.99, eps=1e-5)
+    if config.optimizer == "adam":
+        return optimizers.adam(rate, eps=1e-5, max_grad_norm=config.max_grad_norm)
+    follow = optax.rmsprop(rate, decay=0.99, eps=1e-5)
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), follow)
 
 

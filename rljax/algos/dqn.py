@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, distributional, exploration, networks, off_policy, replay, schedules
+from rljax import core, distributional, exploration, networks, off_policy, optimizers, replay, schedules
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
 from rljax.returns import Scalar
@@ -146,7 +146,7 @@ def _head(config: Config) -> distributional.Head:
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(core.learning_rate(config, step)))
+    return optimizers.adam(core.learning_rate(config, step), max_grad_norm=config.max_grad_norm)
 
 
 def _apply(params: Any, obs: jax.Array, key: jax.Array, config: Config) -> jax.Array:

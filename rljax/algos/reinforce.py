@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, losses, networks, on_policy, returns
+from rljax import core, losses, networks, on_policy, optimizers, returns
 from rljax.config import config, static, traced
 from rljax.distributions import policy_head
 from rljax.envs import Env
@@ -109,9 +109,7 @@ def _network(config: Config) -> networks.Network:
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    return optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm), optax.adam(core.learning_rate(config, step), eps=1e-5)
-    )
+    return optimizers.adam(core.learning_rate(config, step), eps=1e-5, max_grad_norm=config.max_grad_norm)
 
 
 def init(key: jax.Array, config: Config) -> State:

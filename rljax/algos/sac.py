@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, networks, off_policy, replay
+from rljax import core, networks, off_policy, optimizers, replay
 from rljax.config import config, static, traced
 from rljax.distributions import squashed_head
 from rljax.envs import Discrete, Env
@@ -113,7 +113,7 @@ def _network(config: Config) -> networks.ActorAndCritics:
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    return optax.adam(core.learning_rate(config, step))
+    return optimizers.adam(core.learning_rate(config, step))
 
 
 def _policy(actor: Any, obs: jax.Array, config: Config) -> Any:

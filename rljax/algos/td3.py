@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, exploration, networks, off_policy, replay
+from rljax import core, exploration, networks, off_policy, optimizers, replay
 from rljax.config import config, static, traced
 from rljax.envs import Env, bounded_box
 
@@ -113,7 +113,7 @@ def _network(config: Config) -> networks.ActorAndCritics:
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    return optax.adam(core.learning_rate(config, step))
+    return optimizers.adam(core.learning_rate(config, step))
 
 
 def _actions(actor: Any, obs: jax.Array, config: Config) -> jax.Array:

@@ -1,5 +1,6 @@
 """Tabular models: a decision process as arrays, an `Env` made of one, and random ones to learn on."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -102,20 +103,35 @@ def tabular_model(env: Any) -> Model:
     return model
 
 
-def _sums(probabilities: jax.Array) -> jax.Array:
-    """Sums of `[..., S]` probabilities up to each, for `_draw`.
+class _Sums(NamedTuple):
+    """Sums of S probabilities up to each, in B blocks of B with B * B at least S."""
+
+    of_blocks: jax.Array  # [..., B] up to the end of each block
+    within: jax.Array  # [..., B, B]
+
+
+def _sums(probabilities: jax.Array) -> _Sums:
+    """Of `[..., S]`, for `_draw`.
 
     Taken of whole tables, though a step needs one row: a table is the same at every step, so the compiler takes its
     sums out of the loop.
     """
     sums = jnp.cumsum(probabilities, axis=-1)
     # Where the probability is zero a parallel sum may still move, by rounding: such a state is never to be drawn.
-    return jax.lax.cummax(jnp.where(probabilities > 0, sums, 0.0), axis=sums.ndim - 1)
+    sums = jax.lax.cummax(jnp.where(probabilities > 0, sums, 0.0), axis=sums.ndim - 1)
+    *shape, states = sums.shape
+    size = math.isqrt(states - 1) + 1
+    padding = [(0, 0)] * len(shape) + [(0, size**2 - states)]
+    within = jnp.pad(sums, padding, mode="edge").reshape(*shape, size, size)
+    return _Sums(within[..., -1], within)
 
 
-def _draw(key: jax.Array, sums: jax.Array) -> jax.Array:
-    """The index of a draw by the inverse of the probabilities' sums `[S]`."""
-    return jnp.sum(sums <= draws.uniforms(draws.word(key)) * sums[-1], dtype=jnp.int32)
+def _draw(key: jax.Array, sums: _Sums, *row: jax.Array) -> jax.Array:
+    """The index of a draw by the inverse of a row of sums: first the block, then the place in it."""
+    of_blocks = sums.of_blocks[row]
+    below = draws.uniforms(draws.word(key)) * of_blocks[-1]
+    block = jnp.sum(of_blocks <= below, dtype=jnp.int32)
+    return block * len(of_blocks) + jnp.sum(sums.within[*row, block] <= below, dtype=jnp.int32)
 
 
 def _reset(key: jax.Array, model: Model) -> tuple[jax.Array, TabularState]:
@@ -124,6 +140,6 @@ def _reset(key: jax.Array, model: Model) -> tuple[jax.Array, TabularState]:
 
 
 def _step(key: jax.Array, state: TabularState, action: jax.Array, model: Model) -> tuple[TimeStep, TabularState]:
-    following = _draw(key, _sums(model.transitions)[state.state, action])
+    following = _draw(key, _sums(model.transitions), state.state, action)
     reward, terminated = model.rewards[state.state, action], model.terminated[state.state, action, following]
     return timestep(following, reward, terminated), TabularState(following)

@@ -1,0 +1,72 @@
+"""Adam against Optax's own, which divides where ours multiplies: equal to rounding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rljax import optimizers
+
+SHAPES = {"kernel": (5, 3), "bias": (3,)}
+
+
+def gradients(scale: float, count: int) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [
+        {name: (scale * rng.standard_normal(shape)).astype(np.float32) for name, shape in SHAPES.items()}
+        for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize("eps", [1e-8, 1e-5, 0.1])
+@pytest.mark.parametrize("max_grad_norm", [None, 0.5, 2.5])
+def test_it_is_optaxs_adam_to_rounding(eps: float, max_grad_norm: float | None) -> None:
+    # Norms of some 2.8, so that 0.5 scales down all gradients and 2.5 some of them.
+    ours = optimizers.adam(3e-3, eps=eps, max_grad_norm=max_grad_norm)
+    clip = optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm)
+    theirs = optax.chain(clip, optax.adam(3e-3, eps=eps))
+    params = {name: jnp.zeros(shape) for name, shape in SHAPES.items()}
+    mine, other = ours.init(params), theirs.init(params)
+    norms = []
+    for gradient in gradients(0.67, 200):
+        norms.append(float(optax.tree.norm(gradient)))
+        got, mine = ours.update(gradient, mine)
+        want, other = theirs.update(gradient, other)
+        for name in SHAPES:
+            np.testing.assert_allclose(got[name], want[name], rtol=1e-4, atol=1e-9)
+    assert min(norms) < 2.5 < max(norms)
+    assert int(mine.count) == 200
+    for name in SHAPES:
+        np.testing.assert_allclose(mine.mu[name], other[1][0].mu[name], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(mine.nu[name], other[1][0].nu[name], rtol=1e-5)
+
+
+def test_first_step_of_a_lone_parameter_is_the_learning_rate() -> None:
+    adam = optimizers.adam(0.1, eps=0.0)
+    updates, _ = adam.update({"w": jnp.float32(-1e-3)}, adam.init({"w": jnp.float32(0.0)}))
+    assert float(updates["w"]) == pytest.approx(0.1, rel=1e-5)
+
+
+def test_a_gradient_of_zeros_moves_nothing_and_nan_is_not_hidden() -> None:
+    adam = optimizers.adam(0.1, max_grad_norm=1.0)
+    start = adam.init({"w": jnp.zeros(2)})
+    updates, _ = adam.update({"w": jnp.zeros(2)}, start)
+    np.testing.assert_array_equal(updates["w"], 0.0)
+    updates, state = adam.update({"w": jnp.array([1.0, np.nan])}, start)
+    assert np.isnan(updates["w"]).all()  # the norm is not a number, so nothing can be scaled by it
+    assert np.isnan(state.mu["w"]).all()
+
+
+def test_rates_of_many_runs_are_mapped_over() -> None:
+    rates = jnp.array([1e-3, 1e-2])
+    params = {"w": jnp.zeros(3)}
+    gradient = {"w": jnp.array([1.0, -2.0, 3.0])}
+
+    def step(rate: jax.Array) -> jax.Array:
+        adam = optimizers.adam(rate, max_grad_norm=0.5)
+        return adam.update(gradient, adam.init(params))[0]["w"]
+
+    steps = jax.vmap(step)(rates)
+    np.testing.assert_allclose(steps[1], 10.0 * steps[0], rtol=1e-6)
+    np.testing.assert_allclose(steps[0], [-1e-3, 1e-3, -1e-3], rtol=1e-5)
