@@ -1,5 +1,6 @@
 """What the benchmarks report is right: operations counted, exponents fitted, the loop that they compare with."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -335,3 +336,27 @@ def test_a_contestant_on_another_device_or_without_a_whole_run_is_told(capsys):
     row = peers.row(peers.TASKS["dqn_cartpole"], field[2])
     assert "return_iqm" not in row
     assert "no return of a whole run" in row["differs"]
+
+
+def worker(monkeypatch, name):
+    monkeypatch.syspath_prepend(pathlib.Path(peers.__file__).parent / "peer_workers")
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize(("name", "build"), [("with_rljax", "step_at_random"), ("with_gymnax", "build")])
+def test_random_steps_are_as_many_as_are_counted(monkeypatch, name, build):
+    """CartPole pays 1 a step, whatever is done: the mean reward is 1 where all steps are counted, and no other."""
+    job = peers.RANDOM | {"num_envs": 16, "num_steps": 25, "steps": 1_000}
+    program = getattr(worker(monkeypatch, name), build)(job)
+    assert program.env_steps == (800 if name == "with_rljax" else 992)  # whole slices, whole steps of all
+    assert float(program.returns(program.start(3)())[0]) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_steps_of_training_are_as_many_as_are_counted(monkeypatch, seeds):
+    job = peers.DQN | {"seeds": seeds, "steps": 70, "prefill": 40, "hidden": [8], "batch": 4, "episodes": 1}
+    program = worker(monkeypatch, "with_rljax").learn(job)
+    state = program.start(1)()
+    taken = np.asarray(state.replay.added).sum() * job["num_envs"]
+    assert program.env_steps == taken == 68 * seeds
+    assert np.shape(program.returns(state)) == (seeds,)
