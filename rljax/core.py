@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
 
-from rljax import normalization
+from rljax import draws, normalization
 from rljax.envs import Env, begin_next_episode
 from rljax.errors import UsageError
 
@@ -309,7 +309,7 @@ def _episode_metrics(returns: jax.Array, lengths: jax.Array, ended: jax.Array) -
 def minibatches(key: jax.Array, batch_size: int, num_minibatches: int, num_epochs: int) -> jax.Array:
     """Indices `[num_epochs * num_minibatches, batch_size // num_minibatches]`: each epoch visits every sample once."""
     keys = jax.random.split(key, num_epochs)
-    order = jax.vmap(lambda key: jax.random.permutation(key, batch_size))(keys)
+    order = jax.vmap(lambda key: draws.permutation(key, batch_size))(keys)
     return spread(order.reshape(num_epochs * num_minibatches, batch_size // num_minibatches), axis=1)
 
 

@@ -7,6 +7,9 @@
 import jax
 import jax.numpy as jnp
 
+_ROUNDS = 8
+_FEW = 128  # numbers, fewer of which eight rounds do not mix
+
 
 def word(key: jax.Array) -> jax.Array:
     """One word of 32 random bits `[]` uint32 out of a key from which nothing else is drawn.
@@ -55,3 +58,29 @@ def integers(bits: jax.Array, below: jax.typing.ArrayLike) -> jax.Array:
 def uniforms(bits: jax.Array) -> jax.Array:
     """Floats `[...]` in [0, 1) from uint32 words `[...]`: multiples of 2**-24, all equally likely."""
     return (bits >> 8).astype(jnp.float32) * 2.0**-24
+
+
+def permutation(key: jax.Array, n: int) -> jax.Array:
+    """The numbers below n in random order, `[n]` int32, without sorting.
+
+    A Feistel cipher of eight rounds (Luby and Rackoff 1988) under random keys takes numbers of b bits to numbers of b
+    bits, one to one; where n is no power of two, what leaves its range is enciphered again until it is back (Black and
+    Rogaway 2002, cycle walking). Few numbers are sorted by random words all the same, as JAX does.
+    """
+    if n < _FEW:
+        return jax.random.permutation(key, n).astype(jnp.int32)
+    words = jax.random.bits(key, (_ROUNDS,))
+    bits = (n - 1).bit_length()
+
+    def enciphered(x: jax.Array) -> jax.Array:
+        low = bits // 2  # bits of the right half; halves change places after each round, also where they differ
+        for word in words:
+            left, right = x >> low, x & ((1 << low) - 1)
+            low = bits - low
+            x = (right << low) | (left ^ (_mixed(right + word) >> (32 - low)))
+        return x
+
+    x = enciphered(jnp.arange(n, dtype=jnp.uint32))
+    if n < 2**bits:
+        x = jax.lax.while_loop(lambda x: jnp.any(x >= n), lambda x: jnp.where(x >= n, enciphered(x), x), x)
+    return x.astype(jnp.int32)

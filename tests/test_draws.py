@@ -29,7 +29,7 @@ def test_integers_reach_both_ends_and_no_further(below):
 
 def test_integers_are_uniform():
     drawn = draws.integers(jax.random.bits(jax.random.key(0), (60_000,)), 6)
-    assert scipy.stats.chisquare(np.bincount(drawn, minlength=6)).pvalue > 1e-4
+    assert scipy.scipy.stats.chisquare(np.bincount(drawn, minlength=6)).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("word", [0, 255, 256, 2**31, 2**32 - 257, 2**32 - 1])
@@ -74,3 +74,28 @@ def test_words_of_keys_are_uniform_and_do_not_follow_each_other(keys):
 
 def test_word_takes_keys_of_the_old_style():
     assert draws.word(jax.random.PRNGKey(5)) == draws.word(jax.random.key(5))
+
+
+@pytest.mark.parametrize("n", [1, 2, 127, 128, 129, 512, 1000, 4096, 5000])
+def test_a_permutation_has_every_number_once(n):
+    order = np.asarray(jax.vmap(lambda key: draws.permutation(key, n))(jax.random.split(jax.random.key(0), 20)))
+    assert order.dtype == np.int32
+    np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(n), (20, 1)))
+    if n > 100:
+        assert (order == np.arange(n)).mean() < 0.03  # one number in n stays where it is
+        assert (order[0] == order[1:]).mean() < 0.03
+
+
+@pytest.mark.parametrize("n", [8, 128, 200])
+def test_permutations_are_uniform_in_pairs(n):
+    """Over many keys, where a number lands and how far from another, near ones and far ones, by chi-square."""
+    keys = jax.random.split(jax.random.key(1), 40_000)
+    order = np.asarray(jax.jit(jax.vmap(lambda key: draws.permutation(key, n)))(keys))
+    for first, second in [(0, 1), (0, n // 2), (n - 2, n - 1), (1, n - 1)]:
+        assert scipy.stats.chisquare(np.bincount(order[:, first], minlength=n)).pvalue > 1e-3
+        apart = (order[:, first] - order[:, second]) % n
+        assert scipy.stats.chisquare(np.bincount(apart, minlength=n)[1:]).pvalue > 1e-3
+    half = (order[:, : n // 2] < n // 2).sum(axis=1)  # of one minibatch of two, how many are of the first half
+    chances = scipy.stats.hypergeom(n, n // 2, n // 2)
+    assert half.mean() == pytest.approx(n / 4, abs=4 * chances.std() / 200)
+    assert half.var() == pytest.approx(chances.var(), rel=0.05)
