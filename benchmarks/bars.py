@@ -151,7 +151,7 @@ Gymnasium's vector code of this one environment is in [PEERS.md](PEERS.md), as i
 and what both sides' learners reach. A bar that is not met stays. In mixed precision (`mixed_precision=True`) layers
 multiply bfloat16 and sum in float32, which a CPU with AMX does several times as fast; [LEARNING.md](LEARNING.md) has
 what learners reach with it and without. One thread on a CPU makes peers faster too: [PEERS.md](PEERS.md) has both ways
-of everybody. [NOTES.md](NOTES.md) has how far ratios move with the machine, which is a quarter, and what arithmetic
+of everybody. [NOTES.md](NOTES.md) has how far ratios move with the machine, by a quarter to a half, and what arithmetic
 leaves of the bars that are not met.
 
 {chr(10).join(tables)}""")

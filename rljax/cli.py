@@ -192,24 +192,26 @@ def _bench(arguments: list[str]) -> int:
 
 
 def _exit_code(command: list[str]) -> int:
-    """Of a script that hears of what ends rljax, and may say what it keeps."""
+    """Run a script to its end and return its exit code; what ends rljax interrupts the script too."""
     import subprocess
 
     process = subprocess.Popen(command)
 
-    def hand_on(*_: Any) -> None:
+    def interrupt(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the script is being ended already
         process.send_signal(signal.SIGINT)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, hand_on)
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         return process.wait()
     except KeyboardInterrupt:  # a terminal's reaches the script too
-        try:
-            return process.wait(_SCRIPT_SECONDS) or 130
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-            return process.wait() or 130
+        for harder in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            try:
+                return process.wait(_SCRIPT_SECONDS) or 130
+            except subprocess.TimeoutExpired:
+                process.send_signal(harder)
+        return process.wait() or 130
     finally:
         signal.signal(signal.SIGTERM, before)
 

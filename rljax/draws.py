@@ -4,11 +4,13 @@
 `jax.random.bits` once and these afterwards, an update of a small learner is much shorter.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
 _ROUNDS = 8
-_FEW = 128  # numbers, fewer of which eight rounds do not mix
+_ROWS = 8  # of a table, and more columns: fewer are not mixed by eight rounds
 
 
 def word(key: jax.Array) -> jax.Array:
@@ -61,26 +63,20 @@ def uniforms(bits: jax.Array) -> jax.Array:
 
 
 def permutation(key: jax.Array, n: int) -> jax.Array:
-    """The numbers below n in random order, `[n]` int32, without sorting.
+    """The numbers below n in random order, `[n]` int32; only where n has no fitting factors are they sorted.
 
-    A Feistel cipher of eight rounds (Luby and Rackoff 1988) under random keys takes numbers of b bits to numbers of b
-    bits, one to one; where n is no power of two, what leaves its range is enciphered again until it is back (Black and
-    Rogaway 2002, cycle walking). Few numbers are sorted by random words all the same, as JAX does.
+    The generalised Feistel cipher of Black and Rogaway (2002, section 5), eight rounds under random keys. A number is a
+    place in a table of n entries, and a round moves it along its column by a hash of that column, then rows and columns
+    change their parts. A batch of steps of environments has such a table unless it is small.
     """
-    if n < _FEW:
+    rows = next(i for i in range(math.isqrt(n), 0, -1) if n % i == 0)
+    columns = n // rows
+    if rows < _ROWS or columns >= 2**16:
         return jax.random.permutation(key, n).astype(jnp.int32)
-    words = jax.random.bits(key, (_ROUNDS,))
-    bits = (n - 1).bit_length()
-
-    def enciphered(x: jax.Array) -> jax.Array:
-        low = bits // 2  # bits of the right half; halves change places after each round, also where they differ
-        for word in words:
-            left, right = x >> low, x & ((1 << low) - 1)
-            low = bits - low
-            x = (right << low) | (left ^ (_mixed(right + word) >> (32 - low)))
-        return x
-
-    x = enciphered(jnp.arange(n, dtype=jnp.uint32))
-    if n < 2**bits:
-        x = jax.lax.while_loop(lambda x: jnp.any(x >= n), lambda x: jnp.where(x >= n, enciphered(x), x), x)
-    return x.astype(jnp.int32)
+    numbers = jnp.arange(n, dtype=jnp.uint32)
+    place, other = numbers // columns, numbers % columns
+    for word in jax.random.bits(key, (_ROUNDS,)):
+        moved = place + (_mixed(other + word) >> 16) * rows // 2**16
+        place, other = other, jnp.where(moved >= rows, moved - rows, moved)
+        rows, columns = columns, rows
+    return (place * columns + other).astype(jnp.int32)

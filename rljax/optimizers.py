@@ -8,7 +8,7 @@ $$ -\alpha_t \frac{m}{\sqrt v + \hat\epsilon_t}, \qquad
    \hat\epsilon_t = \epsilon \sqrt{1 - \beta_2^t} $$
 
 (Kingma and Ba 2015, the end of section 2). To rounding it is what Optax's own `clip_by_global_norm` and `adam` compute
-with four divisions; of small networks' gradient steps those are a twentieth.
+with four divisions, which a CPU makes one after the other.
 """
 
 import jax
@@ -30,18 +30,18 @@ def adam(learning_rate: Scalar, eps: float = 1e-8, max_grad_norm: Scalar | None 
     """
 
     def init(params: optax.Params) -> optax.OptState:
-        zeros = optax.tree.zeros_like(params)
-        return optax.ScaleByAdamState(jnp.int32(0), zeros, zeros)
+        return optax.ScaleByAdamState(jnp.int32(0), optax.tree.zeros_like(params), optax.tree.zeros_like(params))
 
     def update(
-        gradient: optax.Updates, state: optax.OptState, _: optax.Params | None = None
+        gradient: optax.Updates, state: optax.OptState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:
+        del params
         assert isinstance(state, optax.ScaleByAdamState)
         if max_grad_norm is not None:
             norm = optax.tree.norm(gradient)
             scale = jnp.where(norm < max_grad_norm, 1.0, max_grad_norm / norm)
             gradient = optax.tree.scale(scale, gradient)
-        count = state.count + 1
+        count = optax.safe_increment(state.count)
         first = optax.tree.update_moment(gradient, state.mu, _FIRST_DECAY, 1)
         second = optax.tree.update_moment(gradient, state.nu, _SECOND_DECAY, 2)
         correction = jnp.sqrt(1.0 - _SECOND_DECAY**count)

@@ -189,7 +189,9 @@ def test_nothing_more_is_measured_after_an_interrupt(monkeypatch):
     assert len(ran) == 1
 
 
-def test_a_script_is_interrupted_where_rljax_is_terminated(monkeypatch):
+@pytest.mark.parametrize("deafness", [0, 1, 2])
+def test_a_script_is_ended_where_rljax_is_terminated(monkeypatch, deafness):
+    """At first by an interrupt, then by all that it takes."""
     sent = []
 
     class Process:
@@ -197,9 +199,11 @@ def test_a_script_is_interrupted_where_rljax_is_terminated(monkeypatch):
             pass
 
         def wait(self, seconds=None):
-            if seconds is None:
+            if not sent:
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(10)  # the signal's handler ends this
+            if len(sent) <= deafness:
+                raise subprocess.TimeoutExpired("script", seconds)
             return 0
 
         def send_signal(self, number):
@@ -208,7 +212,7 @@ def test_a_script_is_interrupted_where_rljax_is_terminated(monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(subprocess, "Popen", Process)
     assert cli.main(["bench"]) == 130
-    assert sent == [signal.SIGINT]
+    assert sent == [signal.SIGINT, signal.SIGINT, signal.SIGTERM][: deafness + 1]
     assert signal.getsignal(signal.SIGTERM) is before
 
 

@@ -29,7 +29,7 @@ def test_integers_reach_both_ends_and_no_further(below):
 
 def test_integers_are_uniform():
     drawn = draws.integers(jax.random.bits(jax.random.key(0), (60_000,)), 6)
-    assert scipy.scipy.stats.chisquare(np.bincount(drawn, minlength=6)).pvalue > 1e-4
+    assert scipy.stats.chisquare(np.bincount(drawn, minlength=6)).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("word", [0, 255, 256, 2**31, 2**32 - 257, 2**32 - 1])
@@ -76,17 +76,17 @@ def test_word_takes_keys_of_the_old_style():
     assert draws.word(jax.random.PRNGKey(5)) == draws.word(jax.random.key(5))
 
 
-@pytest.mark.parametrize("n", [1, 2, 127, 128, 129, 512, 1000, 4096, 5000])
+@pytest.mark.parametrize("n", [1, 2, 60, 64, 128, 131, 512, 1000, 5000, 2**19])
 def test_a_permutation_has_every_number_once(n):
     order = np.asarray(jax.vmap(lambda key: draws.permutation(key, n))(jax.random.split(jax.random.key(0), 20)))
     assert order.dtype == np.int32
     np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(n), (20, 1)))
-    if n > 100:
-        assert (order == np.arange(n)).mean() < 0.03  # one number in n stays where it is
-        assert (order[0] == order[1:]).mean() < 0.03
+    if n > 50:
+        assert (order == np.arange(n)).mean() < 3 / n  # one number stays where it is
+        assert (order[0] == order[1:]).mean() < 3 / n
 
 
-@pytest.mark.parametrize("n", [8, 128, 200])
+@pytest.mark.parametrize("n", [8, 64, 128, 200])
 def test_permutations_are_uniform_in_pairs(n):
     """Over many keys, where a number lands and how far from another, near ones and far ones, by chi-square."""
     keys = jax.random.split(jax.random.key(1), 40_000)

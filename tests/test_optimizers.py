@@ -31,7 +31,7 @@ def test_it_is_optaxs_adam_to_rounding(eps: float, max_grad_norm: float | None) 
     norms = []
     for gradient in gradients(0.67, 200):
         norms.append(float(optax.tree.norm(gradient)))
-        got, mine = ours.update(gradient, mine)
+        got, mine = ours.update(gradient, mine, params=params)
         want, other = theirs.update(gradient, other)
         for name in SHAPES:
             np.testing.assert_allclose(got[name], want[name], rtol=1e-4, atol=1e-9)
@@ -45,7 +45,7 @@ def test_it_is_optaxs_adam_to_rounding(eps: float, max_grad_norm: float | None) 
 def test_first_step_of_a_lone_parameter_is_the_learning_rate() -> None:
     adam = optimizers.adam(0.1, eps=0.0)
     updates, _ = adam.update({"w": jnp.float32(-1e-3)}, adam.init({"w": jnp.float32(0.0)}))
-    assert float(updates["w"]) == pytest.approx(0.1, rel=1e-5)
+    assert float(updates["w"]) == pytest.approx(0.1, rel=1e-4)
 
 
 def test_a_gradient_of_zeros_moves_nothing_and_nan_is_not_hidden() -> None:
@@ -69,4 +69,4 @@ def test_rates_of_many_runs_are_mapped_over() -> None:
 
     steps = jax.vmap(step)(rates)
     np.testing.assert_allclose(steps[1], 10.0 * steps[0], rtol=1e-6)
-    np.testing.assert_allclose(steps[0], [-1e-3, 1e-3, -1e-3], rtol=1e-5)
+    np.testing.assert_allclose(steps[0], [-1e-3, 1e-3, -1e-3], rtol=1e-4)
