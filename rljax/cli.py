@@ -198,7 +198,6 @@ def _exit_code(command: list[str]) -> int:
     process = subprocess.Popen(command)
 
     def interrupt(*_: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the script is being ended already
         process.send_signal(signal.SIGINT)
         raise KeyboardInterrupt
 
@@ -206,6 +205,7 @@ def _exit_code(command: list[str]) -> int:
     try:
         return process.wait()
     except KeyboardInterrupt:  # a terminal's reaches the script too
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is being ended already
         for harder in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             try:
                 return process.wait(_SCRIPT_SECONDS) or 130

@@ -65,9 +65,9 @@ def uniforms(bits: jax.Array) -> jax.Array:
 def permutation(key: jax.Array, n: int) -> jax.Array:
     """The numbers below n in random order, `[n]` int32; only where n has no fitting factors are they sorted.
 
-    The generalised Feistel cipher of Black and Rogaway (2002, section 5), eight rounds under random keys. A number is a
-    place in a table of n entries, and a round moves it along its column by a hash of that column, then rows and columns
-    change their parts. A batch of steps of environments has such a table unless it is small.
+    The generalised Feistel cipher of Black and Rogaway (2002), eight rounds under random keys. A number is a place in a
+    table of n entries, and a round moves it along its column by a hash of that column, then rows and columns change
+    their parts. A batch of steps of environments has such a table unless it is small.
     """
     rows = next(i for i in range(math.isqrt(n), 0, -1) if n % i == 0)
     columns = n // rows
@@ -75,8 +75,8 @@ def permutation(key: jax.Array, n: int) -> jax.Array:
         return jax.random.permutation(key, n).astype(jnp.int32)
     numbers = jnp.arange(n, dtype=jnp.uint32)
     place, other = numbers // columns, numbers % columns
-    for word in jax.random.bits(key, (_ROUNDS,)):
-        moved = place + (_mixed(other + word) >> 16) * rows // 2**16
+    for round_key in jax.random.bits(key, (_ROUNDS,)):
+        moved = place + (_mixed(other + round_key) >> 16) * rows // 2**16
         place, other = other, jnp.where(moved >= rows, moved - rows, moved)
         rows, columns = columns, rows
     return (place * columns + other).astype(jnp.int32)
