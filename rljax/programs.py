@@ -222,21 +222,43 @@ def _over_envs(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, a
     return specs
 
 
+def side_by_side(state: Any, lanes: int, mesh: Mesh) -> int:
+    """How many of so many runs to train at once, given one's state: on a CPU as many as have small replays together.
+
+    Many runs with large replays at once are slower than the same runs in turn, as each touches more than a cache holds
+    and is not worked on in blocks (see `_block`).
+    """
+    replays, _ = _bytes(state)
+    if not replays or not _is_for_runs_on_cpu(mesh):
+        return lanes
+    return min(max(_COPIED_BYTES // replays // mesh.size, 1) * mesh.size, lanes)
+
+
 def _block(states: Any, lanes: int, mesh: Mesh) -> int:
     """How many runs to map together: on a CPU as many as its cache holds, else all.
 
     Many runs at once make large arrays, each of them read from memory and written to it by every small operation. To
     cut a block out copies its replays, which is more than is won where they are large; of small ones little is touched.
     """
+    copied, others = _bytes(states)
+    if copied > _COPIED_BYTES or not _is_for_runs_on_cpu(mesh):
+        return lanes
+    return max(_BLOCK_BYTES * lanes // others, 1)
+
+
+def _bytes(states: Any) -> tuple[int, int]:
+    """Those of the replays in a state or many, and those of all else."""
 
     def size(tree: Any) -> int:
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
     parts = jax.tree.leaves(states, is_leaf=lambda x: isinstance(x, replay.Replay))
-    copied = size([part for part in parts if isinstance(part, replay.Replay)])
-    if copied > _COPIED_BYTES or "envs" in mesh.axis_names or mesh.devices.flat[0].platform != "cpu":
-        return lanes
-    return max(_BLOCK_BYTES * lanes // (size(states) - copied), 1)
+    replays = size([part for part in parts if isinstance(part, replay.Replay)])
+    return replays, size(states) - replays
+
+
+def _is_for_runs_on_cpu(mesh: Mesh) -> bool:
+    return "envs" not in mesh.axis_names and mesh.devices.flat[0].platform == "cpu"
 
 
 def _in_blocks(function: Callable, in_axes: Any, out_axes: Any, block: int) -> Callable:

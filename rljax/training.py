@@ -114,6 +114,10 @@ def _train_batches(
             if batch.is_done(population):
                 done, last = _finished(population, batch)
             else:
+                at_once = _at_once(population, batch)
+                if at_once < batch.lanes:
+                    pending[:0] = batch.split(at_once, population.lane_devices)
+                    continue
                 started = time.perf_counter()
                 compiled = _compile(population, batch)
                 compile_seconds += time.perf_counter() - started
@@ -138,6 +142,15 @@ def _train_batches(
             pending[:0] = survivors
         trained.append(done)
     return trained, compile_seconds
+
+
+def _at_once(population: Population, batch: Batch) -> int:
+    """How many lanes of a batch are fastest side by side; all where they have begun or are to be compared."""
+    if batch.saved is not None or population.halving is not None:
+        return batch.lanes
+    config = population.points[batch.runs[0, 0]].config
+    state = jax.eval_shape(population.algorithm.init, jax.random.key(0), config)
+    return programs.side_by_side(state, batch.lanes, population.mesh)
 
 
 def _fitting(population: Population, batch: Batch, memory: int, available: int | None) -> int:

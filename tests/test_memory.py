@@ -7,7 +7,7 @@ import toys
 from toys import own, same_bits
 
 import rljax
-from rljax import devices, training
+from rljax import devices, dqn, programs, replay, training
 
 OPTIONS = {"seeds": 10, "evaluations": 2, "eval_episodes": 3, "devices": 1}
 
@@ -59,6 +59,28 @@ def test_a_limit_makes_batches(config, trained, monkeypatch, capsys):
     assert [lanes for lanes, _ in needs] == [10, 4, 4, 4]
     assert all(need <= memory * 0.45 for _, need in needs[1:])
     assert "3 batches of 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("fitting", "lanes"), [(5, [4, 4, 4]), (0, [2, 2, 2, 2, 2])])
+def test_runs_with_large_replays_go_in_turn_on_a_cpu(monkeypatch, fitting, lanes):
+    """Ten runs over two devices, in batches of as many as have small replays together, at least one a device."""
+    if len(jax.devices()) < 2:
+        pytest.skip("JAX shows one device only")
+    config = dqn.Config(env=rljax.make("CartPole-v1"), total_steps=400, prefill_steps=200, buffer_size=1000)
+    state = jax.eval_shape(dqn.init, jax.random.key(0), config)
+    assert isinstance(state.replay, replay.Replay)
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.replay))
+    monkeypatch.setattr(programs, "_COPIED_BYTES", int((fitting + 0.5) * size))
+    assert programs.side_by_side(state, 10, jax.make_mesh((2,), ("envs",))) == 10
+    needs = watch(monkeypatch)
+    result = rljax.run(dqn, config, progress=False, **{**OPTIONS, "devices": 2, "evaluations": 0})
+    assert [count for count, _ in needs] == lanes
+    assert len(result.states.step) == 10
+    monkeypatch.undo()
+    assert programs.side_by_side(state, 10, jax.make_mesh((2,), ("runs",))) == 10
+    whole = rljax.run(dqn, config, progress=False, **{**OPTIONS, "devices": 2, "evaluations": 0})
+    for x, y in zip(jax.tree.leaves(result.states.params), jax.tree.leaves(whole.states.params), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
 
 
 def test_out_of_memory_halves_and_goes_on(config, trained, monkeypatch, capsys):
