@@ -1,6 +1,7 @@
 """What speed was to be reached and what was: `python benchmarks/bars.py` makes `SPEED.md` of the results on disk."""
 
 import argparse
+import functools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -29,14 +30,14 @@ def yes(met: bool) -> str:
     return "yes" if met else "no"
 
 
-def results(name: str) -> Any:
-    """A file of results, None where it has not been measured."""
-    return script.read(HERE / "results" / f"{name}.json")
+def results(name: str, folder: str = "") -> Any:
+    """A file of results, None where it has not been measured. Each machine but the first has a folder of its own."""
+    return script.read(HERE / "results" / folder / f"{name}.json")
 
 
-def against_peers(task: str, way: str, work: str, bar: float, aim: float, only: str = "") -> Bar | None:
+def against_peers(folder: str, task: str, way: str, work: str, bar: float, aim: float, only: str = "") -> Bar | None:
     """Speed of rljax as its README has it, divided by that of the fastest peer in one way of running it."""
-    rows = (results("peers") or {}).get(task, {}).get("rows", [])
+    rows = (results("peers", folder) or {}).get(task, {}).get("rows", [])
     rivals = [row for row in rows if row["peer"] != "rljax" and row["way"] == way and "times_as_fast_is_rljax" in row]
     if not rivals:
         return None
@@ -54,19 +55,20 @@ def in_mixed_precision(rows: list[dict[str, Any]], ratio: float) -> float | None
     return next((ratio / times for times in ours if times is not None), None)
 
 
-def bars() -> list[Bar]:
-    """All lines that there are results for."""
+def on_cpu(folder: str) -> list[Bar]:
+    """All lines of a CPU that there are results for."""
+    against = functools.partial(against_peers, folder)
     found: list[Bar | None] = [
-        against_peers("ppo_cartpole", README, "PPO CartPole 4 x 128, one seed", 1.5, 2.5),
-        against_peers("ppo_cartpole_many", README, "the same, 64 seeds", 1.6, 2.5),
-        against_peers("ppo_cartpole_many", PER_CORE, "the same, 64 seeds", 1.25, 1.8),
-        against_peers("dqn_cartpole", README, "DQN CartPole, one seed", 2, 4),
-        against_peers("dqn_cartpole_many", README, "the same, 64 seeds", 2, 4),
-        against_peers("sac_pendulum", README, "SAC Pendulum, buffer 1M", 10, 20),
-        against_peers("ppo_breakout", README, "PPO Breakout-MinAtar, one seed", 1.3, 2),
-        against_peers("random_cartpole", README, "1,024 CartPoles, random policy", 2.5, 5, "gymnax's own `step`"),
+        against("ppo_cartpole", README, "PPO CartPole 4 x 128, one seed", 1.5, 2.5),
+        against("ppo_cartpole_many", README, "the same, 64 seeds", 1.6, 2.5),
+        against("ppo_cartpole_many", PER_CORE, "the same, 64 seeds", 1.25, 1.8),
+        against("dqn_cartpole", README, "DQN CartPole, one seed", 2, 4),
+        against("dqn_cartpole_many", README, "the same, 64 seeds", 2, 4),
+        against("sac_pendulum", README, "SAC Pendulum, buffer 1M", 10, 20),
+        against("ppo_breakout", README, "PPO Breakout-MinAtar, one seed", 1.3, 2),
+        against("random_cartpole", README, "1,024 CartPoles, random policy", 2.5, 5, "gymnax's own `step`"),
     ]
-    tables, compiling, throughput = map(results, ("tables", "compiling", "throughput"))
+    tables, compiling, throughput = (results(name, folder) for name in ("tables", "compiling", "throughput"))
     if tables is not None:
         found.append(of_tables(tables))
     for row in (throughput or {"rows": []})["rows"]:
@@ -91,8 +93,8 @@ def bars() -> list[Bar]:
 
 
 def on_gpu(folder: str) -> list[Bar]:
-    """The lines of a GPU, whose results are in a folder of their own."""
-    tables, thousands, peers = (results(f"{folder}/{name}") for name in ("tables", "thousands", "peers"))
+    """All lines of a GPU that there are results for."""
+    tables, thousands, peers = (results(name, folder) for name in ("tables", "thousands", "peers"))
     found = []
     if thousands is not None:
         work = f"PPO CartPole, {thousands['agents']:,} agents of {thousands['env_steps_of_each']:,} steps"
@@ -123,24 +125,35 @@ def page(found: list[Bar]) -> str:
     )
 
 
-def machines() -> str:
-    """Device and cores of the results of this machine's table: more than one pair shows that they are of several."""
-    tasks = (results("peers") or {}).values()
+def devices(folder: str) -> list[tuple[int, str]]:
+    """Cores and device of a machine's results: more than one pair shows that they are of several."""
+    tasks = (results("peers", folder) or {}).values()
     found = [(task["cores"], row["device"]) for task in tasks for row in task["rows"][:1] if "device" in row]
     for name in ("throughput", "scaling"):
-        known = results(name)
+        known = results(name, folder)
         found += [] if known is None else [(known["cores"], known["device"])]
-    pairs = dict.fromkeys(f"{device.split(' x ')[-1].upper()} of {cores} cores" for cores, device in found)
-    return " and ".join(pairs)
+    return list(dict.fromkeys((cores, device.split(" x ")[-1]) for cores, device in found))
+
+
+def section(folder: str) -> str:
+    """A machine's lines under its name; nothing where there are none."""
+    known = devices(folder)
+    title = " and ".join(f"{device.upper()} of {cores} cores" for cores, device in known)
+    if not folder:
+        found = on_cpu(folder)
+    elif any(device == "cpu" for _, device in known):
+        found, title = on_cpu(folder), f"{folder.upper()}, {title}"
+    else:
+        found, title = on_gpu(folder), folder.upper()
+    return f"## {title}\n\n{page(found)}\n" if found else ""
 
 
 def main(arguments: list[str]) -> None:
     """Write the page."""
     argparse.ArgumentParser(description=str(__doc__).splitlines()[0]).parse_args(arguments)
     folder = HERE / "results"
-    of_gpus = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    parts = {machines(): bars(), **{name.upper(): on_gpu(name) for name in of_gpus}}
-    tables = [f"## {title}\n\n{page(found)}\n" for title, found in parts.items() if found]
+    others = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    tables = [text for text in map(section, ["", *others]) if text]
     if not tables:
         raise UsageError(f"There are no results in {folder}: rljax bench measures them, or git has them.")
     (HERE / "SPEED.md").write_text(f"""# Speed: what was to be reached, and what was
@@ -149,10 +162,11 @@ Written by `python benchmarks/bars.py` out of `results/`, each line from medians
 purejaxrl's, which is a claim on another GPU. 1,024 CartPoles are held against gymnax, whose environment it is;
 Gymnasium's vector code of this one environment is in [PEERS.md](PEERS.md), as is what is not equal between libraries,
 and what both sides' learners reach. A bar that is not met stays. In mixed precision (`mixed_precision=True`) layers
-multiply bfloat16 and sum in float32, which a CPU with AMX does several times as fast; [LEARNING.md](LEARNING.md) has
-what learners reach with it and without. One thread on a CPU makes peers faster too: [PEERS.md](PEERS.md) has both ways
-of everybody. [NOTES.md](NOTES.md) has how far ratios move with the machine, by a quarter to a half, and what arithmetic
-leaves of the bars that are not met.
+multiply bfloat16 and sum in float32, which a CPU with AMX does several times as fast, and one without only more slowly;
+[LEARNING.md](LEARNING.md) has what learners reach with it and without. One thread on a CPU makes peers faster too:
+[PEERS.md](PEERS.md) has both ways of everybody. [NOTES.md](NOTES.md) has how far ratios move with the machine, by a
+quarter to a half, and what arithmetic leaves of the bars that are not met. The first table is of an Intel Xeon with
+AMX, EPYC is an AMD without it ([its peers](results/epyc/PEERS.md), none with PyTorch, which are the slowest).
 
 {chr(10).join(tables)}""")
     print(f"written to {HERE / 'SPEED.md'}")

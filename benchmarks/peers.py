@@ -240,6 +240,7 @@ class Contestant:
         self.about: dict[str, Any] = {}
         self.seconds: list[float] = []
         self.returns: list[float] = []
+        self.returns_of = 0  # steps of the one run that they are of, where that is not the one that is timed
         self.failure = ""
 
     def ask(self, line: str, limit: float) -> list[dict[str, Any]]:
@@ -362,6 +363,7 @@ def returns_of_whole_runs(field: list[Contestant], task: Task) -> None:
         for other in field:
             if other.peer == one.peer:
                 other.returns = one.returns
+                other.returns_of = job["steps"] if one.returns else 0
 
 
 def check_devices(field: list[Contestant]) -> None:
@@ -411,7 +413,7 @@ def row(task: Task, one: Contestant) -> dict[str, Any]:
     differs = PEERS[one.peer].differs
     notes = [differs[key] for key in ("all", one.job["algorithm"], "many" if task.many else "") if key in differs]
     if one.peer in task.fewer:
-        of = f"return of one run of {task.job['steps']:,}" if one.returns else "no return of a whole run"
+        of = f"return of one run of {one.returns_of:,}" if one.returns_of else "no return of a whole run"
         notes.append(f"timed over fewer steps, {of}")
     if one.job["num_envs"] != task.job["num_envs"]:
         notes.append(f"{one.job['num_envs']} environments, a process each")

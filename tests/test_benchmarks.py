@@ -110,15 +110,24 @@ def test_a_bar_is_held_against_the_fastest_peer_and_met_or_not(tmp_path, monkeyp
     rows.append({"peer": "broken", "way": "README", "failure": "hung"})
     (tmp_path / "results" / "peers.json").write_text(json.dumps({"ppo_cartpole_many": {"cores": 2, "rows": rows}}))
     (tmp_path / "results" / "tables.json").write_text(json.dumps({"agents": 10_000, "times_as_fast": 150.2}))
-    readme, per_core, table = bars.bars()
+    readme, per_core, table = bars.on_cpu("")
     assert (readme.measured, readme.mixed, readme.met, readme.source) == (
         "1.88x", "2.25x", "yes", "quick, as its README says",
     )  # fmt: skip
     assert (per_core.measured, per_core.mixed, per_core.met) == ("1.20x", "1.44x", "in mixed precision")
     assert (table.bar, table.measured, table.mixed, table.met) == ("1,000x", "150x", "", "no")
+    (tmp_path / "results" / "zen9").mkdir()
+    rows[1]["times_as_fast_is_rljax"] = 1.2
+    (tmp_path / "results" / "zen9" / "peers.json").write_text(
+        json.dumps({"ppo_cartpole_many": {"cores": 4, "rows": rows}})
+    )
     bars.main([])
-    assert "| 150x |  | no |" in (tmp_path / "SPEED.md").read_text()
-    assert "## CPU of 2 cores" in (tmp_path / "SPEED.md").read_text()
+    _, first, second = (tmp_path / "SPEED.md").read_text().split("## ")
+    assert (first.splitlines()[0], second.splitlines()[0]) == ("CPU of 2 cores", "ZEN9, CPU of 4 cores")
+    assert "| 1.88x | 2.25x | yes |" in first
+    assert "| 150x |  | no |" in first
+    assert "| 1.88x | 1.56x | yes |" in second
+    assert "150x" not in second
 
 
 def test_a_gpus_bars_stand_in_a_table_of_their_own(tmp_path, monkeypatch):
@@ -336,7 +345,10 @@ def test_a_contestant_on_another_device_or_without_a_whole_run_is_told(capsys):
     assert [bool(one.failure) for one in field] == [False, True, False]  # SBX brings its own build of PyTorch and JAX
     row = peers.row(peers.TASKS["dqn_cartpole"], field[2])
     assert row["return_iqm"] == 9.0
-    field[2].returns = []
+    assert "no return of a whole run" in row["differs"]  # but of those that were timed
+    field[2].returns_of = 50_152
+    assert "return of one run of 50,152" in peers.row(peers.TASKS["dqn_cartpole"], field[2])["differs"]
+    field[2].returns, field[2].returns_of = [], 0
     row = peers.row(peers.TASKS["dqn_cartpole"], field[2])
     assert "return_iqm" not in row
     assert "no return of a whole run" in row["differs"]

@@ -58,8 +58,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{summary['algo']} on {summary['env']}: {summary['seeds']} seeds x {summary['env_steps']:,} env steps"
-    table = Table(title=title)
+    seeds = f"{summary['seeds']} seed{'s' * (summary['seeds'] > 1)}"
+    table = Table(title=f"{summary['algo']} on {summary['env']}: {seeds} x {summary['env_steps']:,} env steps")
     speed = {
         "env steps/s": f"{summary['env_steps_per_second']:,.0f}",
         "compile s": f"{summary['compile_seconds']:.1f}",

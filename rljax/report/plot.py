@@ -16,7 +16,7 @@ def learning_curve(path: pathlib.Path, env_steps: np.ndarray, returns: np.ndarra
     """Draw the IQM of `returns` `[seeds, evaluations]` with its 95% band, and a thin line a seed."""
     figure, axes = _axes(title)
     axes.plot(env_steps, returns.T, color="0.6", linewidth=0.4, alpha=0.6)
-    axes.plot([], [], color="0.6", linewidth=0.8, label=f"each of {len(returns)} seeds")
+    axes.plot([], [], color="0.6", linewidth=0.8, label="a seed each")
     low, high = bootstrap_interval(returns)
     axes.fill_between(env_steps, low, high, color="tab:blue", alpha=0.3, linewidth=0, label="95% bootstrap interval")
     axes.plot(env_steps, interquartile_mean(returns), color="tab:blue", linewidth=2, label="interquartile mean")
