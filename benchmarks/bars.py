@@ -135,14 +135,20 @@ def devices(folder: str) -> list[tuple[int, str]]:
     return list(dict.fromkeys((cores, device.split(" x ")[-1]) for cores, device in found))
 
 
+def is_of_cpu(folder: str) -> bool:
+    """Whether a folder holds a CPU's results."""
+    others = {(results(name, folder) or {}).get("device") for name in ("tables", "compiling")}
+    return "cpu" in others or any(device == "cpu" for _, device in devices(folder))
+
+
 def section(folder: str) -> str:
     """A machine's lines under its name; nothing where there are none."""
     known = devices(folder)
     title = " and ".join(f"{device.upper()} of {cores} cores" for cores, device in known)
     if not folder:
         found = on_cpu(folder)
-    elif any(device == "cpu" for _, device in known):
-        found, title = on_cpu(folder), f"{folder.upper()}, {title}"
+    elif is_of_cpu(folder):
+        found, title = on_cpu(folder), ", ".join(part for part in (folder.upper(), title) if part)
     else:
         found, title = on_gpu(folder), folder.upper()
     return f"## {title}\n\n{page(found)}\n" if found else ""
@@ -162,7 +168,7 @@ Written by `python benchmarks/bars.py` out of `results/`, each line from medians
 purejaxrl's, which is a claim on another GPU. 1,024 CartPoles are held against gymnax, whose environment it is;
 Gymnasium's vector code of this one environment is in [PEERS.md](PEERS.md), as is what is not equal between libraries,
 and what both sides' learners reach. A bar that is not met stays. In mixed precision (`mixed_precision=True`) layers
-multiply bfloat16 and sum in float32, which a CPU with AMX does several times as fast, and one without only more slowly;
+multiply bfloat16 and sum in float32, which a CPU with AMX does several times as fast, and an EPYC more slowly;
 [LEARNING.md](LEARNING.md) has what learners reach with it and without. One thread on a CPU makes peers faster too:
 [PEERS.md](PEERS.md) has both ways of everybody. [NOTES.md](NOTES.md) has how far ratios move with the machine, by a
 quarter to a half, and what arithmetic leaves of the bars that are not met. The first table is of an Intel Xeon with

@@ -97,8 +97,12 @@ def run(
 
     Run i has the key `jax.random.split(jax.random.key(seed), seeds)[i]`, in every configuration of a sweep. For the
     same keys and batch shape the states and metrics have the bits of `jax.jit(jax.vmap(algorithm.train, (0,
-    None)))(keys, config)`, whatever is shown, evaluated or written. Sharded over several devices, or on CPUs in blocks
-    that fit the cache, which many runs are, they are the same to rounding.
+    None)))(keys, config)`, whatever is shown, evaluated or written. Sharded over several devices, in batches, or on
+    CPUs in blocks that fit the cache, which many runs are, they are the same to rounding.
+
+    Runs go in batches, one after the other, where they do not fit into memory side by side, and on a CPU where their
+    replays come to more than 64 MiB, as that is faster. An interrupt then leaves later runs not begun. The states of
+    several batches are NumPy arrays.
 
     A run whose parameters stop being finite is frozen at its last finite state and named in the summary; it is
     evaluated and counted with that state. The others go on untouched.
@@ -124,7 +128,7 @@ def run(
             run and an interrupt write one as well. 0 for one after every chunk, None for none. Seconds and not
             updates, since they are what a crash costs, and a run cut anywhere has the same bits.
         memory_limit: bytes of all devices together, or a size such as "8GiB", that may be used at most; None for what
-            there is. Runs that do not fit side by side are trained in batches, one after the other.
+            there is.
         halving: of a sweep's configurations, let one in so many go on after each rung: successive halving (Jamieson
             and Talwalkar 2016). The last rung has the whole length; each one before is as many times shorter. The
             survivors go on in a smaller batch, which compiles anew; each compiled program halves its configurations.

@@ -41,6 +41,7 @@ def train(population: Population, saved: list[checkpoints.Saved], peers: hosts.P
     if not peers.is_alone:
         pending = [batch for batch in pending if not batch.is_done(population)][peers.process :: peers.processes]
         updates = sum(len(batch.runs) * batch.until(population) for batch in pending)
+    pending = [part for batch in pending for part in _in_turn(population, batch)]
     numbers = itertools.count(max((int(one.place) for one in saved), default=-1) + 1 + peers.process, peers.processes)
     with interrupts() as pressed:
 
@@ -62,10 +63,12 @@ def train(population: Population, saved: list[checkpoints.Saved], peers: hosts.P
                 write(population, population.folder, result, trained)
         if pressed() or (interrupted() and result.summary["interrupted"]):
             finished = sum(len(t.record.runs) * t.record.updates for t in trained)
+            waiting = runs - sum(len(t.record.runs) for t in trained)
+            mean = f" on average, {waiting:,} of {runs:,} runs not begun" if waiting else ""
             kept = "" if population.folder is None else f"; what is done is in {population.folder}"
             if population.checkpoint_every is not None and result.summary["interrupted"]:
                 kept += f", and `rljax resume {population.folder}` goes on"
-            raise Interrupted(f"stopped after {finished // runs:,} of {updates // runs:,} updates{kept}.", result)
+            raise Interrupted(f"stopped after {finished // runs:,} of {updates // runs:,} updates{mean}{kept}.", result)
     return result
 
 
@@ -114,10 +117,6 @@ def _train_batches(
             if batch.is_done(population):
                 done, last = _finished(population, batch)
             else:
-                at_once = _at_once(population, batch)
-                if at_once < batch.lanes:
-                    pending[:0] = batch.split(at_once, population.lane_devices)
-                    continue
                 started = time.perf_counter()
                 compiled = _compile(population, batch)
                 compile_seconds += time.perf_counter() - started
@@ -125,7 +124,7 @@ def _train_batches(
                 if fitting < batch.lanes:
                     pending[:0] = _split(population, batch, fitting, compiled.programs.memory, available)
                     continue
-                if population.progress and population.fields:
+                if population.progress and population.fields and not _is_known(batch, trained):
                     _say_batch(population, batch, compiled, available, [] if trained else pending)
                 batch = batch._replace(place=batch.place or f"{next(numbers):04d}")
                 done, last = _train_batch(population, batch, compiled, trained, show, interrupted)
@@ -140,17 +139,32 @@ def _train_batches(
             assert last is not None
             done, survivors = _select(population, batch, done, last, numbers)
             pending[:0] = survivors
-        trained.append(done)
+        if not trained or done.record.updates:  # an interrupt before its first update leaves nothing of a batch
+            trained.append(done)
     return trained, compile_seconds
 
 
-def _at_once(population: Population, batch: Batch) -> int:
-    """How many lanes of a batch are fastest side by side; all where they have begun or are to be compared."""
+def _is_known(batch: Batch, trained: list[Trained]) -> bool:
+    """Whether one like it has been trained, of which it was said what it takes."""
+    return any(t.batch.group is batch.group and len(t.batch.runs) == len(batch.runs) for t in trained)
+
+
+def _in_turn(population: Population, batch: Batch) -> list[Batch]:
+    """A batch in parts where they are faster one after the other; whole where it has begun or is to be compared."""
     if batch.saved is not None or population.halving is not None:
-        return batch.lanes
+        return [batch]
     config = population.points[batch.runs[0, 0]].config
     state = jax.eval_shape(population.algorithm.init, jax.random.key(0), config)
-    return programs.side_by_side(state, batch.lanes, population.mesh)
+    at_once = programs.side_by_side(state, batch.lanes, population.mesh)
+    if at_once == batch.lanes:
+        return [batch]
+    parts = batch.split(at_once, population.lane_devices)
+    if population.progress:
+        console.say(
+            f"{len(batch.runs)} runs have more replays than a CPU's caches like side by side: {len(parts)} batches of "
+            f"{len(parts[0].runs)}, one after the other."
+        )
+    return parts
 
 
 def _fitting(population: Population, batch: Batch, memory: int, available: int | None) -> int:

@@ -1,5 +1,7 @@
 """Populations that do not fit into memory at once: planned into batches, halved where the plan was too hopeful."""
 
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ import toys
 from toys import own, same_bits
 
 import rljax
-from rljax import devices, dqn, programs, replay, training
+from rljax import devices, dqn, programs, training
+from rljax.record import Record
 
 OPTIONS = {"seeds": 10, "evaluations": 2, "eval_episodes": 3, "devices": 1}
 
@@ -61,26 +64,73 @@ def test_a_limit_makes_batches(config, trained, monkeypatch, capsys):
     assert "3 batches of 4" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("fitting", "lanes"), [(5, [4, 4, 4]), (0, [2, 2, 2, 2, 2])])
-def test_runs_with_large_replays_go_in_turn_on_a_cpu(monkeypatch, fitting, lanes):
-    """Ten runs over two devices, in batches of as many as have small replays together, at least one a device."""
+def test_runs_with_large_replays_go_in_turn_on_a_cpu(monkeypatch):
+    """Over two devices, in batches of as many as have small replays together, at least one a device."""
     if len(jax.devices()) < 2:
         pytest.skip("JAX shows one device only")
     config = dqn.Config(env=rljax.make("CartPole-v1"), total_steps=400, prefill_steps=200, buffer_size=1000)
     state = jax.eval_shape(dqn.init, jax.random.key(0), config)
-    assert isinstance(state.replay, replay.Replay)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.replay))
-    monkeypatch.setattr(programs, "_COPIED_BYTES", int((fitting + 0.5) * size))
-    assert programs.side_by_side(state, 10, jax.make_mesh((2,), ("envs",))) == 10
+    runs, envs = (jax.make_mesh((2,), (axis,)) for axis in ("runs", "envs"))
+    assert programs.side_by_side(state, 10, runs) == 10
+    options = {**OPTIONS, "devices": 2, "evaluations": 0, "progress": False}
+    whole = rljax.run(dqn, config, **options)
+    for fitting, lanes in ((0, 2), (3, 2), (5, 4), (10, 10), (50, 10)):
+        monkeypatch.setattr(programs, "_COPIED_BYTES", int((fitting + 0.5) * size))
+        assert programs.side_by_side(state, 10, runs) == lanes
+        assert programs.side_by_side(state, 10, envs) == 10
+    monkeypatch.setattr(programs, "_COPIED_BYTES", int(5.5 * size))
     needs = watch(monkeypatch)
-    result = rljax.run(dqn, config, progress=False, **{**OPTIONS, "devices": 2, "evaluations": 0})
-    assert [count for count, _ in needs] == lanes
-    assert len(result.states.step) == 10
-    monkeypatch.undo()
-    assert programs.side_by_side(state, 10, jax.make_mesh((2,), ("runs",))) == 10
-    whole = rljax.run(dqn, config, progress=False, **{**OPTIONS, "devices": 2, "evaluations": 0})
+    result = rljax.run(dqn, config, **options)
+    assert [count for count, _ in needs] == [4, 4, 4]
     for x, y in zip(jax.tree.leaves(result.states.params), jax.tree.leaves(whole.states.params), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
+
+
+def press_where(monkeypatch, function, where, condition):
+    """Ctrl-C at each call of a function that fits."""
+    called = getattr(where, function)
+
+    def press(*given):
+        if condition(*given):
+            signal.raise_signal(signal.SIGINT)
+        return called(*given)
+
+    monkeypatch.setattr(where, function, press)
+
+
+def test_an_interrupt_before_a_later_batch_has_begun_loses_nothing(config, trained, monkeypatch, tmp_path, capsys):
+    """Runs of earlier batches are whole, and what is not begun is said, and begun by `resume`."""
+    monkeypatch.setattr(programs, "side_by_side", lambda *_: 4)
+    press_where(monkeypatch, "_fitting", training, lambda population, batch, *_: batch.runs[0, 1] == 4)
+    out = tmp_path / "x"
+    stopped = "stopped after 8 of 20 updates on average, 6 of 10 runs not begun"
+    with pytest.raises(rljax.Interrupted, match=stopped) as of:
+        rljax.run(own, config, out=out, checkpoint_every=60, **OPTIONS)
+    said = capsys.readouterr()
+    assert "3 batches of 4" in said.err
+    assert "4 of 10 seeds" in said.out
+    result = of.value.result
+    assert result.summary["interrupted"]
+    assert result.summary["final_return"]["per_seed"] == pytest.approx(
+        trained[0].summary["final_return"]["per_seed"][:4], rel=1e-6
+    )
+    np.testing.assert_allclose(result.eval_returns, trained[0].eval_returns[:4], rtol=1e-6)
+    assert (out / "learning_curve.png").exists()
+    monkeypatch.undo()
+    same_but_for_rounding(rljax.resume(out, algorithm=own, config=config, progress=False), trained[0])
+
+
+def test_an_interrupt_within_a_later_batch_cuts_that_one_short(config, trained, monkeypatch, capsys):
+    monkeypatch.setattr(programs, "side_by_side", lambda *_: 4)
+    press_where(monkeypatch, "landed", Record, lambda record, *_: record.runs[0, 1] == 4)
+    with pytest.raises(rljax.Interrupted, match="2 of 10 runs not begun") as of:
+        rljax.run(own, config, **OPTIONS)
+    result = of.value.result
+    assert "8 of 10 seeds" in capsys.readouterr().out
+    np.testing.assert_allclose(result.eval_returns[:4], trained[0].eval_returns[:4], rtol=1e-6)
+    assert np.isnan(result.eval_returns[4:, -1]).all()
+    np.testing.assert_allclose(result.metrics["env_steps"][:4], trained[0].metrics["env_steps"][:4])
 
 
 def test_out_of_memory_halves_and_goes_on(config, trained, monkeypatch, capsys):

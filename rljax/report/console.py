@@ -59,6 +59,9 @@ def print_summary(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
     seeds = f"{summary['seeds']} seed{'s' * (summary['seeds'] > 1)}"
+    begun = len(summary["final_return"]["per_seed"]) if "final_return" in summary else summary["seeds"]
+    if begun < summary["seeds"]:
+        seeds = f"{begun} of {seeds}"
     table = Table(title=f"{summary['algo']} on {summary['env']}: {seeds} x {summary['env_steps']:,} env steps")
     speed = {
         "env steps/s": f"{summary['env_steps_per_second']:,.0f}",

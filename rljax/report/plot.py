@@ -17,9 +17,9 @@ def learning_curve(path: pathlib.Path, env_steps: np.ndarray, returns: np.ndarra
     figure, axes = _axes(title)
     axes.plot(env_steps, returns.T, color="0.6", linewidth=0.4, alpha=0.6)
     axes.plot([], [], color="0.6", linewidth=0.8, label="a seed each")
-    low, high = bootstrap_interval(returns)
+    low, high = bootstrap_interval(_whole(returns))
     axes.fill_between(env_steps, low, high, color="tab:blue", alpha=0.3, linewidth=0, label="95% bootstrap interval")
-    axes.plot(env_steps, interquartile_mean(returns), color="tab:blue", linewidth=2, label="interquartile mean")
+    axes.plot(env_steps, interquartile_mean(_whole(returns)), color="tab:blue", linewidth=2, label="interquartile mean")
     _save(path, figure)
 
 
@@ -32,6 +32,7 @@ def learning_curves(path: pathlib.Path, curves: Mapping[str, tuple[np.ndarray, n
         title: of the picture.
     """
     figure, axes = _axes(title)
+    curves = {label: (env_steps, _whole(returns)) for label, (env_steps, returns) in curves.items()}
     finals = {
         label: np.nan_to_num(interquartile_mean(returns)[-1], nan=-np.inf) for label, (_, returns) in curves.items()
     }
@@ -41,6 +42,12 @@ def learning_curves(path: pathlib.Path, curves: Mapping[str, tuple[np.ndarray, n
         (line,) = axes.plot(env_steps, interquartile_mean(returns), linewidth=1.6, label=label)
         axes.fill_between(env_steps, *bootstrap_interval(returns), color=line.get_color(), alpha=0.2, linewidth=0)
     _save(path, figure)
+
+
+def _whole(returns: np.ndarray) -> np.ndarray:
+    """Of `[seeds, evaluations]` those that an interrupt did not cut short; all where none is whole."""
+    is_whole = ~np.isnan(returns).any(axis=1)
+    return returns[is_whole] if is_whole.any() else returns
 
 
 def _axes(title: str) -> tuple[Any, Any]:
