@@ -73,18 +73,16 @@ def test_runs_with_large_replays_go_in_turn_on_a_cpu(monkeypatch):
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.replay))
     runs, envs = (jax.make_mesh((2,), (axis,)) for axis in ("runs", "envs"))
     assert programs.side_by_side(state, 10, runs) == 10
-    options = {**OPTIONS, "devices": 2, "evaluations": 0, "progress": False}
-    whole = rljax.run(dqn, config, **options)
     for fitting, lanes in ((0, 2), (3, 2), (5, 4), (10, 10), (50, 10)):
         monkeypatch.setattr(programs, "_COPIED_BYTES", int((fitting + 0.5) * size))
         assert programs.side_by_side(state, 10, runs) == lanes
         assert programs.side_by_side(state, 10, envs) == 10
     monkeypatch.setattr(programs, "_COPIED_BYTES", int(5.5 * size))
     needs = watch(monkeypatch)
-    result = rljax.run(dqn, config, **options)
+    result = rljax.run(dqn, config, **{**OPTIONS, "devices": 2, "evaluations": 0, "progress": False})
     assert [count for count, _ in needs] == [4, 4, 4]
-    for x, y in zip(jax.tree.leaves(result.states.params), jax.tree.leaves(whole.states.params), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
+    assert result.metrics["env_steps"][:, -1].tolist() == [200 + config.num_updates * config.steps_per_update] * 10
+    assert all(len(np.unique(x, axis=0)) == 10 for x in jax.tree.leaves(result.states.params))  # no seed twice
 
 
 def press_where(monkeypatch, function, where, condition):
