@@ -146,7 +146,7 @@ def _train_batches(
 
 def _is_known(batch: Batch, trained: list[Trained]) -> bool:
     """Whether one like it has been trained, of which it was said what it takes."""
-    return any(t.batch.group is batch.group and len(t.batch.runs) == len(batch.runs) for t in trained)
+    return any(t.batch.group is batch.group and t.batch.lanes == batch.lanes for t in trained)
 
 
 def _in_turn(population: Population, batch: Batch) -> list[Batch]:
@@ -161,7 +161,7 @@ def _in_turn(population: Population, batch: Batch) -> list[Batch]:
     parts = batch.split(at_once, population.lane_devices)
     if population.progress:
         console.say(
-            f"{len(batch.runs)} runs have more replays than a CPU's caches like side by side: {len(parts)} batches of "
+            f"{len(batch.runs)} runs with replays this large are slow side by side on a CPU: {len(parts)} batches of "
             f"{len(parts[0].runs)}, one after the other."
         )
     return parts

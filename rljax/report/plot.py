@@ -16,10 +16,13 @@ def learning_curve(path: pathlib.Path, env_steps: np.ndarray, returns: np.ndarra
     """Draw the IQM of `returns` `[seeds, evaluations]` with its 95% band, and a thin line a seed."""
     figure, axes = _axes(title)
     axes.plot(env_steps, returns.T, color="0.6", linewidth=0.4, alpha=0.6)
-    axes.plot([], [], color="0.6", linewidth=0.8, label="a seed each")
-    low, high = bootstrap_interval(_whole(returns))
+    whole, seeds = _whole(returns), "1 seed" if len(returns) == 1 else f"{len(returns)} seeds"
+    cut_short = f", {len(whole)} that were not cut short" if len(whole) < len(returns) else ""
+    axes.plot([], [], color="0.6", linewidth=0.8, label=f"each of {seeds}")
+    low, high = bootstrap_interval(whole)
     axes.fill_between(env_steps, low, high, color="tab:blue", alpha=0.3, linewidth=0, label="95% bootstrap interval")
-    axes.plot(env_steps, interquartile_mean(_whole(returns)), color="tab:blue", linewidth=2, label="interquartile mean")
+    label = f"interquartile mean{cut_short}"
+    axes.plot(env_steps, interquartile_mean(whole), color="tab:blue", linewidth=2, label=label)
     _save(path, figure)
 
 
