@@ -9,6 +9,8 @@ import functools
 import jax
 import jax.extend.random
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jax.interpreters import mlir
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -21,15 +23,20 @@ def threefry(key_0: jax.Array, key_1: jax.Array, x_0: jax.Array, x_1: jax.Array)
         key_0, key_1: the key, uint32 `[...]`.
         x_0, x_1: the words, uint32 `[...]`; all four broadcast.
     """
-    keys = (key_0, key_1, key_0 ^ key_1 ^ jnp.uint32(0x1BD11BDA))
-    x_0, x_1 = x_0 + keys[0], x_1 + keys[1]
+    # This is traced for every shape of words, and arrays' own operators, a hundred here, would take three times as long.
+    key_0, key_1, x_0, x_1 = jnp.broadcast_arrays(key_0, key_1, x_0, x_1)
+    keys = (key_0, key_1, lax.bitwise_xor(lax.bitwise_xor(key_0, key_1), np.uint32(0x1BD11BDA)))
+    x_0, x_1 = lax.add(x_0, keys[0]), lax.add(x_1, keys[1])
     for injection in range(1, 6):
         for bits in _ROTATIONS[(injection - 1) % 2]:
-            x_0 = x_0 + x_1
-            x_1 = x_0 ^ ((x_1 << bits) | (x_1 >> (32 - bits)))
-        x_0, x_1 = x_0 + keys[injection % 3], x_1 + keys[(injection + 1) % 3] + jnp.uint32(injection)
+            x_0 = lax.add(x_0, x_1)
+            left = lax.shift_left(x_1, np.uint32(bits))
+            right = lax.shift_right_logical(x_1, np.uint32(32 - bits))
+            x_1 = lax.bitwise_xor(x_0, lax.bitwise_or(left, right))
+        x_0 = lax.add(x_0, keys[injection % 3])
+        x_1 = lax.add(lax.add(x_1, keys[(injection + 1) % 3]), np.uint32(injection))
     # What uses the words must not be fused with what makes them: each use would hash again, and keys are made of keys.
-    return jax.lax.optimization_barrier((x_0, x_1))
+    return lax.optimization_barrier((x_0, x_1))
 
 
 @functools.cache
