@@ -27,6 +27,7 @@ class RecurrentPolicy(NamedTuple):
 
 
 _STOCK = 8  # episodes drawn at a time for each environment
+MOST_STEPS = 100_000  # of an evaluated episode
 
 Init = Callable[[jax.Array, Any], Any]
 Update = Callable[[jax.Array, Any, Any], tuple[Any, Metrics]]
@@ -412,7 +413,7 @@ def evaluate(
     env: Env,
     policy: Policy | RecurrentPolicy,
     num_episodes: int = 100,
-    max_steps: int = 100_000,
+    max_steps: int = MOST_STEPS,
 ) -> jax.Array:
     """Undiscounted returns `[num_episodes]` of whole episodes, in the environment's raw reward.
 
@@ -422,7 +423,22 @@ def evaluate(
         policy: `(key, obs [num_episodes, ...]) -> action [num_episodes, ...]`, for instance `ppo.act(state, config)`;
             or one with a memory, which begins anew with each episode.
         num_episodes: how many, side by side.
-        max_steps: an episode that has not ended by then gives NaN.
+        max_steps: an episode that has not ended by then gives NaN; `play` has its return so far.
+    """
+    returns, ended = play(key, env, policy, num_episodes, max_steps)
+    return jnp.where(ended, returns, jnp.nan)
+
+
+def play(
+    key: jax.Array,
+    env: Env,
+    policy: Policy | RecurrentPolicy,
+    num_episodes: int,
+    max_steps: int = MOST_STEPS,
+) -> tuple[jax.Array, jax.Array]:
+    """Undiscounted returns `[num_episodes]`, of whole episodes or of `max_steps` steps, and which episodes ended.
+
+    Its arguments are those of `evaluate`.
     """
     if num_episodes < 1:
         raise UsageError(f"evaluate needs at least one episode, got {num_episodes}.")
@@ -448,4 +464,4 @@ def evaluate(
     memory = policy.initial_memory(num_episodes)
     start = (jnp.int32(0), obs, env_state, memory, jnp.zeros(num_episodes), jnp.zeros(num_episodes, bool))
     _, _, _, _, returns, ended = jax.lax.while_loop(unfinished, step, start)
-    return jnp.where(ended, returns, jnp.nan)
+    return returns, ended

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax import core
 from rljax.errors import UsageError
 from rljax.programs import Keys, Programs, flat
 from rljax.record import Diverged, Record
+from rljax.report import console
 from rljax.supervision import wait
 from rljax.sweeps import Group
 
@@ -97,7 +99,7 @@ def train(
         if hooks.interrupted():
             break
         if number < len(marks):
-            returns = wait(programs.evaluate, keys.curve, states, lanes.config, np.int32(number))
+            returns, _ = wait(programs.evaluate, keys.curve, states, lanes.config, np.int32(number))
             record.evaluated(np.asarray(returns))
             hooks.evaluated(record)
     return states
@@ -153,9 +155,17 @@ def _freeze(
 def evaluate(programs: Programs, lanes: Lanes, keys: Keys, states: Any, runs: int, episodes: int) -> np.ndarray:
     """Returns `[R, episodes]` of the final greedy policies, in as many calls as it takes."""
     batches: list[np.ndarray] = []
+    endless = 0
     while sum(batch.shape[1] for batch in batches) < episodes:
-        returns = wait(programs.evaluate, keys.final, states, lanes.config, np.int32(len(batches)))
+        returns, ended = wait(programs.evaluate, keys.final, states, lanes.config, np.int32(len(batches)))
         batches.append(np.asarray(returns)[:runs])
+        endless += int(np.sum(~np.asarray(ended)[:runs]))
+    if endless:
+        console.say(
+            f"{endless:,} of {sum(batch.size for batch in batches):,} episodes of the final evaluation had not ended "
+            f"after {core.MOST_STEPS:,} steps; their returns so far count. To give an environment an end, wrap it: "
+            "rljax.envs.time_limit(env, 1000)."
+        )
     return np.concatenate(batches, axis=1)[:, :episodes]
 
 

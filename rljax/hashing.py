@@ -23,7 +23,7 @@ def threefry(key_0: jax.Array, key_1: jax.Array, x_0: jax.Array, x_1: jax.Array)
         key_0, key_1: the key, uint32 `[...]`.
         x_0, x_1: the words, uint32 `[...]`; all four broadcast.
     """
-    # This is traced for every shape of words, and arrays' own operators, a hundred here, would take three times as long.
+    # This is traced for every shape of words; the operators of arrays, a hundred here, would take three times as long.
     key_0, key_1, x_0, x_1 = jnp.broadcast_arrays(key_0, key_1, x_0, x_1)
     keys = (key_0, key_1, lax.bitwise_xor(lax.bitwise_xor(key_0, key_1), np.uint32(0x1BD11BDA)))
     x_0, x_1 = lax.add(x_0, keys[0]), lax.add(x_1, keys[1])

@@ -112,7 +112,7 @@ def dense(
 
 @cache
 def _orthogonal(scale: float) -> Any:
-    """Flax's initialiser, jitted: Flax asks at every call of a network for its shapes, which would trace it each time."""
+    """Flax's initialiser, jitted: Flax asks for its shapes at every call of a network and would trace it then."""
     return jax.jit(nn.initializers.orthogonal(scale), static_argnums=(1, 2))
 
 

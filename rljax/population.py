@@ -120,6 +120,7 @@ def run(
         evaluations: how often the greedy policies are evaluated along the way, beside once before the first update;
             0 for the final evaluation alone.
         eval_episodes: episodes of each seed's final evaluation; evaluations along the way take at most 20 of them.
+            Of an episode that has not ended after `core.MOST_STEPS` steps the return so far counts, which is said.
         progress: show the plan of a sweep, a bar and the table.
         devices: how many devices to shard over; None for all there are (on a CPU, one a core).
         overwrite: replace the files of an earlier run in `out`.
@@ -204,7 +205,8 @@ def resume(
         algorithm: as `run` was given it, where it is one's own; the folder holds no code.
         config: as `run` was given it, where it holds objects of one's own; it is checked against what was recorded.
         env: the environment, where it alone is one's own.
-        total_steps: a new length of the run, in place of the old one. The schedules stay as they are.
+        total_steps: a new length of the run, in place of the old one. The schedules stay as they are: a learning rate
+            that was annealed over the old length is zero from there on, which is said.
         progress: show a bar and print the table.
         devices: how many devices to shard over; None for as many as before.
         checkpoint_every: seconds between two checkpoints; None for as before.
@@ -241,6 +243,7 @@ def resume(
         if together.process == 0:
             about = files.read_json(folder / "config.json")
             files.write_json(folder / "config.json", {**about, "total_steps": total_steps})
+            _say_what_is_annealed([point.config for point in points], total_steps)
     with peers(together, folder) as others:
         return training.train(population, saved, others)
 
@@ -417,6 +420,17 @@ def _extended(point: sweeps.Point, total_steps: int) -> Any:
         )
     horizon = config.schedule_steps or config.total_steps
     return replace(config, total_steps=total_steps, schedule_steps=horizon)
+
+
+def _say_what_is_annealed(configs: list[Any], total_steps: int) -> None:
+    """A longer run learns nothing once its learning rate is zero, which is easily overlooked."""
+    ends = {c.schedule_steps for c in configs if getattr(c, "anneal_learning_rate", False)}
+    if ends and min(ends) < total_steps:
+        console.say(
+            f"The learning rate is annealed to zero at {min(ends):,} env steps, where the run was to end, so nothing "
+            "is learned after them: a run that may become longer needs anneal_learning_rate=False, or schedule_steps as "
+            "large as the length it may reach, from the start."
+        )
 
 
 def _check(algorithm: Any, config: Any, **counts: int) -> None:

@@ -39,7 +39,7 @@ class Programs(NamedTuple):
     """`(keys, states, config, first, count) -> (states, metrics [L, capacity], lasted [L])`; `lasted` is the number of
     these updates after which the run's parameters were still finite."""
     evaluate: Callable[..., Any]
-    """`(keys, states, config, number) -> returns [L, episodes]`."""
+    """`(keys, states, config, number) -> (returns [L, episodes], ended [L, episodes])`, as `core.play` has them."""
     keep: Callable[..., Any]
     """`(chosen [L], states, others) -> others`, with the lanes chosen as they are in `states`."""
     axes: Any
@@ -97,9 +97,9 @@ def _build(
         lasted = jnp.where(jnp.any(broken), jnp.argmax(broken) - 1, count - jnp.logical_not(finite(state)))
         return state, metrics, jnp.maximum(lasted, 0)
 
-    def evaluate(key: jax.Array, state: Any, config: Any, number: jax.Array) -> jax.Array:
+    def evaluate(key: jax.Array, state: Any, config: Any, number: jax.Array) -> tuple[jax.Array, jax.Array]:
         policy = algorithm.act(state, config)
-        return core.evaluate(jax.random.fold_in(key, number), config.env, policy, episodes)
+        return core.play(jax.random.fold_in(key, number), config.env, policy, episodes)
 
     number = np.int32(0)
     axes = stacked_axes(algorithm, keys, config, config_axes)
@@ -118,7 +118,7 @@ def _build(
     advance_all = _sharded(
         advance, mesh, (*per_run, None, None), (axes, 0, 0), (*of_run, whole, whole), (state, run, run), block
     )
-    evaluate_all = _sharded(evaluate, mesh, (*per_run, None), 0, (*of_run, whole), run, block)
+    evaluate_all = _sharded(evaluate, mesh, (*per_run, None), (0, 0), (*of_run, whole), (run, run), block)
     inputs = (run_keys.updates, states, config, number, number)
     compiled_init = init_all.lower(keys, config).compile()
     compiled_advance = advance_all.lower(*inputs).compile()

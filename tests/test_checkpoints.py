@@ -171,7 +171,7 @@ QUICK = ("ppo", "dqn", "q_learning")
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
 )
-def test_every_algorithm_goes_on_to_the_same_bits_from_its_folder_alone(name, tmp_path, monkeypatch):
+def test_every_algorithm_goes_on_to_the_same_bits_from_its_folder_alone(name, tmp_path, monkeypatch, capsys):
     algorithm, make_config = SMALL[name]
     config = make_config()
     options = {"seeds": 2, "evaluations": 1, "eval_episodes": 2}
@@ -188,6 +188,7 @@ def test_every_algorithm_goes_on_to_the_same_bits_from_its_folder_alone(name, tm
     np.testing.assert_array_equal(first_action(policy, obs), first_action(want, obs))
     if name in ("ppo", "q_learning"):
         _extends(tmp_path / "x", algorithm, config)
+        assert ("is annealed to zero" in capsys.readouterr().err) == (name == "ppo")
 
 
 def _extends(folder, algorithm, config):

@@ -208,6 +208,18 @@ def test_a_diverged_run_is_frozen_and_named_and_the_others_go_on(own_config, mon
     assert "diverged after" in capsys.readouterr().out
 
 
+def test_episodes_that_never_end_count_as_far_as_they_went_and_are_named(capsys):
+    def step(key, time, action, params):  # ends after three steps of a policy that has not gone far
+        return rljax.timestep(jnp.zeros(1), 1.0, (time + 1 >= 3) & (action < 1.5)), time + 1
+
+    config = own.Config(env=dataclasses.replace(toys.walk, step=step), num_updates=2)
+    result = rljax.run(own, config, seeds=8, evaluations=1, eval_episodes=100, devices=1, progress=False)
+    far = np.abs(result.states.params).sum(axis=1) >= 1.5
+    assert 0 < far.sum() < 8
+    np.testing.assert_array_equal(result.summary["final_return"]["per_seed"], np.where(far, core.MOST_STEPS, 3))
+    assert f"{100 * far.sum()} of 800 episodes of the final evaluation had not ended" in capsys.readouterr().err
+
+
 def test_chunks_are_as_much_longer_as_a_call_costs_besides_its_updates(own_config, monkeypatch):
     counts = []
     wait = driver.wait
