@@ -428,8 +428,8 @@ def _say_what_is_annealed(configs: list[Any], total_steps: int) -> None:
     if ends and min(ends) < total_steps:
         console.say(
             f"The learning rate is annealed to zero at {min(ends):,} env steps, where the run was to end, so nothing "
-            "is learned after them: a run that may become longer needs anneal_learning_rate=False, or schedule_steps as "
-            "large as the length it may reach, from the start."
+            "is learned after them: a run that may become longer needs anneal_learning_rate=False, or schedule_steps "
+            "as large as the length it may reach, from the start."
         )
 
 
