@@ -16,7 +16,7 @@ from scipy import stats
 
 import rljax
 from rljax.report import files, plot
-from rljax.report.statistics import bootstrap_interval, interquartile_mean, summarize
+from rljax.report.statistics import bootstrap_interval, improvement_interval, interquartile_mean, summarize
 
 # Statistics
 
@@ -85,7 +85,7 @@ def test_one_seed_has_no_interval():
 
 
 def test_equal_seeds_have_an_interval_of_no_width():
-    for values in (np.full(7, 500.0), np.full((2, 3), -1.5)):
+    for values in (np.full(7, 500.0), np.full((5, 3), -1.5)):
         low, high = bootstrap_interval(values)
         np.testing.assert_array_equal(low, values[0])
         np.testing.assert_array_equal(high, values[0])
@@ -114,13 +114,22 @@ def test_summary_of_finite_seeds():
 
 
 def test_summary_names_seeds_without_a_number_and_leaves_them_out():
-    summary = summarize(np.array([1.0, np.nan, 2.0, 3.0, np.inf, -np.inf]))
+    summary = summarize(np.array([1.0, np.nan, 2.0, 3.0, np.inf, -np.inf, 2.0, 2.0]))
     assert summary["not_finite"] == [1, 4, 5]
     assert (summary["iqm"], summary["mean"], summary["min"], summary["max"]) == (2.0, 2.0, 1.0, 3.0)
-    assert len(summary["per_seed"]) == 6
+    assert len(summary["per_seed"]) == 8
     assert np.isnan(summary["per_seed"][1])
-    rest = summarize(np.array([1.0, 2.0, 3.0]))
+    rest = summarize(np.array([1.0, 2.0, 3.0, 2.0, 2.0]))
     assert summary["ci95"] == rest["ci95"]
+
+
+def test_few_seeds_have_no_interval_because_it_would_hold_too_seldom():
+    values = np.random.default_rng(0).normal(size=(5, 2000))
+    low, high = bootstrap_interval(values)
+    assert 0.86 <= np.mean((low < 0) & (high > 0)) <= 0.92
+    assert np.isnan(bootstrap_interval(values[:4])).all()
+    assert np.isnan(improvement_interval(values[:4, 0], values[:, 1])).all()
+    assert not np.isnan(improvement_interval(values[:, 0], values[:, 1])).any()
 
 
 def test_summary_of_one_seed_and_of_none():

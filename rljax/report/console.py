@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rljax.report.statistics import LEAST_SEEDS
+
 _MOST_ROWS = 20  # of a sweep's table
 
 
@@ -95,7 +97,7 @@ def print_summary(summary: dict[str, Any]) -> None:
         values = next(c["values"] for c in configurations or [] if c["configuration"] == best["configuration"])
         held_out = best["final_return"]
         low, high = held_out["ci95"]
-        interval = f" ({low:.1f} to {high:.1f})" if len(held_out["per_seed"]) > 1 else ""
+        interval = "" if np.isnan(low) else f" ({low:.1f} to {high:.1f})"
         console.print(
             f"Best by one half of the seeds: {_named(values)}; on the other half its IQM return is "
             f"{held_out['iqm']:.1f}{interval}."
@@ -103,10 +105,10 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 
 def _cells(final: dict[str, Any]) -> dict[str, str]:
-    several = len(final["per_seed"]) > 1
+    low, high = final["ci95"]
     return {
         "IQM return": f"{final['iqm']:.1f}",
-        "95% interval": f"{final['ci95'][0]:.1f} to {final['ci95'][1]:.1f}" if several else "needs 2 seeds",
+        "95% interval": f"needs {LEAST_SEEDS} seeds" if np.isnan(low) else f"{low:.1f} to {high:.1f}",
         "median": f"{final['median']:.1f}",
         "worst seed": f"{final['min']:.1f}",
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+LEAST_SEEDS = 5  # for an interval: of normal values it holds their middle 51% of the time with two, 75 with three
 _RESAMPLES = 5_000
 _LEAST_RESAMPLES = 500  # of many seeds, whose interval is narrow anyway
 _DRAWS = 2e7  # values at most that are drawn for them, where the least leaves a choice
@@ -23,16 +24,18 @@ def interquartile_mean(values: np.ndarray, axis: int = 0) -> Any:
 def bootstrap_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Percentile bootstrap interval of the interquartile mean over the first axis, seeds being resampled.
 
+    Of few seeds it is somewhat narrow: 95% are 89 with five normal values, 92 with eight, 94 with twenty.
+
     Args:
         values: `[seeds, ...]`.
         confidence: coverage in (0, 1).
 
     Returns:
-        lower and upper ends, each `[...]`; NaN with fewer than two seeds, where there is no interval.
+        lower and upper ends, each `[...]`; NaN with fewer than five seeds, of which resampling knows too little.
     """
     from scipy import stats
 
-    if len(values) < 2:
+    if len(values) < LEAST_SEEDS:
         missing = np.full(values.shape[1:], np.nan)
         return missing, missing
     with warnings.catch_warnings():
@@ -87,8 +90,11 @@ def _improvements(values: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def improvement_interval(values: np.ndarray, others: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Stratified bootstrap interval of `probability_of_improvement`: either side's seeds are resampled apart."""
-    if min(len(values), len(others)) < 2:
+    """Stratified bootstrap interval of `probability_of_improvement`: either side's seeds are resampled apart.
+
+    NaN where a side has fewer than five seeds.
+    """
+    if min(len(values), len(others)) < LEAST_SEEDS:
         return np.nan, np.nan
     rng = np.random.default_rng(0)
     draws = _improvements(*(rng.choice(x, (_COMPARISONS, len(x))) for x in (values, others)))
