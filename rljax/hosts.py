@@ -30,7 +30,7 @@ BEGUN, READ, DONE = range(3)  # what a process has reached: it is there; has rea
 
 _BEAT_SECONDS = 1.0
 _SILENCE_SECONDS = 30.0  # after which a process counts as dead
-_GRACE_SECONDS = 20.0  # for the others to save what they have before they end
+_GRACE_SECONDS = 300.0  # for the others to save what they have before they end: no chunk takes as long
 
 
 class PeerLost(UsageError):

@@ -178,9 +178,11 @@ def run(
     )
     if population.folder is not None and together.process == 0:
         files.prepare_folder(population.folder, overwrite)
-        files.begin(population.folder, _about(population, config))
-    with peers(together, population.folder) as others:
-        return training.train(population, [], others)
+    with files.held(population.folder if together.process == 0 else None):
+        if population.folder is not None and together.process == 0:
+            files.begin(population.folder, _about(population, config))
+        with peers(together, population.folder) as others:
+            return training.train(population, [], others)
 
 
 def resume(
@@ -244,7 +246,7 @@ def resume(
             about = files.read_json(folder / "config.json")
             files.write_json(folder / "config.json", {**about, "total_steps": total_steps})
             _say_what_is_annealed([point.config for point in points], total_steps)
-    with peers(together, folder) as others:
+    with files.held(folder if is_first else None), peers(together, folder) as others:
         return training.train(population, saved, others)
 
 

@@ -19,6 +19,7 @@ from toys import own, same_bits
 
 import rljax
 from rljax import core, driver, ppo, programs, record, supervision
+from rljax.report import files
 
 
 @pytest.fixture(scope="module")
@@ -304,6 +305,20 @@ def test_a_folder_in_use_is_refused_before_anything_runs(own_config, tmp_path):
     assert (tmp_path / "summary.json").read_text() == "{}"
     rljax.run(own, own_config, out=tmp_path, overwrite=True, progress=False, evaluations=1, eval_episodes=2)
     assert json.loads((tmp_path / "summary.json").read_text())["algo"] == "own"
+
+
+def test_two_processes_do_not_run_into_one_folder(own_config, tmp_path):
+    options: dict[str, Any] = {"seeds": 2, "evaluations": 0, "eval_episodes": 2, "progress": False, "overwrite": True}
+    out = tmp_path / "x"
+    rljax.run(own, own_config, out=out, checkpoint_every=0, **options)
+    summary = (out / "summary.json").read_bytes()
+    with files.held(out):
+        with pytest.raises(rljax.UsageError, match="Another process is running into"):
+            rljax.run(own, own_config, out=out, **options)
+        with pytest.raises(rljax.UsageError, match="Another process is running into"):
+            rljax.resume(out, algorithm=own, config=own_config, progress=False)
+    assert (out / "summary.json").read_bytes() == summary
+    rljax.resume(out, algorithm=own, config=own_config, progress=False)
 
 
 def test_a_run_that_hangs_is_noticed(monkeypatch, capsys):

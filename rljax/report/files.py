@@ -1,5 +1,6 @@
 """The files of a run: `config.json`, `summary.json`, `curves.csv`, each written whole or not at all."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -10,7 +11,7 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -45,6 +46,28 @@ def prepare_folder(out: str | os.PathLike[str], overwrite: bool) -> pathlib.Path
             f"{folder} is in use: choose another folder, or say overwrite (--overwrite) to replace what is there."
         )
     return folder
+
+
+@contextlib.contextmanager
+def held(folder: pathlib.Path | None) -> Iterator[None]:
+    """Keep other processes from running into the folder meanwhile. However this one ends, its lock goes with it."""
+    if folder is None:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            import fcntl
+
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"Another process is running into {folder}: wait until it ends, or choose another folder."
+            ) from None
+        except (ImportError, OSError):
+            pass  # a system, or a file system, without such locks
+        yield
 
 
 def begin(folder: pathlib.Path, about: dict[str, Any]) -> None:
