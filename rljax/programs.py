@@ -79,14 +79,17 @@ def build(
 def _build(
     algorithm: Any, config: Any, config_axes: Any, keys: jax.Array, mesh: Mesh, capacity: int, episodes: int
 ) -> Programs:
+    # Jitted, so that what is traced for one of the programs serves the others.
+    begin, go_on = jax.jit(algorithm.init, inline=True), jax.jit(algorithm.update, inline=True)
+
     def init(key: jax.Array, config: Any) -> tuple[Keys, Any]:
         key_init, key_updates, key_evaluation = core.training_keys(key)
         key_curve, key_final = jax.random.split(key_evaluation)
-        return Keys(key_updates, key_curve, key_final), algorithm.init(key_init, config)
+        return Keys(key_updates, key_curve, key_final), begin(key_init, config)
 
     def advance(key: jax.Array, state: Any, config: Any, first: jax.Array, count: jax.Array) -> Any:
         def update(key: jax.Array, state: Any, config: Any) -> Any:
-            following, metrics = algorithm.update(key, state, config)
+            following, metrics = go_on(key, state, config)
             # Asked of the state that came in, so that nothing is fused into what makes the one that goes out.
             return following, (metrics, finite(state))
 
@@ -102,7 +105,7 @@ def _build(
         return core.play(jax.random.fold_in(key, number), config.env, policy, episodes)
 
     number = np.int32(0)
-    axes = stacked_axes(algorithm, keys, config, config_axes)
+    axes = stacked_axes(algorithm, keys, config, config_axes, mesh)
 
     def keep(chosen: jax.Array, states: Any, others: Any) -> Any:
         theirs, stacked, structure = flat(others, axes)
@@ -144,13 +147,16 @@ def finite(state: Any) -> jax.Array:
     return jnp.all(jnp.array(leaves)) if leaves else jnp.bool_(True)
 
 
-def stacked_axes(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any) -> Any:
+def stacked_axes(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, mesh: Mesh | None = None) -> Any:
     """Which leaves of a batch's state differ from run to run: 0 where they do, None where they do not.
 
     Counters do not. They must stay one number for all runs between the driver's calls as they do inside one `vmap` of
     a whole run: a branch on a counter then stays a branch, and both give the same bits.
+
+    On the mesh that the batch will be trained on, what is traced for this serves its programs too.
     """
     batched: Any = None
+    state: Any = None
 
     @jax.custom_batching.custom_vmap
     def note(state: Any) -> Any:
@@ -162,12 +168,18 @@ def stacked_axes(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any)
         (batched,) = in_batched
         return state, batched
 
-    def one_update(key: jax.Array, config: Any) -> Any:
+    def one_update(key: jax.Array, config: Any) -> None:
+        nonlocal state
         key_init, key_updates, _ = core.training_keys(key)
-        state = algorithm.init(key_init, config)
-        return note(core.advance(algorithm.update, key_updates, state, config, 0, 1, 1)[0])
+        state = jax.jit(algorithm.init, inline=True)(key_init, config)
+        state = note(core.advance(algorithm.update, key_updates, state, config, 0, 1, 1)[0])
 
-    state = jax.eval_shape(jax.vmap(one_update, (0, config_axes)), keys, config)
+    in_axes = (0, config_axes)
+    if mesh is None:
+        mapped = jax.vmap(one_update, in_axes)
+    else:
+        mapped = _sharded(one_update, mesh, in_axes, 0, tuple(_over_runs(mesh, axes) for axes in in_axes), P())
+    jax.eval_shape(mapped, keys, config)
     if batched is None:  # the rule is not even asked where nothing depends on the key
         return jax.tree.map(lambda _: None, state)
     return jax.tree.map(lambda is_batched: 0 if is_batched else None, batched)
@@ -182,17 +194,16 @@ def flat(states: Any, axes: Any) -> tuple[list[Any], list[int | None], Any]:
 
 def _specs(mesh: Mesh, algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, axes: Any) -> tuple:
     """How a batch lies on the devices: an array of one entry a run, the leaves of the state, those of the config."""
-    if mesh.size == 1:
-        return P(), P(), P()
-    if "runs" in mesh.axis_names:
+    if "envs" in mesh.axis_names and mesh.size > 1:
+        return P(), _over_envs(algorithm, keys, config, config_axes, axes), P()
+    return _over_runs(mesh, 0), _over_runs(mesh, axes), _over_runs(mesh, config_axes)
 
-        def over_runs(axes: Any) -> Any:
-            return jax.tree.map(
-                lambda axis: P() if axis is None else P("runs"), axes, is_leaf=lambda axis: axis is None
-            )
 
-        return P("runs"), over_runs(axes), over_runs(config_axes)
-    return P(), _over_envs(algorithm, keys, config, config_axes, axes), P()
+def _over_runs(mesh: Mesh, axes: Any) -> Any:
+    """The specs of leaves that hold an entry a run where `axes` says 0: sharded where runs are."""
+    if mesh.size == 1 or "runs" not in mesh.axis_names:
+        return P()
+    return jax.tree.map(lambda axis: P() if axis is None else P("runs"), axes, is_leaf=lambda axis: axis is None)
 
 
 def _over_envs(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, axes: Any) -> Any:
