@@ -5,6 +5,7 @@ divides one and the same program, with the same keys, so that nothing differs bu
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -123,12 +124,11 @@ def _build(
     )
     evaluate_all = _sharded(evaluate, mesh, (*per_run, None), (0, 0), (*of_run, whole), (run, run), block)
     inputs = (run_keys.updates, states, config, number, number)
-    compiled_init = init_all.lower(keys, config).compile()
-    compiled_advance = advance_all.lower(*inputs).compile()
-    compiled_evaluate = evaluate_all.lower(*inputs[:4]).compile()
+    lowered = (init_all.lower(keys, config), advance_all.lower(*inputs), evaluate_all.lower(*inputs[:4]))
+    with ThreadPoolExecutor() as threads:  # XLA's compiler uses little more than one core
+        compiled = tuple(threads.map(lambda program: program.compile(), lowered))
     keep_all = _sharded(keep, mesh, (0, axes, axes), axes, (run, state, state), state)
-    memory = max(map(_memory, (compiled_init, compiled_advance, compiled_evaluate)))
-    return Programs(compiled_init, compiled_advance, compiled_evaluate, keep_all, axes, memory)
+    return Programs(*compiled, keep_all, axes, max(map(_memory, compiled)))
 
 
 def _memory(program: Any) -> int:
