@@ -180,7 +180,7 @@ def run(
         files.prepare_folder(population.folder, overwrite)
     with files.held(population.folder if together.process == 0 else None):
         if population.folder is not None and together.process == 0:
-            files.begin(population.folder, _about(population, config))
+            files.begin(population.folder, _about(population, config, samples))
         with peers(together, population.folder) as others:
             return training.train(population, [], others)
 
@@ -191,6 +191,7 @@ def resume(
     algorithm: Any = None,
     config: Any = None,
     env: Any = None,
+    sweep: Mapping[str, Any] | None = None,
     total_steps: int | None = None,
     progress: bool = True,
     devices: int | None = None,
@@ -207,6 +208,8 @@ def resume(
         algorithm: as `run` was given it, where it is one's own; the folder holds no code.
         config: as `run` was given it, where it holds objects of one's own; it is checked against what was recorded.
         env: the environment, where it alone is one's own.
+        sweep: as `run` was given it, where values of it are objects of one's own, such as networks; it is checked
+            against what was recorded.
         total_steps: a new length of the run, in place of the old one. The schedules stay as they are: a learning rate
             that was annealed over the old length is zero from there on, which is said.
         progress: show a bar and print the table.
@@ -220,7 +223,7 @@ def resume(
     """
     use_cpu_cores()
     folder, together = pathlib.Path(folder), hosts or Hosts()
-    population, saved = _restored(folder, algorithm, config, env, devices, together.processes)
+    population, saved = _restored(folder, algorithm, config, env, sweep, devices, together.processes)
     if together.processes > 1:
         _check_together(folder, population.halving)
     every = population.checkpoint_every if checkpoint_every is None else checkpoint_every
@@ -268,16 +271,17 @@ def load(
     algorithm: Any = None,
     config: Any = None,
     env: Any = None,
+    sweep: Mapping[str, Any] | None = None,
 ) -> Loaded:
     """The config and the states that a run's newest checkpoints hold.
 
     Args:
         folder: what `run` was given as `out`, with checkpoints in it.
         configuration: which one of a sweep; by default the best by `summary.json`, the first where there is none.
-        algorithm, config, env: as for `resume`.
+        algorithm, config, env, sweep: as for `resume`.
     """
     folder = pathlib.Path(folder)
-    population, saved = _restored(folder, algorithm, config, env, None)
+    population, saved = _restored(folder, algorithm, config, env, sweep, None)
     if configuration is None:
         path = folder / "summary.json"
         best = files.read_json(path).get("best") if population.fields and path.exists() else None
@@ -317,7 +321,7 @@ def best(folder: str | os.PathLike[str], **of: Any) -> core.Policy | core.Recurr
     return loaded.algorithm.act(jax.tree.map(lambda x: x[seed], loaded.states), loaded.config)
 
 
-def _about(population: Population, config: Any) -> dict[str, Any]:
+def _about(population: Population, config: Any, samples: int | None) -> dict[str, Any]:
     """What `config.json` holds."""
     about = {
         "algo": population.name,
@@ -328,6 +332,7 @@ def _about(population: Population, config: Any) -> dict[str, Any]:
         "config": files.describe(config),
     }
     if population.fields:
+        about["samples"] = samples
         about["sweep"] = [files.describe(point.values) for point in population.points]
     if population.checkpoint_every is not None:
         about["format"] = checkpoints.FORMAT
@@ -337,7 +342,7 @@ def _about(population: Population, config: Any) -> dict[str, Any]:
         about["memory_limit"] = population.memory_limit
         about["halving"] = population.halving
         about["shard"] = population.mesh.axis_names[0]
-        about["recipe"] = rebuild.recipe(population.algorithm, population.name, config)
+        about["recipe"] = rebuild.recipe(population.algorithm, population.name, config, population.points)
     return about
 
 
@@ -358,7 +363,13 @@ def _check_checkpoints(every: float | None, out: Any) -> None:
 
 
 def _restored(
-    folder: pathlib.Path, algorithm: Any, config: Any, env: Any, devices: int | None, processes: int = 1
+    folder: pathlib.Path,
+    algorithm: Any,
+    config: Any,
+    env: Any,
+    sweep: Mapping[str, Any] | None,
+    devices: int | None,
+    processes: int = 1,
 ) -> tuple[Population, list[checkpoints.Saved]]:
     """The population that a folder describes, and its batches as they stand."""
     about = files.read_json(folder / "config.json")
@@ -377,7 +388,7 @@ def _restored(
         if config is None:
             config = rebuild.config_of(about["recipe"], algorithm, None if env is None else envs.make(env))
         rebuild.check_unchanged(about["config"], config)
-        points = rebuild.points(config, about.get("sweep"))
+        points = rebuild.points(config, about, sweep)
         if "total_steps" in about:
             points = [point._replace(config=_extended(point, about["total_steps"])) for point in points]
         counts = {name: about[name] for name in ("seeds", "seed", "evaluations", "eval_episodes")}

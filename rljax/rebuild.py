@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,22 +11,21 @@ import numpy as np
 
 from rljax import presets, sweeps
 from rljax.envs import Env, remake
+from rljax.envs.env import is_data
 from rljax.errors import UsageError
 from rljax.report import files
 
 
-def recipe(algorithm: Any, name: str, config: Any) -> dict[str, Any]:
+def recipe(algorithm: Any, name: str, config: Any, points: Sequence[sweeps.Point]) -> dict[str, Any]:
     """What it takes to make a config again: the algorithm's name, the environment's recipe, the fields' values.
 
-    Each part is None where data cannot say it: an algorithm, an environment or a network of one's own.
+    Each part is None where data cannot say it: an algorithm, an environment or a network of one's own. A sweep's
+    values are recorded as they are; `objects` has for each of its points, by path, those that are no plain data.
     """
-    env = {"recipe": config.env.recipe, "params": _leaves(config.env.params)} if config.env.recipe else None
     fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "env"}
-    parts = {"algorithm": name if _is_known(name, algorithm) else None, "env": env, "fields": files.describe(fields)}
-    parts = json.loads(files.as_json(parts))
+    parts = {"algorithm": name if _is_known(name, algorithm) else None, "fields": files.describe(fields)}
+    parts = json.loads(files.as_json(parts)) | {"env": _env_as_data(config.env), "objects": _objects(points)}
     try:
-        if env is not None and not _same(_env(parts["env"]), config.env):
-            parts["env"] = None
         if not _same(_config(algorithm, config.env, parts["fields"]), config):
             parts["fields"] = None
     except (UsageError, AttributeError, TypeError, ValueError):
@@ -55,15 +55,39 @@ def config_of(parts: dict[str, Any], algorithm: Any, env: Env | None = None) -> 
     return _config(algorithm, _env(parts["env"]) if env is None else env, parts["fields"])
 
 
-def check_unchanged(recorded: Any, config: Any) -> None:
-    """Refuse a config that is not the recorded one, naming what differs."""
-    for field, was, now in _differences("", recorded, json.loads(files.as_json(files.describe(config)))):
-        raise UsageError(f"The config is not the one that this run began with: {field} was {was!r} and is {now!r}.")
+def check_unchanged(recorded: Any, given: Any, what: str = "config", where: str = "") -> None:
+    """Refuse a config, or the values of a sweep's point, that is not the recorded one, naming what differs."""
+    for field, was, now in _differences("", recorded, json.loads(files.as_json(files.describe(given)))):
+        raise UsageError(
+            f"The {what} is not the one that this run began with: {field}{where} was {was!r} and is {now!r}."
+        )
 
 
-def points(config: Any, values: list[dict[str, Any]] | None) -> list[sweeps.Point]:
-    """The configurations of a sweep from the values that were recorded of each."""
-    return [sweeps.Point({}, config)] if values is None else [sweeps.point(config, given) for given in values]
+def points(config: Any, about: dict[str, Any], sweep: Mapping[str, Any] | None) -> list[sweeps.Point]:
+    """The configurations of the run that a `config.json` is about.
+
+    Args:
+        config: what holds where the sweep says nothing.
+        about: what the file holds.
+        sweep: as `rljax.run` was given it, where values of it are objects; it is checked against what was recorded.
+    """
+    recorded = about.get("sweep")
+    if recorded is None:
+        if sweep is not None:
+            raise UsageError("This run has no sweep: leave sweep= out.")
+        return [sweeps.Point({}, config)]
+    if sweep is not None:
+        made = sweeps.points(config, sweep, about.get("samples"), about["seed"])
+        if len(made) != len(recorded):
+            raise UsageError(
+                f"The sweep is not the one that this run began with: it had {len(recorded)} configurations "
+                f"and has {len(made)}."
+            )
+        for i, (values, point) in enumerate(zip(recorded, made, strict=True)):
+            check_unchanged(values, point.values, "sweep", f" of configuration {i}")
+        return made
+    objects = about["recipe"].get("objects") or [{}] * len(recorded)
+    return [sweeps.point(config, _with_objects(*both)) for both in zip(recorded, objects, strict=True)]
 
 
 def _is_known(name: str, algorithm: Any) -> bool:
@@ -73,8 +97,49 @@ def _is_known(name: str, algorithm: Any) -> bool:
         return False
 
 
-def _leaves(params: Any) -> list[Any]:
-    return [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(params)]
+def _objects(points: Sequence[sweeps.Point]) -> list[dict[str, Any]] | None:
+    """Of each point the values that are no plain data, as `_env_as_data` has them; None where there are none."""
+    as_data: dict[int, Any] = {}  # by identity: a grid has each of its objects many times
+    objects: list[dict[str, Any]] = [{} for _ in points]
+    for point, own in zip(points, objects, strict=True):
+        for path, value in point.values.items():
+            if not _is_plain(value):
+                if id(value) not in as_data:
+                    as_data[id(value)] = _env_as_data(value) if isinstance(value, Env) else None
+                own[path] = as_data[id(value)]
+    return objects if as_data else None
+
+
+def _with_objects(values: dict[str, Any], objects: dict[str, Any]) -> dict[str, Any]:
+    """A point's recorded values, those that are no plain data made again."""
+    made = dict(values)
+    for path, value in values.items():
+        if path not in objects and not isinstance(value, dict):  # older versions have described them alone
+            continue
+        if objects.get(path) is None:
+            raise UsageError(
+                f"This run's sweep of {path} holds objects, which its folder does not: "
+                "pass sweep= to rljax.resume, as rljax.run was given it."
+            )
+        made[path] = _env(objects[path])
+    return made
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether what JSON gives back of a sweep's value makes the same point."""
+    return bool(np.isfinite(value).all()) if isinstance(value, np.ndarray) else is_data(_tuple(value))
+
+
+def _env_as_data(env: Env) -> dict[str, Any] | None:
+    """An environment's recipe and the leaves of its params; None where these do not make the same one."""
+    if env.recipe is None:
+        return None
+    params = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(env.params)]
+    part = json.loads(files.as_json({"recipe": env.recipe, "params": params}))
+    try:
+        return part if _same(_env(part), env) else None
+    except (UsageError, AttributeError, TypeError, ValueError):
+        return None
 
 
 def _env(part: dict[str, Any]) -> Env:

@@ -11,8 +11,10 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toys
@@ -103,6 +105,72 @@ def test_a_sweep_goes_on_group_by_group(config, tmp_path, monkeypatch):
     )
     with pytest.raises(rljax.UsageError, match="no configuration 4"):
         rljax.load(tmp_path / "x", configuration=4, algorithm=own, config=config)
+
+
+def test_a_sweep_of_environments_goes_on_from_its_folder(tmp_path, monkeypatch):
+    config = own.Config(env="CartPole-v1", num_updates=3)
+    lighter = rljax.make("CartPole-v1", gravity=5.0)
+    sweep = {"env": [envs.time_limit(lighter, 3), envs.time_limit(config.env, 4), "CartPole-v1"], "rate": [0.1, 0.5]}
+    whole = rljax.run(own, config, sweep=sweep, **OPTIONS)
+    assert [one.summary["final_return"]["max"] for one in whole.results[:4]] == [3.0, 3.0, 4.0, 4.0]
+    stopped(monkeypatch, tmp_path / "x", own, config, 2, sweep=sweep)
+    resumed = rljax.resume(tmp_path / "x", algorithm=own, progress=False)
+    assert [jax.tree.structure(c) for c in resumed.configs] == [jax.tree.structure(c) for c in whole.configs]
+    assert [c.env.params for c in resumed.configs] == [c.env.params for c in whole.configs]
+    for left, right in zip(resumed.results, whole.results, strict=True):
+        same_results(left, right)
+    loaded = rljax.load(tmp_path / "x", configuration=1, algorithm=own)
+    assert loaded.config.env.params.gravity == 5.0
+    assert same_bits(loaded.states, whole.results[1].states)
+
+
+class Wide:
+    """A network of one's own: nothing that data could make again."""
+
+    def __init__(self, width):
+        self.width = width
+
+    def __repr__(self):
+        return f"Wide({self.width})"
+
+    def init(self, key, obs):
+        return ()
+
+    def apply(self, params, obs):
+        return jnp.zeros((len(obs), self.width))
+
+
+def test_a_sweep_of_objects_takes_them_back(tmp_path, monkeypatch):
+    @rljax.config
+    class Config:
+        env: rljax.Env = rljax.traced()
+        num_updates: int = rljax.static(default=2)
+        poison_at: int = rljax.traced(default=10**6)
+        rate: float = rljax.traced(default=0.1)
+        width: int = rljax.static(default=2)
+        network: Any = rljax.static(default=None)
+
+    config, networks = Config(env=toys.walk), [Wide(1), Wide(2), None]
+    sweep = {"env": [toys.walk, envs.time_limit(toys.walk, 2)], "network": rljax.choice(networks)}
+    whole = rljax.run(own, config, sweep=sweep, samples=2, **OPTIONS)
+    stopped(monkeypatch, tmp_path / "x", own, config, 2, sweep=sweep, samples=2)
+    given = {"algorithm": own, "config": config}
+    with pytest.raises(rljax.UsageError, match=r"sweep of env holds objects, .*: pass sweep= to rljax.resume"):
+        rljax.load(tmp_path / "x", **given)
+    for other, why in (
+        (sweep | {"network": [Wide(1)]}, "samples is for"),
+        ({"env": sweep["env"]}, "lists alone"),
+        (sweep | {"network": rljax.choice([Wide(3)])}, r"network of configuration 0 was .* and is 'Wide\(3\)'"),
+        (sweep | {"env": [toys.walk]}, "it had 4 configurations and has 2"),
+    ):
+        with pytest.raises(rljax.UsageError, match=why):
+            rljax.load(tmp_path / "x", **given, sweep=other)
+    resumed = rljax.resume(tmp_path / "x", **given, sweep=sweep, progress=False)
+    assert resumed.points == whole.points
+    for left, right in zip(resumed.results, whole.results, strict=True):
+        same_results(left, right)
+    policy = rljax.best(tmp_path / "x", **given, sweep=sweep)
+    assert policy(jax.random.key(0), np.zeros((3, 1))).shape == (3,)
 
 
 REPLAYED = {"total_steps": 80, "prefill_steps": 64, "buffer_size": 200, "batch_size": 8, "hidden_sizes": (8,)}
@@ -362,6 +430,8 @@ def test_a_longer_run_needs_a_horizon_for_its_schedules(config, folder):
 def test_what_is_ones_own_has_to_be_given(folder):
     with pytest.raises(rljax.UsageError, match="algorithm is one of your own"):
         rljax.resume(folder)
+    with pytest.raises(rljax.UsageError, match="has no sweep"):
+        rljax.resume(folder, algorithm=own, env=toys.walk, sweep={"rate": [0.1]})
     with pytest.raises(rljax.UsageError, match="environment is one of your own"):
         rljax.resume(folder, algorithm=own)
     assert rljax.load(folder, algorithm=own, env=toys.walk).states.params.shape == (3, 2)
