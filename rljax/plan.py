@@ -129,7 +129,9 @@ class Population:
     @property
     def fingerprint(self) -> int:
         """A number that differs where the population is another one, whatever its length."""
-        configs = [files.describe(point.config) for point in self.points]
+        return self._checksum([files.describe(point.config) for point in self.points])
+
+    def _checksum(self, configs: list[dict[str, Any]]) -> int:
         for described in configs:
             if "schedule_steps" in described:  # the length may change, the schedules may not
                 described["schedule_steps"] = described["schedule_steps"] or described["total_steps"]
@@ -144,7 +146,8 @@ class Population:
 
     def check_own(self, saved: checkpoints.Saved) -> None:
         """Refuse a checkpoint of another population; say so where its bits will not be met."""
-        if saved.about["fingerprint"] != self.fingerprint:
+        older = self._checksum([files.without_recipes(files.describe(point.config)) for point in self.points])
+        if saved.about["fingerprint"] not in (self.fingerprint, older):
             raise UsageError(
                 f"The checkpoints in {self.folder} are not of the run that its config.json describes: "
                 "one of them was changed; restore it."

@@ -57,7 +57,10 @@ def config_of(parts: dict[str, Any], algorithm: Any, env: Env | None = None) -> 
 
 def check_unchanged(recorded: Any, given: Any, what: str = "config", where: str = "") -> None:
     """Refuse a config, or the values of a sweep's point, that is not the recorded one, naming what differs."""
-    for field, was, now in _differences("", recorded, json.loads(files.as_json(files.describe(given)))):
+    described = json.loads(files.as_json(files.describe(given)))
+    if recorded == files.without_recipes(recorded):
+        described = files.without_recipes(described)
+    for field, was, now in _differences("", recorded, described):
         raise UsageError(
             f"The {what} is not the one that this run began with: {field}{where} was {was!r} and is {now!r}."
         )
@@ -132,7 +135,7 @@ def _is_plain(value: Any) -> bool:
 
 def _env_as_data(env: Env) -> dict[str, Any] | None:
     """An environment's recipe and the leaves of its params; None where these do not make the same one."""
-    if env.recipe is None:
+    if env.recipe[0] is None or not is_data(env.recipe):
         return None
     params = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(env.params)]
     part = json.loads(files.as_json({"recipe": env.recipe, "params": params}))

@@ -22,6 +22,7 @@ from toys import own, same_bits
 
 import rljax
 from rljax import a2c, checkpoints, cli, core, devices, dqn, driver, envs, plan, ppo, q_learning, reinforce, sac, td3
+from rljax.report import files
 
 OPTIONS = {"seeds": 3, "evaluations": 4, "eval_episodes": 3, "progress": False}
 
@@ -354,8 +355,7 @@ def folder(halfway, tmp_path):
 
 
 def damage(path, how):
-    files = sorted(p for p in path.rglob("*") if p.is_file() and p.stat().st_size > 300)
-    for file in files:
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.stat().st_size > 300):
         data = file.read_bytes()
         file.write_bytes({"truncated": data[: len(data) // 2], "empty": b"", "foreign": b"hello" * 99}[how])
 
@@ -403,6 +403,39 @@ def test_a_changed_config(config, folder):
     assert "not as rljax wrote it" in refusal(folder, config)
     path.unlink()
     assert "no folder of a run" in refusal(folder, config)
+
+
+def test_what_wrappers_were_called_with_is_checked(tmp_path, monkeypatch, capsys):
+    one, other = (own.Config(env=envs.scale_reward(toys.walk, factor), num_updates=2) for factor in (1.0, 100.0))
+    stopped(monkeypatch, tmp_path / "x", own, one, 1)
+    assert "env.recipe was [None, ['scale_reward', [1.0]]] and is" in refusal(tmp_path / "x", other)
+    path = tmp_path / "x/config.json"
+    about = json.loads(path.read_text())
+    about["config"]["env"]["recipe"][1][1] = [100.0]
+    path.write_text(json.dumps(about))
+    assert "was changed" in refusal(tmp_path / "x", other)
+    sweep = {"env": [one.env, other.env]}
+    rljax.run(own, one, out=tmp_path / "y", sweep=sweep, **{**OPTIONS, "progress": True})
+    labels = ["walk+scale_reward(1.0)", "walk+scale_reward(100.0)"]
+    told = capsys.readouterr().out
+    assert all(label in told for label in labels)
+    rows = (tmp_path / "y/curves.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[1] for row in rows] == np.repeat(labels, len(rows) // 2).tolist()
+    values = [c["values"]["env"] for c in json.loads((tmp_path / "y/summary.json").read_text())["configurations"]]
+    assert [value["recipe"][1] for value in values] == [["scale_reward", [1.0]], ["scale_reward", [100.0]]]
+
+
+def test_a_folder_that_does_not_hold_what_wrappers_were_called_with(tmp_path, monkeypatch):
+    """As older versions wrote them."""
+    config = own.Config(env=envs.scale_reward(toys.walk, 2.0), num_updates=4)
+    whole = rljax.run(own, config, **OPTIONS)
+    describe = files.describe
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "describe", lambda value: files.without_recipes(describe(value)))
+        stopped(monkeypatch, tmp_path / "x", own, config, 2)
+    assert "recipe" not in json.loads((tmp_path / "x/config.json").read_text())["config"]["env"]
+    same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
+    assert "rate was 0.1 and is 0.2" in refusal(tmp_path / "x", dataclasses.replace(config, rate=0.2))
 
 
 def test_another_software_is_said(config, folder, monkeypatch, capsys):

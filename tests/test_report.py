@@ -182,6 +182,7 @@ def test_a_config_is_described_as_plain_data(tmp_path):
         "name": "mine",
         "params": {"gravity": 9.5, "limits": [1.0, None]},
         "wrappers": ["time_limit"],
+        "recipe": [None],
     }
     assert written["learning_rate"] == [0.5, 0.25]
     assert (written["num_envs"], written["hidden_sizes"]) == (8, [3])
@@ -191,8 +192,13 @@ def test_a_config_is_described_as_plain_data(tmp_path):
 def test_a_table_is_written_whole(tmp_path):
     path = tmp_path / "curves.csv"
     env = rljax.make("CartPole-v1")
-    files.write_table(path, ["env", "sizes", "return"], iter([[env, (8, 8), "0.5"], ["x", None, 1e-9]]))
-    assert path.read_text().splitlines() == ["env,sizes,return", 'CartPole-v1,"(8, 8)",0.5', "x,,1e-09"]
+    rows = [[env, (8, 8), "0.5"], [rljax.envs.scale_reward(env, 100), None, 1e-9]]
+    files.write_table(path, ["env", "sizes", "return"], iter(rows))
+    assert path.read_text().splitlines() == [
+        "env,sizes,return",
+        'CartPole-v1,"(8, 8)",0.5',
+        "CartPole-v1+scale_reward(100),,1e-09",
+    ]
 
 
 # Writing

@@ -585,6 +585,16 @@ def test_wrapped_alike_is_compiled_once():
     assert jax.tree.structure(envs.scale_reward(COUNTER, 3)) != jax.tree.structure(envs.scale_reward(COUNTER, 4))
 
 
+def test_what_an_environment_was_made_with_is_told():
+    lake = envs.time_limit(rljax.make("FrozenLake-misc", map_name="8x8"), max_steps=50)
+    assert lake.recipe == (("FrozenLake-misc", (("map_name", "8x8"),)), ("time_limit", (50,)))
+    assert lake.label == "FrozenLake-misc(map_name=8x8)+time_limit(50)"
+    own = envs.sticky_actions(envs.mask_observation(envs.shape_reward(COUNTER, squared_time, 0.9), np.array([1])))
+    assert own.recipe == (None, ("shape_reward", (squared_time, 0.9)), ("mask_observation", ((1,),)), own.recipe[3])
+    assert own.label == "counter+shape_reward(squared_time, 0.9)+mask_observation((1,))+sticky_actions(0.25)"
+    assert (rljax.make("CartPole-v1", gravity=5.0).label, COUNTER.label) == ("CartPole-v1", "counter")
+
+
 def test_params_stay_the_environments_own():
     inner = rljax.make("CartPole-v1", gravity=5.0)
     env = a_stack(inner)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -62,8 +62,8 @@ class Env:
         wrappers: the names of the wrappers applied so far, innermost first.
         normalize_observations: set by the wrapper of that name; the engine keeps the statistics.
         normalize_rewards: the discount of the wrapper of that name, or None.
-        recipe: how to make it again but for its params, as data: `((id, settings), (wrapper, arguments), ...)`; None
-            where an object or a function of one's own went into it.
+        recipe: how it was made, but for its params: `((id, settings), (wrapper, arguments), ...)`, with None in place
+            of the first for an environment of one's own. Data alone unless a wrapper was given an object.
     """
 
     reset: Callable[[jax.Array, Any], tuple[Any, Any]]
@@ -75,7 +75,12 @@ class Env:
     wrappers: tuple[str, ...] = ()
     normalize_observations: bool = False
     normalize_rewards: float | None = None
-    recipe: tuple[tuple[str, tuple[Any, ...]], ...] | None = None
+    recipe: tuple[tuple[str, tuple[Any, ...]] | None, ...] = (None,)
+
+    @property
+    def label(self) -> str:
+        """Its name with what it was made and wrapped with, such as `walk+time_limit(50)`: what tells it in a sweep."""
+        return label(self.name, self.recipe)
 
     def replace(self, **changes: Any) -> "Env":
         """A copy with some fields changed, for instance `env.replace(params=...)`."""
@@ -91,6 +96,18 @@ class Bound:
 
     def __call__(self, *rest: Any) -> Any:
         return self.function(*self.arguments, *rest)
+
+
+def label(name: str, recipe: Sequence[Any]) -> str:
+    """The `Env.label` of a recipe, also as JSON gives it back."""
+    made, *wrappings = recipe
+    settings = ", ".join(f"{setting}={value}" for setting, value in made[1]) if made else ""
+    calls = [f"{wrapper}({', '.join(map(_shown, arguments))})" for wrapper, arguments in wrappings]
+    return "+".join([f"{name}({settings})" if settings else name, *calls])
+
+
+def _shown(argument: Any) -> str:
+    return str(getattr(argument, "__name__", argument))
 
 
 def make(env: Any, **settings: Any) -> Env:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.envs.env import Bound, Env, TimeStep, as_features, is_data, make, observation_shape
+from rljax.envs.env import Bound, Env, TimeStep, as_features, make, observation_shape
 from rljax.envs.spaces import Box, Discrete
 from rljax.errors import UsageError
 
@@ -55,10 +55,10 @@ def _recorded[**Arguments](
     @functools.wraps(wrapper)
     def apply(env: Env, *given: Arguments.args, **named: Arguments.kwargs) -> Env:
         wrapped = wrapper(env, *given, **named)
-        _, *values = signature.bind(env, *given, **named).arguments.values()
-        arguments = tuple(tuple(value) if isinstance(value, list) else value for value in values)
-        known = env.recipe is not None and is_data(arguments)
-        return wrapped.replace(recipe=(*env.recipe, (wrapper.__name__, arguments)) if known else None)  # type: ignore[misc]
+        bound = signature.bind(env, *given, **named)
+        bound.apply_defaults()
+        _, *arguments = bound.arguments.values()
+        return wrapped.replace(recipe=(*env.recipe, (wrapper.__name__, _tuples(arguments))))
 
     _by_name[wrapper.__name__] = apply
     return apply
@@ -79,7 +79,10 @@ def remake(recipe: Sequence[Sequence[Any]]) -> Env:
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    """Lists and arrays as tuples, which are data and can be hashed."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        value = value.tolist()
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple | range) else value
 
 
 class TimeLimitState(NamedTuple):

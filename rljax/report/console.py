@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rljax.envs.env import label
 from rljax.report.statistics import LEAST_SEEDS
 
 _MOST_ROWS = 20  # of a sweep's table
@@ -133,7 +134,7 @@ def _named(values: dict[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     if isinstance(value, dict):
-        return str(value.get("name", "..."))
+        return label(value["name"], value["recipe"]) if "recipe" in value else "..."
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -119,14 +119,15 @@ def write_table(path: pathlib.Path, columns: Sequence[str], rows: Iterable[Seque
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
-    table.writerows([cell.name if isinstance(cell, Env) else cell for cell in row] for row in rows)
+    table.writerows([cell.label if isinstance(cell, Env) else cell for cell in row] for row in rows)
     write_text(path, text.getvalue())
 
 
 def describe(value: Any) -> Any:
     """A config, an environment or one of their fields as plain data for `config.json`."""
     if isinstance(value, Env):
-        return {"name": value.name, "params": describe(value.params), "wrappers": list(value.wrappers)}
+        parts = {"name": value.name, "params": value.params, "wrappers": value.wrappers, "recipe": value.recipe}
+        return describe(parts)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -138,6 +139,14 @@ def describe(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address says nothing in another process
+
+
+def without_recipes(described: Any) -> Any:
+    """A description as older versions gave it, which left out what wrappers were called with."""
+    if isinstance(described, dict):
+        kept = described.keys() - {"recipe"} if "wrappers" in described else described.keys()
+        return {name: without_recipes(value) for name, value in described.items() if name in kept}
+    return [without_recipes(value) for value in described] if isinstance(described, list) else described
 
 
 def _plain(value: Any) -> Any:
