@@ -83,7 +83,7 @@ class ResumeOptions:
     total_steps: int | None = None
     """A new length of the run, in environment steps; schedules stay as they are."""
     algorithm: str | None = None
-    """The algorithm, where it is one of your own: path/to/own.py or package.own."""
+    """The algorithm, where it is one of your own: path/to/own.py or package.own; or a listed name."""
     env: str | None = None
     """The environment, where it is one of your own: path/to/own.py:name or package.module:name."""
     progress: bool = True
@@ -227,12 +227,12 @@ def _train(arguments: list[str]) -> int:
             return 0
         raise UsageError("Say which algorithm: rljax train ppo --env CartPole-v1; `rljax algos` lists them.")
     name, *rest = arguments
-    algorithm = _own(name) if _is_own(name) else presets.algorithm(name)
+    algorithm = _algorithm(name)
     wants_help = any(flag in rest for flag in ("-h", "--help"))
     env = _given(rest, "env") or ("CartPole-v1" if wants_help else None)
     if env is None:
         raise UsageError(f"Say which environment: rljax train {name} --env CartPole-v1; `rljax envs` lists them.")
-    made = _own(env) if ":" in env else env
+    made = _env(env)
     config = algorithm.Config(env=made) if _is_own(name) else presets.defaults(name, made)
     config, options = _parse(f"train {name}", config, RunOptions(), rest)
     settings = _settings(options)
@@ -261,7 +261,10 @@ def _resume(arguments: list[str]) -> int:
     _start_jax(isinstance(about, dict) and about.get("threads") == 1)  # what is no object, `resume` complains about
     _, options = _parse(f"resume {folder}", None, ResumeOptions(), rest)
     settings = _settings(options)
-    settings |= {name: _own(settings[name]) for name in ("algorithm", "env") if settings[name] is not None}
+    if settings["algorithm"] is not None:
+        settings["algorithm"] = _algorithm(settings["algorithm"])
+    if settings["env"] is not None:
+        settings["env"] = _env(settings["env"])
     population.resume(folder, **settings)
     _say_written(pathlib.Path(folder))
     return 0
@@ -395,6 +398,16 @@ def _given(arguments: list[str], option: str) -> str | None:
         elif argument.startswith(f"--{option}="):
             value = argument.partition("=")[2]
     return value
+
+
+def _algorithm(name: str) -> Any:
+    from rljax import presets
+
+    return _own(name) if _is_own(name) else presets.algorithm(name)
+
+
+def _env(reference: str) -> Any:
+    return _own(reference) if ":" in reference else reference
 
 
 def _is_own(name: str) -> bool:

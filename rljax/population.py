@@ -342,7 +342,7 @@ def _about(population: Population, config: Any, samples: int | None) -> dict[str
         about["memory_limit"] = population.memory_limit
         about["halving"] = population.halving
         about["shard"] = population.mesh.axis_names[0]
-        about["recipe"] = rebuild.recipe(population.algorithm, population.name, config, population.points)
+        about["recipe"] = rebuild.recipe(population.algorithm, config, population.points)
     return about
 
 

@@ -327,6 +327,11 @@ def algorithm(name: str) -> Any:
     return _ALGORITHMS[base]
 
 
+def name_of(algorithm: Any) -> str | None:
+    """The name of one of the library's own modules; None for any other algorithm."""
+    return next((name for name, module in _ALGORITHMS.items() if module is algorithm), None)
+
+
 def tuned_for(algo: str) -> list[str]:
     """The environments that an algorithm has tuned values for."""
     base, _ = _VARIANTS.get(algo, (algo, {}))

@@ -16,14 +16,14 @@ from rljax.errors import UsageError
 from rljax.report import files
 
 
-def recipe(algorithm: Any, name: str, config: Any, points: Sequence[sweeps.Point]) -> dict[str, Any]:
+def recipe(algorithm: Any, config: Any, points: Sequence[sweeps.Point]) -> dict[str, Any]:
     """What it takes to make a config again: the algorithm's name, the environment's recipe, the fields' values.
 
     Each part is None where data cannot say it: an algorithm, an environment or a network of one's own. A sweep's
     values are recorded as they are; `objects` has for each of its points, by path, those that are no plain data.
     """
     fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "env"}
-    parts = {"algorithm": name if _is_known(name, algorithm) else None, "fields": files.describe(fields)}
+    parts = {"algorithm": presets.name_of(algorithm), "fields": files.describe(fields)}
     parts = json.loads(files.as_json(parts)) | {"env": _env_as_data(config.env), "objects": _objects(points)}
     try:
         if not _same(_config(algorithm, config.env, parts["fields"]), config):
@@ -91,13 +91,6 @@ def points(config: Any, about: dict[str, Any], sweep: Mapping[str, Any] | None) 
         return made
     objects = about["recipe"].get("objects") or [{}] * len(recorded)
     return [sweeps.point(config, _with_objects(*both)) for both in zip(recorded, objects, strict=True)]
-
-
-def _is_known(name: str, algorithm: Any) -> bool:
-    try:
-        return presets.algorithm(name) is algorithm
-    except UsageError:
-        return False
 
 
 def _objects(points: Sequence[sweeps.Point]) -> list[dict[str, Any]] | None:

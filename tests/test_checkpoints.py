@@ -245,7 +245,8 @@ def test_every_algorithm_goes_on_to_the_same_bits_from_its_folder_alone(name, tm
     config = make_config()
     options = {"seeds": 2, "evaluations": 1, "eval_episodes": 2}
     whole = rljax.run(algorithm, config, **{**OPTIONS, **options})
-    stopped(monkeypatch, tmp_path / "x", algorithm, config, 2, **options)
+    stopped(monkeypatch, tmp_path / "x", algorithm, config, 2, name="baseline", **options)
+    assert json.loads((tmp_path / "x/config.json").read_text())["algo"] == "baseline"
     same_results(rljax.resume(tmp_path / "x", progress=False), whole)
     loaded = rljax.load(tmp_path / "x")
     assert same_bits(loaded.states, whole.states)
@@ -581,7 +582,7 @@ def test_resume_on_the_command_line(tmp_path, monkeypatch, capsys):
     train = ["train", "q_learning", "--env", "Taxi-v3", "--total-steps", "400", "--evaluations", "1", "--seeds", "2"]
     assert cli.main([*train, "--eval-episodes", "2", "--checkpoint-every", "0", "--out", "x"]) == 0
     first = json.loads((tmp_path / "x/summary.json").read_text())["final_return"]
-    assert cli.main(["resume", "x", "--no-progress"]) == 0
+    assert cli.main(["resume", "x", "--no-progress", "--algorithm", "q_learning"]) == 0
     assert json.loads((tmp_path / "x/summary.json").read_text())["final_return"] == first
     capsys.readouterr()
     for arguments, words in (
@@ -590,6 +591,7 @@ def test_resume_on_the_command_line(tmp_path, monkeypatch, capsys):
         (["resume", "x", "--total-step", "3"], "--total-steps"),
         (["resume", "x", "--total-steps", "many"], "total-steps"),
         (["resume", "x", "--algorithm", "nothere.py"], "nothere.py"),
+        (["resume", "x", "--algorithm", "q_lerning"], "did you mean q_learning"),
     ):
         assert cli.main(arguments) == 2
         said = capsys.readouterr().err.strip()
