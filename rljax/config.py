@@ -17,6 +17,7 @@ from rljax.errors import UsageError, suggest
 
 _STATIC = "rljax_static"
 _BOUNDS = "rljax_bounds"
+_ARRAYS = np.generic | np.ndarray | jax.Array
 
 
 def traced(*, default: Any = dataclasses.MISSING, minimum: float | None = None, maximum: float | None = None) -> Any:
@@ -50,6 +51,8 @@ def config[T](cls: type[T]) -> type[T]:
                 object.__setattr__(self, field.name, tuple(value))  # a list cannot be hashed
             elif kinds(field) == {"Env"} or (field.name == "env" and _names_an_env(value)):
                 object.__setattr__(self, field.name, make(value))
+            elif kinds(field) & _NUMBERS:
+                object.__setattr__(self, field.name, _as_number(field, value))
             _check(field, getattr(self, field.name))
         if own_check is not None:
             own_check(self)
@@ -114,15 +117,43 @@ def replace_unchecked[T](config: T, **changes: Any) -> T:
     return unchecked(type(config), **{f.name: getattr(config, f.name) for f in fields} | changes)
 
 
+def check_one_run(config: Any) -> None:
+    """Refuse numbers that are stacked for a `vmap`, where a config is that of one run."""
+    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+        shape = np.shape(getattr(config, field.name)) if kinds(field) <= {"int", "float", "None"} else ()
+        if shape:
+            raise UsageError(
+                f"{field.name} must be one number, got an array of shape {shape}: "
+                f'try several with sweep={{"{field.name}": [...]}}.'
+            )
+
+
+def _as_number(field: dataclasses.Field, value: Any) -> Any:
+    """A scalar array as the number that it holds: a file can hold that, and it is bounded wherever it came from."""
+    arrays = np.generic if is_static(field) else _ARRAYS
+    known = isinstance(value, arrays) and not isinstance(value, jax.core.Tracer)
+    return value.item() if known and value.ndim == 0 and _holds(value, np.number, np.bool_) else value
+
+
+def _holds(value: Any, *of: Any) -> bool:
+    return any(jnp.issubdtype(value.dtype, kind) for kind in of)
+
+
 def _is_number(value: Any, kind: Any = np.number) -> bool:
-    """Whether this is one number, or a NumPy array of them; a flag is none."""
-    if isinstance(value, np.ndarray | np.generic):
-        return bool(jnp.issubdtype(value.dtype, kind)) and not np.iscomplexobj(value)
+    """Whether this is one number, or an array of them that are known; a flag is none."""
+    if isinstance(value, jax.core.Tracer):
+        return False
+    if isinstance(value, _ARRAYS):
+        return _holds(value, kind) and not _holds(value, np.complexfloating)
     return isinstance(value, int if kind is np.integer else int | float) and not isinstance(value, bool)
 
 
 def _is_whole(value: Any) -> bool:
     return _is_number(value, np.integer)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, _ARRAYS) and _holds(value, np.bool_))
 
 
 def _is_network(value: Any) -> bool:
@@ -134,7 +165,7 @@ def _is_network(value: Any) -> bool:
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "int": (_is_whole, "a whole number"),
     "float": (_is_number, "a number"),
-    "bool": (lambda value: isinstance(value, bool | np.bool_), "True or False"),
+    "bool": (_is_flag, "True or False"),
     "str": (lambda value: isinstance(value, str), "a string"),
     "tuple[int, ...]": (
         lambda value: isinstance(value, tuple) and all(map(_is_whole, value)),
@@ -147,6 +178,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "None": (lambda value: value is None, "None"),
 }
+_NUMBERS = {"int", "float", "bool"}  # annotations of what a scalar array can stand for
 
 
 def kinds(field: dataclasses.Field) -> set[str]:
@@ -156,13 +188,13 @@ def kinds(field: dataclasses.Field) -> set[str]:
 
 
 def _takes(field: dataclasses.Field, value: Any) -> bool:
-    """Whether a field's annotation lets the value be; tracers and device arrays are any number."""
+    """Whether a field's annotation lets the value be; a tracer is any number."""
     allowed = kinds(field)
     if not allowed <= _KINDS.keys():
         return True
     if isinstance(value, np.ndarray | jax.Array) and is_static(field):
         return False
-    return isinstance(value, jax.Array) or any(_KINDS[kind][0](value) for kind in allowed)
+    return isinstance(value, jax.core.Tracer) or any(_KINDS[kind][0](value) for kind in allowed)
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:

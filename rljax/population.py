@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from rljax import checkpoints, core, driver, envs, rebuild, sweeps, training
-from rljax.config import replace
+from rljax.config import check_one_run, replace
 from rljax.devices import cpu_threads, parse_bytes, use_cpu_cores
 from rljax.errors import UsageError
 from rljax.hosts import Hosts, PeerLost, join, peers
@@ -462,4 +462,5 @@ def _check(algorithm: Any, config: Any, **counts: int) -> None:
             raise UsageError(f"{name} must be a whole number of at least {least}, got {counts[name]!r}.")
     if counts["seed"] >= 2**32:
         raise UsageError(f"seed must be less than 2**32, got {counts['seed']}.")
+    check_one_run(config)
     envs.require(config.env)

@@ -211,6 +211,7 @@ SMALL = {
         dqn,
         lambda: dqn.Config(
             env=envs.time_limit(rljax.make("CartPole-v1"), 20),
+            learning_rate=jnp.float32(1e-3),
             **{**REPLAYED, "total_steps": 320},
             noisy=True,
             prioritized=True,

@@ -131,6 +131,9 @@ def test_gradients_of_a_config_reach_the_host():
         ("rate", float("nan"), "finite"),
         ("rate", float("inf"), "finite"),
         ("rate", np.array([0.1, np.nan]), "finite"),
+        ("rate", jnp.float32(-1), "at least 0, got -1.0"),
+        ("rate", jnp.array([0.1, -0.1]), "at least 0"),
+        ("discount", jnp.float32(np.nan), "finite, got nan"),
         ("discount", 1.01, "at most 1"),
         ("discount", -0.01, "at least 0"),
         ("discount", np.float64("nan"), "finite"),
@@ -198,6 +201,9 @@ def everything(**changes):
         ("period", True, "a whole number, got True"),
         ("period", np.array([1.0]), "a whole number, got array"),
         ("period", np.array([2, 0]), "at least 1"),
+        ("period", jnp.array(1.5), "a whole number, got 1.5"),
+        ("offset", jnp.array([1.0, np.nan]), "finite, got Array"),
+        ("offset", jax.random.key(0), "a number, got Array"),
         ("period", 2**31, "less than 2[*][*]31"),
         ("period", 10**400, "less than 2[*][*]31"),
         ("extra", "none", "a number or None, got 'none'"),
@@ -228,16 +234,11 @@ def test_values_of_another_type_are_usage_errors(make, field, value, why):
     ("field", "value"),
     [
         ("offset", 2),
-        ("offset", np.float16(2)),
-        ("offset", np.int8(2)),
-        ("offset", jnp.bfloat16(2)),
         ("offset", np.array([1, 2])),
-        ("offset", jnp.array([1.0, np.nan])),
+        ("offset", jnp.array([1.0, 2.0])),
         ("period", np.array([1, 2])),
-        ("period", jnp.array(1.5)),
         ("extra", None),
         ("extra", jnp.zeros(3)),
-        ("flag", np.bool_(True)),
         ("widths", ()),
         ("widths", (np.int64(3), 4)),
         ("network", OwnNetwork()),
@@ -246,6 +247,22 @@ def test_values_of_another_type_are_usage_errors(make, field, value, why):
 )
 def test_values_of_their_type_pass(field, value):
     assert getattr(everything(**{field: value}), field) is value
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kept"),
+    [
+        ("offset", np.float16(2), 2.0),
+        ("offset", np.int8(2), 2),
+        ("offset", jnp.bfloat16(2), 2.0),
+        ("extra", jnp.float32(1e-2), float(np.float32(1e-2))),
+        ("period", jnp.array(3), 3),
+        ("flag", np.bool_(True), True),
+    ],
+)
+def test_scalar_arrays_are_kept_as_their_numbers(field, value, kept):
+    got = getattr(everything(**{field: value}), field)
+    assert (got, type(got)) == (kept, type(kept))
 
 
 def test_an_id_or_a_gymnax_object_stands_for_its_env():

@@ -358,6 +358,12 @@ def test_arguments_that_cannot_be(own_config, arguments: dict[str, Any], word):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("stack", [np.array, jnp.array])
+def test_a_stack_of_configs_is_no_config_of_a_run(own_config, stack):
+    with pytest.raises(rljax.UsageError, match=r"rate must be one number, got an array of shape \(2,\): try several"):
+        rljax.run(own, dataclasses.replace(own_config, rate=stack([0.1, 0.2])), progress=False)
+
+
 def test_something_that_is_no_algorithm(own_config):
     with pytest.raises(rljax.UsageError, match="no init"):
         rljax.run(json, own_config)
