@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.checks import scalar
 from rljax.envs import make
 from rljax.errors import UsageError, suggest
 
@@ -130,13 +131,11 @@ def check_one_run(config: Any) -> None:
 
 def _as_number(field: dataclasses.Field, value: Any) -> Any:
     """A scalar array as the number that it holds: a file can hold that, and it is bounded wherever it came from."""
-    arrays = np.generic if is_static(field) else _ARRAYS
-    known = isinstance(value, arrays) and not isinstance(value, jax.core.Tracer)
-    return value.item() if known and value.ndim == 0 and _holds(value, np.number, np.bool_) else value
+    return value if is_static(field) and not isinstance(value, np.generic) else scalar(value)
 
 
-def _holds(value: Any, *of: Any) -> bool:
-    return any(jnp.issubdtype(value.dtype, kind) for kind in of)
+def _holds(value: Any, kind: Any) -> bool:
+    return bool(jnp.issubdtype(value.dtype, kind))
 
 
 def _is_number(value: Any, kind: Any = np.number) -> bool:

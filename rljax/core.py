@@ -12,7 +12,8 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from rljax import draws, normalization
-from rljax.envs import Env, begin_next_episode
+from rljax.checks import number
+from rljax.envs import Env, begin_next_episode, make
 from rljax.errors import UsageError
 
 Metrics = dict[str, jax.Array]
@@ -410,7 +411,7 @@ def advance(
 
 def evaluate(
     key: jax.Array,
-    env: Env,
+    env: Env | str,
     policy: Policy | RecurrentPolicy,
     num_episodes: int = 100,
     max_steps: int = MOST_STEPS,
@@ -419,7 +420,7 @@ def evaluate(
 
     Args:
         key: draws the first states, the steps and the policy's randomness.
-        env: the environment; running statistics are the policy's affair and do not move.
+        env: the environment, or its id; running statistics are the policy's affair and do not move.
         policy: `(key, obs [num_episodes, ...]) -> action [num_episodes, ...]`, for instance `ppo.act(state, config)`;
             or one with a memory, which begins anew with each episode.
         num_episodes: how many, side by side.
@@ -440,8 +441,7 @@ def play(
 
     Its arguments are those of `evaluate`.
     """
-    if num_episodes < 1:
-        raise UsageError(f"evaluate needs at least one episode, got {num_episodes}.")
+    env, num_episodes = make(env), number("num_episodes", num_episodes, whole=True, minimum=1)
     key_reset, key_steps = jax.random.split(key)
     obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, num_episodes), env.params)
     step_env = jax.vmap(env.step, (0, 0, 0, None))

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from rljax import checkpoints, core, driver, envs, rebuild, sweeps, training
+from rljax.checks import number
 from rljax.config import check_one_run, replace
 from rljax.devices import cpu_threads, parse_bytes, use_cpu_cores
 from rljax.errors import UsageError
@@ -152,16 +153,16 @@ def run(
         _check_together(out, halving)
         checkpoint_every = _TOGETHER_SECONDS if checkpoint_every is None else checkpoint_every
     _check_checkpoints(checkpoint_every, out)
-    if halving is not None and (
-        sweep is None or isinstance(halving, bool) or not isinstance(halving, int) or halving < 2
-    ):
-        raise UsageError(f"halving is for a sweep and must be a whole number of at least 2, got {halving!r}.")
+    if halving is not None:
+        number("halving", halving, whole=True, minimum=2)
+        if sweep is None:
+            raise UsageError("halving is for a sweep: give it a sweep.")
     points = sweeps.points(config, sweep, samples, seed)
     for env in {jax.tree.structure(point.config.env): point.config.env for point in points if sweep}.values():
         envs.require(env)
     population = Population(
         algorithm=algorithm,
-        name=name or getattr(algorithm, "__name__", type(algorithm).__name__).rpartition(".")[2],
+        name=name or _name(algorithm),
         points=tuple(points),
         fields=() if sweep is None else tuple(sweep),
         seeds=seeds,
@@ -169,7 +170,7 @@ def run(
         evaluations=evaluations,
         eval_episodes=eval_episodes,
         mesh=mesh(-(-len(points) * seeds // together.processes), devices, shard, [point.config for point in points]),
-        folder=None if out is None else pathlib.Path(out),
+        folder=None if out is None else _path("out", out),
         progress=progress and together.process == 0,
         is_first=together.process == 0,
         checkpoint_every=checkpoint_every,
@@ -222,7 +223,7 @@ def resume(
         NotWritten, Interrupted, PeerLost: as `run` does.
     """
     use_cpu_cores()
-    folder, together = pathlib.Path(folder), hosts or Hosts()
+    folder, together = _path("folder", folder), hosts or Hosts()
     population, saved = _restored(folder, algorithm, config, env, sweep, devices, together.processes)
     if together.processes > 1:
         _check_together(folder, population.halving)
@@ -235,8 +236,7 @@ def resume(
     if total_steps is not None and population.halving is not None:
         raise UsageError("A run with successive halving cannot be made longer: its rungs depend on its length.")
     if total_steps is not None:
-        if isinstance(total_steps, bool) or not isinstance(total_steps, int):
-            raise UsageError(f"total_steps must be a whole number, got {total_steps!r}.")
+        total_steps = number("total_steps", total_steps, whole=True)
         points = tuple(point._replace(config=_extended(point, total_steps)) for point in population.points)
         population = dataclasses.replace(population, points=points)
         for one in saved:
@@ -280,7 +280,7 @@ def load(
         configuration: which one of a sweep; by default the best by `summary.json`, the first where there is none.
         algorithm, config, env, sweep: as for `resume`.
     """
-    folder = pathlib.Path(folder)
+    folder = _path("folder", folder)
     population, saved = _restored(folder, algorithm, config, env, sweep, None)
     if configuration is None:
         path = folder / "summary.json"
@@ -346,6 +346,17 @@ def _about(population: Population, config: Any, samples: int | None) -> dict[str
     return about
 
 
+def _name(algorithm: Any) -> str:
+    return getattr(algorithm, "__name__", type(algorithm).__name__).rpartition(".")[2]
+
+
+def _path(what: str, given: Any) -> pathlib.Path:
+    try:
+        return pathlib.Path(given)
+    except TypeError:
+        raise UsageError(f"{what} must be the path of a folder, got {given!r}.") from None
+
+
 def _check_together(out: Any, halving: int | None) -> None:
     if out is None:
         raise UsageError("Several processes train into one folder that all of them see: give out as well.")
@@ -356,8 +367,7 @@ def _check_together(out: Any, halving: int | None) -> None:
 def _check_checkpoints(every: float | None, out: Any) -> None:
     if every is None:
         return
-    if isinstance(every, bool) or not isinstance(every, int | float) or not 0 <= every < float("inf"):
-        raise UsageError(f"checkpoint_every must be a number of seconds, 0 or more, got {every!r}.")
+    number("checkpoint_every (seconds)", every, minimum=0)
     if out is None:
         raise UsageError("checkpoint_every needs a folder to write to: give out as well.")
 
@@ -450,16 +460,18 @@ def _check(algorithm: Any, config: Any, **counts: int) -> None:
     for name in ("init", "update", "act"):
         if not callable(getattr(algorithm, name, None)):
             raise UsageError(f"{getattr(algorithm, '__name__', algorithm)!r} is no algorithm: it has no {name}().")
+    expected = getattr(algorithm, "Config", None)
+    for field in dataclasses.fields(expected) if dataclasses.is_dataclass(expected) else ():
+        if not hasattr(config, field.name):
+            raise UsageError(f"{_name(algorithm)} takes a config of its own: the one given has no {field.name}.")
     for name in ("env", "num_updates"):
         if not hasattr(config, name):
             raise UsageError(f"The config has no {name}: run() needs env and num_updates.")
     if not isinstance(config.env, envs.Env):
         raise UsageError(f"The config's env must be an rljax.Env, got {type(config.env).__name__}: use rljax.make.")
-    if not isinstance(config.num_updates, int) or config.num_updates < 1:
-        raise UsageError(f"The config asks for {config.num_updates} updates: it needs at least one.")
+    number("The config's num_updates", config.num_updates, whole=True, minimum=1)
     for name, least in (("seeds", 1), ("evaluations", 0), ("eval_episodes", 1), ("seed", 0)):
-        if not isinstance(counts[name], int) or counts[name] < least:
-            raise UsageError(f"{name} must be a whole number of at least {least}, got {counts[name]!r}.")
+        number(name, counts[name], whole=True, minimum=least)
     if counts["seed"] >= 2**32:
         raise UsageError(f"seed must be less than 2**32, got {counts['seed']}.")
     check_one_run(config)

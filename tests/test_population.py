@@ -350,6 +350,8 @@ def test_it_runs_in_a_thread_where_signals_cannot_be_caught(own_config):
         ({"eval_episodes": 0}, "eval_episodes"),
         ({"devices": 99}, "devices"),
         ({"seeds": 1.5}, "seeds"),
+        ({"seeds": True}, "seeds must be a whole number of at least 1, got True"),
+        ({"out": 5}, "out must be the path of a folder, got 5"),
     ],
 )
 def test_arguments_that_cannot_be(own_config, arguments: dict[str, Any], word):
@@ -367,5 +369,9 @@ def test_a_stack_of_configs_is_no_config_of_a_run(own_config, stack):
 def test_something_that_is_no_algorithm(own_config):
     with pytest.raises(rljax.UsageError, match="no init"):
         rljax.run(json, own_config)
-    with pytest.raises(rljax.UsageError, match="no env"):
+    with pytest.raises(rljax.UsageError, match="own takes a config of its own: the one given has no env"):
         rljax.run(own, SimpleNamespace())
+    with pytest.raises(rljax.UsageError, match="no env"):
+        rljax.run(SimpleNamespace(init=len, update=len, act=len), SimpleNamespace())
+    with pytest.raises(rljax.UsageError, match="dqn takes a config of its own: the one given has no "):
+        rljax.run(rljax.dqn, rljax.preset("ppo", "CartPole-v1"))

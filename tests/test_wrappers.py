@@ -607,6 +607,14 @@ def test_params_stay_the_environments_own():
     assert bent.terminated.any()
 
 
+def test_an_id_stands_for_its_environment():
+    assert envs.frame_stack("CartPole-v1", 4) == envs.frame_stack(rljax.make("CartPole-v1"), 4)
+    limited = envs.time_limit("CartPole-v1", jnp.int32(3))
+    assert limited == envs.time_limit(rljax.make("CartPole-v1"), 3)
+    returns = rljax.evaluate(jax.random.key(0), "CartPole-v1", lambda key, obs: jnp.ones(len(obs), int), num_episodes=2)
+    assert np.all((returns >= 8) & (returns <= 11))  # always to the right
+
+
 # Refusals
 
 APPLY = {
@@ -660,8 +668,26 @@ LAKE = "FrozenLake-misc"
 @pytest.mark.parametrize(
     ("wrap", "word"),
     [
-        (lambda: envs.time_limit(COUNTER, 0), "at least one step"),
-        (lambda: envs.frame_stack(COUNTER, 0), "at least one frame"),
+        (
+            lambda: envs.time_limit(COUNTER, 0),
+            r"time_limit's max_steps must be a whole number in \[1, 2147483647\], got 0",
+        ),
+        (lambda: envs.time_limit(COUNTER, "5"), "max_steps must be a whole number .*, got '5'"),
+        (lambda: envs.time_limit(COUNTER, 5.7), "whole number .*, got 5.7"),
+        (lambda: envs.frame_stack(COUNTER, 0), "frame_stack's num_frames must be a whole number of at least 1"),
+        (lambda: envs.frame_stack(COUNTER, 2.5), "got 2.5"),
+        (lambda: envs.sticky_actions(COUNTER, "0.25"), "finite number in .*, got '0.25'"),
+        (lambda: envs.scale_reward(COUNTER, "a"), "factor must be a finite number, got 'a'"),
+        (lambda: envs.scale_reward(COUNTER, float("nan")), "got nan"),
+        (lambda: envs.scale_reward(COUNTER, True), "got True"),
+        (lambda: envs.scale_reward(COUNTER, np.ones(2)), "got array"),
+        (
+            lambda: envs.shape_reward(COUNTER, squared_time, 1.5),
+            r"discount must be a finite number in \[0, 1\], got 1.5",
+        ),
+        (lambda: envs.mask_observation(COUNTER, 2), "indices of what to keep, such as .0, 2., got 2"),
+        (lambda: envs.time_limit(5, 5), "takes an environment's id, .* got int"),
+        (lambda: rljax.make("CartPole-v1", gravity="abc"), "gravity of CartPole-v1 must be a number, got 'abc'"),
         (lambda: envs.sticky_actions(COUNTER, 1.5), r"\[0, 1\]"),
         (lambda: envs.sticky_actions(COUNTER, float("nan")), r"\[0, 1\]"),
         (lambda: envs.normalize_rewards(COUNTER, -0.1), r"\[0, 1\]"),

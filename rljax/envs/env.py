@@ -210,9 +210,12 @@ def _construct(name: str, constructor_settings: tuple[tuple[str, Any], ...]) -> 
 
 def _replace_params(params: Any, settings: dict[str, Any], name: str) -> Any:
     known = [f.name for f in dataclasses.fields(params)]
-    for setting in settings:
+    for setting, value in settings.items():
         if setting not in known:
             raise UsageError(f"{name} has no setting {setting!r}: {suggest(setting, known)}")
+        is_number = isinstance(value, bool | int | float | np.generic | np.ndarray | jax.Array)
+        if isinstance(getattr(params, setting), int | float) and not is_number:
+            raise UsageError(f"{setting} of {name} must be a number, got {value!r}.")
     return dataclasses.replace(params, **settings)
 
 

@@ -1,6 +1,6 @@
-"""Wrappers: functions from an `Env` to an `Env` that compose, innermost first.
+"""Wrappers: functions from an `Env`, or the id of one, to an `Env` that compose, innermost first.
 
-    env = normalize_observations(frame_stack(mask_observation(make("CartPole-v1"), (0, 2)), 4))
+    env = normalize_observations(frame_stack(mask_observation("CartPole-v1", (0, 2)), 4))
 
 A wrapper leaves `env.params` alone, so that a sweep over `env.params.gravity` works through any of them.
 """
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.checks import number
 from rljax.envs.env import Bound, Env, TimeStep, as_features, make, observation_shape
 from rljax.envs.spaces import Box, Discrete
 from rljax.errors import UsageError
@@ -48,12 +49,13 @@ _by_name: dict[str, Callable[..., Env]] = {}
 
 def _recorded[**Arguments](
     wrapper: Callable[Concatenate[Env, Arguments], Env],
-) -> Callable[Concatenate[Env, Arguments], Env]:
-    """Note in `env.recipe` what the wrapper was called with."""
+) -> Callable[Concatenate[Env | str, Arguments], Env]:
+    """Let the wrapper take an id for its `Env`, and note in `env.recipe` what it was called with."""
     signature = inspect.signature(wrapper)
 
     @functools.wraps(wrapper)
-    def apply(env: Env, *given: Arguments.args, **named: Arguments.kwargs) -> Env:
+    def apply(env: Env | str, *given: Arguments.args, **named: Arguments.kwargs) -> Env:
+        env = make(env)
         wrapped = wrapper(env, *given, **named)
         bound = signature.bind(env, *given, **named)
         bound.apply_defaults()
@@ -93,13 +95,12 @@ class TimeLimitState(NamedTuple):
 @_recorded
 def time_limit(env: Env, max_steps: int) -> Env:
     """Truncate after `max_steps` steps, in place of the environment's own time limit."""
-    if max_steps < 1:
-        raise UsageError(f"time_limit needs at least one step, got {max_steps}.")
+    max_steps = number("time_limit's max_steps", max_steps, whole=True, minimum=1, maximum=2**31 - 1)
     return _wrapped(
         env,
         "time_limit",
         reset=Bound(_time_limit_reset, (env.reset,)),
-        step=Bound(_time_limit_step, (env.step, int(max_steps))),
+        step=Bound(_time_limit_step, (env.step, max_steps)),
     )
 
 
@@ -128,8 +129,7 @@ def sticky_actions(env: Env, probability: float = 0.25) -> Env:
 
     An episode's first action is never replaced.
     """
-    if not 0 <= probability <= 1:
-        raise UsageError(f"sticky_actions needs a probability in [0, 1], got {probability}.")
+    probability = number("sticky_actions' probability", probability, minimum=0, maximum=1)
     return _wrapped(
         env,
         "sticky_actions",
@@ -156,6 +156,7 @@ def _sticky_step(
 @_recorded
 def scale_reward(env: Env, factor: float) -> Env:
     """Multiply the reward by a constant; returns are then reported in the scaled unit."""
+    factor = number("scale_reward's factor", factor)
     return _wrapped(env, "scale_reward", step=Bound(_scale_reward_step, (env.step, float(factor))))
 
 
@@ -183,6 +184,7 @@ def shape_reward(env: Env, potential: Callable[[Any], Any], discount: float) -> 
         potential: from one observation to a scalar.
         discount: the learner's discount.
     """
+    discount = number("shape_reward's discount", discount, minimum=0, maximum=1)
     return _wrapped(
         env,
         "shape_reward",
@@ -251,6 +253,8 @@ def mask_observation(env: Env, keep: Sequence[int]) -> Env:
     space = env.observation_space
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise UsageError("mask_observation needs a vector observation: apply flatten_observation first.")
+    if not isinstance(keep, Sequence) and np.ndim(keep) != 1:
+        raise UsageError(f"mask_observation takes the indices of what to keep, such as (0, 2), got {keep!r}.")
     for entry in keep:
         if isinstance(entry, bool | np.bool_) or not isinstance(entry, int | np.integer):
             raise UsageError(f"mask_observation takes the indices of what to keep, such as (0, 2), got {entry!r}.")
@@ -281,15 +285,14 @@ def frame_stack(env: Env, num_frames: int) -> Env:
     space = env.observation_space
     if not isinstance(space, Box) or not space.shape:
         raise UsageError("frame_stack needs array observations: apply flatten_observation first.")
-    if num_frames < 1:
-        raise UsageError(f"frame_stack needs at least one frame, got {num_frames}.")
+    num_frames = number("frame_stack's num_frames", num_frames, whole=True, minimum=1)
     shape = (*space.shape[:-1], space.shape[-1] * num_frames)
     low, high = np.concatenate([space.low] * num_frames, -1), np.concatenate([space.high] * num_frames, -1)
     return _wrapped(
         env,
         "frame_stack",
         observation_space=Box(low, high, shape, space.dtype),
-        reset=Bound(_stack_reset, (env.reset, int(num_frames))),
+        reset=Bound(_stack_reset, (env.reset, num_frames)),
         step=Bound(_stack_step, (env.step,)),
     )
 
@@ -331,6 +334,5 @@ def normalize_rewards(env: Env, discount: float = 0.99) -> Env:
 
     As in VecNormalize (Stable-Baselines), the mean is kept. Returns that are reported stay in the raw unit.
     """
-    if not 0 <= discount <= 1:
-        raise UsageError(f"normalize_rewards needs a discount in [0, 1], got {discount}.")
+    discount = number("normalize_rewards' discount", discount, minimum=0, maximum=1)
     return _wrapped(env, "normalize_rewards", normalize_rewards=float(discount))
