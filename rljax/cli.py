@@ -13,6 +13,7 @@ import pathlib
 import signal
 import sys
 import time
+import traceback
 from typing import Annotated, Any
 
 import tyro
@@ -103,10 +104,16 @@ class ResumeOptions:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line; the exit code is 0, 2 for a mistake in it, 130 for an interrupt."""
+    """Run a command line; the exit code is 0, 2 for a mistake in it, 130 for an interrupt, 141 for a closed pipe."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        return _dispatch(arguments)
+        try:
+            return _dispatch(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it, as `head` does, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
+        return 128 + signal.SIGPIPE
     except UsageError as error:
         console.say(str(error))
         return 2
@@ -225,7 +232,9 @@ def _train(arguments: list[str]) -> int:
         if any(flag in arguments for flag in ("-h", "--help")):
             print(_USAGE)
             return 0
-        raise UsageError("Say which algorithm: rljax train ppo --env CartPole-v1; `rljax algos` lists them.")
+        raise UsageError(
+            "Say which algorithm, before any option: rljax train ppo --env CartPole-v1; `rljax algos` lists them."
+        )
     name, *rest = arguments
     algorithm = _algorithm(name)
     wants_help = any(flag in rest for flag in ("-h", "--help"))
@@ -238,13 +247,18 @@ def _train(arguments: list[str]) -> int:
     settings = _settings(options)
     if options.out is None and settings["hosts"] is not None:
         raise UsageError("Several processes train into one folder that all of them see: name it with --out.")
-    out = options.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}")
     sweep = [_swept(text) for text in options.sweep]
     twice = [path for i, (path, _) in enumerate(sweep) if path in dict(sweep[:i])]
     if twice:
         raise UsageError(f"--sweep {twice[0]} is given twice: give all its values at once.")
+    out = options.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}")
     settings |= {"out": out, "sweep": dict(sweep) or None}
-    population.run(algorithm, config, name=None if _is_own(name) else name, **settings)
+    try:
+        population.run(algorithm, config, name=None if _is_own(name) else name, **settings)
+    finally:
+        if options.out is None:
+            with contextlib.suppress(OSError):  # it is not empty, unless the run was refused
+                os.removedirs(out)
     _say_written(out)
     return 0
 
@@ -254,7 +268,7 @@ def _resume(arguments: list[str]) -> int:
     from rljax.report import files
 
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
-        raise UsageError("Say which run: rljax resume runs/x.")
+        raise UsageError("Say which run, before any option: rljax resume runs/x.")
     wants_help = arguments[0] in ("-h", "--help")
     folder, rest = ("FOLDER", arguments) if wants_help else (arguments[0], arguments[1:])
     about = {} if wants_help else files.read_json(pathlib.Path(folder) / "config.json")
@@ -407,7 +421,10 @@ def _algorithm(name: str) -> Any:
 
 
 def _env(reference: str) -> Any:
-    return _own(reference) if ":" in reference else reference
+    place, colon, attribute = reference.partition(":")
+    if (colon or place.endswith(".py")) and not attribute:
+        raise UsageError(f"Say which environment of {place}: --env {place}:name.")
+    return _own(reference) if colon else reference
 
 
 def _is_own(name: str) -> bool:
@@ -432,8 +449,16 @@ def _own(reference: str) -> Any:
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{place} could not be imported: {error}.") from None
+    except UsageError:
+        raise
+    except Exception as error:  # whatever is wrong with a user's file
+        what = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, ImportError | SyntaxError):  # these say where
+            frames = traceback.extract_tb(error.__traceback__)
+            own = [frame for frame in frames if pathlib.Path(frame.filename).name == pathlib.Path(place).name]
+            frame = (own or frames)[-1]
+            what = f"{type(error).__name__}: {what} ({pathlib.Path(frame.filename).name}, line {frame.lineno})"
+        raise UsageError(f"{place} could not be imported: {what}.") from None
     finally:
         sys.path.pop(0)
     if not attribute:

@@ -115,12 +115,48 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
         (["train", "nothere.py", "--env", "CartPole-v1"], ["nothere.py"]),
         (["train", "no.such.module", "--env", "CartPole-v1"], ["no.such.module"]),
         (["train", "ppo", "--env", "nothere.py:env"], ["nothere.py"]),
+        (["train", "ppo", "--env", "own.py:"], ["Say which environment of own.py: --env own.py:name"]),
+        (["train", "ppo", "--env", "own.py"], ["Say which environment of own.py: --env own.py:name"]),
+        (["train", "--env", "CartPole-v1", "ppo"], ["which algorithm, before any option"]),
+        (["resume", "--total-steps", "5", "runs/x"], ["which run, before any option"]),
     ],
 )
 def test_mistakes_end_in_one_sentence(capsys, arguments, words):
     sentence = complaint(capsys, *arguments)
     for word in words:
         assert word in sentence
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("x = 1\ndef (", "invalid syntax (own.py, line 2)"),
+        ("from rljax import nothing", "cannot import name 'nothing' from 'rljax'"),
+        ("import nothere", "No module named 'nothere'"),
+        ("import json\n\njson.loads('{')", "JSONDecodeError: Expecting property name"),
+        ("import json\n\njson.loads('{')", "(own.py, line 3)"),
+        ("import rljax\nrljax.make('CartPol-v1')", "did you mean CartPole-v1"),
+    ],
+)
+def test_files_of_ones_own_that_cannot_be_imported(capsys, tmp_path, code, words):
+    (tmp_path / "own.py").write_text(code)
+    assert words in complaint(capsys, "train", "own.py", "--env", "CartPole-v1")
+    assert words in complaint(capsys, "train", "ppo", "--env", "own.py:env")
+
+
+def test_a_run_that_is_refused_leaves_no_folder(capsys, tmp_path):
+    complaint(capsys, "train", "ppo", "--env", "CartPole-v1", "--seeds", "0")
+    complaint(capsys, "train", "ppo", "--env", "CartPole-v1", "--sweep", "clip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_pipe_is_no_mistake():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rljax.cli", "envs"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
 
 
 def test_an_output_folder_that_cannot_be(capsys, tmp_path):
