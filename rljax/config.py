@@ -4,7 +4,11 @@ A config is a frozen dataclass and a pytree. Its `traced` fields are leaves, so 
 stack of them can be `vmap`ped. Its `static` fields fix a shape or the program's structure and are compared by value.
 """
 
+import ast
 import dataclasses
+import inspect
+import itertools
+import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any, dataclass_transform
 
@@ -42,6 +46,7 @@ def config[T](cls: type[T]) -> type[T]:
 
     A field's annotation says what it takes: int, float, bool, str, `tuple[int, ...]`, `Env` (also an id or a gymnax
     object, which stand for theirs), `Network`, or any of these `| None`. Other annotations take anything.
+    A string below a field is its docstring, for `help` and for the command line's `--help`.
     """
     own_check = getattr(cls, "__post_init__", None)
 
@@ -59,9 +64,45 @@ def config[T](cls: type[T]) -> type[T]:
             own_check(self)
 
     cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+    own_docstring = cls.__doc__
     made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    made.__doc__ = _Docstring(own_docstring, made.__doc__)  # type: ignore[assignment]
     _register(made)
     return made
+
+
+class _Docstring:
+    """A config class's docstring and below it those of its fields, read from the source when somebody asks."""
+
+    def __init__(self, own: str | None, signature: str | None) -> None:
+        self.own, self.signature = own, signature
+
+    def __get__(self, config: Any, cls: type) -> str | None:
+        told: dict[str, str] = {}
+        for base in reversed(cls.__mro__):
+            told |= _docstrings_of_fields(base)
+        fields = "\n".join(["Attributes:", *(f"    {name}: {' '.join(text.split())}" for name, text in told.items())])
+        parts = ([inspect.cleandoc(self.own)] if self.own else []) + ([fields] if told else [])
+        cls.__doc__ = "\n\n".join(parts) or self.signature
+        return cls.__doc__
+
+
+def _docstrings_of_fields(cls: type) -> dict[str, str]:
+    """The strings that stand below a class's annotated fields; none where there is no source."""
+    try:
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    pairs = itertools.pairwise(tree.body) if isinstance(tree, ast.ClassDef) else ()
+    return {
+        field.target.id: below.value.value
+        for field, below in pairs
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
 
 
 def _names_an_env(value: Any) -> bool:
@@ -116,6 +157,20 @@ def replace_unchecked[T](config: T, **changes: Any) -> T:
     """A copy of a config with some fields changed, its checks left out: for the shapes that another would have."""
     fields = dataclasses.fields(config)  # type: ignore[arg-type]
     return unchecked(type(config), **{f.name: getattr(config, f.name) for f in fields} | changes)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two pytrees would compile to the same program and compute with the same bits; not known of tracers."""
+    structure: Any
+    leaves, structure = jax.tree.flatten(left)
+    others = jax.tree.leaves(right)
+    return structure == jax.tree.structure(right) and all(
+        isinstance(x, bool | int | float) == isinstance(y, bool | int | float)
+        and not isinstance(x, jax.core.Tracer)
+        and (jnp.shape(x), jnp.result_type(x)) == (jnp.shape(y), jnp.result_type(y))
+        and np.array_equal(x, y, equal_nan=True)
+        for x, y in zip(leaves, others, strict=True)
+    )
 
 
 def check_one_run(config: Any) -> None:

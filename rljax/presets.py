@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
-from rljax.config import replace, unchecked
-from rljax.envs import Env, make, normalize_observations, normalize_rewards
+from rljax.config import replace, same, unchecked
+from rljax.envs import Env, make, normalize_observations, normalize_rewards, registered
 from rljax.errors import UsageError, suggest
 
 _ALGORITHMS = {
@@ -343,7 +343,7 @@ def preset(algo: str, env: Any, **changes: Any) -> Any:
 
     Args:
         algo: name of an algorithm or of a variant, such as "ppo" or "rainbow".
-        env: an environment's id, object or `Env`. Only for an id can there be tuned values.
+        env: an environment's id, object or `Env`. Tuned values are for ids, and for what `rljax.make` gives of them.
         **changes: fields to set otherwise.
     """
     values = _values(algo, env)
@@ -357,7 +357,13 @@ def defaults(algo: str, env: Any) -> Any:
 
 def _values(algo: str, env: Any) -> dict[str, Any]:
     base, chosen = _VARIANTS.get(algo, (algo, {}))
-    tuned, wrap = _PRESETS.get((base, env), ({}, None)) if isinstance(env, str) else ({}, None)
-    own, own_wrap = _PRESETS.get((algo, env), ({}, None)) if isinstance(env, str) else ({}, None)
+    name = env if isinstance(env, str) else _id_of(env)
+    tuned, wrap = _PRESETS.get((base, name), ({}, None))
+    own, own_wrap = _PRESETS.get((algo, name), ({}, None))
     made, wrap = make(env), own_wrap or wrap
     return {**tuned, **chosen, **own, "env": made if wrap is None else wrap(made)}
+
+
+def _id_of(env: Any) -> str:
+    """The id that gives this very environment; "" where none does, as it was made, wrapped or changed otherwise."""
+    return env.name if isinstance(env, Env) and env.name in registered() and same(env, make(env.name)) else ""

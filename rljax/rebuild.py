@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import presets, sweeps
+from rljax.config import same
 from rljax.envs import Env, remake
 from rljax.envs.env import is_data
 from rljax.errors import UsageError
@@ -26,7 +27,7 @@ def recipe(algorithm: Any, config: Any, points: Sequence[sweeps.Point]) -> dict[
     parts = {"algorithm": presets.name_of(algorithm), "fields": files.describe(fields)}
     parts = json.loads(files.as_json(parts)) | {"env": _env_as_data(config.env), "objects": _objects(points)}
     try:
-        if not _same(_config(algorithm, config.env, parts["fields"]), config):
+        if not same(_config(algorithm, config.env, parts["fields"]), config):
             parts["fields"] = None
     except (UsageError, AttributeError, TypeError, ValueError):
         parts["fields"] = None
@@ -133,7 +134,7 @@ def _env_as_data(env: Env) -> dict[str, Any] | None:
     params = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(env.params)]
     part = json.loads(files.as_json({"recipe": env.recipe, "params": params}))
     try:
-        return part if _same(_env(part), env) else None
+        return part if same(_env(part), env) else None
     except (UsageError, AttributeError, TypeError, ValueError):
         return None
 
@@ -157,19 +158,6 @@ def _config(algorithm: Any, env: Env, fields: dict[str, Any]) -> Any:
 
 def _tuple(value: Any) -> Any:
     return tuple(map(_tuple, value)) if isinstance(value, list) else value
-
-
-def _same(left: Any, right: Any) -> bool:
-    """Whether two pytrees would compile to the same program and compute with the same bits."""
-    structure: Any
-    leaves, structure = jax.tree.flatten(left)
-    others = jax.tree.leaves(right)
-    return structure == jax.tree.structure(right) and all(
-        isinstance(x, bool | int | float) == isinstance(y, bool | int | float)
-        and (jnp.shape(x), jnp.result_type(x)) == (jnp.shape(y), jnp.result_type(y))
-        and np.array_equal(x, y, equal_nan=True)
-        for x, y in zip(leaves, others, strict=True)
-    )
 
 
 def _differences(path: str, was: Any, now: Any) -> Any:

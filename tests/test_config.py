@@ -1,7 +1,9 @@
 """What a config is made of, what it refuses, and what changing it compiles again."""
 
+import dataclasses
 import functools
 import operator
+import re
 from typing import Any
 
 import jax
@@ -22,6 +24,15 @@ class Config:
     count: int = rljax.static(default=4, minimum=1)
     most: int | None = rljax.static(default=None, minimum=1)
     name: str = rljax.static(default="plain")
+
+
+@rljax.config
+class Described:
+    """Numbers."""
+
+    rate: float = rljax.traced(default=0.5)
+    """How fast,
+    and told in two lines."""
 
 
 def small_ppo(**changes):
@@ -375,6 +386,30 @@ def test_a_config_that_extends_another_keeps_its_fields_and_its_checks():
         longer(activation="tahn")
     with pytest.raises(rljax.UsageError, match="total_steps"):
         longer(total_steps=1)
+
+
+# Docstrings
+
+
+@pytest.mark.parametrize("name", ["a2c", "dqn", "ppo", "pqn", "q_learning", "reinforce", "sac", "td3"])
+def test_the_algorithms_fields_are_told_by_their_config(name):
+    algorithm = getattr(rljax, name)
+    told = algorithm.Config.__doc__
+    assert told.startswith("What ")
+    for field in dataclasses.fields(algorithm.Config):
+        assert re.search(rf"^    {field.name}: \S.*\.$", told, re.MULTILINE), field.name
+    assert "carries from update to update" in algorithm.State.__doc__
+
+
+def test_a_config_that_extends_another_tells_its_fields_too():
+    @rljax.config
+    class Longer(Described):
+        width: int = rljax.static(default=2)
+        """How wide."""
+
+    assert Longer.__doc__ == "Attributes:\n    rate: How fast, and told in two lines.\n    width: How wide."
+    assert Described.__doc__ == "Numbers.\n\nAttributes:\n    rate: How fast, and told in two lines."
+    assert Config.__doc__.startswith("Config(*, rate: float")
 
 
 # replace

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import pytest
 
 import rljax
@@ -43,9 +44,34 @@ def test_a_categorical_head_is_told_its_returns(algo):
     assert rljax.preset(algo, "Acrobot-v1", value_low=-100, value_high=0).value_low == -100
 
 
-def test_the_tuned_wrappers_hold_for_a_variant_and_for_ids_only():
+def test_the_tuned_wrappers_hold_for_a_variant():
     assert rljax.preset("prioritized_dqn", "MountainCar-v0").env.normalize_observations
-    assert not rljax.preset("prioritized_dqn", rljax.make("MountainCar-v0")).env.normalize_observations
+
+
+@pytest.mark.parametrize("algo", ["ppo", "prioritized_dqn"])
+def test_tuned_values_are_for_an_id_and_for_what_it_gives(algo):
+    tuned = rljax.preset(algo, "CartPole-v1")
+    made = rljax.make("CartPole-v1")
+    assert rljax.preset(algo, made) == tuned
+    assert tuned.learning_rate == 2e-3
+    others = (
+        rljax.make("CartPole-v1", gravity=5.0),
+        rljax.envs.time_limit(made, 50),
+        made.replace(name="mine"),
+        rljax.Env(
+            name="CartPole-v1",
+            reset=len,
+            step=len,
+            observation_space=made.observation_space,
+            action_space=made.action_space,
+        ),
+    )
+    for other in others:
+        config = rljax.preset(algo, other)
+        assert config.env == other
+        assert config.learning_rate == presets.algorithm(algo).Config(env=other).learning_rate != 2e-3
+    heavier = jax.jit(lambda gravity: rljax.preset(algo, rljax.make("CartPole-v1", gravity=gravity)).env.params.gravity)
+    assert heavier(20.0) == 20.0
 
 
 def test_an_unknown_name_names_the_nearest():

@@ -38,6 +38,8 @@ def default_network(env: Env, config: "Config") -> networks.Network:
 
 @config
 class Config:
+    """What A2C is told: traced numbers, free to sweep, and static structure."""
+
     env: Env = traced()
     """Environment to learn."""
     total_steps: int = static(default=500_000, minimum=1)
@@ -89,6 +91,8 @@ class Config:
 
 
 class State(NamedTuple):
+    """What A2C carries from update to update: the network's parameters, their optimiser, environments, memories."""
+
     params: Any
     opt_state: optax.OptState
     collector: core.Collector

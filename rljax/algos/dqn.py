@@ -41,6 +41,8 @@ def default_network(env: Env, config: "Config") -> networks.Network:
 
 @config
 class Config:
+    """What DQN and its variants are told: traced numbers, free to sweep, and static structure."""
+
     env: Env = traced()
     """Environment to learn; actions must be discrete."""
     total_steps: int = static(default=100_000, minimum=1)
@@ -128,6 +130,8 @@ class Config:
 
 
 class State(NamedTuple):
+    """What DQN carries from update to update: the network's parameters, their optimiser, replay, environments."""
+
     params: Any
     target_params: Any
     averaged_params: Any  # what `act` goes by

@@ -37,6 +37,8 @@ def default_network(env: Env, config: "Config") -> networks.Network:
 
 @config
 class Config:
+    """What PPO is told: traced numbers, free to sweep, and static structure."""
+
     env: Env = traced()
     """Environment to learn."""
     total_steps: int = static(default=100_000, minimum=1)
@@ -101,6 +103,8 @@ class Config:
 
 
 class State(NamedTuple):
+    """What PPO carries from update to update: the network's parameters, their optimiser, environments, memories."""
+
     params: Any
     opt_state: optax.OptState
     collector: core.Collector

@@ -33,6 +33,8 @@ def default_network(env: Env, config: "Config") -> networks.Network:
 
 @config
 class Config:
+    """What PQN is told: traced numbers, free to sweep, and static structure."""
+
     env: Env = traced()
     """Environment to learn; actions must be discrete."""
     total_steps: int = static(default=500_000, minimum=1)
@@ -83,6 +85,8 @@ class Config:
 
 
 class State(NamedTuple):
+    """What PQN carries from update to update: the network's parameters, their optimiser, environments."""
+
     params: Any
     opt_state: optax.OptState
     collector: core.Collector

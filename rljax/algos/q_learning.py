@@ -29,6 +29,8 @@ TARGETS = ("q_learning", "sarsa", "expected_sarsa", "double_q_learning")
 
 @config
 class Config:
+    """What Q-learning and its variants are told: traced numbers, free to sweep, and static structure."""
+
     env: Env = traced()
     """Environment to learn; observations and actions must be discrete."""
     total_steps: int = static(default=500_000, minimum=1)
@@ -89,6 +91,8 @@ class Tables(NamedTuple):
 
 
 class State(NamedTuple):
+    """What Q-learning carries from update to update: tables, environments."""
+
     tables: Tables
     collector: core.Collector
     step: jax.Array  # [] int32, updates done

@@ -37,6 +37,8 @@ def default_network(env: Env, config: "Config") -> networks.Network:
 
 @config
 class Config:
+    """What REINFORCE is told: traced numbers, free to sweep, and static structure."""
+
     env: Env = traced()
     """Environment to learn."""
     total_steps: int = static(default=200_000, minimum=1)
@@ -97,6 +99,8 @@ class Steps(NamedTuple):
 
 
 class State(NamedTuple):
+    """What REINFORCE carries from update to update: parameters, their optimiser, environments, past steps."""
+
     params: Any
     opt_state: optax.OptState
     collector: core.Collector

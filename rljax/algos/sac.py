@@ -38,6 +38,8 @@ def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
 
 @config
 class Config:
+    """What SAC is told: traced numbers, free to sweep, and static structure."""
+
     env: Env = traced()
     """Environment to learn; actions must be discrete, or bounded on both sides in every dimension."""
     total_steps: int = static(default=100_000, minimum=1)
@@ -94,12 +96,16 @@ class Config:
 
 
 class Params(NamedTuple):
+    """What SAC learns."""
+
     actor: Any
     critics: Any
     log_temperature: jax.Array  # []
 
 
 class State(NamedTuple):
+    """What SAC carries from update to update: the networks' parameters, their optimiser, replay, environments."""
+
     params: Params
     target_params: Any  # the critics'
     opt_state: optax.OptState

@@ -34,6 +34,8 @@ def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
 
 @config
 class Config:
+    """What TD3 and DDPG are told: traced numbers, free to sweep, and static structure."""
+
     env: Env = traced()
     """Environment to learn; actions must be continuous and bounded on both sides in every dimension."""
     total_steps: int = static(default=100_000, minimum=1)
@@ -99,6 +101,8 @@ class Pair(NamedTuple):
 
 
 class State(NamedTuple):
+    """What TD3 carries from update to update: parameters, optimisers, replay, environments, noise."""
+
     params: Pair
     target_params: Pair
     opt_state: Pair
