@@ -33,7 +33,7 @@ class Trained(NamedTuple):
     parents: jax.Array
     """`[R, P]` int32, whose state and values each run went on with after the round; its own place for most."""
     metrics: core.Metrics
-    """Every update's metrics, `[P, R * interval]`."""
+    """Every update's metrics, `[P, R * interval, ...]`."""
 
 
 def train(
@@ -95,7 +95,7 @@ def train(
     rounds = jnp.arange(config.num_updates // interval)
     (states, _), (moved, scores, parents, metrics) = jax.lax.scan(play_round, (states, values), rounds)
     history = {path: jnp.concatenate([values[path][None], moved[path]]) for path in values}
-    metrics = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(population, -1), metrics)
+    metrics = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(population, -1, *x.shape[3:]), metrics)
     return Trained(states, history, scores, parents, metrics)
 
 

@@ -37,8 +37,8 @@ class Programs(NamedTuple):
     init: Callable[..., Any]
     """`(keys [L], config) -> (Keys, states)`."""
     advance: Callable[..., Any]
-    """`(keys, states, config, first, count) -> (states, metrics [L, capacity], lasted [L])`; `lasted` is the number of
-    these updates after which the run's parameters were still finite."""
+    """`(keys, states, config, first, count) -> (states, metrics [L, capacity, ...], lasted [L])`; `lasted` is the
+    number of these updates after which the run's parameters were still finite."""
     evaluate: Callable[..., Any]
     """`(keys, states, config, number) -> (returns [L, episodes], ended [L, episodes])`, as `core.play` has them."""
     keep: Callable[..., Any]

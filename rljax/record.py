@@ -31,7 +31,7 @@ class Record:
         self.diverged: dict[int, Diverged] = {}  # by lane
 
     def landed(self, metrics: core.Metrics, count: int, seconds: float) -> None:
-        """Take in a chunk's metrics `[L, capacity]`, of which `count` columns are filled."""
+        """Take in a chunk's metrics `[L, capacity, ...]`, of which `count` columns are filled."""
         if "env_steps" not in metrics:
             raise UsageError("The algorithm's metrics have no env_steps: its update must count them.")
         chunk = {name: np.asarray(rows)[: len(self.runs), :count].copy() for name, rows in metrics.items()}
@@ -81,6 +81,6 @@ class Record:
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
-        """`[R, U]` each."""
+        """`[R, U, ...]` each."""
         names = self.chunks[0] if self.chunks else {}
         return {name: np.concatenate([chunk[name] for chunk in self.chunks], axis=1) for name in names}

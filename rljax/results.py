@@ -22,7 +22,7 @@ class Result:
     states: Any
     """The final states, stacked `[S, ...]`: `jax.tree.map(lambda x: x[i], result.states)` is that of seed i."""
     metrics: dict[str, np.ndarray]
-    """Every update's metrics, `[S, U]`."""
+    """Every update's metrics, `[S, U, ...]`: `[S, U]` of numbers. `curves.csv` holds none of them."""
     eval_steps: np.ndarray
     """`[E]` environment steps of one seed at which the greedy policies were evaluated."""
     eval_returns: np.ndarray
@@ -175,9 +175,10 @@ def _at(marks: list[tuple[int, int]], record: Record) -> np.ndarray:
 
 
 def _padded(rows: np.ndarray, width: int) -> np.ndarray:
-    """Rows that an interrupt cut short, filled up with what says that nothing is there."""
+    """Rows `[R, U, ...]` that an interrupt cut short, filled up with what says that nothing is there."""
     missing = np.nan if np.issubdtype(rows.dtype, np.inexact) else 0
-    return np.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=missing)
+    only_updates = [(0, width - rows.shape[1] if axis == 1 else 0) for axis in range(rows.ndim)]
+    return np.pad(rows, only_updates, constant_values=missing)
 
 
 def curves(population: Population, records: list[Record]) -> tuple[list[str], Iterator[list[Any]]]:

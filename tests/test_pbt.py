@@ -104,6 +104,18 @@ def test_a_run_that_diverged_is_copied_over(config):
     assert np.isfinite(trained.states.params).all()
 
 
+def test_a_metric_may_be_an_array(config, trained):
+    def update(key, state, config):
+        following, metrics = own.update(key, state, config)
+        return following, {**metrics, "params": following.params}
+
+    arrays = SimpleNamespace(init=own.init, update=update)
+    short = rljax.replace(config, num_updates=10)
+    metrics = pbt.train(arrays, jax.random.key(3), short, EXPLORE, population=8, interval=5).metrics
+    assert metrics["params"].shape == (8, 10, 2)
+    np.testing.assert_allclose(jnp.abs(metrics["params"]).sum(2), trained.metrics["episode_return"][:, :10], rtol=1e-6)
+
+
 def test_runs_without_a_score_are_the_worst():
     scores = jnp.array([3.0, jnp.nan, 5.0, 1.0])
     for seed in range(5):

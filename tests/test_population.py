@@ -174,6 +174,29 @@ def test_an_algorithm_of_ones_own_runs(own_config):
     assert result.summary["algo"] == "own"
 
 
+def test_a_metric_may_be_an_array(own_config, tmp_path):
+    """Also where a run is frozen, and read from a checkpoint."""
+
+    def update(key, state, config):
+        following, metrics = own.update(key, state, config)
+        return following, {**metrics, "params": following.params, "table": jnp.arange(6).reshape(2, 3) + state.step}
+
+    arrays = SimpleNamespace(__name__="arrays", init=own.init, act=own.act, update=update)
+    poisoned = dataclasses.replace(own_config, num_updates=8, poison_at=3)
+    options: dict[str, Any] = {"seeds": 3, "evaluations": 2, "eval_episodes": 2}
+    result = rljax.run(arrays, poisoned, out=tmp_path / "x", checkpoint_every=60, **options)
+    assert result.metrics["params"].shape == (3, 8, 2)
+    for rows, params in zip(result.metrics["params"], np.asarray(result.states.params), strict=True):
+        np.testing.assert_array_equal(rows[np.isfinite(rows)][-2:], params)
+    well = np.setdiff1d(np.arange(3), [run["seed"] for run in result.summary["diverged"]])
+    assert 0 < len(well) < 3
+    tables = np.arange(8)[:, None, None] + np.arange(6).reshape(2, 3)
+    np.testing.assert_array_equal(result.metrics["table"][well], np.broadcast_to(tables, (len(well), 8, 2, 3)))
+    resumed = rljax.resume(tmp_path / "x", algorithm=arrays, config=poisoned, progress=False)
+    np.testing.assert_array_equal(resumed.metrics["params"], result.metrics["params"])
+    assert (tmp_path / "x/curves.csv").read_text().splitlines()[0] == "seed,update,env_steps,return"
+
+
 @pytest.mark.parametrize("most", [1, 7, 50])
 def test_a_diverged_run_is_frozen_and_named_and_the_others_go_on(own_config, monkeypatch, tmp_path, most, capsys):
     """Its state is that of the last update at which it was finite, however the run was cut into chunks."""
