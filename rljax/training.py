@@ -64,7 +64,8 @@ def train(population: Population, saved: list[checkpoints.Saved], peers: hosts.P
         if pressed() or (interrupted() and result.summary["interrupted"]):
             finished = sum(len(t.record.runs) * t.record.updates for t in trained)
             waiting = runs - sum(len(t.record.runs) for t in trained)
-            mean = f" on average, {waiting:,} of {runs:,} runs not begun" if waiting else ""
+            mean = " on average" if waiting or len({t.record.updates for t in trained}) > 1 else ""
+            mean += f", {waiting:,} of {runs:,} runs not begun" if waiting else ""
             kept = "" if population.folder is None else f"; what is done is in {population.folder}"
             if population.checkpoint_every is not None and result.summary["interrupted"]:
                 kept += f", and `rljax resume {population.folder}` goes on"
@@ -96,7 +97,7 @@ def _merged(
     merged = batches(population, groups, saved)
     if not all(batch.is_done(population) for batch in merged):
         raise hosts.PeerLost(f"Not every process could write what it trained: make room, and {goes_on}")
-    return [_finished(population, batch)[0] for batch in merged]
+    return [_from_checkpoint(population, batch)[0] for batch in merged]
 
 
 def _train_batches(
@@ -115,7 +116,7 @@ def _train_batches(
         batch = pending.pop(0)
         try:
             if batch.is_done(population):
-                done, last = _finished(population, batch)
+                done, last = _from_checkpoint(population, batch)
             else:
                 started = time.perf_counter()
                 compiled = _compile(population, batch)
@@ -127,7 +128,7 @@ def _train_batches(
                 if population.progress and population.fields and not _is_known(batch, trained):
                     _say_batch(population, batch, compiled, available, [] if trained else pending)
                 batch = batch._replace(place=batch.place or f"{next(numbers):04d}")
-                done, last = _train_batch(population, batch, compiled, trained, show, interrupted)
+                done, last = _train_batch(population, batch, compiled, trained, pending, show, interrupted)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -139,9 +140,10 @@ def _train_batches(
             assert last is not None
             done, survivors = _select(population, batch, done, last, numbers)
             pending[:0] = survivors
-        if not trained or done.record.updates:  # an interrupt before its first update leaves nothing of a batch
-            trained.append(done)
-    return trained, compile_seconds
+        trained.append(done)
+    # An interrupt leaves of batches to come what an earlier call saved, and nothing of one before its first update.
+    trained += [_from_checkpoint(population, batch)[0] for batch in pending if batch.saved is not None]
+    return [t for t in trained if t.record.updates] or trained[:1], compile_seconds
 
 
 def _is_known(batch: Batch, trained: list[Trained]) -> bool:
@@ -212,7 +214,7 @@ def _select(
     best = sorted(scores, key=lambda point: -scores[point])[: rungs[batch.rung][1]]
     kept, dropped = np.flatnonzero(np.isin(of_run, best)), np.flatnonzero(~np.isin(of_run, best))
     lanes = divided(len(kept), population.lane_devices)
-    part = saved.rows(kept)._replace(final=None, lanes=lanes, rung=batch.rung + 1)
+    part = saved.rows(kept)._replace(lanes=lanes, rung=batch.rung + 1)
     survivors = Batch(batch.group, batch.runs[kept], lanes, part, batch.rung + 1, place=f"{next(numbers):04d}")
     if population.checkpoint_every is not None:
         _save(population, survivors, part)
@@ -246,14 +248,15 @@ def _place(population: Population, batch: Batch) -> pathlib.Path:
     return population.folder / checkpoints.FOLDER / batch.place
 
 
-def _finished(population: Population, batch: Batch) -> tuple[Trained, checkpoints.Saved]:
-    """A batch whose end a checkpoint holds."""
+def _from_checkpoint(population: Population, batch: Batch) -> tuple[Trained, checkpoints.Saved]:
+    """A batch as its checkpoint holds it; its final returns are NaN where it was saved on the way there."""
     saved = batch.saved
     assert saved is not None
-    assert saved.final is not None
     states, axes = states_of(population, saved, len(batch.runs))
     states = jax.tree.map(_on_host, driver.stacked(states, axes, saved.record))
-    return Trained(batch, saved.record, states, saved.final, saved.record.updates), saved
+    final = np.full((len(batch.runs), 1), np.nan) if saved.final is None else saved.final
+    num_updates = saved.record.updates if batch.dropped else batch.num_updates(population)
+    return Trained(batch, saved.record, states, final, num_updates), saved
 
 
 def _say_plan(population: Population, groups: list[sweeps.Group]) -> None:
@@ -306,6 +309,7 @@ def _train_batch(
     batch: Batch,
     compiled: _Compiled,
     earlier: list[Trained],
+    later: list[Batch],
     show: console.Progress,
     interrupted: Callable[[], bool],
 ) -> tuple[Trained, checkpoints.Saved | None]:
@@ -322,7 +326,8 @@ def _train_batch(
 
     def evaluated(record: Record) -> None:
         if population.folder is not None and population.is_first:
-            write_curves(population, population.folder, [*(t.record for t in earlier), record])
+            saved_ones = (one.saved.record for one in later if one.saved is not None)
+            write_curves(population, population.folder, [*(t.record for t in earlier), record, *saved_ones])
 
     def taken(states: Any, final: np.ndarray | None = None) -> checkpoints.Saved:
         leaves, axes = driver.capture(states, built.axes, len(batch.runs))

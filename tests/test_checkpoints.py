@@ -22,6 +22,7 @@ from toys import own, same_bits
 
 import rljax
 from rljax import a2c, checkpoints, cli, core, devices, dqn, driver, envs, plan, ppo, q_learning, reinforce, sac, td3
+from rljax.record import Record
 from rljax.report import files
 
 OPTIONS = {"seeds": 3, "evaluations": 4, "eval_episodes": 3, "progress": False}
@@ -293,6 +294,60 @@ def test_ctrl_c_says_how_to_go_on(config, whole, tmp_path, monkeypatch, request)
     with pytest.raises(rljax.Interrupted, match=r"rljax resume .*x` goes on"):
         rljax.run(own, config, out=tmp_path / "x", checkpoint_every=0, **OPTIONS)
     same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
+
+
+@rljax.config
+class Extendable:
+    """The toy's config with a length in steps, one an update."""
+
+    env: rljax.Env = rljax.traced()
+    total_steps: int = rljax.static(default=50)
+    schedule_steps: int | None = rljax.static(default=None)
+    poison_at: int = rljax.traced(default=10**6)
+    rate: float = rljax.traced(default=0.1)
+    width: int = rljax.static(default=2)
+
+    @property
+    def num_updates(self) -> int:
+        return self.total_steps
+
+
+def test_ctrl_c_while_a_sweep_is_made_longer_keeps_what_was_done(tmp_path, monkeypatch, request):
+    """In the first of three groups; of another one the checkpoint is one on the way, without final returns."""
+    config, out = Extendable(env=toys.walk), tmp_path / "x"
+    whole = rljax.run(own, config, sweep={"width": [2, 3, 4]}, out=out, checkpoint_every=1e6, **OPTIONS)
+    before = (out / "curves.csv").read_text().splitlines()
+    middle = checkpoints.newest(out / "checkpoints/0001")
+    checkpoints.save(out / "checkpoints/0001", middle._replace(final=None))
+    landed = Record.landed
+    during = []
+
+    def interrupt(self, *arguments):
+        landed(self, *arguments)
+        during.append((out / "curves.csv").read_text().splitlines())
+        if self.updates >= 80:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Record, "landed", interrupt)
+    monkeypatch.setattr("rljax.driver._CHUNK_SECONDS", 0.0)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
+    with pytest.raises(rljax.Interrupted, match=r"stopped after 60 of 100 updates on average; what is done") as stop:
+        rljax.resume(out, algorithm=own, config=config, total_steps=100, progress=False)
+    monkeypatch.undo()
+    first, second, third = stop.value.result.results
+    assert [one.metrics["env_steps"].shape for one in (first, second, third)] == [(3, 80), (3, 50), (3, 50)]
+    for got, want in ((second, whole.results[1]), (third, whole.results[2])):
+        assert same_bits(got.states, want.states)
+        np.testing.assert_array_equal(got.eval_returns, want.eval_returns)
+    assert third.summary["final_return"] == whole.results[2].summary["final_return"]
+    assert second.summary["final_return"]["not_finite"] == [0, 1, 2]
+    assert stop.value.result.summary["interrupted"]
+    assert [c["configuration"] for c in json.loads((out / "summary.json").read_text())["configurations"]] == [0, 1, 2]
+    assert set(before) <= set((out / "curves.csv").read_text().splitlines())
+    assert all(set(before[16:]) <= set(lines) for lines in during)  # those of the second and the third group
+    longer = rljax.resume(out, algorithm=own, config=config, progress=False)
+    assert [one.metrics["env_steps"].shape for one in longer.results] == [(3, 100)] * 3
 
 
 def test_ctrl_c_while_the_end_is_evaluated_loses_nothing(config, whole, tmp_path, monkeypatch, request):
