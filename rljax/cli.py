@@ -115,7 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
         return 128 + signal.SIGPIPE
     except UsageError as error:
-        console.say(str(error))
+        notes = [note for note in getattr(error, "__notes__", []) if "\n" not in note]  # JAX's have many lines
+        console.say(" ".join([str(error), *notes]))
         return 2
     except KeyboardInterrupt as interrupt:
         console.say(str(interrupt) or "interrupted.")

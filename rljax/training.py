@@ -1,5 +1,6 @@
 """Training a population: batch after batch within the memory there is, saved along the way."""
 
+import dataclasses
 import itertools
 import pathlib
 import shutil
@@ -21,6 +22,14 @@ from rljax.supervision import interrupts
 
 _MOST_UPDATES = 1024  # of one call of `advance`: what its metrics hold
 _EVALUATION_BATCH = 20  # episodes side by side; a larger evaluation calls the same program again
+
+
+@dataclasses.dataclass
+class _Done:
+    """What has been trained; it outlives an error in what comes next."""
+
+    trained: list[Trained] = dataclasses.field(default_factory=list)
+    compile_seconds: float = 0.0
 
 
 def states_of(population: Population, saved: checkpoints.Saved, lanes: int) -> tuple[Any, Any]:
@@ -50,12 +59,17 @@ def train(population: Population, saved: list[checkpoints.Saved], peers: hosts.P
 
         peers.reach(hosts.READ)
         peers.wait(hosts.READ, pressed)  # nobody writes before all have read the same
-        with console.progress_bar(f"{population.title} x {runs}", max(updates, 1), population.progress) as show:
-            shared = devices.memory(population.mesh.devices.flat, population.memory_limit, peers.here)
-            trained, compile_seconds = _train_batches(population, pending, numbers, shared, show, interrupted)
-        if not peers.is_alone:
-            trained = _merged(population, groups, peers, pressed)
-        result = result_of(population, trained, compile_seconds, peers.processes)
+        so_far = _Done()
+        try:
+            with console.progress_bar(f"{population.title} x {runs}", max(updates, 1), population.progress) as show:
+                shared = devices.memory(population.mesh.devices.flat, population.memory_limit, peers.here)
+                _train_batches(population, pending, so_far, numbers, shared, show, interrupted)
+        except Exception as error:
+            if peers.is_alone and population.folder is not None:
+                _keep(population, population.folder, groups, pending, so_far, error)
+            raise
+        trained = so_far.trained if peers.is_alone else _merged(population, groups, peers, pressed)
+        result = result_of(population, trained, so_far.compile_seconds, peers.processes)
         if peers.process == 0:
             if population.progress:
                 console.print_summary(result.summary)
@@ -71,6 +85,39 @@ def train(population: Population, saved: list[checkpoints.Saved], peers: hosts.P
                 kept += f", and `rljax resume {population.folder}` goes on"
             raise Interrupted(f"stopped after {finished // runs:,} of {updates // runs:,} updates{mean}{kept}.", result)
     return result
+
+
+def _keep(
+    population: Population,
+    folder: pathlib.Path,
+    groups: list[sweeps.Group],
+    pending: list[Batch],
+    so_far: _Done,
+    error: Exception,
+) -> None:
+    """Write what was done before an error, and say so in a note on it."""
+    try:
+        runs = {tuple(run) for t in so_far.trained for run in t.record.runs.tolist()}
+        in_memory = [batch.saved for batch in pending if batch.saved is not None]
+        saved = in_memory if population.checkpoint_every is None else checkpoints.load(folder)
+        planned = batches(population, groups, saved)
+        others = [batch for batch in planned if runs.isdisjoint(map(tuple, batch.runs.tolist()))]
+        trained = [*so_far.trained, *_begun(population, others)]
+        if not trained:
+            return
+        write(population, folder, result_of(population, trained, so_far.compile_seconds), trained)
+    except Exception as failure:  # whatever it is, it must not hide the error
+        error.add_note(f"What was done before could not be written ({failure}).")
+        return
+    done, whole = sum(len(t.record.runs) for t in trained), len(population.points) * population.seeds
+    goes_on = "" if population.checkpoint_every is None else f", and `rljax resume {folder}` goes on"
+    error.add_note(f"What was done before, of {done:,} of {whole:,} runs, is in {folder}{goes_on}.")
+
+
+def _begun(population: Population, pending: list[Batch]) -> list[Trained]:
+    """Of batches to come what their checkpoints hold: nothing of one before its first update."""
+    begun = [batch for batch in pending if batch.saved is not None and batch.saved.record.updates]
+    return [_from_checkpoint(population, batch)[0] for batch in begun]
 
 
 def _merged(
@@ -103,47 +150,51 @@ def _merged(
 def _train_batches(
     population: Population,
     pending: list[Batch],
+    so_far: _Done,
     numbers: Iterator[int],
     available: int | None,
     show: console.Progress,
     interrupted: Callable[[], bool],
-) -> tuple[list[Trained], float]:
-    """The batches, those that they are split into, and those of the runs that a rung leaves; and seconds to compile."""
-    trained: list[Trained] = []
-    compile_seconds = 0.0
+) -> None:
+    """Train the batches, those that they are split into, and those of the runs that a rung leaves.
+
+    Each is in `pending` until it is done, and then in `so_far`; an error leaves its batch the first that is pending.
+    """
+    trained = so_far.trained
     last: checkpoints.Saved | None
     while pending and not (trained and interrupted()):
-        batch = pending.pop(0)
+        batch = pending[0]
         try:
             if batch.is_done(population):
                 done, last = _from_checkpoint(population, batch)
             else:
                 started = time.perf_counter()
                 compiled = _compile(population, batch)
-                compile_seconds += time.perf_counter() - started
+                so_far.compile_seconds += time.perf_counter() - started
                 fitting = _fitting(population, batch, compiled.programs.memory, available)
                 if fitting < batch.lanes:
-                    pending[:0] = _split(population, batch, fitting, compiled.programs.memory, available)
+                    pending[:1] = _split(population, batch, fitting, compiled.programs.memory, available)
                     continue
                 if population.progress and population.fields and not _is_known(batch, trained):
-                    _say_batch(population, batch, compiled, available, [] if trained else pending)
+                    _say_batch(population, batch, compiled, available, [] if trained else pending[1:])
                 batch = batch._replace(place=batch.place or f"{next(numbers):04d}")
-                done, last = _train_batch(population, batch, compiled, trained, pending, show, interrupted)
+                done, last = _train_batch(population, batch, compiled, trained, pending[1:], show, interrupted)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            pending[:0] = _halved(population, batch)
+            pending[:1] = _halved(population, batch)
             if population.folder is not None and batch.place:
                 shutil.rmtree(_place(population, batch), ignore_errors=True)
             continue
+        survivors: list[Batch] = []
         if population.halving is not None and not batch.dropped and not interrupted():
             assert last is not None
             done, survivors = _select(population, batch, done, last, numbers)
-            pending[:0] = survivors
+        pending[:1] = survivors
         trained.append(done)
-    # An interrupt leaves of batches to come what an earlier call saved, and nothing of one before its first update.
-    trained += [_from_checkpoint(population, batch)[0] for batch in pending if batch.saved is not None]
-    return [t for t in trained if t.record.updates] or trained[:1], compile_seconds
+    trained += _begun(population, pending)  # where an interrupt ended it
+    if any(t.record.updates for t in trained):  # one that was interrupted before its first update is none of them
+        trained[:] = [t for t in trained if t.record.updates]
 
 
 def _is_known(batch: Batch, trained: list[Trained]) -> bool:
@@ -316,7 +367,8 @@ def _train_batch(
     """One batch to its final evaluation, earlier when interrupted: its outcome, and what a rung goes on from."""
     built, lanes, capacity = compiled
     num_updates, saved = batch.num_updates(population), batch.saved
-    record = Record(batch.runs) if saved is None else saved.record
+    # A copy, so that what is saved stays as it is where an error ends the batch.
+    record = Record(batch.runs) if saved is None else saved.record.rows(np.arange(len(batch.runs)))
     before = sum(len(t.record.runs) * t.record.updates for t in earlier)
     written = time.perf_counter()
 

@@ -28,7 +28,7 @@ from rljax.report import files
 OPTIONS = {"seeds": 3, "evaluations": 4, "eval_episodes": 3, "progress": False}
 
 
-class Stop(Exception):
+class Stop(BaseException):
     """The process's sudden end."""
 
 

@@ -166,6 +166,22 @@ def test_an_output_folder_that_cannot_be(capsys, tmp_path):
     assert "file" in complaint(capsys, *arguments, "file/below")
 
 
+def test_what_was_done_before_a_mistake_was_met_is_said(capsys, tmp_path):
+    (tmp_path / "fussy.py").write_text(
+        "import rljax, toys\n"
+        "from toys import Config, act, init\n"
+        "def update(key, state, config):\n"
+        "    if config.width == 3:\n"
+        "        raise rljax.UsageError('A width of 3 cannot be: take 2.')\n"
+        "    return toys.update(key, state, config)\n"
+    )
+    arguments = ["train", "fussy.py", "--env", f"{ROOT}/tests/toys.py:walk", "--num-updates", "5", "--no-progress"]
+    options = ["--sweep", "width=2,3", "--evaluations", "1", "--eval-episodes", "2", "--out", "x"]
+    said = complaint(capsys, *arguments, *options)
+    assert said == "rljax: A width of 3 cannot be: take 2. What was done before, of 1 of 2 runs, is in x."
+    assert len(json.loads((tmp_path / "x/summary.json").read_text())["configurations"]) == 1
+
+
 def test_an_interrupt_writes_what_is_done_and_returns_130(tmp_path):
     command = [sys.executable, "-m", "rljax.cli", "train", "ppo", "--env", "CartPole-v1", "--num-steps", "32"]
     command += ["--total-steps", "100000000", "--evaluations", "100000", "--eval-episodes", "2", "--out", "runs/x"]

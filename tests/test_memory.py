@@ -1,5 +1,6 @@
 """Populations that do not fit into memory at once: planned into batches, halved where the plan was too hopeful."""
 
+import json
 import signal
 
 import jax
@@ -174,8 +175,15 @@ def test_batches_are_resumed(config, trained, tmp_path, monkeypatch):
     limit = {"memory_limit": int(trained[1] * 0.45), "checkpoint_every": 0, "progress": False}
     batched = rljax.run(own, config, out=tmp_path / "y", **limit, **OPTIONS)
     monkeypatch.setattr(training, "_train_batch", stop)
-    with pytest.raises(RuntimeError, match="stopped"):
+    with pytest.raises(RuntimeError, match="stopped") as error:
         rljax.run(own, config, out=tmp_path / "x", **limit, **OPTIONS)
+    assert "of 8 of 10 runs, is in" in error.value.__notes__[0]
+    assert "`rljax resume" in error.value.__notes__[0]
+    summary = json.loads((tmp_path / "x/summary.json").read_text())
+    assert summary["interrupted"] is True
+    assert summary["final_return"]["per_seed"] == batched.summary["final_return"]["per_seed"][:8]
+    curves = [(tmp_path / name / "curves.csv").read_text().splitlines() for name in "xy"]
+    assert curves[0] == curves[1][: 1 + 8 * 3]
     monkeypatch.undo()
     needs = watch(monkeypatch)
     assert len(list((tmp_path / "x/checkpoints").iterdir())) == 2

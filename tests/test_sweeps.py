@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -232,6 +233,60 @@ def test_static_fields_are_trained_group_by_group(capsys):
     assert "num_updates" in captured.out
     assert re.search(r"on the other half its IQM return is [-\d.]+\.$", captured.out.strip())  # one seed, no interval
     assert result.summary["best"]["configuration"] in (3, 7)  # faster for longer
+
+
+def refusing(*widths):
+    """The toy, which cannot be traced with these widths."""
+
+    def update(key, state, config):
+        if config.width in widths:
+            raise ZeroDivisionError("no such width")
+        return own.update(key, state, config)
+
+    return SimpleNamespace(__name__="refusing", init=own.init, act=own.act, update=update)
+
+
+def test_an_error_in_a_later_group_keeps_the_earlier_ones(tmp_path):
+    """It is raised as it was, with a note; where nothing was done before, without one."""
+    options = {"seeds": 2, "evaluations": 1, "eval_episodes": 2, "progress": False}
+    base, sweep = own.Config(env=walk, num_updates=5), {"width": [2, 3]}
+    with pytest.raises(ZeroDivisionError, match="no such width") as error:
+        rljax.run(refusing(3), base, sweep=sweep, out=tmp_path / "x", **options)
+    assert error.value.__notes__[-1] == f"What was done before, of 2 of 4 runs, is in {tmp_path / 'x'}."
+    assert error.traceback[-1].name == "update"
+    summary = json.loads((tmp_path / "x/summary.json").read_text())
+    assert summary["interrupted"] is True
+    (first,) = summary["configurations"]
+    alone = rljax.run(own, base, **options)
+    assert first["final_return"] == json.loads(json.dumps(alone.summary["final_return"]))
+    assert len(list(csv.DictReader((tmp_path / "x/curves.csv").open()))) == 4
+    assert (tmp_path / "x/learning_curve.png").exists()
+    with pytest.raises(ZeroDivisionError) as error:
+        rljax.run(refusing(2, 3), base, sweep=sweep, out=tmp_path / "y", **options)
+    assert not any("done before" in note for note in getattr(error.value, "__notes__", []))
+    assert not (tmp_path / "y/summary.json").exists()
+
+
+def test_an_error_after_a_rung_keeps_those_that_go_on_as_well(tmp_path, monkeypatch):
+    """Their batch is smaller and compiles anew."""
+    base = own.Config(env=walk, num_updates=9)
+    build, built = programs.build, []
+
+    def fail(*inputs):
+        built.append(len(inputs[3]))
+        if len(built) == 2:
+            raise RuntimeError("no compiler")
+        return build(*inputs)
+
+    monkeypatch.setattr(programs, "build", fail)
+    options = {"seeds": 2, "sweep": {"rate": [0.1, 0.9, 0.5]}, "halving": 3, "evaluations": 1, "eval_episodes": 2}
+    with pytest.raises(RuntimeError, match="no compiler") as error:
+        rljax.run(own, base, out=tmp_path / "x", progress=False, devices=1, **options)
+    assert built == [6, 2]
+    assert "of 6 of 6 runs" in error.value.__notes__[0]
+    summary = json.loads((tmp_path / "x/summary.json").read_text())
+    assert [c["env_steps"] for c in summary["configurations"]] == [30, 30, 30]
+    assert all(c["final_return"]["not_finite"] == [] for c in summary["configurations"])
 
 
 def test_a_sweep_on_the_command_line(capsys, tmp_path, monkeypatch):
