@@ -145,6 +145,8 @@ def run(
         NotWritten: the run finished and its files could not be written; the exception holds the result.
         PeerLost: another of several processes died or stopped; what was done has been saved.
         Interrupted: Ctrl-C, once the running chunk has landed and what is done has been written.
+        Exception: one of the algorithm's own or of the devices', as it was, once what earlier batches did has been
+            written; a note on it says where.
     """
     use_cpu_cores()
     _check(algorithm, config, seeds=seeds, seed=seed, evaluations=evaluations, eval_episodes=eval_episodes)

@@ -42,7 +42,8 @@ class Sweep:
     results: tuple[Result | None, ...]
     """None where a configuration was not reached before an interrupt."""
     summary: dict[str, Any]
-    """What `summary.json` holds; `best` in it is the configuration to choose."""
+    """What `summary.json` holds; `best` in it is the configuration to choose, of those that had the largest part of
+    their updates. After an interrupt it is provisional, and missing where fewer than two are left to compare."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -80,7 +81,7 @@ def result_of(
     seconds = max(sum(share) for share in shares)
     env_steps = sum(len(t.record.runs) * t.record.env_steps for t in trained)
     config = population.points[0].config
-    common = {
+    common: dict[str, Any] = {
         "algo": population.name,
         "env": ", ".join(dict.fromkeys(point.config.env.name for point in population.points)),
         "seeds": population.seeds,
@@ -103,14 +104,26 @@ def result_of(
         **common,
         "fields": list(population.fields),
         "configurations": [r.summary for r in whole if r is not None],
-        **statistics.compare([np.full(population.seeds, np.nan) if r is None else _finals(r) for r in whole]),
+        **_compared(whole, common["interrupted"]),
     }
     points = population.points
     return Sweep(tuple(p.values for p in points), tuple(p.config for p in points), tuple(whole), summary)
 
 
-def _finals(result: Result) -> np.ndarray:
-    return np.array(result.summary["final_return"]["per_seed"])
+def _compared(results: list[Result | None], is_interrupted: bool) -> dict[str, Any]:
+    """The best configuration by `statistics.compare`, of those that have had the largest part of their updates.
+
+    Others, that a rung has dropped or an interrupt has cut short, were given less time to be good. Nothing where an
+    interrupt leaves fewer than two to compare.
+    """
+    parts = [0.0 if r is None else r.summary["updates"] / r.summary["num_updates"] for r in results]
+    finals = [
+        np.array(r.summary["final_return"]["per_seed"]) if r is not None and part == max(parts) else None
+        for r, part in zip(results, parts, strict=True)
+    ]
+    if is_interrupted and sum(values is not None and np.isfinite(values).any() for values in finals) < 2:
+        return {}
+    return statistics.compare(finals)
 
 
 def _of_point(population: Population, trained: list[Trained], point: int) -> Result | None:
@@ -144,7 +157,14 @@ def _of_point(population: Population, trained: list[Trained], point: int) -> Res
     summary: dict[str, Any] = {"diverged": diverged, "final_return": statistics.summarize(final)}
     if population.fields:
         values = files.describe(population.points[point].values)
-        summary = {"configuration": point, "values": values, "env_steps": longest.env_steps, **summary}
+        summary = {
+            "configuration": point,
+            "values": values,
+            "env_steps": longest.env_steps,
+            "updates": min(t.record.updates for t, _ in parts),  # that each of its runs has had
+            "num_updates": population.points[point].config.num_updates,
+            **summary,
+        }
     return Result(states, metrics, np.array([steps for _, steps in marks]), eval_returns, summary)
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shutil
+import signal
 from types import SimpleNamespace
 
 import jax
@@ -17,6 +18,7 @@ from toys import own, same_bits, walk
 
 import rljax
 from rljax import cli, ppo, programs, sweeps
+from rljax.record import Record
 from rljax.report import statistics
 
 
@@ -344,6 +346,15 @@ def test_the_best_is_reported_on_seeds_that_it_was_not_chosen_by():
     assert one["best_improves_on"] == [None, None, None]
 
 
+def test_what_is_not_to_be_compared_is_never_the_best():
+    compared = statistics.compare([None, np.array([1.0, 2, 1, 2]), np.full(4, np.nan), None, np.array([0.0, 0, 3, 3])])
+    assert compared["best"]["configuration"] == 4  # 1.5 against 1 on seeds 0 and 2
+    assert [of and of["probability"] for of in compared["best_improves_on"]] == [None, 0.5, None, None, 0.5]
+    table = compared["probability_of_improvement"]
+    assert [[i for i, cell in enumerate(row) if cell is not None] for row in table] == [[], [1, 4], [], [], [1, 4]]
+    assert statistics.compare([None, np.full(2, np.nan)])["best"]["configuration"] == 1
+
+
 # --- successive halving --------------------------------------------------------------------------------------------
 
 
@@ -365,6 +376,8 @@ def test_halving_drops_the_worst_and_compacts_the_others(tmp_path, monkeypatch):
     assert lengths == {rate: {0.9: 27, 0.8: 9, 0.7: 9}.get(rate, 3) for rate in rates}
     assert result.summary["best"]["configuration"] == 1
     assert result.summary["interrupted"] is False
+    lengths = [(c["updates"], c["num_updates"]) for c in result.summary["configurations"]]
+    assert lengths == [(one.metrics["env_steps"].shape[1], 27) for one in result.results]
     whole = rljax.run(own, rljax.replace(base, rate=0.9), progress=False, **{**options, "sweep": None})
     np.testing.assert_allclose(result.results[1].states.params, whole.states.params, rtol=1e-6)
     np.testing.assert_allclose(result.results[1].eval_returns, whole.eval_returns, rtol=1e-6)
@@ -378,6 +391,65 @@ def test_halving_drops_the_worst_and_compacts_the_others(tmp_path, monkeypatch):
         shutil.rmtree(tmp_path / "x/checkpoints" / batch)
     again = rljax.resume(tmp_path / "x", algorithm=own, config=base, progress=False)
     assert str(again.summary["configurations"]) == str(result.summary["configurations"])
+
+
+def test_what_a_rung_dropped_is_not_the_best_whatever_its_return(capsys):
+    """Returns that fall the longer one trains: those that were dropped have the highest."""
+
+    def act(state, config):
+        return own.act(state._replace(params=config.rate - state.step), config)
+
+    falling = SimpleNamespace(__name__="falling", init=own.init, update=own.update, act=act)
+    rates = [500.0, 400.0, 450.0]
+    options = {"seeds": 2, "sweep": {"rate": rates}, "halving": 3, "evaluations": 0, "eval_episodes": 20}
+    result = rljax.run(falling, own.Config(env=walk, num_updates=300), **options)
+    assert [c["updates"] for c in result.summary["configurations"]] == [300, 100, 100]
+    returns = [c["final_return"]["iqm"] for c in result.summary["configurations"]]
+    assert returns[0] < returns[1] < returns[2]
+    assert result.summary["best"]["configuration"] == 0
+    assert result.summary["best_improves_on"][1:] == [None, None]
+    assert result.summary["probability_of_improvement"][1:] == [[None] * 3] * 2
+    said = capsys.readouterr().out
+    rows = [line for line in said.splitlines() if "of 300" in line]
+    assert [row.split("│")[2].strip() for row in rows] == ["300 of 300", "100 of 300", "100 of 300"]
+    assert "Best by one half of the seeds: rate 500;" in said
+    assert "provisional" not in said
+
+
+def press_at(monkeypatch, updates, **runs_of):
+    """Ctrl-C once so many updates of a configuration have landed, an update a chunk."""
+    landed = Record.landed
+
+    def press(record, *given):
+        landed(record, *given)
+        if record.updates == updates and record.runs[0, 0] == runs_of["configuration"]:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Record, "landed", press)
+    monkeypatch.setattr("rljax.driver._CHUNK_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize(("stopped", "best"), [(1, None), (2, 1)])
+def test_after_an_interrupt_only_those_trained_longest_are_compared(stopped, best, tmp_path, monkeypatch, capsys):
+    """Three groups; the one that is stopped has the highest return of all."""
+    config, sweep = own.Config(env=walk, num_updates=8), {"width": [2, 3, 4]}
+    press_at(monkeypatch, 6, configuration=stopped)
+    with pytest.raises(rljax.Interrupted) as of:
+        rljax.run(own, config, seeds=2, sweep=sweep, evaluations=0, eval_episodes=20, out=tmp_path / "x")
+    summary = json.loads((tmp_path / "x/summary.json").read_text())
+    assert [(c["updates"], c["num_updates"]) for c in summary["configurations"]] == [(8, 8)] * stopped + [(6, 8)]
+    returns = [c["final_return"]["iqm"] for c in summary["configurations"]]
+    assert returns == sorted(returns)
+    assert of.value.result.summary["interrupted"]
+    said = capsys.readouterr().out
+    assert "6 of 8" in said
+    if best is None:
+        assert not {"best", "best_improves_on", "probability_of_improvement"} & set(summary)
+        assert "There is no best configuration yet" in said
+    else:
+        assert summary["best"]["configuration"] == best
+        assert [of is None for of in summary["best_improves_on"]] == [False, False, True]
+        assert "provisional" in said
 
 
 @pytest.mark.parametrize(

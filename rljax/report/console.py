@@ -75,13 +75,18 @@ def print_summary(summary: dict[str, Any]) -> None:
         rows = [{**_cells(summary["final_return"]), **speed}]
     else:
         ranked = sorted(
-            configurations, key=lambda c: np.nan_to_num(c["final_return"]["iqm"], nan=-np.inf), reverse=True
+            configurations, key=lambda c: (_part(c), np.nan_to_num(c["final_return"]["iqm"], nan=-np.inf)), reverse=True
         )
+        several = len({_part(c) for c in configurations}) > 1
         table.caption = ", ".join(f"{value} {name}" for name, value in speed.items())
         if len(ranked) > _MOST_ROWS:
             table.caption += f"; the best {_MOST_ROWS} of {len(ranked)} configurations"
         rows = [
-            {**{path: _short(value) for path, value in c["values"].items()}, **_cells(c["final_return"])}
+            {
+                **{path: _short(value) for path, value in c["values"].items()},
+                **({"updates": f"{c['updates']:,} of {c['num_updates']:,}"} if several else {}),
+                **_cells(c["final_return"]),
+            }
             for c in ranked[:_MOST_ROWS]
         ]
     for name in rows[0]:
@@ -94,6 +99,12 @@ def print_summary(summary: dict[str, Any]) -> None:
         for sentence in _troubles(part):
             console.print(sentence)
     best = summary.get("best")
+    if configurations and summary["interrupted"]:
+        console.print(
+            "The best configuration is provisional: it is that of those trained longest so far."
+            if best
+            else "There is no best configuration yet: of those trained longest, fewer than two have a final return."
+        )
     if best and best["final_return"]:
         values = next(c["values"] for c in configurations or [] if c["configuration"] == best["configuration"])
         held_out = best["final_return"]
@@ -103,6 +114,11 @@ def print_summary(summary: dict[str, Any]) -> None:
             f"Best by one half of the seeds: {_named(values)}; on the other half its IQM return is "
             f"{held_out['iqm']:.1f}{interval}."
         )
+
+
+def _part(configuration: dict[str, Any]) -> float:
+    """Which part of its updates a configuration has had."""
+    return configuration["updates"] / configuration["num_updates"]
 
 
 def _cells(final: dict[str, Any]) -> dict[str, str]:

@@ -104,12 +104,16 @@ def improvement_interval(values: np.ndarray, others: np.ndarray, confidence: flo
 
 def score(values: np.ndarray) -> float:
     """What configurations are ranked by: the interquartile mean of the finite values, minus infinity without one."""
-    finite = values[np.isfinite(values)]
+    finite = _finite(values)
     return float(interquartile_mean(finite)) if len(finite) else -np.inf
 
 
-def compare(configurations: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Which of C configurations, given one value a seed `[S]` of each, is the best.
+def _finite(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
+
+
+def compare(configurations: Sequence[np.ndarray | None]) -> dict[str, Any]:
+    """Which of C configurations, given one value a seed `[S]` of each, is the best; None is not to be compared.
 
     The best is chosen by the interquartile mean on seeds 0, 2, 4, ... and reported on seeds 1, 3, 5, ..., since the
     value that a choice was made by flatters it. Values that are not finite are left out; `summarize` names them.
@@ -117,14 +121,16 @@ def compare(configurations: Sequence[np.ndarray]) -> dict[str, Any]:
     Returns:
         `best`, with its place in the list, and `best_improves_on`, for each configuration the probability that the
         best one improves on it with its 95% interval, both on the seeds that the choice was not made by; and
-        `probability_of_improvement`, on all seeds, `[C][C]` of a row's configuration on a column's, None where one
-        of them has no finite value. Of more than 100 configurations there is no such table.
+        `probability_of_improvement`, on all seeds, `[C][C]` of a row's configuration on a column's. Both are None
+        where a configuration has no finite value or is not compared. Of more than 100 there is no such table.
     """
-    seeds = max(map(len, configurations))
+    compared = [i for i, values in enumerate(configurations) if values is not None]
+    returns = [np.zeros(0) if values is None else values for values in configurations]
+    seeds = max(map(len, returns))
     chosen_on, reported_on = (slice(0, None, 2), slice(1, None, 2)) if seeds > 1 else (slice(None), slice(0, 0))
 
-    best = int(np.argmax([score(values[chosen_on]) for values in configurations]))
-    held_out = [values[reported_on][np.isfinite(values[reported_on])] for values in configurations]
+    best = max(compared, key=lambda i: score(returns[i][chosen_on]))
+    held_out = [_finite(values[reported_on]) for values in returns]
     improvement = [
         {
             "probability": probability_of_improvement(held_out[best], other),
@@ -134,7 +140,7 @@ def compare(configurations: Sequence[np.ndarray]) -> dict[str, Any]:
         else None
         for other in held_out
     ]
-    every = [values[np.isfinite(values)] for values in configurations]
+    every = [_finite(values) for values in returns]
     table = None
     if len(every) <= _MOST_COMPARED:
         table = [[probability_of_improvement(a, b) if len(a) and len(b) else None for b in every] for a in every]
@@ -143,7 +149,7 @@ def compare(configurations: Sequence[np.ndarray]) -> dict[str, Any]:
             "configuration": best,
             "chosen_on_seeds": list(range(seeds)[chosen_on]),
             "reported_on_seeds": list(range(seeds)[reported_on]),
-            "final_return": summarize(configurations[best][reported_on]) if seeds > 1 else None,
+            "final_return": summarize(returns[best][reported_on]) if seeds > 1 else None,
         },
         "best_improves_on": improvement,
         "probability_of_improvement": table,
