@@ -130,7 +130,7 @@ def run(
             run and an interrupt write one as well. 0 for one after every chunk, None for none. Seconds and not
             updates, since they are what a crash costs, and a run cut anywhere has the same bits.
         memory_limit: bytes of all devices together, or a size such as "8GiB", that may be used at most; None for what
-            there is.
+            there is. A limit that one run on each device does not fit into is refused.
         halving: of a sweep's configurations, let one in so many go on after each rung: successive halving (Jamieson
             and Talwalkar 2016). The last rung has the whole length; each one before is as many times shorter. The
             survivors go on in a smaller batch, which compiles anew; each compiled program halves its configurations.

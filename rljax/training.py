@@ -21,6 +21,7 @@ from rljax.results import Interrupted, Result, Sweep, Trained, result_of, write,
 from rljax.supervision import interrupts
 
 _MOST_UPDATES = 1024  # of one call of `advance`: what its metrics hold
+_SMALLER = "lower buffer_size, num_envs, num_steps or the network's size"  # where one run does not fit
 _EVALUATION_BATCH = 20  # episodes side by side; a larger evaluation calls the same program again
 
 
@@ -221,10 +222,22 @@ def _in_turn(population: Population, batch: Batch) -> list[Batch]:
 
 
 def _fitting(population: Population, batch: Batch, memory: int, available: int | None) -> int:
-    """How many lanes of a batch fit into each device's memory, given what all of them need there."""
+    """How many lanes of a batch fit into each device's memory, given what all of them need there.
+
+    One on each device is tried where more memory may turn up than seems to be there, and refused beyond a limit.
+
+    Raises:
+        UsageError: one run on each device needs more than its share of `memory_limit`.
+    """
     if available is None or memory <= available or batch.saved is not None:
         return batch.lanes
     on_each = batch.lanes // population.lane_devices
+    limit = population.memory_limit
+    if on_each == 1 and limit is not None and memory > limit // population.mesh.size:
+        raise UsageError(
+            f"One run needs {devices.readable(memory)} on each of {population.mesh.size} devices, and memory_limit is "
+            f"{devices.readable(limit)} for all of them: raise it, or {_SMALLER}."
+        )
     return max(min(int(on_each * available / memory), on_each - 1), 1) * population.lane_devices
 
 
@@ -236,9 +249,7 @@ def _halved(population: Population, batch: Batch) -> list[Batch]:
             "their checkpoint is kept; go on where there is as much as before."
         )
     if batch.lanes <= population.lane_devices:
-        raise UsageError(
-            "One run needs more memory than a device has: lower buffer_size, num_envs, num_steps or the network's size."
-        )
+        raise UsageError(f"One run needs more memory than a device has: {_SMALLER}.")
     _refuse_split(population)
     half = batch.split(-(-batch.lanes // 2), population.lane_devices)
     half[0] = half[0]._replace(place=batch.place)

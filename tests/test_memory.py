@@ -163,6 +163,25 @@ def test_one_run_that_does_not_fit_is_said(config, monkeypatch):
         rljax.run(own, config, progress=False, **OPTIONS)
 
 
+@pytest.mark.parametrize("used", [1, 2])
+def test_a_limit_that_one_run_does_not_fit_into_is_said(config, monkeypatch, used):
+    if len(jax.devices()) < used:
+        pytest.skip("JAX shows one device only")
+    needs = watch(monkeypatch)
+    options = {**OPTIONS, "seeds": 2, "devices": used, "progress": False}
+    rljax.run(own, config, **{**options, "seeds": used})
+    ((_, memory),) = needs
+    of_all = used * memory
+    words = rf"One run needs {devices.readable(memory)} on each of {used} devices.*raise it, or lower"
+    for limit in (10, of_all - 1):
+        with pytest.raises(rljax.UsageError, match=words) as error:
+            rljax.run(own, config, memory_limit=limit, **options)
+        assert "\n" not in str(error.value)
+    assert rljax.run(own, config, memory_limit=of_all, **options).metrics["env_steps"].shape == (2, 20)
+    monkeypatch.setattr(devices, "_free_memory", lambda: [10])  # of what there is it is not as sure
+    assert rljax.run(own, config, memory_limit=of_all, **options).metrics["env_steps"].shape == (2, 20)
+
+
 def test_batches_are_resumed(config, trained, tmp_path, monkeypatch):
     """Stopped in the second of three batches, which are then the same three batches."""
     train = training._train_batch
