@@ -7,7 +7,8 @@ perturbed,
 $$ x \leftarrow \mathrm{clip}(x \cdot f, \mathrm{low}, \mathrm{high}), \qquad f \in \{1/c, c\} \text{ by a toss}. $$
 
 Selection is the paper's truncation (its section 4.1.1), by the mean return of the episodes since the last one. A run
-without such a return, since no episode ended or since it diverged, is among the worst.
+without such a return, since no episode ended or since it diverged, is among the worst and never copied from; and a run
+copies none that is not better, so that nothing is copied where no run has a return.
 """
 
 from collections.abc import Mapping
@@ -100,12 +101,18 @@ def train(
 
 
 def exploit(key: jax.Array, scores: jax.Array, fraction: float) -> jax.Array:
-    """Each run's parent `[P]`, int32: itself, but for the worst part, which draws one of the best; NaN is the worst."""
+    """Each run's parent `[P]`, int32: itself, but for the worst part, which draws one of the best.
+
+    A score `[P]` that is not finite is the worst and no parent's; a run keeps to itself where its draw is no better.
+    """
     population = scores.shape[0]
     count = max(int(population * fraction), 1)
-    order = jnp.argsort(jnp.where(jnp.isnan(scores), -jnp.inf, scores))
-    drawn = order[population - 1 - jax.random.randint(key, (count,), 0, count)]
-    return jnp.arange(population).at[order[:count]].set(drawn).astype(jnp.int32)
+    ranked = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
+    order = jnp.argsort(ranked)
+    best = jnp.clip(jnp.isfinite(scores).sum(), 1, count)  # with none it is drawn in vain: it is no better
+    worst, drawn = order[:count], order[population - 1 - jax.random.randint(key, (count,), 0, best)]
+    parents = jnp.where(ranked[drawn] > ranked[worst], drawn, worst)
+    return jnp.arange(population).at[worst].set(parents).astype(jnp.int32)
 
 
 def perturb(

@@ -122,6 +122,38 @@ def test_runs_without_a_score_are_the_worst():
         assert pbt.exploit(jax.random.key(seed), scores, 0.25).tolist() == [0, 2, 2, 3]
 
 
+def test_without_a_score_nothing_is_copied():
+    own_places = list(range(8))
+    for scores in (jnp.full(8, jnp.nan), jnp.full(8, -jnp.inf), jnp.ones(8)):
+        assert pbt.exploit(jax.random.key(0), scores, 0.25).tolist() == own_places
+
+
+def test_only_runs_with_a_score_are_copied():
+    exploit = jax.jit(pbt.exploit, static_argnums=2)
+    for seed in range(20):
+        assert exploit(jax.random.key(seed), jnp.array([jnp.nan, jnp.nan, jnp.nan, 1.0]), 0.5).tolist() == [3, 3, 2, 3]
+        parents = exploit(jax.random.key(seed), jnp.array([jnp.nan, 2.0, jnp.inf, 1.0, jnp.nan, jnp.nan]), 0.5).tolist()
+        assert parents[1::2] == [1, 3, 5]
+        assert set(parents[::2]) <= {1, 3}
+    drawn = {tuple(exploit(jax.random.key(seed), jnp.array([1.0, 1, 1, 2]), 0.5).tolist()) for seed in range(50)}
+    assert drawn == {(a, b, 2, 3) for a in (0, 3) for b in (1, 3)}  # of two that are as good none is copied
+
+
+def test_a_population_whose_episodes_do_not_end_trains_as_it_is(config):
+    """All returns are NaN in every round: values and states stay those of each run."""
+
+    def update(key, state, config):
+        following, metrics = own.update(key, state, config)
+        return following, {**metrics, "episode_return": jnp.nan}
+
+    endless = SimpleNamespace(init=own.init, update=update)
+    short = rljax.replace(config, num_updates=15)
+    trained = pbt.train(endless, jax.random.key(3), short, EXPLORE, population=8, interval=5)
+    assert trained.parents.tolist() == [list(range(8))] * 3
+    assert np.isnan(trained.scores).all()
+    np.testing.assert_array_equal(trained.values["rate"], np.broadcast_to(trained.values["rate"][0], (4, 8)))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
