@@ -432,7 +432,7 @@ def evaluate(
 
 def play(
     key: jax.Array,
-    env: Env,
+    env: Env | str,
     policy: Policy | RecurrentPolicy,
     num_episodes: int,
     max_steps: int = MOST_STEPS,
