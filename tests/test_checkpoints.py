@@ -343,7 +343,9 @@ def test_ctrl_c_while_a_sweep_is_made_longer_keeps_what_was_done(tmp_path, monke
     assert third.summary["final_return"] == whole.results[2].summary["final_return"]
     assert second.summary["final_return"]["not_finite"] == [0, 1, 2]
     assert stop.value.result.summary["interrupted"]
-    assert [c["configuration"] for c in json.loads((out / "summary.json").read_text())["configurations"]] == [0, 1, 2]
+    summary = json.loads((out / "summary.json").read_text())
+    assert [(c["configuration"], c["updates"]) for c in summary["configurations"]] == [(0, 80), (1, 50), (2, 50)]
+    assert "best" not in summary  # nothing else has been trained for as long as the first one
     assert set(before) <= set((out / "curves.csv").read_text().splitlines())
     assert all(set(before[16:]) <= set(lines) for lines in during)  # those of the second and the third group
     longer = rljax.resume(out, algorithm=own, config=config, progress=False)
@@ -440,6 +442,29 @@ def test_when_no_checkpoint_is_whole(config, folder):
     for name in ("000009", "000010"):
         damage(folder / "checkpoints/0000" / name, "truncated")
     assert "there is no other" in refusal(folder, config)
+
+
+def test_an_error_on_the_way_leaves_what_the_newest_checkpoint_holds(config, whole, folder, monkeypatch):
+    landed = Record.landed
+
+    def fail(record, *arguments):
+        landed(record, *arguments)
+        if record.updates == 20:
+            raise RuntimeError("the device is lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Record, "landed", fail)
+        patched.setattr("rljax.driver._CHUNK_SECONDS", 0.0)
+        with pytest.raises(RuntimeError, match="the device is lost") as error:
+            rljax.resume(folder, algorithm=own, config=config, progress=False)
+    assert error.value.__notes__ == [
+        f"What was done before, of 3 of 3 runs, is in {folder}, and `rljax resume {folder}` goes on."
+    ]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["interrupted"], summary["env_steps"]) == (True, 190)
+    assert summary["final_return"]["not_finite"] == [0, 1, 2]
+    assert len((folder / "curves.csv").read_text().splitlines()) == 1 + 3 * 2  # evaluated at 0 and at 12 updates
+    same_results(rljax.resume(folder, algorithm=own, config=config, progress=False), whole)
 
 
 def test_another_format(config, folder, monkeypatch):
