@@ -257,5 +257,6 @@ def write(population: Population, folder: pathlib.Path, result: Result | Sweep, 
 
 def _label(values: dict[str, Any]) -> str:
     """A configuration in a picture's legend."""
-    shown = {k: f"{v:.3g}" if isinstance(v, float) else getattr(v, "label", v) for k, v in values.items()}
-    return ", ".join(f"{path.rpartition('.')[2]}={value}" for path, value in shown.items())
+    shown = {k: f"{v:.3g}" if isinstance(v, float) else str(getattr(v, "label", v)) for k, v in values.items()}
+    # A network says all of itself, on many lines.
+    return ", ".join(f"{path.rpartition('.')[2]}={' '.join(value.split())[:80]}" for path, value in shown.items())

@@ -23,7 +23,7 @@ from toys import own, same_bits
 import rljax
 from rljax import a2c, checkpoints, cli, core, devices, dqn, driver, envs, plan, ppo, q_learning, reinforce, sac, td3
 from rljax.record import Record
-from rljax.report import files
+from rljax.report import files, plot
 
 OPTIONS = {"seeds": 3, "evaluations": 4, "eval_episodes": 3, "progress": False}
 
@@ -497,8 +497,11 @@ def test_what_wrappers_were_called_with_is_checked(tmp_path, monkeypatch, capsys
     path.write_text(json.dumps(about))
     assert "was changed" in refusal(tmp_path / "x", other)
     sweep = {"env": [one.env, other.env]}
+    legend = []
+    monkeypatch.setattr(plot, "learning_curves", lambda path, drawn, title: legend.extend(drawn))
     rljax.run(own, one, out=tmp_path / "y", sweep=sweep, **{**OPTIONS, "progress": True})
     labels = ["walk+scale_reward(1.0)", "walk+scale_reward(100.0)"]
+    assert legend == [f"env={label}" for label in labels]
     told = capsys.readouterr().out
     assert all(label in told for label in labels)
     rows = (tmp_path / "y/curves.csv").read_text().splitlines()[1:]
