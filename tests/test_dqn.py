@@ -69,7 +69,7 @@ class NumpyNetwork:
 
     def __init__(self, config, params, key):
         self.config, self.params = config, jax.tree.map(lambda x: np.asarray(x, np.float64), params)["params"]
-        self.noise = drawn_noise(config, params, key) if config.noisy else {}
+        self.noise = jax.tree.map(np.asarray, drawn_noise(config, params, key)) if config.noisy else {}
 
     def weights(self, name):
         layer = self.params[name]
@@ -150,6 +150,7 @@ class NumpyNetwork:
         return gradient
 
 
+@jax.jit
 def drawn_noise(config, params, key):
     """The factors of every noisy layer's noise in one call with `key`: f(into), f(out) by the layer's name."""
     noise = {}
@@ -158,8 +159,8 @@ def drawn_noise(config, params, key):
         if not isinstance(context.module, NoisyDense):
             return call(*args, **kwargs)
         inputs = args[0].shape[-1]
-        drawn = np.asarray(jax.random.normal(context.module.make_rng("noise"), (inputs + context.module.features,)))
-        drawn = np.sign(drawn) * np.sqrt(np.abs(drawn))
+        drawn = jax.random.normal(context.module.make_rng("noise"), (inputs + context.module.features,))
+        drawn = jnp.sign(drawn) * jnp.sqrt(jnp.abs(drawn))
         noise[context.module.name] = drawn[:inputs], drawn[inputs:]
         return jnp.zeros((*args[0].shape[:-1], context.module.features))
 
@@ -218,7 +219,7 @@ def numpy_learn(config, state, stored, collector, key):
     adam, told, weights = reference.Adam(params, config.learning_rate), [], []
     for index, (bits, noise_key) in enumerate(zip(words, noise, strict=True)):
         key_online, key_target, key_choice = jax.random.split(noise_key, 3)
-        batch = replay.sample(bits, stored, config.discount, config.n_step, importance)
+        batch = jax.jit(replay.sample, static_argnums=3)(bits, stored, config.discount, config.n_step, importance)
         obs, next_obs, reward = batch.obs, batch.next_obs, np.asarray(batch.reward, np.float64)
         if config.env.normalize_observations:
             obs, next_obs = (as_seen(collector.obs_moments, x) for x in (obs, next_obs))
@@ -239,7 +240,8 @@ def numpy_learn(config, state, stored, collector, key):
         params = adam.step(params, jax.tree.map(lambda x, scale=scale: scale * x, gradient))
         if (int(state.step) * config.gradient_steps + index + 1) % config.target_period == 0:
             target = reference.polyak(params, target, config.target_rate)
-        stored = replay.reprioritize(stored, batch.position, jnp.float32((errors + 1e-6) ** config.priority_exponent))
+        priority = np.float32((errors + 1e-6) ** config.priority_exponent)
+        stored = jax.jit(replay.reprioritize)(stored, batch.position, priority)
         told.append(((weight * losses).mean(), errors.mean(), norm))
         weights.append(weight)
     return params, target, stored, adam, np.mean(told, axis=0), weights
@@ -252,22 +254,24 @@ def test_one_update_equals_numpy(name):
     config = variant(VARIANTS[name], gradient_steps=3, **moves)
     state = jax.jit(dqn.init)(jax.random.key(0), config)
     # A target network of its own, so that confusing the two would show.
-    other = dqn.default_network(config.env, config).init(jax.random.key(7), jnp.zeros((1, 4)))
+    other = jax.jit(dqn.default_network(config.env, config).init)(jax.random.key(7), np.zeros((1, 4), np.float32))
     state = state._replace(target_params=other, step=jnp.int32(2))
     if config.prioritized:  # of many sizes, so that the weights differ
         leaves = state.replay.priorities.tree[len(state.replay.priorities.tree) // 2 :]
-        known = jnp.flatnonzero(leaves)
-        state = state._replace(replay=replay.reprioritize(state.replay, known, jnp.linspace(0.2, 2.0, len(known))))
+        known = np.flatnonzero(leaves)
+        spread = np.linspace(0.2, 2.0, len(known), dtype=np.float32)
+        state = state._replace(replay=jax.jit(replay.reprioritize)(state.replay, known, spread))
     key = jax.random.key(1)
     after, metrics = jax.jit(dqn.update)(key, state, config)
 
     stored = after.replay
     if config.prioritized:  # as they were before the batches' errors came in
         steps = jax.tree.map(
-            lambda x: jnp.zeros((5, 2, *x.shape[2:]), x.dtype),
+            lambda x: np.zeros((5, 2, *x.shape[2:]), x.dtype),
             core.Trajectory(stored.obs, stored.action, stored.reward, stored.end > 0, stored.end > 0, stored.obs),
         )
-        stored = stored._replace(priorities=replay.add(state.replay, steps, config.n_step).priorities)
+        added = jax.jit(replay.add, static_argnums=2)(state.replay, steps, config.n_step)
+        stored = stored._replace(priorities=added.priorities)
     params, target, stored, adam, told, weights = numpy_learn(config, state, stored, after.collector, key)
     assert (np.ptp(weights[0]) > 0.1) == config.prioritized
     assert metrics["loss"] == pytest.approx(told[0], rel=1e-4)

@@ -19,7 +19,7 @@ from toys import own, same_bits, walk
 import rljax
 from rljax import cli, ppo, programs, sweeps
 from rljax.record import Record
-from rljax.report import statistics
+from rljax.report import files, statistics
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +260,7 @@ def test_an_error_in_a_later_group_keeps_the_earlier_ones(tmp_path):
     assert summary["interrupted"] is True
     (first,) = summary["configurations"]
     alone = rljax.run(own, base, **options)
-    assert first["final_return"] == json.loads(json.dumps(alone.summary["final_return"]))
+    assert first["final_return"] == json.loads(files.as_json(alone.summary["final_return"]))
     assert len(list(csv.DictReader((tmp_path / "x/curves.csv").open()))) == 4
     assert (tmp_path / "x/learning_curve.png").exists()
     with pytest.raises(ZeroDivisionError) as error:
