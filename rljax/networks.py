@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -107,13 +107,7 @@ def dense(
         multiply = None  # Flax's own way for a kernel that is a vector
     elif features in _NARROW:
         multiply = _by_columns
-    return nn.Dense(features, kernel_init=_orthogonal(scale), name=name, dot_general=multiply)
-
-
-@cache
-def _orthogonal(scale: float) -> Any:
-    """Flax's initialiser, jitted: Flax asks for its shapes at every call of a network and would trace it then."""
-    return jax.jit(nn.initializers.orthogonal(scale), static_argnums=(1, 2))
+    return nn.Dense(features, kernel_init=nn.initializers.orthogonal(scale), name=name, dot_general=multiply)
 
 
 def _by_columns(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
