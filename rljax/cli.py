@@ -93,6 +93,8 @@ class ResumeOptions:
     """Devices to shard over; None for as many as before."""
     checkpoint_every: float | None = None
     """Seconds between two checkpoints; None for as before."""
+    memory_limit: str | None = None
+    """Memory of all devices together that may be used at most, such as 8GiB; None for as before."""
     distributed: bool = False
     """Be one of several processes that go on, as Slurm or Open MPI started them."""
     coordinator: str | None = None

@@ -91,7 +91,7 @@ def _docstrings_of_fields(cls: type) -> dict[str, str]:
     """The strings that stand below a class's annotated fields; none where there is no source."""
     try:
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    except (OSError, TypeError, SyntaxError):
+    except (OSError, TypeError, SyntaxError, ValueError):
         return {}
     pairs = itertools.pairwise(tree.body) if isinstance(tree, ast.ClassDef) else ()
     return {

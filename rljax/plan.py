@@ -146,8 +146,9 @@ class Population:
 
     def check_own(self, saved: checkpoints.Saved) -> None:
         """Refuse a checkpoint of another population; say so where its bits will not be met."""
-        older = self._checksum([files.without_recipes(files.describe(point.config)) for point in self.points])
-        if saved.about["fingerprint"] not in (self.fingerprint, older):
+        of_saved = saved.about["fingerprint"]
+        described = (files.without_recipes(files.describe(point.config)) for point in self.points)
+        if of_saved != self.fingerprint and of_saved != self._checksum(list(described)):  # that of older versions
             raise UsageError(
                 f"The checkpoints in {self.folder} are not of the run that its config.json describes: "
                 "one of them was changed; restore it."

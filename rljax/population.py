@@ -199,6 +199,7 @@ def resume(
     progress: bool = True,
     devices: int | None = None,
     checkpoint_every: float | None = None,
+    memory_limit: int | str | None = None,
     hosts: Hosts | None = None,
 ) -> Result | Sweep:
     """Go on with a run that was stopped or killed, from its newest checkpoints, to the bits it would have had.
@@ -218,6 +219,7 @@ def resume(
         progress: show a bar and print the table.
         devices: how many devices to shard over; None for as many as before.
         checkpoint_every: seconds between two checkpoints; None for as before.
+        memory_limit: as for `run`; None for as before.
         hosts: as for `run`; there may be more or fewer processes than before.
 
     Raises:
@@ -226,33 +228,36 @@ def resume(
     """
     use_cpu_cores()
     folder, together = _path("folder", folder), hosts or Hosts()
-    population, saved = _restored(folder, algorithm, config, env, sweep, devices, together.processes)
-    if together.processes > 1:
-        _check_together(folder, population.halving)
-    every = population.checkpoint_every if checkpoint_every is None else checkpoint_every
-    _check_checkpoints(every, folder)
     is_first = together.process == 0
-    population = dataclasses.replace(
-        population, progress=progress and is_first, is_first=is_first, checkpoint_every=every
-    )
-    if total_steps is not None and population.halving is not None:
-        raise UsageError("A run with successive halving cannot be made longer: its rungs depend on its length.")
-    if total_steps is not None:
-        total_steps = number("total_steps", total_steps, whole=True)
-        points = tuple(point._replace(config=_extended(point, total_steps)) for point in population.points)
-        population = dataclasses.replace(population, points=points)
-        for one in saved:
-            done, whole = one.record.updates, points[one.record.runs[0, 0]].config.num_updates
-            if whole < done:
-                raise UsageError(
-                    f"total_steps={total_steps} is {whole:,} updates, and {done:,} are done: give at least as many."
-                )
-        if together.process == 0:
-            about = files.read_json(folder / "config.json")
-            files.write_json(folder / "config.json", {**about, "total_steps": total_steps})
-            _say_what_is_annealed([point.config for point in points], total_steps)
-    with files.held(folder if is_first else None), peers(together, folder) as others:
-        return training.train(population, saved, others)
+    with files.held(folder if is_first else None):  # before anything is read, as another process may write
+        population, saved = _restored(folder, algorithm, config, env, sweep, devices, together.processes)
+        if together.processes > 1:
+            _check_together(folder, population.halving)
+        every = population.checkpoint_every if checkpoint_every is None else checkpoint_every
+        _check_checkpoints(every, folder)
+        population = dataclasses.replace(
+            population, progress=progress and is_first, is_first=is_first, checkpoint_every=every
+        )
+        if memory_limit is not None:
+            population = dataclasses.replace(population, memory_limit=parse_bytes(memory_limit))
+        if total_steps is not None and population.halving is not None:
+            raise UsageError("A run with successive halving cannot be made longer: its rungs depend on its length.")
+        if total_steps is not None:
+            total_steps = number("total_steps", total_steps, whole=True)
+            points = tuple(point._replace(config=_extended(point, total_steps)) for point in population.points)
+            population = dataclasses.replace(population, points=points)
+            for one in saved:
+                done, whole = one.record.updates, points[one.record.runs[0, 0]].config.num_updates
+                if whole < done:
+                    raise UsageError(
+                        f"total_steps={total_steps} is {whole:,} updates, and {done:,} are done: give at least as many."
+                    )
+            if is_first:
+                about = files.read_json(folder / "config.json")
+                files.write_json(folder / "config.json", {**about, "total_steps": total_steps})
+                _say_what_is_annealed([point.config for point in points], total_steps)
+        with peers(together, folder) as others:
+            return training.train(population, saved, others)
 
 
 class Loaded(NamedTuple):
@@ -263,7 +268,7 @@ class Loaded(NamedTuple):
     """Stacked over seeds, `[S, ...]`, as `Result.states` are."""
     algorithm: Any
     returns: np.ndarray
-    """`[S]` final returns, NaN where the final evaluation was not reached."""
+    """`[S]` final returns, of a sweep's rung where that was the last one reached; NaN where none was."""
 
 
 def load(
@@ -452,8 +457,8 @@ def _say_what_is_annealed(configs: list[Any], total_steps: int) -> None:
     ends = {c.schedule_steps for c in configs if getattr(c, "anneal_learning_rate", False)}
     if ends and min(ends) < total_steps:
         console.say(
-            f"The learning rate is annealed to zero at {min(ends):,} env steps, where the run was to end, so nothing "
-            "is learned after them: a run that may become longer needs anneal_learning_rate=False, or schedule_steps "
+            f"The learning rate is annealed to zero at {min(ends):,} env steps, where its schedule ends, so nothing is "
+            "learned after them: a run that may become longer needs anneal_learning_rate=False, or schedule_steps "
             "as large as the length it may reach, from the start."
         )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
 from rljax.config import replace, same, unchecked
-from rljax.envs import Env, make, normalize_observations, normalize_rewards, registered
+from rljax.envs import Env, make, normalize_observations, normalize_rewards
 from rljax.errors import UsageError, suggest
 
 _ALGORITHMS = {
@@ -366,4 +366,5 @@ def _values(algo: str, env: Any) -> dict[str, Any]:
 
 def _id_of(env: Any) -> str:
     """The id that gives this very environment; "" where none does, as it was made, wrapped or changed otherwise."""
-    return env.name if isinstance(env, Env) and env.name in registered() and same(env, make(env.name)) else ""
+    has_values = isinstance(env, Env) and any(env.name == name for _, name in _PRESETS)
+    return env.name if has_values and same(env, make(env.name)) else ""

@@ -157,7 +157,9 @@ def _config(algorithm: Any, env: Env, fields: dict[str, Any]) -> Any:
 
 
 def _tuple(value: Any) -> Any:
-    return tuple(map(_tuple, value)) if isinstance(value, list) else value
+    if isinstance(value, np.generic):
+        return value.item()
+    return tuple(map(_tuple, value)) if isinstance(value, list | tuple) else value
 
 
 def _differences(path: str, was: Any, now: Any) -> Any:

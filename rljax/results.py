@@ -161,7 +161,8 @@ def _of_point(population: Population, trained: list[Trained], point: int) -> Res
             "configuration": point,
             "values": values,
             "env_steps": longest.env_steps,
-            "updates": min(t.record.updates for t, _ in parts),  # that each of its runs has had
+            # That each of its runs has had, also those that have not begun.
+            "updates": min(t.record.updates for t, _ in parts) if len(final) == population.seeds else 0,
             "num_updates": population.points[point].config.num_updates,
             **summary,
         }

@@ -72,10 +72,12 @@ def train(population: Population, saved: list[checkpoints.Saved], peers: hosts.P
         trained = so_far.trained if peers.is_alone else _merged(population, groups, peers, pressed)
         result = result_of(population, trained, so_far.compile_seconds, peers.processes)
         if peers.process == 0:
-            if population.progress:
-                console.print_summary(result.summary)
-            if population.folder is not None:
-                write(population, population.folder, result, trained)
+            try:
+                if population.folder is not None:
+                    write(population, population.folder, result, trained)
+            finally:
+                if population.progress:
+                    console.print_summary(result.summary)
         if pressed() or (interrupted() and result.summary["interrupted"]):
             finished = sum(len(t.record.runs) * t.record.updates for t in trained)
             waiting = runs - sum(len(t.record.runs) for t in trained)

@@ -178,6 +178,9 @@ def test_a_sweep_of_objects_takes_them_back(tmp_path, monkeypatch):
         same_results(left, right)
     policy = rljax.best(tmp_path / "x", **given, sweep=sweep)
     assert policy(jax.random.key(0), np.zeros((3, 1))).shape == (3,)
+    plain = {"network": [(np.int64(1), 2)]}  # whatever holds the numbers, they are no objects
+    rljax.run(own, config, sweep=plain, out=tmp_path / "y", checkpoint_every=0, **OPTIONS)
+    assert rljax.load(tmp_path / "y", **given).config.network == (1, 2)
 
 
 REPLAYED = {"total_steps": 80, "prefill_steps": 64, "buffer_size": 200, "batch_size": 8, "hidden_sizes": (8,)}

@@ -159,6 +159,19 @@ def test_a_closed_pipe_is_no_mistake():
     assert process.wait() == 141
 
 
+def test_a_pipe_that_is_closed_before_the_table_comes_loses_no_result(tmp_path):
+    out = tmp_path / "x"
+    command = [sys.executable, "-m", "rljax.cli", "train", "q_learning", "--env", "FrozenLake-misc"]
+    command += ["--total-steps", "200", "--evaluations", "0", "--eval-episodes", "2", "--out", str(out)]
+    with (tmp_path / "errors").open("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+        process.stdout.close()
+        assert process.wait() == 141
+        errors.seek(0)
+        assert "Traceback" not in errors.read()
+    assert (out / "summary.json").exists()
+
+
 def test_an_output_folder_that_cannot_be(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     arguments = ["train", "ppo", "--env", "CartPole-v1", *TINY, "--out"]

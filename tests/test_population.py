@@ -330,16 +330,17 @@ def test_a_folder_in_use_is_refused_before_anything_runs(own_config, tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["algo"] == "own"
 
 
-def test_two_processes_do_not_run_into_one_folder(own_config, tmp_path):
+def test_two_runs_do_not_train_into_one_folder(own_config, tmp_path):
     options: dict[str, Any] = {"seeds": 2, "evaluations": 0, "eval_episodes": 2, "progress": False, "overwrite": True}
     out = tmp_path / "x"
     rljax.run(own, own_config, out=out, checkpoint_every=0, **options)
     summary = (out / "summary.json").read_bytes()
     with files.held(out):
-        with pytest.raises(rljax.UsageError, match="Another process is running into"):
+        with pytest.raises(rljax.UsageError, match="is being trained into already"):
             rljax.run(own, own_config, out=out, **options)
-        with pytest.raises(rljax.UsageError, match="Another process is running into"):
-            rljax.resume(out, algorithm=own, config=own_config, progress=False)
+        with pytest.raises(rljax.UsageError, match="is being trained into already"):
+            rljax.resume(out, algorithm=own, config=own_config, total_steps=1000, progress=False)
+    assert "total_steps" not in json.loads((out / "config.json").read_text())
     assert (out / "summary.json").read_bytes() == summary
     rljax.resume(out, algorithm=own, config=own_config, progress=False)
 

@@ -17,7 +17,7 @@ import pytest
 from toys import own, same_bits, walk
 
 import rljax
-from rljax import cli, ppo, programs, sweeps
+from rljax import cli, ppo, programs, sweeps, training
 from rljax.record import Record
 from rljax.report import files, statistics
 
@@ -267,6 +267,37 @@ def test_an_error_in_a_later_group_keeps_the_earlier_ones(tmp_path):
         rljax.run(refusing(2, 3), base, sweep=sweep, out=tmp_path / "y", **options)
     assert not any("done before" in note for note in getattr(error.value, "__notes__", []))
     assert not (tmp_path / "y/summary.json").exists()
+
+
+def test_a_limit_that_a_later_group_does_not_fit_into_can_be_raised(tmp_path):
+    base, out = own.Config(env=walk, num_updates=5), tmp_path / "x"
+    options = {"seeds": 2, "evaluations": 0, "eval_episodes": 2, "progress": False}
+    with pytest.raises(rljax.UsageError, match="memory_limit"):
+        rljax.run(own, base, sweep={"width": [2, 20_000]}, memory_limit=100_000, checkpoint_every=0, out=out, **options)
+    assert [c["configuration"] for c in json.loads((out / "summary.json").read_text())["configurations"]] == [0]
+    result = rljax.resume(out, algorithm=own, config=base, memory_limit="1GiB", progress=False)
+    assert [r.states.params.shape for r in result.results] == [(2, 2), (2, 20_000)]
+
+
+def test_a_configuration_is_not_the_best_before_all_its_seeds_have_begun(tmp_path, monkeypatch):
+    """The first batch, of five runs, has all seeds of the first configuration and two of the second."""
+    build, built = programs.build, []
+
+    def fail(*inputs):
+        built.append(inputs)
+        if len(built) == 3:
+            raise RuntimeError("no compiler")
+        return build(*inputs)
+
+    monkeypatch.setattr(programs, "build", fail)
+    monkeypatch.setattr(training, "_fitting", lambda population, batch, memory, available: min(batch.lanes, 5))
+    base, sweep = own.Config(env=walk, num_updates=5), {"rate": [0.1, 0.9, 0.5]}
+    options = {"seeds": 3, "evaluations": 0, "eval_episodes": 2, "progress": False, "devices": 1}
+    with pytest.raises(RuntimeError, match="no compiler"):
+        rljax.run(own, base, sweep=sweep, out=tmp_path / "x", **options)
+    summary = json.loads((tmp_path / "x/summary.json").read_text())
+    assert [(c["configuration"], c["updates"]) for c in summary["configurations"]] == [(0, 5), (1, 0)]
+    assert "best" not in summary
 
 
 def test_an_error_after_a_rung_keeps_those_that_go_on_as_well(tmp_path, monkeypatch):

@@ -582,6 +582,8 @@ def test_wrapped_alike_is_compiled_once():
         first_observation(jax.random.key(0), env)
     assert len(traces) == 1
     assert jax.tree.structure(envs.time_limit(COUNTER, 3)) != jax.tree.structure(envs.time_limit(COUNTER, 4))
+    assert envs.scale_reward(COUNTER, 3).recipe[-1] == ("scale_reward", (3.0,))
+    assert isinstance(envs.scale_reward(COUNTER, 3).recipe[-1][1][0], float)
     assert jax.tree.structure(envs.scale_reward(COUNTER, 3)) != jax.tree.structure(envs.scale_reward(COUNTER, 4))
 
 

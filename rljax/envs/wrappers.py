@@ -59,7 +59,10 @@ def _recorded[**Arguments](
         wrapped = wrapper(env, *given, **named)
         bound = signature.bind(env, *given, **named)
         bound.apply_defaults()
-        _, *arguments = bound.arguments.values()
+        _, *arguments = (
+            float(value) if signature.parameters[name].annotation is float else value  # 2 is 2.0, also in a file
+            for name, value in bound.arguments.items()
+        )
         return wrapped.replace(recipe=(*env.recipe, (wrapper.__name__, _tuples(arguments))))
 
     _by_name[wrapper.__name__] = apply

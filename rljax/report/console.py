@@ -94,6 +94,13 @@ def print_summary(summary: dict[str, Any]) -> None:
     for cells in rows:
         table.add_row(*cells.values())
     console = Console(width=None if sys.stdout.isatty() else 120)
+    with console.capture() as told:
+        _print(console, table, summary)
+    print(told.get(), end="")  # rich would end the process where a pipe is closed
+
+
+def _print(console: Any, table: Any, summary: dict[str, Any]) -> None:
+    configurations = summary.get("configurations")
     console.print(table)
     for part in configurations or [summary]:
         for sentence in _troubles(part):
@@ -123,9 +130,10 @@ def _part(configuration: dict[str, Any]) -> float:
 
 def _cells(final: dict[str, Any]) -> dict[str, str]:
     low, high = final["ci95"]
+    missing = "-" if len(final["per_seed"]) >= LEAST_SEEDS else f"needs {LEAST_SEEDS} seeds"
     return {
         "IQM return": f"{final['iqm']:.1f}",
-        "95% interval": f"needs {LEAST_SEEDS} seeds" if np.isnan(low) else f"{low:.1f} to {high:.1f}",
+        "95% interval": missing if np.isnan(low) else f"{low:.1f} to {high:.1f}",
         "median": f"{final['median']:.1f}",
         "worst seed": f"{final['min']:.1f}",
     }
@@ -141,7 +149,8 @@ def _troubles(part: dict[str, Any]) -> Iterator[str]:
         )
     missing = part["final_return"]["not_finite"]
     if missing:
-        yield f"Seeds {', '.join(map(str, missing))}{where} have no finite return and are left out of the statistics."
+        why = "were not evaluated to the end, or have no finite return, and are left out of the statistics."
+        yield f"Seeds {', '.join(map(str, missing))}{where} {why}"
 
 
 def _named(values: dict[str, Any]) -> str:

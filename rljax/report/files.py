@@ -50,7 +50,7 @@ def prepare_folder(out: str | os.PathLike[str], overwrite: bool) -> pathlib.Path
 
 @contextlib.contextmanager
 def held(folder: pathlib.Path | None) -> Iterator[None]:
-    """Keep other processes from running into the folder meanwhile. However this one ends, its lock goes with it."""
+    """Keep others from training into the folder meanwhile. However this process ends, its lock goes with it."""
     if folder is None:
         yield
         return
@@ -63,7 +63,7 @@ def held(folder: pathlib.Path | None) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(
-                f"Another process is running into {folder}: wait until it ends, or choose another folder."
+                f"{folder} is being trained into already: wait until that ends, or choose another folder."
             ) from None
         except (ImportError, OSError):
             pass  # a system, or a file system, without such locks
