@@ -197,7 +197,7 @@ def test_a_table_is_written_whole(tmp_path):
     assert path.read_text().splitlines() == [
         "env,sizes,return",
         'CartPole-v1,"(8, 8)",0.5',
-        "CartPole-v1+scale_reward(100),,1e-09",
+        "CartPole-v1+scale_reward(100.0),,1e-09",
     ]
 
 
