@@ -126,11 +126,9 @@ def _build(
     inputs = (run_keys.updates, states, config, number, number)
     lowered = (init_all.lower(keys, config), advance_all.lower(*inputs), evaluate_all.lower(*inputs[:4]))
     with ThreadPoolExecutor() as threads:  # XLA's compiler uses little more than one core
-        compiled = list(threads.map(lambda program: program.compile(), lowered))
+        begins, advances, evaluates = threads.map(lambda program: program.compile(), lowered)
     keep_all = _sharded(keep, mesh, (0, axes, axes), axes, (run, state, state), state)
-    init_compiled, advance_compiled, evaluate_compiled = compiled
-    memory = max(map(_memory, compiled))
-    return Programs(init_compiled, advance_compiled, evaluate_compiled, keep_all, axes, memory)
+    return Programs(begins, advances, evaluates, keep_all, axes, max(map(_memory, (begins, advances, evaluates))))
 
 
 def _memory(program: Any) -> int:
