@@ -7,8 +7,10 @@ from rljax.core import evaluate
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
 from rljax.errors import UsageError
 from rljax.hosts import Hosts, PeerLost, join
-from rljax.population import Interrupted, NotWritten, Result, Sweep, best, load, resume, run
+from rljax.population import run
 from rljax.presets import preset
+from rljax.results import Interrupted, NotWritten, Result, Sweep
+from rljax.resuming import best, load, resume
 from rljax.sweeps import choice, log_uniform, uniform
 
 __all__ = [

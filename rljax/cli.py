@@ -267,7 +267,7 @@ def _train(arguments: list[str]) -> int:
 
 
 def _resume(arguments: list[str]) -> int:
-    from rljax import population
+    from rljax import resuming
     from rljax.report import files
 
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
@@ -282,20 +282,20 @@ def _resume(arguments: list[str]) -> int:
         settings["algorithm"] = _algorithm(settings["algorithm"])
     if settings["env"] is not None:
         settings["env"] = _env(settings["env"])
-    population.resume(folder, **settings)
+    resuming.resume(folder, **settings)
     _say_written(pathlib.Path(folder))
     return 0
 
 
 def _settings(options: RunOptions | ResumeOptions) -> dict[str, Any]:
     """The options as arguments of `rljax.run` or `resume`; where there are other processes, once they have met."""
-    from rljax import population
+    from rljax import hosts
 
     settings = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
     found = settings.pop("distributed")
     given = [settings.pop(name) for name in ("coordinator", "num_processes", "process_id")]
     is_one_of_several = found or any(each is not None for each in given)
-    return {**settings, "hosts": population.join(*given) if is_one_of_several else None}
+    return {**settings, "hosts": hosts.join(*given) if is_one_of_several else None}
 
 
 def _say_written(folder: pathlib.Path) -> None:

@@ -193,6 +193,11 @@ class Batch(NamedTuple):
             return False
         return self.dropped or saved.record.updates >= self.until(population)
 
+    def folder(self, population: Population) -> pathlib.Path:
+        """Where its checkpoints are."""
+        assert population.folder is not None
+        return population.folder / checkpoints.FOLDER / self.place
+
 
 def divided(runs: int, devices: int) -> int:
     """The lanes of so many runs: a few more where they do not divide over the devices."""

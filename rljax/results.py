@@ -237,9 +237,10 @@ def write(population: Population, folder: pathlib.Path, result: Result | Sweep, 
         lambda: files.write_table(folder / "curves.csv", *curves(population, records)),
     ]
     if isinstance(result, Sweep):
+        labels = [_label(values) for values in result.points]
         drawn = {
-            _label(values): (r.eval_steps, r.eval_returns)
-            for values, r in zip(result.points, result.results, strict=True)
+            label if labels.count(label) == 1 else f"{label} ({point})": (r.eval_steps, r.eval_returns)
+            for point, (label, r) in enumerate(zip(labels, result.results, strict=True))
             if r is not None and len(r.eval_steps)
         }
         if drawn:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import checkpoints, devices, driver, hosts, programs, sweeps
+from rljax import checkpoints, devices, driver, fitting, hosts, programs, sweeps
 from rljax.errors import UsageError
 from rljax.plan import Batch, Population, batches, divided
 from rljax.record import Record
@@ -21,7 +21,6 @@ from rljax.results import Interrupted, Result, Sweep, Trained, result_of, write,
 from rljax.supervision import interrupts
 
 _MOST_UPDATES = 1024  # of one call of `advance`: what its metrics hold
-_SMALLER = "lower buffer_size, num_envs, num_steps or the network's size"  # where one run does not fit
 _EVALUATION_BATCH = 20  # episodes side by side; a larger evaluation calls the same program again
 
 
@@ -51,7 +50,7 @@ def train(population: Population, saved: list[checkpoints.Saved], peers: hosts.P
     if not peers.is_alone:
         pending = [batch for batch in pending if not batch.is_done(population)][peers.process :: peers.processes]
         updates = sum(len(batch.runs) * batch.until(population) for batch in pending)
-    pending = [part for batch in pending for part in _in_turn(population, batch)]
+    pending = [part for batch in pending for part in fitting.in_turn(population, batch)]
     numbers = itertools.count(max((int(one.place) for one in saved), default=-1) + 1 + peers.process, peers.processes)
     with interrupts() as pressed:
 
@@ -174,9 +173,9 @@ def _train_batches(
                 started = time.perf_counter()
                 compiled = _compile(population, batch)
                 so_far.compile_seconds += time.perf_counter() - started
-                fitting = _fitting(population, batch, compiled.programs.memory, available)
-                if fitting < batch.lanes:
-                    pending[:1] = _split(population, batch, fitting, compiled.programs.memory, available)
+                lanes = fitting.lanes_that_fit(population, batch, compiled.programs.memory, available)
+                if lanes < batch.lanes:
+                    pending[:1] = fitting.split(population, batch, lanes, compiled.programs.memory, available)
                     continue
                 if population.progress and population.fields and not _is_known(batch, trained):
                     _say_batch(population, batch, compiled, available, [] if trained else pending[1:])
@@ -185,9 +184,9 @@ def _train_batches(
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            pending[:1] = _halved(population, batch)
+            pending[:1] = fitting.halved(population, batch)
             if population.folder is not None and batch.place:
-                shutil.rmtree(_place(population, batch), ignore_errors=True)
+                shutil.rmtree(batch.folder(population), ignore_errors=True)
             continue
         survivors: list[Batch] = []
         if population.halving is not None and not batch.dropped and not interrupted():
@@ -203,65 +202,6 @@ def _train_batches(
 def _is_known(batch: Batch, trained: list[Trained]) -> bool:
     """Whether one like it has been trained, of which it was said what it takes."""
     return any(t.batch.group is batch.group and t.batch.lanes == batch.lanes for t in trained)
-
-
-def _in_turn(population: Population, batch: Batch) -> list[Batch]:
-    """A batch in parts where they are faster one after the other; whole where it has begun or is to be compared."""
-    if batch.saved is not None or population.halving is not None:
-        return [batch]
-    config = population.points[batch.runs[0, 0]].config
-    state = jax.eval_shape(population.algorithm.init, jax.random.key(0), config)
-    at_once = programs.side_by_side(state, batch.lanes, population.mesh)
-    if at_once == batch.lanes:
-        return [batch]
-    parts = batch.split(at_once, population.lane_devices)
-    if population.progress:
-        console.say(
-            f"{len(batch.runs)} runs with replays this large are slow side by side on a CPU: {len(parts)} batches of "
-            f"{len(parts[0].runs)}, one after the other."
-        )
-    return parts
-
-
-def _fitting(population: Population, batch: Batch, memory: int, available: int | None) -> int:
-    """How many lanes of a batch fit into each device's memory, given what all of them need there.
-
-    One on each device is tried where more memory may turn up than seems to be there, and refused beyond a limit.
-
-    Raises:
-        UsageError: one run on each device needs more than its share of `memory_limit`.
-    """
-    if available is None or memory <= available or batch.saved is not None:
-        return batch.lanes
-    on_each = batch.lanes // population.lane_devices
-    limit = population.memory_limit
-    if on_each == 1 and limit is not None and memory > limit // population.mesh.size:
-        raise UsageError(
-            f"One run needs {devices.readable(memory)} on each of {population.mesh.size} devices, and memory_limit is "
-            f"{devices.readable(limit)} for all of them: raise it, or {_SMALLER}."
-        )
-    return max(min(int(on_each * available / memory), on_each - 1), 1) * population.lane_devices
-
-
-def _halved(population: Population, batch: Batch) -> list[Batch]:
-    """A batch that the devices' memory did not hold, in two."""
-    if batch.saved is not None:
-        raise UsageError(
-            f"The {len(batch.runs)} runs of {_place(population, batch)} no longer fit into the memory side by side: "
-            "their checkpoint is kept; go on where there is as much as before."
-        )
-    if batch.lanes <= population.lane_devices:
-        raise UsageError(f"One run needs more memory than a device has: {_SMALLER}.")
-    _refuse_split(population)
-    half = batch.split(-(-batch.lanes // 2), population.lane_devices)
-    half[0] = half[0]._replace(place=batch.place)
-    console.say(f"{len(batch.runs)} runs at once are too many for the memory: going on with {len(half[0].runs)}.")
-    return half
-
-
-def _refuse_split(population: Population) -> None:
-    if population.halving is not None:
-        raise UsageError("Successive halving needs its runs side by side, and they do not fit into memory: use fewer.")
 
 
 def _select(
@@ -290,26 +230,9 @@ def _select(
 def _save(population: Population, batch: Batch, saved: checkpoints.Saved) -> None:
     """Write a batch's checkpoint; what cannot be written is said, and the run goes on."""
     try:
-        checkpoints.save(_place(population, batch), saved)
+        checkpoints.save(batch.folder(population), saved)
     except UsageError as error:
         console.say(f"{error} The run goes on.")
-
-
-def _split(population: Population, batch: Batch, lanes: int, memory: int, available: int | None) -> list[Batch]:
-    """A batch that needs more memory than there is, in parts of so many lanes."""
-    _refuse_split(population)
-    parts = batch.split(lanes, population.lane_devices)
-    console.say(
-        f"{len(batch.runs)} runs at once need {devices.readable(memory)} of the {devices.readable(available or 0)} on "
-        f"each device: {len(parts)} batches of {len(parts[0].runs)}, one after the other."
-    )
-    return parts
-
-
-def _place(population: Population, batch: Batch) -> pathlib.Path:
-    """Where a batch's checkpoints are."""
-    assert population.folder is not None
-    return population.folder / checkpoints.FOLDER / batch.place
 
 
 def _from_checkpoint(population: Population, batch: Batch) -> tuple[Trained, checkpoints.Saved]:

@@ -516,6 +516,9 @@ def test_what_wrappers_were_called_with_is_checked(tmp_path, monkeypatch, capsys
     assert [row.split(",")[1] for row in rows] == np.repeat(labels, len(rows) // 2).tolist()
     values = [c["values"]["env"] for c in json.loads((tmp_path / "y/summary.json").read_text())["configurations"]]
     assert [value["recipe"][1] for value in values] == [["scale_reward", [1.0]], ["scale_reward", [100.0]]]
+    legend.clear()
+    rljax.run(own, one, out=tmp_path / "z", sweep={"env": [one.env, envs.scale_reward(toys.walk, 1.0)]}, **OPTIONS)
+    assert legend == [f"env={labels[0]} ({i})" for i in range(2)]  # none in place of another
 
 
 def test_a_folder_that_does_not_hold_what_wrappers_were_called_with(tmp_path, monkeypatch):

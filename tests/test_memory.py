@@ -10,7 +10,7 @@ import toys
 from toys import own, same_bits
 
 import rljax
-from rljax import devices, dqn, programs, training
+from rljax import devices, dqn, fitting, programs, training
 from rljax.record import Record
 
 OPTIONS = {"seeds": 10, "evaluations": 2, "eval_episodes": 3, "devices": 1}
@@ -35,13 +35,13 @@ def trained(config):
 
 def watch(monkeypatch):
     """Lanes and bytes of every batch that is planned from now on."""
-    needs, fitting = [], training._fitting
+    needs, lanes_that_fit = [], fitting.lanes_that_fit
 
     def note(population, batch, memory, available):
         needs.append((batch.lanes, memory))
-        return fitting(population, batch, memory, available)
+        return lanes_that_fit(population, batch, memory, available)
 
-    monkeypatch.setattr(training, "_fitting", note)
+    monkeypatch.setattr(fitting, "lanes_that_fit", note)
     return needs
 
 
@@ -74,8 +74,8 @@ def test_runs_with_large_replays_go_in_turn_on_a_cpu(monkeypatch):
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.replay))
     runs, envs = (jax.make_mesh((2,), (axis,)) for axis in ("runs", "envs"))
     assert programs.side_by_side(state, 10, runs) == 10
-    for fitting, lanes in ((0, 2), (3, 2), (5, 4), (10, 10), (50, 10)):
-        monkeypatch.setattr(programs, "_COPIED_BYTES", int((fitting + 0.5) * size))
+    for at_once, lanes in ((0, 2), (3, 2), (5, 4), (10, 10), (50, 10)):
+        monkeypatch.setattr(programs, "_COPIED_BYTES", int((at_once + 0.5) * size))
         assert programs.side_by_side(state, 10, runs) == lanes
         assert programs.side_by_side(state, 10, envs) == 10
     monkeypatch.setattr(programs, "_COPIED_BYTES", int(5.5 * size))
@@ -101,7 +101,7 @@ def press_where(monkeypatch, function, where, condition):
 def test_an_interrupt_before_a_later_batch_has_begun_loses_nothing(config, trained, monkeypatch, tmp_path, capsys):
     """Runs of earlier batches are whole, and what is not begun is said, and begun by `resume`."""
     monkeypatch.setattr(programs, "side_by_side", lambda *_: 4)
-    press_where(monkeypatch, "_fitting", training, lambda population, batch, *_: batch.runs[0, 1] == 4)
+    press_where(monkeypatch, "lanes_that_fit", fitting, lambda population, batch, *_: batch.runs[0, 1] == 4)
     out = tmp_path / "x"
     stopped = "stopped after 8 of 20 updates on average, 6 of 10 runs not begun"
     with pytest.raises(rljax.Interrupted, match=stopped) as of:

@@ -17,7 +17,7 @@ import pytest
 from toys import own, same_bits, walk
 
 import rljax
-from rljax import cli, ppo, programs, sweeps, training
+from rljax import cli, fitting, ppo, programs, sweeps
 from rljax.record import Record
 from rljax.report import files, statistics
 
@@ -290,7 +290,7 @@ def test_a_configuration_is_not_the_best_before_all_its_seeds_have_begun(tmp_pat
         return build(*inputs)
 
     monkeypatch.setattr(programs, "build", fail)
-    monkeypatch.setattr(training, "_fitting", lambda population, batch, memory, available: min(batch.lanes, 5))
+    monkeypatch.setattr(fitting, "lanes_that_fit", lambda population, batch, memory, available: min(batch.lanes, 5))
     base, sweep = own.Config(env=walk, num_updates=5), {"rate": [0.1, 0.9, 0.5]}
     options = {"seeds": 3, "evaluations": 0, "eval_episodes": 2, "progress": False, "devices": 1}
     with pytest.raises(RuntimeError, match="no compiler"):

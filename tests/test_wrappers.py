@@ -594,7 +594,15 @@ def test_what_an_environment_was_made_with_is_told():
     own = envs.sticky_actions(envs.mask_observation(envs.shape_reward(COUNTER, squared_time, 0.9), np.array([1])))
     assert own.recipe == (None, ("shape_reward", (squared_time, 0.9)), ("mask_observation", ((1,),)), own.recipe[3])
     assert own.label == "counter+shape_reward(squared_time, 0.9)+mask_observation((1,))+sticky_actions(0.25)"
-    assert (rljax.make("CartPole-v1", gravity=5.0).label, COUNTER.label) == ("CartPole-v1", "counter")
+    heavy = rljax.make("CartPole-v1", gravity=5.0)
+    array = heavy.replace(params=heavy.params.replace(gravity=np.float32(5.1)))
+    assert heavy.recipe == rljax.make("CartPole-v1").recipe  # params are kept as they are
+    assert [env.label for env in (heavy, envs.time_limit(array, 9), rljax.make("CartPole-v1"), COUNTER)] == [
+        "CartPole-v1(gravity=5.0)",
+        "CartPole-v1(gravity=5.1)+time_limit(9)",
+        "CartPole-v1",
+        "counter",
+    ]
 
 
 def test_params_stay_the_environments_own():

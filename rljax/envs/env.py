@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -79,8 +79,9 @@ class Env:
 
     @property
     def label(self) -> str:
-        """Its name with what it was made and wrapped with, such as `walk+time_limit(50)`: what tells it in a sweep."""
-        return label(self.name, self.recipe)
+        """Its name, params that are not the default, and wrappers: `CartPole-v1(gravity=5.0)+time_limit(50)`."""
+        fields = dataclasses.fields(self.params) if dataclasses.is_dataclass(self.params) else ()
+        return label(self.name, self.recipe, {f.name: getattr(self.params, f.name) for f in fields})
 
     def replace(self, **changes: Any) -> "Env":
         """A copy with some fields changed, for instance `env.replace(params=...)`."""
@@ -98,16 +99,22 @@ class Bound:
         return self.function(*self.arguments, *rest)
 
 
-def label(name: str, recipe: Sequence[Any]) -> str:
-    """The `Env.label` of a recipe, also as JSON gives it back."""
+def label(name: str, recipe: Sequence[Any], params: Mapping[str, Any]) -> str:
+    """The `Env.label` of a recipe and the fields of params, also as `config.json` has them."""
     made, *wrappings = recipe
-    settings = ", ".join(f"{setting}={value}" for setting, value in made[1]) if made else ""
+    settings = []
+    if made:
+        defaults = vars(_construct_once(made[0], dict(made[1])).default_params)
+        changed = {k: v for k, v in params.items() if not np.array_equal(v, defaults[k])}
+        settings = [f"{setting}={_shown(value)}" for setting, value in [*made[1], *changed.items()]]
     calls = [f"{wrapper}({', '.join(map(_shown, arguments))})" for wrapper, arguments in wrappings]
-    return "+".join([f"{name}({settings})" if settings else name, *calls])
+    return "+".join([f"{name}({', '.join(settings)})" if settings else name, *calls])
 
 
-def _shown(argument: Any) -> str:
-    return str(getattr(argument, "__name__", argument))
+def _shown(value: Any) -> str:
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return f"{value:.6g}" if np.ndim(value) == 0 else str(np.asarray(value).tolist())
+    return str(getattr(value, "__name__", value))
 
 
 def make(env: Any, **settings: Any) -> Env:

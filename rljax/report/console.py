@@ -159,7 +159,7 @@ def _named(values: dict[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     if isinstance(value, dict):
-        return label(value["name"], value["recipe"]) if "recipe" in value else "..."
+        return label(value["name"], value["recipe"], value["params"]) if "recipe" in value else "..."
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
