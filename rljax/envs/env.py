@@ -105,7 +105,7 @@ def label(name: str, recipe: Sequence[Any], params: Mapping[str, Any]) -> str:
     settings = []
     if made:
         defaults = vars(_construct_once(made[0], dict(made[1])).default_params)
-        changed = {k: v for k, v in params.items() if not np.array_equal(v, defaults[k])}
+        changed = {k: v for k, v in params.items() if k in defaults and not np.array_equal(v, defaults[k])}
         settings = [f"{setting}={_shown(value)}" for setting, value in [*made[1], *changed.items()]]
     calls = [f"{wrapper}({', '.join(map(_shown, arguments))})" for wrapper, arguments in wrappings]
     return "+".join([f"{name}({', '.join(settings)})" if settings else name, *calls])
