@@ -19,7 +19,7 @@ import script
 import rljax
 from rljax import planning, presets
 from rljax.errors import UsageError
-from rljax.report import files, statistics
+from rljax.report import console, files, statistics
 
 HERE = pathlib.Path(__file__).parent
 SEED = 20_261_122
@@ -169,7 +169,7 @@ def row(claim: Claim, summary: dict) -> str:
     """The table's line."""
     final = summary["final_return"]
     low, high = final["ci95"]
-    digits = 3 if max(abs(final["min"]), abs(final["max"])) < 10 else 1
+    digits = console.decimals(final["min"], final["max"])
     interval = f"{final['iqm']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
     bar = f"{claim.bar:.4g}" if claim.ceiling == np.inf else f"at most {claim.ceiling:g}"
     bar += f", every seed {claim.floor:g}" if np.isfinite(claim.floor) else ""

@@ -30,13 +30,13 @@ def progress_bar(description: str, num_updates: int, shown: bool) -> Iterator[Pr
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    latest: dict[str, Any] = {"rate": 0.0, "current": np.nan}
+    latest: dict[str, Any] = {"rate": 0.0, "current": "nan"}
     told = 0
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%  {task.fields[rate]:,.0f} env steps/s  return {task.fields[current]:.1f}"),
+        TextColumn("{task.percentage:>3.0f}%  {task.fields[rate]:,.0f} env steps/s  return {task.fields[current]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as bar:
@@ -46,14 +46,19 @@ def progress_bar(description: str, num_updates: int, shown: bool) -> Iterator[Pr
             nonlocal told
             latest["rate"] = rate
             if not np.isnan(episode_return):  # a chunk in which no episode ended says nothing
-                latest["current"] = episode_return
+                latest["current"] = f"{episode_return:.{decimals(episode_return)}f}"
             bar.update(task, completed=updates, rate=rate, current=latest["current"])
             tenths = 10 * updates // num_updates
             if shown and not console.is_terminal and tenths > told:
                 told = tenths
-                say(f"{description}: {10 * tenths}%, {rate:,.0f} env steps/s, return {latest['current']:.1f}.")
+                say(f"{description}: {10 * tenths}%, {rate:,.0f} env steps/s, return {latest['current']}.")
 
         yield report
+
+
+def decimals(*returns: float) -> int:
+    """Places to print of returns that stand side by side: those of FrozenLake are below 1, CartPole's up to 500."""
+    return 1 if any(abs(x) >= 10 for x in returns) else 3
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -72,7 +77,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     }
     configurations = summary.get("configurations")
     if configurations is None:
-        rows = [{**_cells(summary["final_return"]), **speed}]
+        rows = [{**_cells(summary["final_return"], _places([summary])), **speed}]
     else:
         ranked = sorted(
             configurations, key=lambda c: (_part(c), np.nan_to_num(c["final_return"]["iqm"], nan=-np.inf)), reverse=True
@@ -81,13 +86,14 @@ def print_summary(summary: dict[str, Any]) -> None:
         table.caption = ", ".join(f"{value} {name}" for name, value in speed.items())
         if len(ranked) > _MOST_ROWS:
             table.caption += f"; the best {_MOST_ROWS} of {len(ranked)} configurations"
+        shown = ranked[:_MOST_ROWS]
         rows = [
             {
                 **{path: _short(value) for path, value in c["values"].items()},
                 **({"updates": f"{c['updates']:,} of {c['num_updates']:,}"} if several else {}),
-                **_cells(c["final_return"]),
+                **_cells(c["final_return"], _places(shown)),
             }
-            for c in ranked[:_MOST_ROWS]
+            for c in shown
         ]
     for name in rows[0]:
         table.add_column(name, justify="right", no_wrap=True)
@@ -116,10 +122,11 @@ def _print(console: Any, table: Any, summary: dict[str, Any]) -> None:
         values = next(c["values"] for c in configurations or [] if c["configuration"] == best["configuration"])
         held_out = best["final_return"]
         low, high = held_out["ci95"]
-        interval = "" if np.isnan(low) else f" ({low:.1f} to {high:.1f})"
+        places = _places([best])
+        interval = "" if np.isnan(low) else f" ({low:.{places}f} to {high:.{places}f})"
         console.print(
             f"Best by one half of the seeds: {_named(values)}; on the other half its IQM return is "
-            f"{held_out['iqm']:.1f}{interval}."
+            f"{held_out['iqm']:.{places}f}{interval}."
         )
 
 
@@ -128,14 +135,18 @@ def _part(configuration: dict[str, Any]) -> float:
     return configuration["updates"] / configuration["num_updates"]
 
 
-def _cells(final: dict[str, Any]) -> dict[str, str]:
+def _places(parts: list[dict[str, Any]]) -> int:
+    return decimals(*(part["final_return"][end] for part in parts for end in ("min", "max")))
+
+
+def _cells(final: dict[str, Any], places: int) -> dict[str, str]:
     low, high = final["ci95"]
     missing = "-" if len(final["per_seed"]) >= LEAST_SEEDS else f"needs {LEAST_SEEDS} seeds"
     return {
-        "IQM return": f"{final['iqm']:.1f}",
-        "95% interval": missing if np.isnan(low) else f"{low:.1f} to {high:.1f}",
-        "median": f"{final['median']:.1f}",
-        "worst seed": f"{final['min']:.1f}",
+        "IQM return": f"{final['iqm']:.{places}f}",
+        "95% interval": missing if np.isnan(low) else f"{low:.{places}f} to {high:.{places}f}",
+        "median": f"{final['median']:.{places}f}",
+        "worst seed": f"{final['min']:.{places}f}",
     }
 
 
