@@ -64,7 +64,14 @@ def check_counts(config: Any, n_step: int = 1) -> None:
         )
 
 
-def prefill(key: jax.Array, collector: core.Collector, config: Any) -> tuple[core.Collector, replay.Replay]:
+def prefill(
+    key: jax.Array,
+    collector: core.Collector,
+    config: Any,
+    n_step: int = 1,
+    prioritized: bool = False,
+    successor_slots: int | None = None,
+) -> tuple[core.Collector, replay.Replay]:
     """The replay after `prefill_steps` of uniform actions; those of a box are kept as vectors `[D]` in [-1, 1]."""
     key_action, key_rollout = jax.random.split(key)
     space, shape = config.env.action_space, (prefill_rows(config), config.num_envs)
@@ -78,8 +85,10 @@ def prefill(key: jax.Array, collector: core.Collector, config: Any) -> tuple[cor
         return to_action(action), action
 
     collector, steps, _ = core.rollout(key_rollout, policy, actions, collector, config.env, shape[0], raw=True)
-    memory = replay.init(collector.obs[0], actions[0, 0], config.num_envs, config.buffer_size)
-    return collector, replay.add(memory, steps)
+    memory = replay.init(
+        collector.obs[0], actions[0, 0], config.num_envs, config.buffer_size, prioritized, successor_slots
+    )
+    return collector, replay.add(memory, steps, n_step)
 
 
 def sample(

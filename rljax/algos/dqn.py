@@ -21,7 +21,6 @@ import optax
 from rljax import core, distributional, exploration, networks, off_policy, optimizers, replay, schedules
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
-from rljax.returns import Scalar
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
@@ -160,27 +159,15 @@ def _apply(params: Any, obs: jax.Array, key: jax.Array, config: Config) -> jax.A
     return _network(config).apply(params, obs)
 
 
-def _collect(
-    key: jax.Array, params: Any, epsilon: Scalar, collector: core.Collector, num_steps: int, config: Config
-) -> tuple[core.Collector, core.Trajectory, core.Metrics]:
-    """`num_steps` epsilon-greedy steps of N environments, raw as the replay keeps them."""
-
-    def values(key: jax.Array, obs: jax.Array) -> jax.Array:
-        return _head(config).values(_apply(params, obs, key, config))
-
-    return exploration.rollout(key, values, epsilon, collector, config.env, num_steps, raw=True)
-
-
 def init(key: jax.Array, config: Config) -> State:
     """Fresh parameters, fresh environments, and a replay filled with `prefill_steps` uniform steps."""
     key_params, key_reset, key_prefill = jax.random.split(key, 3)
     collector = core.reset(key_reset, config.env, config.num_envs)
+    collector, memory = off_policy.prefill(
+        key_prefill, collector, config, config.n_step, config.prioritized, config.successor_slots
+    )
     outputs = (count(config.env.action_space), _head(config).num_outputs)
     params = networks.init(_network(config), key_params, collector.obs, outputs)
-    obs, action = collector.obs[0], jnp.zeros((), jnp.int32)
-    memory = replay.init(obs, action, config.num_envs, config.buffer_size, config.prioritized, config.successor_slots)
-    collector, steps, _ = _collect(key_prefill, params, 1.0, collector, off_policy.prefill_rows(config), config)
-    memory = replay.add(memory, steps, config.n_step)
     return State(params, params, params, _optimizer(config, 0).init(params), memory, collector, jnp.int32(0))
 
 
@@ -215,7 +202,13 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     key_collect, key_batches, key_noise = jax.random.split(key, 3)
     progress = core.progress(config, state.step)
     epsilon = schedules.value("linear", config.epsilon, config.epsilon_end, config.epsilon_fraction, progress)
-    collector, steps, episodes = _collect(key_collect, state.params, epsilon, state.collector, config.num_steps, config)
+
+    def values(key: jax.Array, obs: jax.Array) -> jax.Array:
+        return _head(config).values(_apply(state.params, obs, key, config))
+
+    collector, steps, episodes = exploration.rollout(
+        key_collect, values, epsilon, state.collector, config.env, config.num_steps, raw=True
+    )
     memory = replay.add(state.replay, steps, config.n_step)
     optimizer = _optimizer(config, state.step)
     importance = config.importance_exponent + (1.0 - config.importance_exponent) * progress
