@@ -16,7 +16,8 @@ def clipped_surrogate(log_ratio: jax.Array, advantages: jax.Array, clip: Scalar)
 
     Schulman et al. 2017, equation 7.
     """
-    # Beyond e^80 the clip decides in any case, and an overflow would turn a gradient of zero into NaN.
+    # An overflow would turn a clipped ratio's gradient of zero into NaN. An unclipped one's, of a negative advantage,
+    # ends at e^80 as well.
     ratio = jnp.exp(jnp.minimum(log_ratio, 80.0))
     return -jnp.minimum(ratio * advantages, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantages)
 

@@ -327,7 +327,7 @@ def _heads(
     last = partial(dense, mixed_precision=network.mixed_precision)
     if network.state_independent_std:
         mean = last(network.num_outputs // 2, 0.01)(features)
-        log_std = network.param("log_std", nn.initializers.zeros, (network.num_outputs // 2,))
+        log_std = network.param("log_std", nn.initializers.zeros, (network.num_outputs // 2,), jnp.float32)
         outputs = jnp.concatenate([mean, jnp.broadcast_to(log_std, mean.shape)], axis=-1)
     else:
         outputs = last(network.num_outputs, 0.01)(features)

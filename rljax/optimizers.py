@@ -20,6 +20,21 @@ from rljax.returns import Scalar
 _FIRST_DECAY, _SECOND_DECAY = 0.9, 0.999
 
 
+@jax.custom_jvp
+def _root(x: jax.Array) -> jax.Array:
+    """The square root, whose slope is taken to be 0 at 0: a gradient that is always zero moves nothing.
+
+    Without that a derivative through training is NaN as soon as one unit is dead.
+    """
+    return jnp.sqrt(x)
+
+
+@_root.defjvp
+def _slope_of_root(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    root = jnp.sqrt(primals[0])
+    return root, jnp.where(root > 0, tangents[0] / (2.0 * jnp.where(root > 0, root, 1.0)), 0.0)
+
+
 def adam(learning_rate: Scalar, eps: float = 1e-8, max_grad_norm: Scalar | None = None) -> optax.GradientTransformation:
     r"""Adam with Optax's interface and its `ScaleByAdamState`.
 
@@ -46,7 +61,7 @@ def adam(learning_rate: Scalar, eps: float = 1e-8, max_grad_norm: Scalar | None 
         second = optax.tree.update_moment(gradient, state.nu, _SECOND_DECAY, 2)
         correction = jnp.sqrt(1.0 - _SECOND_DECAY**count)
         size = -learning_rate * correction / (1.0 - _FIRST_DECAY**count)
-        updates = jax.tree.map(lambda m, v: size * m / (jnp.sqrt(v) + eps * correction), first, second)
+        updates = jax.tree.map(lambda m, v: size * m / (_root(v) + eps * correction), first, second)
         return updates, optax.ScaleByAdamState(count, first, second)
 
     return optax.GradientTransformation(init, update)

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rljax import checkpoints, sweeps
+from rljax.checks import scalar
 from rljax.errors import UsageError
 from rljax.report import console, files
 
@@ -29,7 +30,7 @@ def mesh(runs: int, devices: int | None, shard: str = "runs", configs: Sequence[
         shard: one of `SHARDED`.
         configs: of the runs; with "envs" the environments of each must divide over the devices.
     """
-    there = jax.local_devices()
+    there, devices = jax.local_devices(), scalar(devices)
     if shard not in SHARDED:
         raise UsageError(f"shard={shard!r} cannot be: it is 'runs' or 'envs'.")
     if devices is not None and (not isinstance(devices, int) or not 1 <= devices <= len(there)):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rljax.checks import scalar
 from rljax.envs import Model
 from rljax.errors import UsageError
 from rljax.returns import Scalar
@@ -56,6 +57,12 @@ def epsilon_greedy(action_values: jax.Array, epsilon: Scalar) -> jax.Array:
 def _check_model(model: Model) -> None:
     if not isinstance(model, Model):
         raise UsageError(f"planning needs a Model, got {type(model).__name__}: rljax.envs.tabular_model makes one.")
+    for name in ("transitions", "rewards"):
+        dtype = jnp.result_type(getattr(model, name))
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise UsageError(
+                f"A model's {name} are floats, got {dtype}: rljax.envs.from_model(model).params has them so."
+            )
 
 
 def _under(model: Model, policy: jax.Array, discount: Scalar) -> tuple[jax.Array, jax.Array]:
@@ -234,7 +241,7 @@ def finite_horizon_policy_values(model: Model, policy: jax.Array, horizon: int, 
 
 
 def _check_horizon(horizon: int) -> None:
-    if not isinstance(horizon, int) or horizon < 0:
+    if not isinstance(scalar(horizon), int) or horizon < 0:
         raise UsageError(f"A horizon is a whole number of steps of at least 0, got {horizon!r}.")
 
 
@@ -265,7 +272,7 @@ def grid_value_iteration(
 
     Args:
         step: `(state [D], action) -> (next state [D], reward [], terminated [])`.
-        axes: D evenly spaced increasing `[G_d]` coordinates.
+        axes: D evenly spaced increasing `[G_d]` coordinates; with one, values do not depend on it.
         actions: `[A, ...]` those to choose from.
         iterations: backups, starting from zero; as many as an episode has steps for a finite horizon.
         discount: scalar.
@@ -273,9 +280,14 @@ def grid_value_iteration(
     Returns:
         the values `[G_1, ..., G_D]`, and the policy `state [D] -> action` that looks one step ahead on them.
     """
+    axes = [jnp.asarray(axis, jnp.promote_types(jnp.result_type(axis), jnp.float32)) for axis in axes]
+    actions = jnp.asarray(actions)
     points = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)  # [G_1, ..., G_D, D]
     low = jnp.stack([axis[0] for axis in axes])
-    spacing = jnp.stack([(axis[-1] - axis[0]) / (len(axis) - 1) for axis in axes])
+    # An axis of one point has no spacing: all of it lies at that point.
+    spacing = jnp.stack(
+        [(axis[-1] - axis[0]) / (len(axis) - 1) if len(axis) > 1 else axis[0] + jnp.inf for axis in axes]
+    )
 
     def backup(values: jax.Array, following: jax.Array, rewards: jax.Array, terminated: jax.Array) -> jax.Array:
         at = jnp.moveaxis((following - low) / spacing, -1, 0)

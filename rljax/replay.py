@@ -87,7 +87,7 @@ def init(
         successors=jnp.zeros((successors, *obs.shape), obs.dtype),
         owners=jnp.full(successors, -1, jnp.int32),
         truncations=jnp.int32(0),
-        priorities=Priorities(jnp.zeros(2 * leaves), jnp.float32(1.0)) if prioritized else None,
+        priorities=Priorities(jnp.zeros(2 * leaves, jnp.float32), jnp.float32(1.0)) if prioritized else None,
     )
 
 
@@ -131,7 +131,7 @@ def add(replay: Replay, steps: Trajectory, n_step: int = 1) -> Replay:
         end=replay.end.at[written].set(end),
         added=added,
         successors=replay.successors.at[place_or_nowhere].set(flat_next, mode="drop"),
-        owners=replay.owners.at[place_or_nowhere].set(owner, mode="drop"),
+        owners=replay.owners.at[place_or_nowhere].set(owner.astype(jnp.int32), mode="drop"),
         truncations=(replay.truncations + truncated.sum()) % room,
         priorities=_admit(replay, num_steps, n_step),
     )
@@ -219,7 +219,7 @@ def reprioritize(replay: Replay, position: jax.Array, priority: jax.Array) -> Re
         return replay
     tree, highest = replay.priorities
     # A sample has read the tree: unless its writing waits for what came of that, XLA copies the tree to have both.
-    tree, priority = jax.lax.optimization_barrier((tree, priority))
+    tree, priority = jax.lax.optimization_barrier((tree, priority.astype(tree.dtype)))
     return replay._replace(
         priorities=Priorities(_set_leaves(tree, position, priority), jnp.maximum(highest, priority.max()))
     )

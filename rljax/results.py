@@ -80,12 +80,12 @@ def result_of(
     shares = [[t.record.seconds for t in trained if int(t.batch.place or 0) % processes == i] for i in range(processes)]
     seconds = max(sum(share) for share in shares)
     env_steps = sum(len(t.record.runs) * t.record.env_steps for t in trained)
-    config = population.points[0].config
+    configs = [point.config for point in population.points]
     common: dict[str, Any] = {
         "algo": population.name,
         "env": ", ".join(dict.fromkeys(point.config.env.name for point in population.points)),
         "seeds": population.seeds,
-        "total_steps": int(config.total_steps) if hasattr(config, "total_steps") else None,
+        "total_steps": max(int(c.total_steps) for c in configs) if hasattr(configs[0], "total_steps") else None,
         "env_steps": max(t.record.env_steps for t in trained),
         "env_steps_per_second": env_steps / seconds if seconds else 0.0,
         "compile_seconds": compile_seconds,

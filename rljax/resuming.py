@@ -126,6 +126,7 @@ def load(
         path = folder / "summary.json"
         best = files.read_json(path).get("best") if population.fields and path.exists() else None
         configuration = best["configuration"] if best else 0
+    configuration = number("configuration", configuration, whole=True)
     if not 0 <= configuration < len(population.points):
         raise UsageError(f"There is no configuration {configuration}: there are {len(population.points)}.")
     point = population.points[configuration]

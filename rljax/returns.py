@@ -61,7 +61,7 @@ def n_step(
     """
     chex.assert_equal_shape([rewards, next_values, terminated, truncated])
     next_values = jnp.where(terminated, 0.0, next_values)
-    cut = (terminated | truncated).at[-1].set(True)
+    cut = jnp.asarray(terminated | truncated).at[-1].set(True)
 
     def extend(_: int, returns: jax.Array) -> jax.Array:
         following = jnp.concatenate([returns[1:], returns[-1:]])

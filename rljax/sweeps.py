@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.checks import scalar
 from rljax.config import kinds, replace
 from rljax.envs import Env, make
 from rljax.errors import UsageError, suggest
@@ -43,7 +44,7 @@ def choice(options: Iterable[Any]) -> Sampler:
 
 
 def _check_range(name: str, low: Any, high: Any) -> None:
-    for bound in (low, high):
+    for bound in map(scalar, (low, high)):
         if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
             raise UsageError(f"{name} needs two finite numbers, got {bound!r}.")
     if not low < high:
@@ -96,7 +97,7 @@ def points(config: Any, sweep: Mapping[str, Any] | None, samples: int | None = N
         raise UsageError(f"sweep must be a dict from fields to lists of values, got {sweep!r}.")
     whole = {path: _is_whole(value_at(config, path), _kinds_at(config, path)) for path in sweep}
     grid = {k: _listed(f"sweep of {k}", v) for k, v in sweep.items() if not isinstance(v, Sampler)}
-    samplers = {k: v for k, v in sweep.items() if isinstance(v, Sampler)}
+    samplers, samples = {k: v for k, v in sweep.items() if isinstance(v, Sampler)}, scalar(samples)
     if samplers and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
         raise UsageError(f"{' and '.join(samplers)} are drawn: say how often with samples=16, got {samples!r}.")
     if not samplers and samples is not None:

@@ -70,3 +70,25 @@ def test_rates_of_many_runs_are_mapped_over() -> None:
     steps = jax.vmap(step)(rates)
     np.testing.assert_allclose(steps[1], 10.0 * steps[0], rtol=1e-6)
     np.testing.assert_allclose(steps[0], [-1e-3, 1e-3, -1e-3], rtol=1e-4)
+
+
+def test_a_gradient_that_is_always_zero_does_not_spoil_a_derivative():
+    """Of parameters after three steps by the learning rate: minus one a step for the first, nothing for the second."""
+
+    def trained(learning_rate):
+        optimizer = optimizers.adam(learning_rate)
+        params = jnp.array([1.0, 2.0])
+        state = optimizer.init(params)
+        for _ in range(3):
+            updates, state = optimizer.update(jnp.array([0.5, 0.0]), state)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    def moved(scale):
+        optimizer = optimizers.adam(0.1)
+        gradient = scale * jnp.array([0.5, 0.0])
+        return optimizer.update(gradient, optimizer.init(gradient))[0]
+
+    for derivative in (jax.jacfwd, jax.jacrev):
+        np.testing.assert_allclose(derivative(trained)(0.1), [-3.0, 0.0], rtol=1e-4)
+        np.testing.assert_allclose(derivative(moved)(1.0), [0.0, 0.0], atol=1e-6)  # Adam does not see a scale

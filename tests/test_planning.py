@@ -253,3 +253,26 @@ def test_a_mistake_is_one_sentence(call, sentence):
     model = jax.tree.map(lambda x: x[0], random_models(1))
     with pytest.raises(rljax.UsageError, match=sentence):
         call(model)
+
+
+def test_an_axis_of_one_point_is_no_dimension():
+    """A state that stays where it is earns the same at each of three steps: 3 (s + 1), s being the sum of the state."""
+
+    def step(state, action):
+        return state, jnp.sum(state) + action, jnp.bool_(False)
+
+    axes, actions = [np.arange(3), np.array([5])], np.array([-1.0, 0.0, 1.0])
+    values, policy = planning.grid_value_iteration(step, axes, actions, 3)
+    np.testing.assert_allclose(values, [[18.0], [21.0], [24.0]])
+    np.testing.assert_allclose(jax.jit(policy)(jnp.array([1.5, 7.0])), 1.0)
+
+
+def test_numbers_of_numpy_are_numbers_and_whole_models_are_refused():
+    model = envs.tabular_model("FrozenLake-misc")
+    policy = planning.greedy(planning.value_iteration(model, 0.99).action_values)
+    returns = [planning.expected_return(model, policy, horizon) for horizon in (100, np.int64(100))]
+    assert returns[0] == returns[1]
+    whole = model._replace(rewards=model.rewards.astype(int))
+    for solve in (planning.value_iteration, planning.policy_iteration):
+        with pytest.raises(rljax.UsageError, match=r"rewards are floats, got int.*: rljax\.envs\.from_model"):
+            solve(whole, 0.9)
