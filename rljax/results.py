@@ -1,5 +1,6 @@
 """What a population leaves: results of its runs, and the files that hold them."""
 
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator
@@ -238,8 +239,9 @@ def write(population: Population, folder: pathlib.Path, result: Result | Sweep, 
     ]
     if isinstance(result, Sweep):
         labels = [_label(values) for values in result.points]
+        times = collections.Counter(labels)
         drawn = {
-            label if labels.count(label) == 1 else f"{label} ({point})": (r.eval_steps, r.eval_returns)
+            label if times[label] == 1 else f"{label} ({point})": (r.eval_steps, r.eval_returns)
             for point, (label, r) in enumerate(zip(labels, result.results, strict=True))
             if r is not None and len(r.eval_steps)
         }
