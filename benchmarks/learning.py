@@ -212,7 +212,7 @@ run on (prioritised DQN, C51 and Rainbow on a third or a fourth 20). Then all pa
 then a replay is filled at first by other random numbers, and these lines were measured once more on the seeds that they
 had, on another kind of CPU. Nothing was picked this time, so they show how much of passing was luck: of the 200 runs of
 DQN and its kin on CartPole three end below 400, in three lines, and of 60 others of DQN itself one (213.9; it balanced
-to the end from half of its training on, and lost that in the last tenth). On those 60 all else that was tried is worse:
+to the end from 60% of its training on, and lost that in the last tenth). On those 60 all else that was tried is worse:
 parameters averaged over .3 of the run in place of .13 (5 below 400), exploration of .1 at the end (3), a discount of
 .98 (14). So are 13 atoms for C51: 5 of 80 runs below 400, half of them in mixed precision, where 26 have one. Rows are
 of this version on an EPYC without AMX, but for SAC on CartPole, TD3 on MountainCarContinuous, DQN on Breakout and
