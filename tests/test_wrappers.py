@@ -10,7 +10,9 @@ import scipy.stats
 
 import rljax
 from rljax import core, envs, normalization, ppo
+from rljax.envs.env import label
 from rljax.envs.wrappers import _REFUSED
+from rljax.report import files
 
 # What is tested here is the same at every optimisation level, and this one compiles in half the time.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
@@ -603,6 +605,8 @@ def test_what_an_environment_was_made_with_is_told():
         "CartPole-v1",
         "counter",
     ]
+    told = files.describe(heavy)  # what a run's files and tables know of it
+    assert label(told["name"], told["recipe"], told["params"]) == heavy.label
 
 
 def test_params_stay_the_environments_own():
