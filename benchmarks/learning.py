@@ -17,9 +17,9 @@ import numpy as np
 import script
 
 import rljax
-from rljax import planning, presets
+from rljax import algos, planning
 from rljax.errors import UsageError
-from rljax.report import console, files, statistics
+from rljax.report import console, statistics
 
 HERE = pathlib.Path(__file__).parent
 SEED = 20_261_122
@@ -133,7 +133,7 @@ def measure(claim: Claim) -> dict:
     """Train a preset on 20 fresh seeds; the run's summary."""
     config = rljax.preset(claim.algo, claim.env, **claim.changes)
     config = rljax.replace(config, env=VARIATIONS[claim.variation](config.env))
-    algorithm = presets.algorithm(claim.algo)
+    algorithm = algos.algorithm(claim.algo)
     result = rljax.run(
         algorithm, config, seeds=SEEDS, seed=claim.seed, evaluations=0, eval_episodes=claim.episodes, name=claim.algo
     )
@@ -145,7 +145,7 @@ def measure(claim: Claim) -> dict:
         episodes = result.metrics["episodes"][:, late]
         total = np.nansum(result.metrics["episode_return"][:, late] * episodes, axis=1)
         result.summary["final_return"] = statistics.summarize(total / episodes.sum(axis=1))
-    return {**result.summary, "seed": claim.seed, "config": files.describe(config)}
+    return {**result.summary, "seed": claim.seed, "config": config.describe(config)}
 
 
 def exact_returns(action_values: jax.Array, env: rljax.Env) -> np.ndarray:

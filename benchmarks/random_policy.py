@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import rljax
-from rljax import core
+from rljax import core, rollout
 from rljax.envs import Discrete
+from rljax.types import Metrics, Policy
 
 _WIDEST = 1e3  # what an action without bounds is drawn from
 
 
-@rljax.config
+@rljax.config.config
 class Config:
     env: rljax.Env = rljax.traced()
     """Environment to step."""
@@ -31,13 +32,13 @@ class Config:
 
 
 class State(NamedTuple):
-    collector: core.Collector
+    collector: rollout.Collector
     step: jax.Array  # [] int32, updates done
 
 
 def init(key: jax.Array, config: Config) -> State:
     """Fresh environments."""
-    return State(core.reset(key, config.env, config.num_envs), jnp.int32(0))
+    return State(rollout.reset(key, config.env, config.num_envs), jnp.int32(0))
 
 
 def _uniform(key: jax.Array, space: Any, shape: tuple[int, ...]) -> jax.Array:
@@ -47,12 +48,12 @@ def _uniform(key: jax.Array, space: Any, shape: tuple[int, ...]) -> jax.Array:
     return jax.random.uniform(key, (*shape, *space.shape), minval=low, maxval=high)
 
 
-def act(state: State, config: Config) -> core.Policy:
+def act(state: State, config: Config) -> Policy:
     """Uniform actions, whatever is observed."""
     return lambda key, obs: _uniform(key, config.env.action_space, obs.shape[:1])
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
     """T random steps of N environments."""
     key_noise, key_rollout = jax.random.split(key)
     noise = _uniform(key_noise, config.env.action_space, (config.num_steps, config.num_envs))
@@ -60,6 +61,6 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     def policy(action: jax.Array, obs: jax.Array) -> tuple[jax.Array, tuple[()]]:
         return action, ()
 
-    collector, _, episodes = core.rollout(key_rollout, policy, noise, state.collector, config.env, config.num_steps)
+    collector, _, episodes = rollout.rollout(key_rollout, policy, noise, state.collector, config.env, config.num_steps)
     step = state.step + 1
     return State(collector, step), {"env_steps": step * core.steps_per_update(config), **episodes}

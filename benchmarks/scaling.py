@@ -21,9 +21,10 @@ import script
 from throughput import bytes_of_a_run
 
 import rljax
-from rljax import dqn, ppo, programs
-from rljax.devices import use_cpu_cores
+from rljax import dqn, ppo
+from rljax.backend.devices import use_cpu_cores
 from rljax.errors import UsageError
+from rljax.experiment import compilation
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "scaling.json"
 REPEATS = 3
@@ -71,7 +72,7 @@ AXES: dict[str, tuple[list[int], Callable[[int], Work]]] = {
 def measure(work: Work) -> dict[str, Any]:
     """Seconds of one update of all runs together, and bytes of a run."""
     algorithm, config, seeds, devices = work
-    programs._compiled.clear()  # so that what was used last is what was compiled last
+    compilation._compiled.clear()  # so that what was used last is what was compiled last
     seconds = []
     for repeat in range(REPEATS + 1):
         result = rljax.run(algorithm, config, seeds=seeds, seed=repeat, devices=devices, **OPTIONS)

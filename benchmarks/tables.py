@@ -20,9 +20,10 @@ import numpy as np
 import script
 
 import rljax
-from rljax import envs, planning, programs, q_learning
-from rljax.devices import use_cpu_cores
+from rljax import envs, planning, q_learning
+from rljax.backend.devices import use_cpu_cores
 from rljax.errors import UsageError
+from rljax.experiment import compilation
 
 REPEATS = 5
 RESULT = pathlib.Path(__file__).parent / "results" / "tables.json"
@@ -100,7 +101,7 @@ def main(arguments: list[str]) -> None:
             f"Chances of success are {learned.mean():.2f} and, of the loop, {looped.mean():.2f}: raise --steps, "
             "speed counts only for learners that learn. Nothing is written."
         )
-    memory = len(jax.devices()) * next(reversed(programs._compiled.values())).memory
+    memory = len(jax.devices()) * next(reversed(compilation._compiled.values())).memory
     vmapped, loop = summary(together, agents * config.num_updates * config.steps_per_update), summary(alone, steps)
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy", "gymnax")}
     result: dict[str, Any] = {

@@ -15,7 +15,7 @@ import script
 
 import rljax
 from rljax import ppo
-from rljax.devices import use_cpu_cores
+from rljax.backend.devices import use_cpu_cores
 
 RESULT = pathlib.Path(__file__).parent / "results" / "thousands.json"
 CLAIM = {"env_steps_per_second": 2048 * 500_000 / 98, "device": "A100", "source": "purejaxrl's README"}

@@ -25,9 +25,10 @@ import random_policy
 import script
 
 import rljax
-from rljax import core, presets, programs
-from rljax.devices import use_cpu_cores
+from rljax import algos, core
+from rljax.backend.devices import use_cpu_cores
 from rljax.errors import UsageError
+from rljax.experiment import compilation
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 REPEATS = 5
@@ -65,7 +66,7 @@ def seconds_of(algorithm: Any, config: Any, seeds: int, seed: int) -> dict[str, 
 
 def bytes_of_a_run(devices: int) -> float:
     """Memory of the programs that `rljax.run` used last, divided by the runs that they lead on at once."""
-    last = next(reversed(programs._compiled.values()))
+    last = next(reversed(compilation._compiled.values()))
     advance: Any = last.advance
     lanes = jax.tree.leaves(advance.args_info)[0].shape[0]  # fewer than all where these go in batches
     return last.memory / (lanes // devices)
@@ -73,11 +74,11 @@ def bytes_of_a_run(devices: int) -> float:
 
 def measure(algo: str, env: str, seeds: int, steps: int, repeats: int = REPEATS) -> dict[str, Any]:
     """One row: the speed of `seeds` runs of so many steps side by side, and its floors, taking turns with it."""
-    algorithm, config = presets.algorithm(algo), rljax.preset(algo, env, total_steps=steps)
+    algorithm, config = algos.algorithm(algo), rljax.preset(algo, env, total_steps=steps)
     random = random_policy.Config(
         env=config.env, num_envs=config.num_envs, total_steps=max(steps, 128 * config.num_envs)
     )
-    programs._compiled.clear()  # a run that told how fast it is may have been the same program
+    compilation._compiled.clear()  # a run that told how fast it is may have been the same program
     first = seconds_of(algorithm, config, seeds, 0)
     devices = min(seeds, len(jax.devices()))
     memory = bytes_of_a_run(devices)
@@ -121,7 +122,7 @@ def rows_of(algo: str, env: str, seeds: list[int]) -> Iterator[dict[str, Any]]:
     for number in seeds:
         if speed is None:  # a short run tells how fast it is
             short = rljax.preset(algo, env, total_steps=least)
-            run = [seconds_of(presets.algorithm(algo), short, number, seed)["train_seconds"] for seed in (0, 1)][1]
+            run = [seconds_of(algos.algorithm(algo), short, number, seed)["train_seconds"] for seed in (0, 1)][1]
             speed = number * (least - prefill) / run
         if number * least / speed > LONGEST:
             print(f"| {algo} | {env} | {number:,} | left out: {UPDATES} updates would take over {LONGEST:.0f} s |")

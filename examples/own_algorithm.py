@@ -11,18 +11,20 @@ import jax.numpy as jnp
 import optax
 
 import rljax
-from rljax import core, distributions, losses, networks, returns
+from rljax import core, distributions, losses, networks, returns, rollout
+from rljax.config import config, static, traced
+from rljax.types import Metrics, Policy
 
 
-@rljax.config
+@config
 class Config:
-    env: rljax.Env = rljax.traced()
+    env: rljax.Env = traced()
     """Environment to learn."""
-    total_steps: int = rljax.static(default=100_000, minimum=1)
+    total_steps: int = static(default=100_000, minimum=1)
     """Environment steps of the whole run."""
-    learning_rate: float = rljax.traced(default=5e-3, minimum=0)
+    learning_rate: float = traced(default=5e-3, minimum=0)
     """Adam's step size."""
-    discount: float = rljax.traced(default=0.98, minimum=0, maximum=1)
+    discount: float = traced(default=0.98, minimum=0, maximum=1)
     """Discount per step."""
     num_updates = property(lambda self: self.total_steps // 1024)
 
@@ -30,28 +32,28 @@ class Config:
 class State(NamedTuple):
     params: Any
     opt_state: Any
-    collector: core.Collector
+    collector: rollout.Collector
     step: Any
 
 
 def init(key: jax.Array, config: Config) -> State:
     key_params, key_reset = jax.random.split(key)
-    collector = core.reset(key_reset, config.env, num_envs=16)
+    collector = rollout.reset(key_reset, config.env, num_envs=16)
     params = networks.actor_critic(config.env).init(key_params, collector.obs)
     return State(params, optax.adam(config.learning_rate).init(params), collector, jnp.int32(0))
 
 
-def act(state: State, config: Config) -> core.Policy:
+def act(state: State, config: Config) -> Policy:
     network, head = networks.actor_critic(config.env), distributions.policy_head(config.env.action_space)
 
     def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
-        outputs, _ = network.apply(state.params, core.observe(state.collector, config.env, obs))
+        outputs, _ = network.apply(state.params, rollout.observe(state.collector, config.env, obs))
         return head.to_action(head.distribution(outputs).mode())
 
     return policy
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
     key_noise, key_rollout = jax.random.split(key)
     network, head = networks.actor_critic(config.env), distributions.policy_head(config.env.action_space)
 
@@ -60,7 +62,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
         return head.to_action(action), action
 
     noise = head.noise(key_noise, (64, 16))
-    collector, batch, episodes = core.rollout(key_rollout, policy, noise, state.collector, config.env, 64)
+    collector, batch, episodes = rollout.rollout(key_rollout, policy, noise, state.collector, config.env, 64)
     values = network.apply(state.params, batch.next_obs)[1]
     targets = returns.discounted(batch.reward, values, batch.terminated, batch.truncated, config.discount)
 

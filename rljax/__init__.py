@@ -2,16 +2,16 @@
 
 from rljax import envs, pbt, planning
 from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
-from rljax.config import config, replace, static, traced
-from rljax.core import evaluate
+from rljax.config import replace, static, traced
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
 from rljax.errors import UsageError
-from rljax.hosts import Hosts, PeerLost, join
-from rljax.population import run
+from rljax.evaluation import evaluate
+from rljax.experiment.processes import Hosts, PeerLost, join
+from rljax.experiment.results import Interrupted, NotWritten, Result, Sweep
+from rljax.experiment.resume import best, load, resume
+from rljax.experiment.run import run
+from rljax.experiment.sweeps import choice, log_uniform, uniform
 from rljax.presets import preset
-from rljax.results import Interrupted, NotWritten, Result, Sweep
-from rljax.resuming import best, load, resume
-from rljax.sweeps import choice, log_uniform, uniform
 
 __all__ = [
     "Box",
@@ -28,7 +28,6 @@ __all__ = [
     "a2c",
     "best",
     "choice",
-    "config",
     "dqn",
     "envs",
     "evaluate",

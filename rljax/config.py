@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import re
 import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any, dataclass_transform
@@ -16,12 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.checks import scalar
-from rljax.envs import make
-from rljax.errors import UsageError, suggest
+from rljax.envs import Env, make
+from rljax.errors import UsageError, scalar, suggest
 
 _STATIC = "rljax_static"
+
 _BOUNDS = "rljax_bounds"
+
 _ARRAYS = np.generic | np.ndarray | jax.Array
 
 
@@ -232,6 +234,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "None": (lambda value: value is None, "None"),
 }
+
 _NUMBERS = {"int", "float", "bool"}  # annotations of what a scalar array can stand for
 
 
@@ -275,3 +278,72 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise UsageError(f"{field.name} must be at most {high:g}, got {shown}.")
     if not is_static(field) and _is_whole(value) and np.any(np.greater_equal(np.abs(value), 2**31)):
         raise UsageError(f"{field.name} must be less than 2**31, got {shown}.")
+
+
+def describe(value: Any) -> Any:
+    """A config, an environment or one of their fields as plain data for `config.json`."""
+    if isinstance(value, Env):
+        parts = {"name": value.name, "label": value.label, "params": value.params, "recipe": value.recipe}
+        return describe({**parts, "wrappers": value.wrappers})
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): describe(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(v) for v in value]
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return np.asarray(value).tolist()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address says nothing in another process
+
+
+def _names(node: Any) -> list[str]:
+    """What a path can go on with from here."""
+    if dataclasses.is_dataclass(node) and not isinstance(node, type):
+        return [f.name for f in dataclasses.fields(node)]
+    if isinstance(node, dict):
+        return [str(key) for key in node]
+    return list(getattr(node, "_fields", ()))
+
+
+def _child(node: Any, name: str) -> Any:
+    return node[name] if isinstance(node, dict) else getattr(node, name)
+
+
+def value_at(config: Any, path: str) -> Any:
+    """What a path leads to; a `UsageError` that names the nearest where it leads nowhere."""
+    node, passed = config, type(config).__qualname__
+    for name in str(path).split("."):
+        if name not in _names(node):
+            hint = suggest(name, _names(node)) if _names(node) else "there is nothing below it."
+            raise UsageError(f"There is nothing to sweep at {path!r}, since {passed} has no {name!r}: {hint}")
+        node, passed = _child(node, name), name
+    return node
+
+
+def with_values(config: Any, values: dict[str, Any]) -> Any:
+    """A copy with values at paths: all of one node's at once, so that values that need each other can be set."""
+    own: dict[str, Any] = {}
+    below: dict[str, dict[str, Any]] = {}
+    for path, value in values.items():
+        name, _, rest = path.partition(".")
+        if rest:
+            below.setdefault(name, {})[rest] = value
+        else:
+            own[name] = value
+    for name, deeper in below.items():
+        current = _child(config, name)
+        node = own.get(name, current)
+        own[name] = with_values(make(node) if isinstance(current, Env) else node, deeper)
+    if isinstance(config, dict):
+        return {**config, **own}
+    return config._replace(**own) if hasattr(config, "_replace") else replace(config, **own)
+
+
+def kinds_at(config: Any, path: str) -> set[str]:
+    """What the field at a path is annotated with; nothing where it is no dataclass's."""
+    parent, _, name = path.rpartition(".")
+    node = value_at(config, parent) if parent else config
+    fields = dataclasses.fields(node) if dataclasses.is_dataclass(node) else ()
+    return next((kinds(field) for field in fields if field.name == name), set())

@@ -15,6 +15,7 @@ import numpy as np
 from rljax.envs.spaces import Discrete, Space, bounded_box
 
 _LOG_2PI = 1.8378770664093453
+
 _LOG_2 = 0.6931471805599453
 
 

@@ -5,9 +5,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rljax import core, draws
+from rljax import rollout
+from rljax.backend import random_bits
 from rljax.envs import Env, count
-from rljax.returns import Scalar
+from rljax.types import Metrics, Scalar
 
 
 def epsilon_greedy(
@@ -17,17 +18,17 @@ def epsilon_greedy(
     return jnp.where(explores < epsilon, random_action, jnp.argmax(action_values, axis=-1).astype(jnp.int32))
 
 
-def rollout(
+def epsilon_greedy_rollout(
     key: jax.Array,
     action_values: Callable[[jax.Array, jax.Array], jax.Array],
     epsilon: Scalar,
-    collector: core.Collector,
+    collector: rollout.Collector,
     env: Env,
     num_steps: int,
     *,
     raw: bool = False,
-) -> tuple[core.Collector, core.Trajectory, core.Metrics]:
-    """`core.rollout` under the epsilon-greedy policy of `action_values`, `(key, obs [N, ...]) -> [N, A]`."""
+) -> tuple[rollout.Collector, rollout.Trajectory, Metrics]:
+    """`rollout.rollout` under the epsilon-greedy policy of `action_values`, `(key, obs [N, ...]) -> [N, A]`."""
     key_actions, key_values, key_rollout = jax.random.split(key, 3)
     bits = jax.random.bits(key_actions, (2, num_steps, collector.obs.shape[0]))
 
@@ -37,11 +38,11 @@ def rollout(
         return action, action
 
     noise = (
-        draws.uniforms(bits[0]),
-        draws.integers(bits[1], count(env.action_space)),
+        random_bits.uniforms(bits[0]),
+        random_bits.integers(bits[1], count(env.action_space)),
         jax.random.split(key_values, num_steps),
     )
-    return core.rollout(key_rollout, policy, noise, collector, env, num_steps, raw=raw)
+    return rollout.rollout(key_rollout, policy, noise, collector, env, num_steps, raw=raw)
 
 
 def correlated_noise(previous: jax.Array, normal: jax.Array, deviation: Scalar, reversion: Scalar) -> jax.Array:

@@ -3,7 +3,7 @@ r"""Losses, one equation a function: arrays of samples `[...]` in, `[...]` out; 
 import jax
 import jax.numpy as jnp
 
-from rljax.returns import Scalar
+from rljax.types import Scalar
 
 
 def policy_gradient(log_prob: jax.Array, advantages: jax.Array) -> jax.Array:

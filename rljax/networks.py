@@ -9,10 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rljax.backend.matmul import product
 from rljax.distributions import policy_head
 from rljax.envs import Env, Space, as_features
 from rljax.errors import UsageError
-from rljax.products import product
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,

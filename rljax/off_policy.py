@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rljax import core, losses, replay
+from rljax import core, losses, replay, rollout
 from rljax.distributions import squashed_head
 from rljax.envs import Discrete
 from rljax.errors import UsageError
-from rljax.returns import Scalar
+from rljax.types import Metrics, Scalar
 
 
 def prefill_rows(config: Any) -> int:
@@ -66,12 +66,12 @@ def check_counts(config: Any, n_step: int = 1) -> None:
 
 def prefill(
     key: jax.Array,
-    collector: core.Collector,
+    collector: rollout.Collector,
     config: Any,
     n_step: int = 1,
     prioritized: bool = False,
     successor_slots: int | None = None,
-) -> tuple[core.Collector, replay.Replay]:
+) -> tuple[rollout.Collector, replay.Replay]:
     """The replay after `prefill_steps` of uniform actions; those of a box are kept as vectors `[D]` in [-1, 1]."""
     key_action, key_rollout = jax.random.split(key)
     space, shape = config.env.action_space, (prefill_rows(config), config.num_envs)
@@ -84,7 +84,7 @@ def prefill(
     def policy(action: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         return to_action(action), action
 
-    collector, steps, _ = core.rollout(key_rollout, policy, actions, collector, config.env, shape[0], raw=True)
+    collector, steps, _ = rollout.rollout(key_rollout, policy, actions, collector, config.env, shape[0], raw=True)
     memory = replay.init(
         collector.obs[0], actions[0, 0], config.num_envs, config.buffer_size, prioritized, successor_slots
     )
@@ -94,7 +94,7 @@ def prefill(
 def sample(
     bits: jax.Array,
     stored: replay.Replay,
-    collector: core.Collector,
+    collector: rollout.Collector,
     config: Any,
     n_step: int = 1,
     importance_exponent: Scalar = 0.0,
@@ -102,15 +102,15 @@ def sample(
     """A batch out of the replay, its raw observations and rewards as the learner sees them by now."""
     batch = replay.sample(
         bits, stored, config.discount, n_step, importance_exponent,
-        lambda reward: core.scale(collector, config.env, reward),
+        lambda reward: rollout.scale(collector, config.env, reward),
     )  # fmt: skip
     return batch._replace(
-        obs=core.observe(collector, config.env, batch.obs),
-        next_obs=core.observe(collector, config.env, batch.next_obs),
+        obs=rollout.observe(collector, config.env, batch.obs),
+        next_obs=rollout.observe(collector, config.env, batch.next_obs),
     )
 
 
-def critic_loss(values: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, core.Metrics]:
+def critic_loss(values: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, Metrics]:
     r"""$\sum_i \frac{1}{2} (Q_i - y)^2$ of values `[B, C]` and targets `[B]`: its weighted mean, and metrics."""
     total = jnp.mean(weights * losses.squared(values, targets[:, None]).sum(axis=-1))
     error = jnp.abs(values - targets[:, None]).mean()
@@ -119,12 +119,12 @@ def critic_loss(values: jax.Array, targets: jax.Array, weights: jax.Array) -> tu
 
 def gradient_steps(
     key: jax.Array,
-    learn: Callable[[Any, Any], tuple[Any, core.Metrics]],
+    learn: Callable[[Any, Any], tuple[Any, Metrics]],
     start: Any,
     noise: Any,
     updates: jax.Array,
     config: Any,
-) -> tuple[Any, core.Metrics]:
+) -> tuple[Any, Metrics]:
     """`config.gradient_steps` times `learn(carry, (bits, noise, number)) -> (carry, metrics)`.
 
     All that is random is drawn before the loop: `bits` `[B]` to `sample` a batch with, here and in one call, and the

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax import core, networks, returns
+from rljax import networks, returns, rollout
 from rljax.distributions import policy_head
 from rljax.envs import Env
+from rljax.types import Metrics, Policy, RecurrentPolicy
 
 
 class Batch(NamedTuple):
@@ -49,24 +50,22 @@ def init(key: jax.Array, network: networks.Network, obs: jax.Array, env: Env) ->
     return networks.init(network, key, obs, (num_outputs,), (), memory=memory), memory
 
 
-def greedy(
-    network: networks.Network, params: Any, collector: core.Collector, env: Env
-) -> core.Policy | core.RecurrentPolicy:
+def greedy(network: networks.Network, params: Any, collector: rollout.Collector, env: Env) -> Policy | RecurrentPolicy:
     """The greedy policy: the distribution's mode."""
     head = policy_head(env.action_space)
 
     def step(key: jax.Array, obs: jax.Array, memory: tuple[Any, ...]) -> tuple[jax.Array, tuple[Any, ...]]:
-        outputs, _, *memory_after = network.apply(params, core.observe(collector, env, obs), *memory)
+        outputs, _, *memory_after = network.apply(params, rollout.observe(collector, env, obs), *memory)
         return head.to_action(head.distribution(outputs).mode()), tuple(memory_after)
 
     if initial_memory(network, 1):
-        return core.RecurrentPolicy(lambda num_envs: initial_memory(network, num_envs), step)
+        return RecurrentPolicy(lambda num_envs: initial_memory(network, num_envs), step)
     return lambda key, obs: step(key, obs, ())[0]
 
 
 def collect(
     key_noise: jax.Array, key_rollout: jax.Array, network: networks.Network, state: Any, config: Any
-) -> tuple[core.Collector, tuple[Any, ...], Batch, core.Metrics]:
+) -> tuple[rollout.Collector, tuple[Any, ...], Batch, Metrics]:
     """T steps of N environments under the current policy, with advantages by GAE.
 
     Args:
@@ -88,25 +87,25 @@ def collect(
         action = head.distribution(outputs).transform(noise)
         return head.to_action(action), Acted(action, outputs, memory, tuple(next_memory))
 
-    def remember(_: Any, noise: jax.Array, step: core.Trajectory) -> tuple[tuple[Any, ...], core.Trajectory]:
+    def remember(_: Any, noise: jax.Array, step: rollout.Trajectory) -> tuple[tuple[Any, ...], rollout.Trajectory]:
         return networks.forget(step.action.next_memory, step.terminated | step.truncated), step
 
     noise = head.noise(key_noise, (config.num_steps, config.num_envs))
-    collector, memory, trajectory, episodes = core.interact(
+    collector, memory, trajectory, episodes = rollout.interact(
         key_rollout, policy, remember, state.memory, noise, state.collector, env, config.num_steps
     )
-    trajectory = core.seen(trajectory, state.collector, collector, env)
+    trajectory = rollout.seen(trajectory, state.collector, collector, env)
     acted = trajectory.action
 
     # Values outside the loop, in one product. A step's successor is what the next one acts on, and its value is there
     # already, but for the last step and where an episode was cut off: those are read at the true next observation, and
     # with a memory that goes on from the step's.
-    def read(step: core.Trajectory, memory: tuple[Any, ...]) -> jax.Array:
+    def read(step: rollout.Trajectory, memory: tuple[Any, ...]) -> jax.Array:
         return network.apply(params, step.next_obs, *memory)[1]
 
     values = network.apply(params, trajectory.obs, *acted.memory)[1]
     last = read(*jax.tree.map(lambda x: x[-1:], (trajectory, acted.next_memory)))
-    next_values = core.where_any(
+    next_values = rollout.where_any(
         trajectory.truncated,
         lambda: read(trajectory, acted.next_memory),
         jnp.concatenate([values[1:], last]),

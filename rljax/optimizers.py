@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax.returns import Scalar
+from rljax.types import Scalar
 
 _FIRST_DECAY, _SECOND_DECAY = 0.9, 0.999
 

@@ -18,8 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import core, programs, sweeps
+from rljax import core
+from rljax.backend import lanes
 from rljax.errors import UsageError
+from rljax.types import Metrics
 
 
 class Trained(NamedTuple):
@@ -33,7 +35,7 @@ class Trained(NamedTuple):
     """`[R, P]` mean episode returns of each round, NaN where no episode ended."""
     parents: jax.Array
     """`[R, P]` int32, whose state and values each run went on with after the round; its own place for most."""
-    metrics: core.Metrics
+    metrics: Metrics
     """Every update's metrics, `[P, R * interval, ...]`."""
 
 
@@ -68,26 +70,26 @@ def train(
     key_values, key_runs, key_rounds = jax.random.split(key, 3)
     values = _draw(key_values, explore, population)
     run_keys = jax.random.split(key_runs, population)
-    configs = sweeps.with_values(config, values)
+    configs = config.with_values(config, values)
     config_axes = jax.tree.map(lambda ours, theirs: None if ours is theirs else 0, configs, config)
-    axes = programs.stacked_axes(algorithm, run_keys, configs, config_axes)
+    axes = lanes.stacked_axes(algorithm, run_keys, configs, config_axes)
 
     def init(key: jax.Array, config: Any) -> tuple[jax.Array, Any]:
         key_init, key_updates, _ = core.training_keys(key)
         return key_updates, algorithm.init(key_init, config)
 
-    def advance(key: jax.Array, state: Any, config: Any, first: jax.Array) -> tuple[Any, core.Metrics]:
+    def advance(key: jax.Array, state: Any, config: Any, first: jax.Array) -> tuple[Any, Metrics]:
         return core.advance(algorithm.update, key, state, config, first, interval, interval)
 
     def play_round(carry: tuple[Any, dict[str, jax.Array]], number: jax.Array) -> Any:
         states, values = carry
         advance_all = jax.vmap(advance, (0, axes, config_axes, None), (axes, 0))
-        states, metrics = advance_all(update_keys, states, sweeps.with_values(config, values), number * interval)
-        alive = jax.vmap(programs.finite, (axes,))(states)
+        states, metrics = advance_all(update_keys, states, config.with_values(config, values), number * interval)
+        alive = jax.vmap(lanes.finite, (axes,))(states)
         scores = jnp.where(alive, _scores(metrics), jnp.nan)
         key_parents, key_values = jax.random.split(jax.random.fold_in(key_rounds, number))
         parents = exploit(key_parents, scores, fraction)
-        leaves, leaf_axes, structure = programs.flat(states, axes)
+        leaves, leaf_axes, structure = lanes.flat(states, axes)
         leaves = [x if axis is None else x[parents] for x, axis in zip(leaves, leaf_axes, strict=True)]
         values = perturb(key_values, values, parents, explore, factor)
         return (jax.tree.unflatten(structure, leaves), values), (values, scores, parents, metrics)
@@ -142,7 +144,7 @@ def _draw(key: jax.Array, explore: Mapping[str, tuple[float, float]], population
     return values
 
 
-def _scores(metrics: core.Metrics) -> jax.Array:
+def _scores(metrics: Metrics) -> jax.Array:
     """Mean returns `[P]` of the episodes that ended in a round of metrics `[P, interval]`."""
     returns = metrics["episode_return"]
     episodes = metrics.get("episodes", jnp.ones_like(returns))
@@ -156,12 +158,12 @@ def _check(config: Any, explore: Any, population: int, interval: int, fraction: 
     for path, bounds in explore.items():
         if not isinstance(bounds, tuple | list) or len(bounds) != 2 or not bounds[0] < bounds[1]:
             raise UsageError(f"explore needs (low, high) for {path}, got {bounds!r}.")
-        current = sweeps.value_at(config, path)
+        current = config.value_at(config, path)
         is_leaf = any(current is leaf for leaf in jax.tree.leaves(config))
         if not is_leaf or not jnp.issubdtype(jnp.result_type(current), jnp.floating):
             raise UsageError(f"{path} cannot be explored: only a traced number that is no count can.")
         for bound in bounds:
-            sweeps.with_values(config, {path: float(bound)})  # has the config say what it cannot be
+            config.with_values(config, {path: float(bound)})  # has the config say what it cannot be
     if population < 2:
         raise UsageError(f"A population needs at least two runs, got {population}.")
     if not 1 <= interval <= config.num_updates:

@@ -12,10 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax.checks import scalar
 from rljax.envs import Model
-from rljax.errors import UsageError
-from rljax.returns import Scalar
+from rljax.errors import UsageError, scalar
+from rljax.types import Scalar
 
 # Some accelerators round the factors of a product to 10 bits unless told otherwise, and exact values would not be.
 _product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)

@@ -18,10 +18,12 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from rljax import draws, returns
-from rljax.core import Trajectory, spread, whole
+from rljax import returns
+from rljax.backend import random_bits
+from rljax.backend.sharding import spread, whole
 from rljax.errors import UsageError
-from rljax.returns import Scalar
+from rljax.rollout import Trajectory
+from rljax.types import Scalar
 
 _GOES_ON, _TERMINATED = -1, -2  # in `Replay.end`; a number from 0 on is the slot of a true successor
 
@@ -177,7 +179,7 @@ def sample(
     if replay.priorities is None:
         count = size(replay, n_step)
         oldest = replay.added - count // num_envs - n_step + 1
-        drawn = draws.integers(bits, count)
+        drawn = random_bits.integers(bits, count)
         slot, env = (oldest + drawn // num_envs) % slots, drawn % num_envs
         weight = jnp.ones(bits.shape)
     else:
@@ -244,7 +246,7 @@ def _set_leaves(tree: jax.Array, leaves: jax.Array, values: jax.Array) -> jax.Ar
 def _draw_leaves(bits: jax.Array, tree: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Leaves `[B]` drawn by their values with words `[B]`, one from each of B equal parts of the sum; their chances."""
     first_leaf, count = len(tree) // 2, len(bits)
-    part = (jnp.arange(count) + draws.uniforms(bits)) / count
+    part = (jnp.arange(count) + random_bits.uniforms(bits)) / count
 
     def down(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         node, rest = carry

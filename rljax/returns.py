@@ -16,7 +16,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-Scalar = jax.Array | float
+from rljax.types import Scalar
 
 
 def discounted(

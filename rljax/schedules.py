@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.errors import UsageError
-from rljax.returns import Scalar
+from rljax.types import Scalar
 
 KINDS = ("constant", "linear", "exponential")
 

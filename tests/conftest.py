@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from rljax.devices import use_cpu_cores
+from rljax.backend.devices import use_cpu_cores
 
 
 def pytest_configure(config):

@@ -21,9 +21,12 @@ import toys
 from toys import own, same_bits
 
 import rljax
-from rljax import a2c, checkpoints, cli, core, devices, dqn, driver, envs, plan, ppo, q_learning, reinforce, sac, td3
-from rljax.record import Record
+from rljax import a2c, cli, dqn, envs, ppo, q_learning, reinforce, sac, td3
+from rljax.backend import devices, versions
+from rljax.experiment import checkpoints, loop
+from rljax.experiment.history import Record
 from rljax.report import files, plot
+from rljax.types import RecurrentPolicy
 
 OPTIONS = {"seeds": 3, "evaluations": 4, "eval_episodes": 3, "progress": False}
 
@@ -148,7 +151,7 @@ class Wide:
 
 
 def test_a_sweep_of_objects_takes_them_back(tmp_path, monkeypatch):
-    @rljax.config
+    @rljax.config.config
     class Config:
         env: rljax.Env = rljax.traced()
         num_updates: int = rljax.static(default=2)
@@ -238,7 +241,7 @@ SMALL = {
 
 def first_action(policy, obs):
     key = jax.random.key(1)
-    if isinstance(policy, core.RecurrentPolicy):
+    if isinstance(policy, RecurrentPolicy):
         return policy.step(key, obs, policy.initial_memory(len(obs)))[0]
     return policy(key, obs)
 
@@ -304,7 +307,7 @@ def test_ctrl_c_says_how_to_go_on(config, whole, tmp_path, monkeypatch, request)
     same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
 
 
-@rljax.config
+@rljax.config.config
 class Extendable:
     """The toy's config with a length in steps, one an update."""
 
@@ -361,13 +364,13 @@ def test_ctrl_c_while_a_sweep_is_made_longer_keeps_what_was_done(tmp_path, monke
 
 
 def test_ctrl_c_while_the_end_is_evaluated_loses_nothing(config, whole, tmp_path, monkeypatch, request):
-    evaluate = driver.evaluate
+    evaluate = loop.evaluate
 
     def interrupt(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
         return evaluate(*arguments)
 
-    monkeypatch.setattr(driver, "evaluate", interrupt)
+    monkeypatch.setattr(loop, "evaluate", interrupt)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with pytest.raises(rljax.Interrupted, match=r"stopped after 50 of 50 updates; what is done is in .*x\.$") as stop:
@@ -382,7 +385,7 @@ def test_a_checkpoint_that_no_longer_fits_is_kept(config, whole, folder, monkeyp
         def out_of_memory(*arguments):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no room")
 
-        patched.setattr(driver, "train", out_of_memory)
+        patched.setattr(loop, "train", out_of_memory)
         assert "no longer fit into the memory" in refusal(folder, config)
     same_results(rljax.resume(folder, algorithm=own, config=config, progress=False), whole)
 
@@ -525,9 +528,9 @@ def test_a_folder_that_does_not_hold_what_wrappers_were_called_with(tmp_path, mo
     """As older versions wrote them."""
     config = own.Config(env=envs.scale_reward(toys.walk, 2.0), num_updates=4)
     whole = rljax.run(own, config, **OPTIONS)
-    describe = files.describe
+    describe = config.describe
     with monkeypatch.context() as patched:
-        patched.setattr(files, "describe", lambda value: files.without_recipes(describe(value)))
+        patched.setattr(files, "describe", lambda value: config.without_recipes(describe(value)))
         stopped(monkeypatch, tmp_path / "x", own, config, 2)
     assert "recipe" not in json.loads((tmp_path / "x/config.json").read_text())["config"]["env"]
     same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
@@ -535,7 +538,7 @@ def test_a_folder_that_does_not_hold_what_wrappers_were_called_with(tmp_path, mo
 
 
 def test_another_software_is_said(config, folder, monkeypatch, capsys):
-    monkeypatch.setattr(plan, "versions", lambda: {"jax": "0.0.1"})
+    monkeypatch.setattr(versions, "versions", lambda: {"jax": "0.0.1"})
     rljax.resume(folder, algorithm=own, config=config, progress=False)
     assert "begun on another version" in capsys.readouterr().err
 
@@ -547,7 +550,7 @@ def test_a_package_that_is_not_installed_ends_no_run(monkeypatch):
         return "1.2.3"
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    found = plan.versions.__wrapped__()
+    found = versions.versions.__wrapped__()
     assert (found["rljax"], found["jax"]) == ("not installed", "1.2.3")
 
 

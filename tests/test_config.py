@@ -15,7 +15,7 @@ import rljax
 from rljax import networks
 
 
-@rljax.config
+@rljax.config.config
 class Config:
     rate: float = rljax.traced(default=0.5, minimum=0)
     discount: float = rljax.traced(default=0.9, minimum=0, maximum=1)
@@ -26,7 +26,7 @@ class Config:
     name: str = rljax.static(default="plain")
 
 
-@rljax.config
+@rljax.config.config
 class Described:
     """Numbers."""
 
@@ -165,7 +165,7 @@ def test_values_out_of_bounds_are_usage_errors(make, field, value, why):
         make(**{field: value})
 
 
-@rljax.config
+@rljax.config.config
 class Everything:
     env: rljax.Env = rljax.traced()
     offset: float = rljax.traced(default=0.0)
@@ -347,7 +347,7 @@ def test_values_on_their_bounds_pass():
 def test_annotations_may_be_strings():
     own = type("Own", (), {"__annotations__": {"count": "int", "most": "int | None"}})
     own.count, own.most = rljax.static(default=1, minimum=1), rljax.static(default=None, minimum=1)
-    own = rljax.config(own)
+    own = rljax.config.config(own)
     assert own(count=2, most=3).most == 3
     for field in ("count", "most"):
         with pytest.raises(rljax.UsageError, match=rf"^{field} must be a whole number"):
@@ -355,7 +355,7 @@ def test_annotations_may_be_strings():
 
 
 def test_a_configs_own_check_runs_after_the_bounds():
-    @rljax.config
+    @rljax.config.config
     class Own:
         low: float = rljax.traced(default=0.0, minimum=0)
         count: int = rljax.static(default=2)
@@ -372,7 +372,7 @@ def test_a_configs_own_check_runs_after_the_bounds():
 
 
 def test_a_config_that_extends_another_keeps_its_fields_and_its_checks():
-    @rljax.config
+    @rljax.config.config
     class Longer(rljax.ppo.Config):
         bonus: float = rljax.traced(default=0.0, minimum=0)
 
@@ -402,7 +402,7 @@ def test_the_algorithms_fields_are_told_by_their_config(name):
 
 
 def test_a_config_that_extends_another_tells_its_fields_too():
-    @rljax.config
+    @rljax.config.config
     class Longer(Described):
         width: int = rljax.static(default=2)
         """How wide."""

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import rljax
-from rljax import core
+from rljax import core, evaluation, rollout
+from rljax.types import Metrics
 
 
 def counter(limit=5):
@@ -33,20 +34,20 @@ def counter(limit=5):
 
 def test_a_rollout_carries_episodes_over_and_keeps_true_successors():
     env = counter(limit=5)
-    collector = core.reset(jax.random.key(0), env, num_envs=2)
+    collector = rollout.reset(jax.random.key(0), env, num_envs=2)
 
     def policy(noise, obs):
         return jnp.full(2, 2, jnp.int32), obs[:, 0]
 
-    rollout = jax.jit(
-        lambda key, collector: core.rollout(key, policy, jnp.zeros((4, 2)), collector, env, 4),
+    play = jax.jit(
+        lambda key, collector: rollout.rollout(key, policy, jnp.zeros((4, 2)), collector, env, 4),
     )
-    collector, first, metrics = rollout(jax.random.key(1), collector)
+    collector, first, metrics = play(jax.random.key(1), collector)
     np.testing.assert_array_equal(first.obs[:, 0, 0], [0, 1, 2, 3])
     np.testing.assert_array_equal(first.next_obs[:, 0, 0], [1, 2, 3, 4])
     assert int(metrics["episodes"]) == 0
     assert np.isnan(metrics["episode_return"])
-    collector, second, metrics = rollout(jax.random.key(2), collector)
+    collector, second, metrics = play(jax.random.key(2), collector)
     np.testing.assert_array_equal(second.obs[:, 1, 0], [4, 0, 1, 2])
     np.testing.assert_array_equal(second.next_obs[:, 1, 0], [5, 1, 2, 3])
     np.testing.assert_array_equal(second.terminated[:, 1], [True, False, False, False])
@@ -73,9 +74,9 @@ def lottery():
 
 
 def play_lottery(key, num_envs=3, num_steps=40):
-    collector = core.reset(jax.random.key(0), lottery(), num_envs)
+    collector = rollout.reset(jax.random.key(0), lottery(), num_envs)
     noise = jnp.zeros((num_steps, num_envs), jnp.int32)
-    return core.rollout(key, lambda noise, obs: (noise, ()), noise, collector, lottery(), num_steps)
+    return rollout.rollout(key, lambda noise, obs: (noise, ()), noise, collector, lottery(), num_steps)
 
 
 def test_every_episode_begins_with_a_reset_of_its_own():
@@ -109,7 +110,7 @@ def test_runs_side_by_side_share_no_resets_and_draw_them_in_a_branch():
 
 def test_where_any_computes_only_where_something_asks_for_it():
     def halved(mask, x):
-        return core.where_any(mask, lambda: x / 2, x)
+        return rollout.where_any(mask, lambda: x / 2, x)
 
     x, mask = jnp.arange(6.0).reshape(2, 3), jnp.array([[False, True, False], [False, False, False]])
     expected = np.where(mask, x / 2, x)
@@ -172,7 +173,7 @@ def test_evaluate_counts_each_episode_once():
         seen.append(obs.shape)
         return jnp.zeros(50, jnp.int32)
 
-    returns = jax.jit(lambda key: core.evaluate(key, env, policy, 50))(jax.random.key(0))
+    returns = jax.jit(lambda key: evaluation.evaluate(key, env, policy, 50))(jax.random.key(0))
     lengths = jax.vmap(lambda key: env.reset(key, ())[1][0])(
         jax.random.split(jax.random.split(jax.random.key(0))[0], 50)
     )
@@ -183,10 +184,10 @@ def test_evaluate_counts_each_episode_once():
 
 def test_an_episode_that_does_not_end_gives_nan():
     env = counter(limit=10)
-    returns = core.evaluate(jax.random.key(0), env, lambda key, obs: jnp.ones(3, jnp.int32), 3, max_steps=4)
+    returns = evaluation.evaluate(jax.random.key(0), env, lambda key, obs: jnp.ones(3, jnp.int32), 3, max_steps=4)
     assert np.isnan(returns).all()
     with pytest.raises(rljax.UsageError, match="num_episodes must be a whole number of at least 1"):
-        core.evaluate(jax.random.key(0), env, lambda key, obs: obs, 0)
+        evaluation.evaluate(jax.random.key(0), env, lambda key, obs: obs, 0)
 
 
 # --- training in chunks --------------------------------------------------------------------------------------------
@@ -203,7 +204,7 @@ def branching_init(key: jax.Array, config: Any) -> Branching:
     return Branching(jax.random.normal(key, (16, 16)), jnp.int32(0))
 
 
-def branching_update(key: jax.Array, state: Branching, config: Any) -> tuple[Branching, core.Metrics]:
+def branching_update(key: jax.Array, state: Branching, config: Any) -> tuple[Branching, Metrics]:
     noise = 0.01 * jax.random.normal(key, (16, 16))
     weights = jax.lax.cond(
         state.step % 3 == 2, lambda w: jnp.linalg.matrix_power(w, 5) / 1e3, lambda w: w + noise, state.weights
@@ -211,7 +212,7 @@ def branching_update(key: jax.Array, state: Branching, config: Any) -> tuple[Bra
     return Branching(weights, state.step + 1), {"sum": weights.sum(), "env_steps": state.step}
 
 
-@rljax.config
+@rljax.config.config
 class Seven:
     env: Any = rljax.traced(default=())
     scale: float = rljax.traced(default=1.0)

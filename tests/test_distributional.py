@@ -8,7 +8,7 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from rljax import distributional
+from rljax import value_heads
 
 
 def projected_by_loops(support, rewards, discounts, probabilities):
@@ -36,7 +36,7 @@ def test_the_projection_is_the_papers_algorithm():
     rewards[:3], discounts[:3] = 0.0, 1.0  # falls on the support's own points
     probabilities = random.dirichlet(np.ones(17), 40)
     moved = jnp.asarray(rewards[:, None] + discounts[:, None] * support)
-    projected = distributional.project(jnp.asarray(support), moved, jnp.asarray(probabilities))
+    projected = value_heads.project(jnp.asarray(support), moved, jnp.asarray(probabilities))
     np.testing.assert_allclose(projected, projected_by_loops(support, rewards, discounts, probabilities), atol=2e-6)
     np.testing.assert_allclose(projected.sum(axis=-1), 1.0, atol=1e-6)
     np.testing.assert_allclose(projected[:3], probabilities[:3], atol=1e-6)
@@ -45,12 +45,12 @@ def test_the_projection_is_the_papers_algorithm():
 def test_the_projection_keeps_the_mean_where_nothing_is_clipped():
     support = jnp.linspace(-10.0, 10.0, 41)
     probabilities = jnp.zeros((1, 41)).at[0, 18:23].set(0.2)
-    projected = distributional.project(support, 1.3 + 0.77 * support[None], probabilities)
+    projected = value_heads.project(support, 1.3 + 0.77 * support[None], probabilities)
     assert projected @ support == pytest.approx(1.3 + 0.77 * float(probabilities[0] @ support), abs=1e-4)
 
 
 def test_the_categorical_loss_and_error():
-    head = distributional.categorical(11, -1.0, 1.0)
+    head = value_heads.categorical(11, -1.0, 1.0)
     random = np.random.default_rng(1)
     outputs, following = random.normal(size=(2, 6, 11))
     reward, discount = random.normal(size=6), np.array([0.9] * 5 + [0.0])
@@ -66,7 +66,7 @@ def test_the_categorical_loss_and_error():
 
 @pytest.mark.parametrize("kappa", [None, 0.5, 1.0])
 def test_the_quantile_loss_by_loops(kappa):
-    head = distributional.quantile(5, kappa)
+    head = value_heads.quantile(5, kappa)
     random = np.random.default_rng(2)
     outputs, following = random.normal(size=(2, 4, 5))
     reward, discount = random.normal(size=4), np.array([0.9, 0.9, 0.9, 0.0])
@@ -88,7 +88,7 @@ def test_the_quantile_loss_by_loops(kappa):
 
 def test_the_quantile_loss_is_least_at_the_quantiles():
     """Rewards are exponential; the quantiles learned from samples are those of the closed form."""
-    head = distributional.quantile(8, None)
+    head = value_heads.quantile(8, None)
     rewards = jax.random.exponential(jax.random.key(0), (20_000,))
     zeros = jnp.zeros((len(rewards), 8))
 
@@ -109,7 +109,7 @@ def test_the_quantile_loss_is_least_at_the_quantiles():
 
 @pytest.mark.parametrize("delta", [None, 1.0])
 def test_the_expected_head(delta):
-    head = distributional.expected(delta)
+    head = value_heads.expected(delta)
     losses, errors = head.loss(
         jnp.array([[1.0], [2.0]]), jnp.array([[10.0], [9.0]]), jnp.ones(2), jnp.array([0.5, 0.0])
     )

@@ -13,7 +13,8 @@ import scipy.special
 from reference import integers, uniforms
 
 import rljax
-from rljax import core, dqn, envs, plan, programs, replay
+from rljax import core, dqn, envs, replay, rollout
+from rljax.experiment import compilation, placement
 from rljax.networks import NoisyDense, QNetwork
 
 # --- one whole update of each variant against NumPy ---------------------------------------------------------------
@@ -268,7 +269,7 @@ def test_one_update_equals_numpy(name):
     if config.prioritized:  # as they were before the batches' errors came in
         steps = jax.tree.map(
             lambda x: np.zeros((5, 2, *x.shape[2:]), x.dtype),
-            core.Trajectory(stored.obs, stored.action, stored.reward, stored.end > 0, stored.end > 0, stored.obs),
+            rollout.Trajectory(stored.obs, stored.action, stored.reward, stored.end > 0, stored.end > 0, stored.obs),
         )
         added = jax.jit(replay.add, static_argnums=2)(state.replay, steps, config.n_step)
         stored = stored._replace(priorities=added.priorities)
@@ -510,7 +511,7 @@ def test_64_seeds_with_100k_transitions_fit_in_2_gib(algo):
     def held(capacity):
         config = rljax.preset(algo, "CartPole-v1", buffer_size=capacity)
         shared = jax.tree.map(lambda _: None, config)
-        compiled = programs.build(dqn, config, shared, keys, plan.mesh(64, 1), 1024, 20)
+        compiled = compilation.build(dqn, config, shared, keys, placement.mesh(64, 1), 1024, 20)
         return compiled.init.memory_analysis(), compiled.advance.memory_analysis()
 
     replays = 64 * 100_000 * (4 + 3) * 4  # observation, action, reward and end, in bytes

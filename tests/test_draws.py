@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from rljax import draws
+from rljax.backend import random_bits
 
 
 def test_integers_are_the_upper_word_of_the_product():
@@ -14,37 +14,37 @@ def test_integers_are_the_upper_word_of_the_product():
     words = random.integers(0, 2**32, 20_000, np.uint64)
     below = 2 ** random.uniform(0, 31, 20_000)  # of every size
     below = np.clip(below.astype(np.uint64), 1, 2**31 - 1)
-    drawn = draws.integers(jnp.asarray(words, jnp.uint32), jnp.asarray(below, jnp.int32))
+    drawn = random_bits.integers(jnp.asarray(words, jnp.uint32), jnp.asarray(below, jnp.int32))
     np.testing.assert_array_equal(drawn, words * below >> np.uint64(32))
 
 
 @pytest.mark.parametrize("below", [1, 2, 3, 2**16 - 1, 2**16, 2**16 + 1, 2**31 - 1])
 def test_integers_reach_both_ends_and_no_further(below):
     words = jnp.array([0, 1, 2**16 - 1, 2**16, 2**31, 2**32 - 1], jnp.uint32)
-    drawn = jax.jit(draws.integers)(words, jnp.int32(below))
+    drawn = jax.jit(random_bits.integers)(words, jnp.int32(below))
     assert drawn.dtype == jnp.int32
     assert drawn[0] == 0
     assert drawn[-1] == below - 1
 
 
 def test_integers_are_uniform():
-    drawn = draws.integers(jax.random.bits(jax.random.key(0), (60_000,)), 6)
+    drawn = random_bits.integers(jax.random.bits(jax.random.key(0), (60_000,)), 6)
     assert scipy.stats.chisquare(np.bincount(drawn, minlength=6)).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("word", [0, 255, 256, 2**31, 2**32 - 257, 2**32 - 1])
 def test_uniforms_are_below_one(word):
-    drawn = float(draws.uniforms(jnp.uint32(word)))
+    drawn = float(random_bits.uniforms(jnp.uint32(word)))
     assert drawn == (word >> 8) / 2**24 < 1.0
 
 
 def test_uniforms_are_uniform():
-    drawn = np.asarray(draws.uniforms(jax.random.bits(jax.random.key(1), (20_000,))))
+    drawn = np.asarray(random_bits.uniforms(jax.random.bits(jax.random.key(1), (20_000,))))
     assert scipy.stats.kstest(drawn, "uniform").pvalue > 1e-4
 
 
 def test_pairs_are_uniform_and_independent():
-    first, second = (np.asarray(draws.uniforms(x)) for x in draws.pairs(jax.random.key(2), (100, 200)))
+    first, second = (np.asarray(random_bits.uniforms(x)) for x in random_bits.pairs(jax.random.key(2), (100, 200)))
     assert first.shape == second.shape == (100, 200)
     assert scipy.stats.kstest(first.ravel(), "uniform").pvalue > 1e-4
     assert scipy.stats.kstest(second.ravel(), "uniform").pvalue > 1e-4
@@ -62,7 +62,7 @@ def test_pairs_are_uniform_and_independent():
     ids=["split", "counted", "counted above", "rbg"],
 )
 def test_words_of_keys_are_uniform_and_do_not_follow_each_other(keys):
-    words = np.asarray(jax.vmap(draws.word)(keys))
+    words = np.asarray(jax.vmap(random_bits.word)(keys))
     assert len(np.unique(words)) > 19_900
     drawn = words / 2.0**32
     assert scipy.stats.kstest(drawn, "uniform").pvalue > 1e-4
@@ -73,12 +73,12 @@ def test_words_of_keys_are_uniform_and_do_not_follow_each_other(keys):
 
 
 def test_word_takes_keys_of_the_old_style():
-    assert draws.word(jax.random.PRNGKey(5)) == draws.word(jax.random.key(5))
+    assert random_bits.word(jax.random.PRNGKey(5)) == random_bits.word(jax.random.key(5))
 
 
 @pytest.mark.parametrize("n", [1, 2, 60, 64, 128, 131, 512, 1000, 5000, 2**19])
 def test_a_permutation_has_every_number_once(n):
-    order = np.asarray(jax.vmap(lambda key: draws.permutation(key, n))(jax.random.split(jax.random.key(0), 20)))
+    order = np.asarray(jax.vmap(lambda key: random_bits.permutation(key, n))(jax.random.split(jax.random.key(0), 20)))
     assert order.dtype == np.int32
     np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(n), (20, 1)))
     if n > 50:
@@ -90,7 +90,7 @@ def test_a_permutation_has_every_number_once(n):
 def test_permutations_are_uniform_in_pairs(n):
     """Over many keys, where a number lands and how far from another, near ones and far ones, by chi-square."""
     keys = jax.random.split(jax.random.key(1), 40_000)
-    order = np.asarray(jax.jit(jax.vmap(lambda key: draws.permutation(key, n)))(keys))
+    order = np.asarray(jax.jit(jax.vmap(lambda key: random_bits.permutation(key, n)))(keys))
     for first, second in [(0, 1), (0, n // 2), (n - 2, n - 1), (1, n - 1)]:
         assert scipy.stats.chisquare(np.bincount(order[:, first], minlength=n)).pvalue > 1e-3
         apart = (order[:, first] - order[:, second]) % n

@@ -15,7 +15,7 @@ from gymnax.environments import spaces as gymnax_spaces
 from gymnax.wrappers import purerl
 
 import rljax
-from rljax import core, envs, normalization, ppo
+from rljax import envs, ppo, rollout, running_statistics
 from rljax.envs.spaces import from_gymnax
 
 TINY = {"num_envs": 2, "num_steps": 8, "num_epochs": 1, "num_minibatches": 2, "hidden_sizes": (8,), "total_steps": 32}
@@ -361,14 +361,14 @@ def test_byte_images_stay_bytes():
         del noise, obs
         return jnp.zeros(2, int), ()
 
-    run = jax.jit(lambda key: core.rollout(key, idle, jnp.zeros(16), core.reset(key, env, 2), env, 16))
+    run = jax.jit(lambda key: rollout.rollout(key, idle, jnp.zeros(16), rollout.reset(key, env, 2), env, 16))
     collector, trajectory, _ = run(jax.random.key(0))
     assert collector.obs.dtype == jnp.uint8
     assert trajectory.obs.dtype == jnp.float32
     # 16 steps of [0, 50, 100, 150, 200] over and over, the newest frame last; an episode starts with two alike.
     newest, oldest = np.resize([0.0, 50, 100, 150, 200], 16), np.resize([0.0, 0, 50, 100, 150], 16)
     assert np.allclose(collector.obs_moments.mean, [oldest.mean(), newest.mean()], rtol=1e-5)
-    assert np.allclose(normalization.deviation(collector.obs_moments), [oldest.std(), newest.std()], rtol=1e-5)
+    assert np.allclose(running_statistics.deviation(collector.obs_moments), [oldest.std(), newest.std()], rtol=1e-5)
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4])
@@ -421,9 +421,9 @@ def ours():
 
     def run(key):
         key_reset, key_policy, key_rollout = jax.random.split(key, 3)
-        start = core.reset(key_reset, env, NUM_ENVS)
+        start = rollout.reset(key_reset, env, NUM_ENVS)
         noise = jax.random.split(key_policy, NUM_STEPS)
-        return start, *core.rollout(key_rollout, coin_flips, noise, start, env, NUM_STEPS)
+        return start, *rollout.rollout(key_rollout, coin_flips, noise, start, env, NUM_STEPS)
 
     return jax.tree.map(np.asarray, jax.jit(run)(jax.random.key(3)))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rljax import hashing
+from rljax.backend import threefry
 
 # Random123's known answers for Threefry-2x32 of 20 rounds: counter, key, result.
 KNOWN = [
@@ -19,14 +19,14 @@ KNOWN = [
 
 @pytest.mark.parametrize(("counter", "key", "result"), KNOWN)
 def test_known_answers(counter, key, result):
-    assert tuple(int(x) for x in hashing.threefry(*map(jnp.uint32, (*key, *counter)))) == result
+    assert tuple(int(x) for x in threefry.threefry(*map(jnp.uint32, (*key, *counter)))) == result
 
 
 def test_arguments_broadcast():
     keys, counters = jnp.arange(6, dtype=jnp.uint32).reshape(3, 1, 2), jnp.arange(4, dtype=jnp.uint32)
-    together = hashing.threefry(keys[..., 0], keys[..., 1], jnp.uint32(0), counters)
+    together = threefry.threefry(keys[..., 0], keys[..., 1], jnp.uint32(0), counters)
     assert together[0].shape == together[1].shape == (3, 4)
-    alone = hashing.threefry(keys[2, 0, 0], keys[2, 0, 1], jnp.uint32(0), counters[3])
+    alone = threefry.threefry(keys[2, 0, 0], keys[2, 0, 1], jnp.uint32(0), counters[3])
     assert [int(x[2, 3]) for x in together] == [int(x) for x in alone]
 
 

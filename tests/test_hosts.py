@@ -15,7 +15,7 @@ import toys
 from toys import own
 
 import rljax
-from rljax import hosts
+from rljax.experiment import processes
 
 TESTS = pathlib.Path(__file__).parent
 SCRIPT = """
@@ -106,7 +106,7 @@ def test_two_processes_give_what_one_gives(whole, tmp_path):
 
 @pytest.mark.parametrize(
     ("victim", "silence"),
-    [(0, 12.0), *(pytest.param(i, hosts._SILENCE_SECONDS, marks=pytest.mark.slow) for i in (0, 1))],
+    [(0, 12.0), *(pytest.param(i, processes._SILENCE_SECONDS, marks=pytest.mark.slow) for i in (0, 1))],
 )
 def test_one_that_dies_ends_the_other_and_both_go_on(whole, tmp_path, victim, silence):
     started = start("slow", tmp_path / "x", silence)

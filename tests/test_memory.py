@@ -10,8 +10,10 @@ import toys
 from toys import own, same_bits
 
 import rljax
-from rljax import devices, dqn, fitting, programs, training
-from rljax.record import Record
+from rljax import dqn
+from rljax.backend import devices
+from rljax.experiment import batching, compilation, trainer
+from rljax.experiment.history import Record
 
 OPTIONS = {"seeds": 10, "evaluations": 2, "eval_episodes": 3, "devices": 1}
 
@@ -35,13 +37,13 @@ def trained(config):
 
 def watch(monkeypatch):
     """Lanes and bytes of every batch that is planned from now on."""
-    needs, lanes_that_fit = [], fitting.lanes_that_fit
+    needs, lanes_that_fit = [], batching.lanes_that_fit
 
     def note(population, batch, memory, available):
         needs.append((batch.lanes, memory))
         return lanes_that_fit(population, batch, memory, available)
 
-    monkeypatch.setattr(fitting, "lanes_that_fit", note)
+    monkeypatch.setattr(batching, "lanes_that_fit", note)
     return needs
 
 
@@ -73,12 +75,12 @@ def test_runs_with_large_replays_go_in_turn_on_a_cpu(monkeypatch):
     state = jax.eval_shape(dqn.init, jax.random.key(0), config)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.replay))
     runs, envs = (jax.make_mesh((2,), (axis,)) for axis in ("runs", "envs"))
-    assert programs.side_by_side(state, 10, runs) == 10
+    assert compilation.side_by_side(state, 10, runs) == 10
     for at_once, lanes in ((0, 2), (3, 2), (5, 4), (10, 10), (50, 10)):
-        monkeypatch.setattr(programs, "_COPIED_BYTES", int((at_once + 0.5) * size))
-        assert programs.side_by_side(state, 10, runs) == lanes
-        assert programs.side_by_side(state, 10, envs) == 10
-    monkeypatch.setattr(programs, "_COPIED_BYTES", int(5.5 * size))
+        monkeypatch.setattr(compilation, "_COPIED_BYTES", int((at_once + 0.5) * size))
+        assert compilation.side_by_side(state, 10, runs) == lanes
+        assert compilation.side_by_side(state, 10, envs) == 10
+    monkeypatch.setattr(compilation, "_COPIED_BYTES", int(5.5 * size))
     needs = watch(monkeypatch)
     result = rljax.run(dqn, config, **{**OPTIONS, "devices": 2, "evaluations": 0, "progress": False})
     assert [count for count, _ in needs] == [4, 4, 4]
@@ -100,8 +102,8 @@ def press_where(monkeypatch, function, where, condition):
 
 def test_an_interrupt_before_a_later_batch_has_begun_loses_nothing(config, trained, monkeypatch, tmp_path, capsys):
     """Runs of earlier batches are whole, and what is not begun is said, and begun by `resume`."""
-    monkeypatch.setattr(programs, "side_by_side", lambda *_: 4)
-    press_where(monkeypatch, "lanes_that_fit", fitting, lambda population, batch, *_: batch.runs[0, 1] == 4)
+    monkeypatch.setattr(compilation, "side_by_side", lambda *_: 4)
+    press_where(monkeypatch, "lanes_that_fit", batching, lambda population, batch, *_: batch.runs[0, 1] == 4)
     out = tmp_path / "x"
     stopped = "stopped after 8 of 20 updates on average, 6 of 10 runs not begun"
     with pytest.raises(rljax.Interrupted, match=stopped) as of:
@@ -121,7 +123,7 @@ def test_an_interrupt_before_a_later_batch_has_begun_loses_nothing(config, train
 
 
 def test_an_interrupt_within_a_later_batch_cuts_that_one_short(config, trained, monkeypatch, capsys):
-    monkeypatch.setattr(programs, "side_by_side", lambda *_: 4)
+    monkeypatch.setattr(compilation, "side_by_side", lambda *_: 4)
     press_where(monkeypatch, "landed", Record, lambda record, *_: record.runs[0, 1] == 4)
     with pytest.raises(rljax.Interrupted, match="2 of 10 runs not begun") as of:
         rljax.run(own, config, **OPTIONS)
@@ -133,7 +135,7 @@ def test_an_interrupt_within_a_later_batch_cuts_that_one_short(config, trained, 
 
 
 def test_out_of_memory_halves_and_goes_on(config, trained, monkeypatch, capsys):
-    train, sizes = training._train_batch, []
+    train, sizes = trainer._train_batch, []
 
     def small(population, batch, *rest):
         sizes.append(len(batch.runs))
@@ -141,7 +143,7 @@ def test_out_of_memory_halves_and_goes_on(config, trained, monkeypatch, capsys):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1234 bytes.")
         return train(population, batch, *rest)
 
-    monkeypatch.setattr(training, "_train_batch", small)
+    monkeypatch.setattr(trainer, "_train_batch", small)
     same_but_for_rounding(rljax.run(own, config, progress=False, **OPTIONS), trained[0])
     assert sizes == [10, 5, 3, 2, 5, 3, 2]
     assert "too many for the memory" in capsys.readouterr().err
@@ -151,14 +153,14 @@ def test_one_run_that_does_not_fit_is_said(config, monkeypatch):
     def never(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
 
-    monkeypatch.setattr(training, "_train_batch", never)
+    monkeypatch.setattr(trainer, "_train_batch", never)
     with pytest.raises(rljax.UsageError, match="One run needs more memory"):
         rljax.run(own, config, progress=False, **OPTIONS)
 
     def broken(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else.")
 
-    monkeypatch.setattr(training, "_train_batch", broken)
+    monkeypatch.setattr(trainer, "_train_batch", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         rljax.run(own, config, progress=False, **OPTIONS)
 
@@ -184,7 +186,7 @@ def test_a_limit_that_one_run_does_not_fit_into_is_said(config, monkeypatch, use
 
 def test_batches_are_resumed(config, trained, tmp_path, monkeypatch):
     """Stopped in the second of three batches, which are then the same three batches."""
-    train = training._train_batch
+    train = trainer._train_batch
 
     def stop(population, batch, compiled, earlier, *rest):
         if len(earlier) == 2:
@@ -193,7 +195,7 @@ def test_batches_are_resumed(config, trained, tmp_path, monkeypatch):
 
     limit = {"memory_limit": int(trained[1] * 0.45), "checkpoint_every": 0, "progress": False}
     batched = rljax.run(own, config, out=tmp_path / "y", **limit, **OPTIONS)
-    monkeypatch.setattr(training, "_train_batch", stop)
+    monkeypatch.setattr(trainer, "_train_batch", stop)
     with pytest.raises(RuntimeError, match="stopped") as error:
         rljax.run(own, config, out=tmp_path / "x", **limit, **OPTIONS)
     assert "of 8 of 10 runs, is in" in error.value.__notes__[0]

@@ -339,7 +339,7 @@ def products_of(function, *arguments):
 )
 def test_mixed_precision_is_every_layers_and_nothing_else_changes(algo, changes):
     env = "Pendulum-v1" if algo == "td3" else "Breakout-MinAtar"
-    algorithm, config = rljax.presets.algorithm(algo), rljax.preset(algo, env, **changes)
+    algorithm, config = rljax.algos.algorithm(algo), rljax.preset(algo, env, **changes)
     mixed = rljax.replace(config, mixed_precision=True)
     of_training, of_mixed = (products_of(algorithm.train, KEY, one) for one in (config, mixed))
     assert of_training

@@ -18,8 +18,8 @@ import toys
 from toys import own, same_bits
 
 import rljax
-from rljax import core, driver, ppo, programs, record, supervision
-from rljax.report import files
+from rljax import core, evaluation, ppo
+from rljax.experiment import compilation, folders, history, interrupts, loop
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def test_in_blocks_it_is_the_same_to_rounding(config, monkeypatch, fitting, toge
         pytest.skip("JAX shows one device only")
     state = jax.eval_shape(ppo.init, jax.random.key(0), config)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    monkeypatch.setattr(programs, "_BLOCK_BYTES", fitting * size)
-    monkeypatch.setattr(programs, "_compiled", {})
+    monkeypatch.setattr(compilation, "_BLOCK_BYTES", fitting * size)
+    monkeypatch.setattr(compilation, "_compiled", {})
     sizes = []
     map_blocks = jax.lax.map
     monkeypatch.setattr(jax.lax, "map", lambda f, xs: sizes.append(xs[0].shape[:2]) or map_blocks(f, xs))
@@ -74,8 +74,8 @@ def test_in_blocks_it_is_the_same_to_rounding(config, monkeypatch, fitting, toge
     seeds = 6 * devices
     blocks = rljax.run(ppo, config, seeds=seeds, **options)
     assert set(sizes) == {(6 // together, together)}
-    monkeypatch.setattr(programs, "_block", lambda states, lanes, mesh: lanes)
-    monkeypatch.setattr(programs, "_compiled", {})
+    monkeypatch.setattr(compilation, "_block", lambda states, lanes, mesh: lanes)
+    monkeypatch.setattr(compilation, "_compiled", {})
     whole = rljax.run(ppo, config, seeds=seeds, **options)
     for ours, theirs in zip(jax.tree.leaves(blocks.states), jax.tree.leaves(whole.states), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
@@ -88,7 +88,7 @@ def test_runs_are_cut_into_blocks_by_what_they_touch_unless_their_replays_are_la
         config = algorithm.Config(env=rljax.make("CartPole-v1"), buffer_size=buffer_size)
         states = jax.eval_shape(jax.vmap(algorithm.init, (0, None)), jax.random.split(jax.random.key(0), 64), config)
         without = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(states._replace(replay=()))) // 64
-        return programs._block(states, 64, jax.make_mesh((1,), ("runs",))), without
+        return compilation._block(states, 64, jax.make_mesh((1,), ("runs",))), without
 
     assert block_and_bytes(100_000)[0] == 64
     block, touched = block_and_bytes(2_000)
@@ -108,10 +108,10 @@ def test_over_several_devices_it_is_the_same_to_rounding(config, full):
 
 
 def test_another_rate_reuses_the_compiled_programs(config, full):
-    before = len(programs._compiled)
+    before = len(compilation._compiled)
     changed = dataclasses.replace(config, learning_rate=1e-2)
     result = rljax.run(ppo, changed, seeds=5, seed=5, evaluations=3, eval_episodes=30, progress=False, devices=1)
-    assert len(programs._compiled) == before
+    assert len(compilation._compiled) == before
     assert result.summary["compile_seconds"] < 1
     assert not same_bits(result.states.params, full[0].states.params)
 
@@ -153,7 +153,9 @@ def test_final_returns_are_greedy_evaluations(config, full):
     @jax.jit
     @jax.vmap
     def returns(key, state):
-        batches = [core.evaluate(jax.random.fold_in(key, i), config.env, ppo.act(state, config), 20) for i in range(2)]
+        batches = [
+            evaluation.evaluate(jax.random.fold_in(key, i), config.env, ppo.act(state, config), 20) for i in range(2)
+        ]
         return jnp.concatenate(batches)[:30].mean()
 
     np.testing.assert_allclose(result.summary["final_return"]["per_seed"], returns(keys, result.states), rtol=1e-4)
@@ -200,8 +202,8 @@ def test_a_metric_may_be_an_array(own_config, tmp_path):
 @pytest.mark.parametrize("most", [1, 7, 50])
 def test_a_diverged_run_is_frozen_and_named_and_the_others_go_on(own_config, monkeypatch, tmp_path, most, capsys):
     """Its state is that of the last update at which it was finite, however the run was cut into chunks."""
-    train = driver.train
-    monkeypatch.setattr(driver, "train", lambda *inputs: train(*inputs[:7], min(most, inputs[7]), inputs[8]))
+    train = loop.train
+    monkeypatch.setattr(loop, "train", lambda *inputs: train(*inputs[:7], min(most, inputs[7]), inputs[8]))
     options: dict[str, Any] = {"seeds": 8, "evaluations": 1, "eval_episodes": 5}
     well = rljax.run(own, own_config, progress=False, **options)
     poisoned = dataclasses.replace(own_config, poison_at=20)
@@ -240,25 +242,25 @@ def test_episodes_that_never_end_count_as_far_as_they_went_and_are_named(capsys)
     result = rljax.run(own, config, seeds=8, evaluations=1, eval_episodes=100, devices=1, progress=False)
     far = np.abs(result.states.params).sum(axis=1) >= 1.5
     assert 0 < far.sum() < 8
-    np.testing.assert_array_equal(result.summary["final_return"]["per_seed"], np.where(far, core.MOST_STEPS, 3))
+    np.testing.assert_array_equal(result.summary["final_return"]["per_seed"], np.where(far, evaluation.MOST_STEPS, 3))
     assert f"{100 * far.sum()} of 800 episodes of the final evaluation had not ended" in capsys.readouterr().err
 
 
 def test_chunks_are_as_much_longer_as_a_call_costs_besides_its_updates(own_config, monkeypatch):
     counts = []
-    wait = driver.wait
+    wait = loop.wait
 
     def counted(program, *arguments):
         counts.append(int(arguments[4]) if len(arguments) == 5 else 0)
         return wait(program, *arguments)
 
-    monkeypatch.setattr(driver, "wait", counted)
-    monkeypatch.setattr(driver, "_CHUNK_SECONDS", 1e-6)
+    monkeypatch.setattr(loop, "wait", counted)
+    monkeypatch.setattr(loop, "_CHUNK_SECONDS", 1e-6)
     options: dict[str, Any] = {"seeds": 3, "evaluations": 0, "eval_episodes": 5, "progress": False}
     quick = rljax.run(own, own_config, **options)
     assert [count for count in counts if count] == [1] * 50
     counts.clear()
-    monkeypatch.setattr(driver, "_seconds", lambda *call: 1e6)
+    monkeypatch.setattr(loop, "_seconds", lambda *call: 1e6)
     slow = rljax.run(own, own_config, **options)
     assert [count for count in counts if count] == [1, 4, 16, 29]
     assert same_bits(quick.states, slow.states)
@@ -267,14 +269,14 @@ def test_chunks_are_as_much_longer_as_a_call_costs_besides_its_updates(own_confi
 def test_no_more_than_two_copies_of_the_states_are_held(own_config, monkeypatch):
     """The memory that a batch is said to need is that of one call: nothing else may keep its states."""
     held = []
-    wait = driver.wait
+    wait = loop.wait
 
     def counted(program, *arguments):
         held.append(sum(x.shape[1:] == (77,) for x in jax.live_arrays()))
         return wait(program, *arguments)
 
-    monkeypatch.setattr(driver, "wait", counted)
-    monkeypatch.setattr(driver, "_CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "wait", counted)
+    monkeypatch.setattr(loop, "_CHUNK_SECONDS", 0.0)
     config = dataclasses.replace(own_config, width=77)
     rljax.run(own, config, seeds=3, evaluations=0, eval_episodes=5, progress=False)
     assert max(held[:-1]) == 1  # before each call that trains; the evaluation at the end has those of the last two
@@ -282,7 +284,7 @@ def test_no_more_than_two_copies_of_the_states_are_held(own_config, monkeypatch)
 
 def test_ctrl_c_writes_what_is_done(own_config, tmp_path, monkeypatch, request):
     """The signal arrives while a chunk runs; the chunk lands, files are written, and the result is in the exception."""
-    landed = record.Record.landed
+    landed = history.Record.landed
 
     def slow(self, *arguments):
         landed(self, *arguments)
@@ -290,7 +292,7 @@ def test_ctrl_c_writes_what_is_done(own_config, tmp_path, monkeypatch, request):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)
 
-    monkeypatch.setattr(record.Record, "landed", slow)
+    monkeypatch.setattr(history.Record, "landed", slow)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     out = tmp_path / "stopped"
@@ -335,7 +337,7 @@ def test_two_runs_do_not_train_into_one_folder(own_config, tmp_path):
     out = tmp_path / "x"
     rljax.run(own, own_config, out=out, checkpoint_every=0, **options)
     summary = (out / "summary.json").read_bytes()
-    with files.held(out):
+    with folders.held(out):
         with pytest.raises(rljax.UsageError, match="is being trained into already"):
             rljax.run(own, own_config, out=out, **options)
         with pytest.raises(rljax.UsageError, match="is being trained into already"):
@@ -346,11 +348,11 @@ def test_two_runs_do_not_train_into_one_folder(own_config, tmp_path):
 
 
 def test_a_run_that_hangs_is_noticed(monkeypatch, capsys):
-    monkeypatch.setattr(supervision, "STALL_SECONDS", 0.05)
-    with supervision.watched():
+    monkeypatch.setattr(interrupts, "STALL_SECONDS", 0.05)
+    with interrupts.watched():
         time.sleep(0.3)
     assert "no update has landed" in capsys.readouterr().err
-    with supervision.watched():
+    with interrupts.watched():
         pass
     time.sleep(0.2)
     assert capsys.readouterr().err == ""

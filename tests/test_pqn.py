@@ -7,7 +7,7 @@ import pytest
 import reference
 
 import rljax
-from rljax import core, envs, pqn
+from rljax import core, envs, pqn, rollout
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_one_update_equals_numpy(small):
         return action, action
 
     noise = (jnp.asarray(explores), jnp.asarray(random_actions))
-    _, seen, _ = core.rollout(key_rollout, policy, noise, state.collector, small.env, small.num_steps)
+    _, seen, _ = rollout.rollout(key_rollout, policy, noise, state.collector, small.env, small.num_steps)
     greedy = forward(params, seen.obs)[0].argmax(-1)
     np.testing.assert_array_equal(seen.action, np.where(explores < epsilon, random_actions, greedy))
 

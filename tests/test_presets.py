@@ -6,21 +6,21 @@ import jax
 import pytest
 
 import rljax
-from rljax import presets
+from rljax import algos, presets
 
 
-@pytest.mark.parametrize("algo", presets.algorithms())
+@pytest.mark.parametrize("algo", algos.algorithms())
 def test_every_tuned_preset_makes_a_config_of_its_algorithm(algo):
     for env in presets.tuned_for(algo):
         config = rljax.preset(algo, env)
-        assert isinstance(config, presets.algorithm(algo).Config)
+        assert isinstance(config, algos.algorithm(algo).Config)
         assert config.env.name == env
         assert config.num_updates >= 1
 
 
 def test_a_variant_is_its_algorithms_preset_with_some_values_changed():
     base, double = rljax.preset("dqn", "CartPole-v1"), rljax.preset("double_dqn", "CartPole-v1")
-    assert presets.algorithm("double_dqn") is rljax.dqn
+    assert algos.algorithm("double_dqn") is rljax.dqn
     assert double == dataclasses.replace(base, double=True)
     assert rljax.preset("double_dqn", "CartPole-v1", double=False) == base
 
@@ -69,7 +69,7 @@ def test_tuned_values_are_for_an_id_and_for_what_it_gives(algo):
     for other in others:
         config = rljax.preset(algo, other)
         assert config.env == other
-        assert config.learning_rate == presets.algorithm(algo).Config(env=other).learning_rate != 2e-3
+        assert config.learning_rate == algos.algorithm(algo).Config(env=other).learning_rate != 2e-3
     heavier = jax.jit(lambda gravity: rljax.preset(algo, rljax.make("CartPole-v1", gravity=gravity)).env.params.gravity)
     assert heavier(20.0) == 20.0
 

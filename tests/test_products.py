@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from toys import optimized
 
-from rljax.products import product
+from rljax.backend.matmul import product
 
 X = np.random.default_rng(0).normal(size=(3, 5, 7, 4)).astype(np.float32)
 KERNELS = np.random.default_rng(1).normal(size=(3, 4, 6)).astype(np.float32)

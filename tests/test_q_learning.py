@@ -11,7 +11,8 @@ from gymnasium.envs.toy_text.cliffwalking import CliffWalkingEnv
 from reference import integers, uniforms
 
 import rljax
-from rljax import draws, envs, planning, q_learning
+from rljax import envs, planning, q_learning
+from rljax.backend import random_bits
 
 LIMIT, STEPS, ENVS = 7, 60, 3
 
@@ -21,7 +22,7 @@ def reference(config, state, key):
     table = CliffWalkingEnv().P
     q, visits = np.array(state.tables.action_values, np.float64), np.array(state.tables.visits, np.float64)
     kinds = 2 if config.target in ("sarsa", "double_q_learning") else 1
-    words, others = draws.pairs(jax.random.split(key)[0], (kinds, STEPS, ENVS))
+    words, others = random_bits.pairs(jax.random.split(key)[0], (kinds, STEPS, ENVS))
     explores, actions = uniforms(words[0]), integers(others[0], 4)
     explores_next, actions_next = uniforms(words[-1]), integers(others[-1], 4)  # SARSA's
     which = integers(words[-1], len(q))  # Double's

@@ -20,6 +20,7 @@ from reference import (
 import rljax
 from rljax import core, envs, networks, on_policy, ppo
 from rljax.distributions import policy_head
+from rljax.types import RecurrentPolicy
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_evaluation_begins_with_an_empty_memory():
         observation_space=rljax.Box(0.0, 1.0, (1,)),
         action_space=rljax.Discrete(9),
     )
-    policy = core.RecurrentPolicy(lambda n: jnp.zeros(n, jnp.int32), lambda key, obs, count: (count, count + 1))
+    policy = RecurrentPolicy(lambda n: jnp.zeros(n, jnp.int32), lambda key, obs, count: (count, count + 1))
     for seed in range(2):
         np.testing.assert_array_equal(rljax.evaluate(jax.random.key(seed), env, policy, 4), 3.0)
 

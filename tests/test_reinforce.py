@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rljax
-from rljax import core, envs, planning, reinforce
+from rljax import envs, planning, reinforce, rollout
 from rljax.distributions import policy_head
 
 
@@ -44,7 +44,7 @@ def replay(config, key, state):
         return head.to_action(action), action
 
     noise = head.noise(key_noise, (config.num_steps, config.num_envs))
-    return core.rollout(key_rollout, policy, noise, state.collector, config.env, config.num_steps)[1]
+    return rollout.rollout(key_rollout, policy, noise, state.collector, config.env, config.num_steps)[1]
 
 
 def gradient(state):

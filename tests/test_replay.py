@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 import rljax
-from rljax import core, replay
+from rljax import replay, rollout
 
 DISCOUNT = 0.9
 
@@ -49,7 +49,7 @@ def trajectory(rows):
 
     obs, following = field("obs", jnp.float32)[..., None], field("next_obs", jnp.float32)[..., None]
     ends = field("terminated", bool), field("truncated", bool)
-    return core.Trajectory(obs, field("action", jnp.int32), field("reward", jnp.float32), *ends, following)
+    return rollout.Trajectory(obs, field("action", jnp.int32), field("reward", jnp.float32), *ends, following)
 
 
 def expected_of(steps, n_step):
@@ -205,7 +205,7 @@ def test_weights_are_over_the_largest_of_those_that_are_not_lost():
     zeros = jnp.zeros((40, 1))
     cut = jnp.arange(40)[:, None] % 2 == 0
     never, obs = jnp.zeros((40, 1), bool), zeros[..., None]
-    steps = core.Trajectory(obs, zeros.astype(jnp.int32), zeros, never, cut, obs)
+    steps = rollout.Trajectory(obs, zeros.astype(jnp.int32), zeros, never, cut, obs)
     memory = replay.add(memory, steps)
     lost = jnp.arange(0, 38, 2)  # the last truncation keeps its successor
     memory = replay.reprioritize(memory, lost, jnp.full(len(lost), 0.1))

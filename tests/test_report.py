@@ -15,6 +15,7 @@ import pytest
 from scipy import stats
 
 import rljax
+from rljax.experiment import folders
 from rljax.report import console, files, plot
 from rljax.report.statistics import bootstrap_interval, improvement_interval, interquartile_mean, summarize
 
@@ -195,7 +196,7 @@ def test_a_config_is_described_as_plain_data(tmp_path):
         wrappers=("time_limit",),
     )
     config = rljax.ppo.Config(env=env, learning_rate=np.array([0.5, 0.25]), num_envs=np.int64(8), hidden_sizes=(3,))
-    files.write_json(tmp_path / "config.json", files.describe(config))
+    files.write_json(tmp_path / "config.json", config.describe(config))
     written = strict(tmp_path / "config.json")
     assert written["env"] == {
         "name": "mine",
@@ -260,32 +261,32 @@ def test_what_cannot_be_json_leaves_the_old_file_as_it_was(tmp_path):
 
 
 def test_a_folder_is_made_with_its_parents(tmp_path):
-    folder = files.prepare_folder(str(tmp_path / "a" / "b"), overwrite=False)
+    folder = folders.prepare(str(tmp_path / "a" / "b"), overwrite=False)
     assert folder == tmp_path / "a" / "b"
     assert folder.is_dir()
     assert list(folder.iterdir()) == []
-    assert files.prepare_folder(folder, overwrite=False) == folder
+    assert folders.prepare(folder, overwrite=False) == folder
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path):
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(rljax.UsageError, match=r"in use.*overwrite"):
-        files.prepare_folder(tmp_path, overwrite=False)
+        folders.prepare(tmp_path, overwrite=False)
     assert (tmp_path / "summary.json").read_text() == "{}"
 
 
 def test_a_config_alone_does_not_put_a_folder_in_use(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    files.prepare_folder(tmp_path, overwrite=False)
+    folders.prepare(tmp_path, overwrite=False)
     assert (tmp_path / "config.json").read_text() == "{}"
 
 
 def test_overwrite_removes_the_files_of_a_run_and_nothing_else(tmp_path):
     for name in ("config.json", "summary.json", "curves.csv", "learning_curve.png", "notes.txt"):
         (tmp_path / name).write_text(name)
-    files.prepare_folder(tmp_path, overwrite=True)
+    folders.prepare(tmp_path, overwrite=True)
     assert len(list(tmp_path.iterdir())) == 5  # nothing goes before the new run is known to be possible
-    files.begin(tmp_path, {"seeds": 3})
+    folders.begin(tmp_path, {"seeds": 3})
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.json", "notes.txt"]
     assert json.loads((tmp_path / "config.json").read_text()) == {"seeds": 3}
 
@@ -294,7 +295,7 @@ def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "file" / "far" / "below"):
         with pytest.raises(rljax.UsageError, match="a file is in its way"):
-            files.prepare_folder(out, overwrite=True)
+            folders.prepare(out, overwrite=True)
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -304,7 +305,7 @@ def test_an_unwritable_folder_is_refused(tmp_path, monkeypatch, place):
     owner = pathlib.Path if place == "mkdir" else files.tempfile
     monkeypatch.setattr(owner, place, functools.partial(fail_with, errno.EACCES))
     with pytest.raises(rljax.UsageError, match=r"cannot be written \(EACCES\)"):
-        files.prepare_folder(tmp_path, overwrite=True)
+        folders.prepare(tmp_path, overwrite=True)
     assert (tmp_path / "summary.json").read_text() == "{}"
 
 

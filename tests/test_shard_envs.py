@@ -24,7 +24,8 @@ import toys
 from jax.sharding import PartitionSpec as P
 
 import rljax
-from rljax import a2c, cli, dqn, population, ppo, programs, q_learning, record, reinforce, sac
+from rljax import a2c, cli, dqn, ppo, q_learning, reinforce, sac
+from rljax.experiment import compilation, history, run
 
 QUIET = {"evaluations": 0, "eval_episodes": 2, "progress": False}
 COLLECTIVE = re.compile(r" (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)\(")
@@ -129,17 +130,17 @@ def loops(text):
 
 def stopped_and_resumed(algorithm, config, whole, folder):
     """Whether a run that was stopped after its first update goes on to the same bits, sharded as it was."""
-    landed = record.Record.landed
+    landed = history.Record.landed
 
     def stop(self, *arguments):
         if self.updates:
             raise RuntimeError("stopped")
         landed(self, *arguments)
 
-    record.Record.landed = stop
+    history.Record.landed = stop
     with contextlib.suppress(RuntimeError):
         rljax.run(algorithm, config, seeds=2, shard="envs", out=folder, checkpoint_every=0, **QUIET)
-    record.Record.landed = landed
+    history.Record.landed = landed
     resumed = rljax.resume(folder, config=config, progress=False)
     shard = json.loads((folder / "config.json").read_text())["shard"]
     return {"shard": shard, "same": toys.same_bits(resumed.states, whole.states)}
@@ -170,7 +171,7 @@ def main():
     result = rljax.run(ppo, config, seeds=2, shard="envs", **QUIET)
     seen["ppo"], seen["device"] = furthest(result, eight, 2), result.summary["device"]
     seen["sharded"] = str(result.states.collector.obs.sharding.spec)
-    seen["loops"] = list(loops(list(programs._compiled.values())[-1].advance.as_text()))
+    seen["loops"] = list(loops(list(compilation._compiled.values())[-1].advance.as_text()))
     with tempfile.TemporaryDirectory() as folder:
         seen["resumed"] = stopped_and_resumed(ppo, config, result, pathlib.Path(folder) / "x")
 
@@ -245,7 +246,7 @@ def test_what_cannot_be_sharded_is_refused():
 
 def test_the_command_line_passes_it_on(monkeypatch, tmp_path):
     given = {}
-    monkeypatch.setattr(population, "run", lambda *_, **settings: given.update(settings))
+    monkeypatch.setattr(run, "run", lambda *_, **settings: given.update(settings))
     (tmp_path / "file").touch()
     arguments = ["train", "ppo", "--env", "CartPole-v1", "--shard", "envs", "--out", str(tmp_path)]
     monkeypatch.setattr(cli, "_say_written", lambda _: None)
@@ -274,7 +275,7 @@ OFF_POLICY = {"num_envs": 16, "num_steps": 4, "prefill_steps": 200, "buffer_size
 )
 def test_the_axes_that_run_over_environments_are_found(algorithm, env, fields, expected):
     config = algorithm.Config(env=env, **{"num_envs": 16, **fields})
-    state = programs._over_envs(algorithm, jax.random.split(jax.random.key(0), 2), config, None, 0)
+    state = compilation._over_envs(algorithm, jax.random.split(jax.random.key(0), 2), config, None, 0)
     for path, spec in {"collector.obs": ROWS, "collector.obs_moments": P(), "step": P(), **expected}.items():
         leaves = state
         for name in path.split("."):
@@ -287,7 +288,7 @@ def test_a_state_without_environments_is_refused():
     config = ppo.Config(env=toys.walk)
     alone = SimpleNamespace(init=lambda key, config: jax.random.normal(key, (config.num_steps,)))
     with pytest.raises(rljax.UsageError, match="no array over num_envs"):
-        programs._over_envs(alone, jax.random.split(jax.random.key(0), 2), config, None, 0)
+        compilation._over_envs(alone, jax.random.split(jax.random.key(0), 2), config, None, 0)
 
 
 if __name__ == "__main__":

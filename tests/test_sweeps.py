@@ -17,8 +17,9 @@ import pytest
 from toys import own, same_bits, walk
 
 import rljax
-from rljax import cli, fitting, ppo, programs, sweeps
-from rljax.record import Record
+from rljax import cli, ppo
+from rljax.experiment import batching, compilation, sweeps
+from rljax.experiment.history import Record
 from rljax.report import files, statistics
 
 
@@ -171,11 +172,11 @@ SWEEP = {"learning_rate": [1e-3, 1e-2], "env.params.gravity": [5.0, 9.8]}
 @pytest.fixture(scope="module")
 def swept(config, tmp_path_factory):
     out = tmp_path_factory.mktemp("sweep") / "x"
-    programs._compiled.clear()
+    compilation._compiled.clear()
     result = rljax.run(
         ppo, config, seeds=3, seed=5, sweep=SWEEP, evaluations=2, eval_episodes=4, devices=1, out=out, progress=False
     )
-    assert len(programs._compiled) == 1  # one compile for four configurations
+    assert len(compilation._compiled) == 1  # one compile for four configurations
     return result, out
 
 
@@ -281,7 +282,7 @@ def test_a_limit_that_a_later_group_does_not_fit_into_can_be_raised(tmp_path):
 
 def test_a_configuration_is_not_the_best_before_all_its_seeds_have_begun(tmp_path, monkeypatch):
     """The first batch, of five runs, has all seeds of the first configuration and two of the second."""
-    build, built = programs.build, []
+    build, built = compilation.build, []
 
     def fail(*inputs):
         built.append(inputs)
@@ -289,8 +290,8 @@ def test_a_configuration_is_not_the_best_before_all_its_seeds_have_begun(tmp_pat
             raise RuntimeError("no compiler")
         return build(*inputs)
 
-    monkeypatch.setattr(programs, "build", fail)
-    monkeypatch.setattr(fitting, "lanes_that_fit", lambda population, batch, memory, available: min(batch.lanes, 5))
+    monkeypatch.setattr(compilation, "build", fail)
+    monkeypatch.setattr(batching, "lanes_that_fit", lambda population, batch, memory, available: min(batch.lanes, 5))
     base, sweep = own.Config(env=walk, num_updates=5), {"rate": [0.1, 0.9, 0.5]}
     options = {"seeds": 3, "evaluations": 0, "eval_episodes": 2, "progress": False, "devices": 1}
     with pytest.raises(RuntimeError, match="no compiler"):
@@ -303,7 +304,7 @@ def test_a_configuration_is_not_the_best_before_all_its_seeds_have_begun(tmp_pat
 def test_an_error_after_a_rung_keeps_those_that_go_on_as_well(tmp_path, monkeypatch):
     """Their batch is smaller and compiles anew."""
     base = own.Config(env=walk, num_updates=9)
-    build, built = programs.build, []
+    build, built = compilation.build, []
 
     def fail(*inputs):
         built.append(len(inputs[3]))
@@ -311,7 +312,7 @@ def test_an_error_after_a_rung_keeps_those_that_go_on_as_well(tmp_path, monkeypa
             raise RuntimeError("no compiler")
         return build(*inputs)
 
-    monkeypatch.setattr(programs, "build", fail)
+    monkeypatch.setattr(compilation, "build", fail)
     options = {"seeds": 2, "sweep": {"rate": [0.1, 0.9, 0.5]}, "halving": 3, "evaluations": 1, "eval_episodes": 2}
     with pytest.raises(RuntimeError, match="no compiler") as error:
         rljax.run(own, base, out=tmp_path / "x", progress=False, devices=1, **options)
@@ -394,13 +395,13 @@ def test_halving_drops_the_worst_and_compacts_the_others(tmp_path, monkeypatch):
     base = own.Config(env=walk, num_updates=27)
     rates = [0.1, 0.9, 0.5, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6]
     options = {"seeds": 2, "sweep": {"rate": rates}, "evaluations": 3, "eval_episodes": 2, "devices": 1}
-    lanes, build = [], programs.build
+    lanes, build = [], compilation.build
 
     def note(*inputs):
         lanes.append(len(inputs[3]))
         return build(*inputs)
 
-    monkeypatch.setattr(programs, "build", note)
+    monkeypatch.setattr(compilation, "build", note)
     result = rljax.run(own, base, halving=3, progress=False, out=tmp_path / "x", checkpoint_every=1e9, **options)
     assert lanes == [18, 6, 2]
     lengths = {rate: one.metrics["env_steps"].shape[1] for rate, one in zip(rates, result.results, strict=True)}

@@ -9,7 +9,7 @@ import off_policy_reference as reference
 import pytest
 
 import rljax
-from rljax import exploration, presets, replay, td3
+from rljax import algos, exploration, replay, td3
 
 SMALL = {
     "total_steps": 200, "num_envs": 2, "num_steps": 5, "gradient_steps": 4, "batch_size": 32, "buffer_size": 60,
@@ -17,7 +17,7 @@ SMALL = {
 }  # fmt: skip
 VARIANTS = {
     "td3": {"actor_period": 3, "smoothing_std": 0.4, "smoothing_clip": 0.3},
-    "ddpg": presets._VARIANTS["ddpg"][1],
+    "ddpg": algos.VARIANTS["ddpg"][1],
 }
 
 
@@ -221,7 +221,7 @@ def test_vmap_equals_single_and_a_number_does_not_recompile(learned):
 
 def test_ddpg_is_a_variant():
     config = rljax.preset("ddpg", reference.wander())
-    assert presets.algorithm("ddpg") is td3
+    assert algos.algorithm("ddpg") is td3
     assert (config.num_critics, config.smoothing_std, config.actor_period) == (1, 0.0, 1)
     assert config.noise_reversion < 1.0
 

@@ -10,7 +10,9 @@ from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 from gymnasium.envs.toy_text.taxi import TaxiEnv
 
 import rljax
-from rljax import draws, envs
+from rljax import envs
+from rljax.backend import random_bits
+from rljax.envs import toy_text
 
 OWN_MAP = ["SFHF", "FFFG"]
 
@@ -59,12 +61,11 @@ def all_steps(env, states, make_state, num_actions):
 
 @pytest.mark.parametrize("name", ["Taxi-v3", "CliffWalking-v1", "GridWorld-misc"])
 def test_a_deterministic_world_steps_as_its_model_says(name):
-    from rljax.envs import worlds
 
     env = rljax.make(name)
     model = envs.tabular_model(env)
     num_states, num_actions = model.rewards.shape
-    result = all_steps(env, np.arange(num_states), lambda i: worlds.State(time=0, index=i), num_actions)
+    result = all_steps(env, np.arange(num_states), lambda i: toy_text.State(time=0, index=i), num_actions)
     following = np.asarray(result.next_obs).reshape(num_states, num_actions)
     chosen = np.take_along_axis(np.asarray(model.transitions), following[..., None], -1)[..., 0]
     np.testing.assert_array_equal(chosen, 1.0)
@@ -169,12 +170,12 @@ def test_a_draw_is_the_inverse_of_the_sums_for_any_number_of_states(states):
     env = envs.from_model(model)
     keys = jax.random.split(jax.random.key(0), 4_000)
     first, state = jax.vmap(env.reset, (0, None))(keys, env.params)
-    uniform = np.asarray(draws.uniforms(jax.vmap(draws.word)(keys)))
+    uniform = np.asarray(random_bits.uniforms(jax.vmap(random_bits.word)(keys)))
     off = np.abs(uniform * states - np.round(uniform * states)) > 1e-4  # where rounding does not decide
     assert off.mean() > 0.99
     np.testing.assert_array_equal(np.asarray(first)[off], (uniform * states)[off].astype(int))
     step_keys = jax.random.split(jax.random.key(1), 4_000)
-    uniform = np.asarray(draws.uniforms(jax.vmap(draws.word)(step_keys)))
+    uniform = np.asarray(random_bits.uniforms(jax.vmap(random_bits.word)(step_keys)))
     result, _ = jax.vmap(env.step, (0, 0, None, None))(step_keys, state, 1, env.params)
     sums = transitions[np.asarray(first), 1].cumsum(-1)
     following = (sums <= uniform[:, None] * sums[:, -1:]).sum(-1)

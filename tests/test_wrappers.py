@@ -9,10 +9,9 @@ import pytest
 import scipy.stats
 
 import rljax
-from rljax import core, envs, normalization, ppo
-from rljax.envs.env import label
+from rljax import config, envs, ppo, rollout, running_statistics
+from rljax.envs.base import label
 from rljax.envs.wrappers import _REFUSED
-from rljax.report import files
 
 # What is tested here is the same at every optimisation level, and this one compiles in half the time.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
@@ -70,10 +69,10 @@ def collect(env, num_envs, num_steps, updates=1, seed=0):
         return actions, (actions, obs)
 
     def run(key):
-        collectors, trajectories, metrics = [core.reset(key, env, num_envs)], [], []
+        collectors, trajectories, metrics = [rollout.reset(key, env, num_envs)], [], []
         for number in range(updates):
             noise = jnp.arange(num_steps, dtype=jnp.float32)
-            result = core.rollout(jax.random.fold_in(key, number), policy, noise, collectors[-1], env, num_steps)
+            result = rollout.rollout(jax.random.fold_in(key, number), policy, noise, collectors[-1], env, num_steps)
             for kept, new in zip((collectors, trajectories, metrics), result, strict=True):
                 kept.append(new)
         return collectors, trajectories, metrics
@@ -473,12 +472,14 @@ def test_evaluation_uses_the_statistics_and_leaves_them(trained):
 
 
 def test_whiten_and_rescale_before_any_sample_only_clip():
-    moments = normalization.init_moments((2,))
-    assert np.allclose(normalization.whiten(moments, jnp.array([0.5, -99.0])), [0.5, -10.0])
-    assert np.allclose(normalization.rescale(normalization.init_moments(), jnp.array([3.0, 99.0])), [3.0, 10.0])
+    moments = running_statistics.init_moments((2,))
+    assert np.allclose(running_statistics.whiten(moments, jnp.array([0.5, -99.0])), [0.5, -10.0])
+    assert np.allclose(
+        running_statistics.rescale(running_statistics.init_moments(), jnp.array([3.0, 99.0])), [3.0, 10.0]
+    )
 
 
-update_moments = jax.jit(normalization.update_moments)
+update_moments = jax.jit(running_statistics.update_moments)
 
 
 @pytest.mark.parametrize(
@@ -486,7 +487,7 @@ update_moments = jax.jit(normalization.update_moments)
 )
 def test_moments_are_numpys(center, spread):
     random = np.random.default_rng(0)
-    moments, parts = normalization.init_moments((3,)), []
+    moments, parts = running_statistics.init_moments((3,)), []
     for number in range(12):
         part = random.normal(center + number * spread / 4, spread, (64, 8, 3)).astype(np.float32)
         parts.append(part.reshape(-1, 3))
@@ -494,28 +495,28 @@ def test_moments_are_numpys(center, spread):
     everything = np.concatenate(parts).astype(np.float64)
     assert moments.samples == len(everything)
     assert np.all(np.abs(moments.mean - everything.mean(0)) < 2e-3 * everything.std(0) + 1e-7 * abs(center))
-    assert np.allclose(normalization.deviation(moments), everything.std(0), rtol=1e-3)
+    assert np.allclose(running_statistics.deviation(moments), everything.std(0), rtol=1e-3)
 
 
 def test_moments_of_parts_of_different_sizes():
     random = np.random.default_rng(1)
     parts = [random.normal(5.0 * size, 2.0, (size,)).astype(np.float32) for size in (1, 2, 7, 100)]
-    moments = normalization.init_moments()
+    moments = running_statistics.init_moments()
     for part in parts:
-        moments = normalization.update_moments(moments, jnp.asarray(part))
+        moments = running_statistics.update_moments(moments, jnp.asarray(part))
     everything = np.concatenate(parts)
     assert moments.samples == 110
     assert np.isclose(moments.mean, everything.mean(), rtol=1e-5)
-    assert np.isclose(normalization.deviation(moments), everything.std(), rtol=1e-5)
+    assert np.isclose(running_statistics.deviation(moments), everything.std(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, 123.456, 1000.1, -30000.1])
 def test_a_constant_feature_is_whitened_to_zero(constant):
     # In float32 a plain mean of equal numbers is not that number, and the deviation is next to nothing.
-    moments = normalization.init_moments((1,))
+    moments = running_statistics.init_moments((1,))
     for _ in range(10):
         moments = update_moments(moments, jnp.full((64, 8, 1), constant, jnp.float32))
-    assert np.abs(normalization.whiten(moments, jnp.full((1,), constant, jnp.float32))) < 0.1
+    assert np.abs(running_statistics.whiten(moments, jnp.full((1,), constant, jnp.float32))) < 0.1
 
 
 # Composition
@@ -605,7 +606,7 @@ def test_what_an_environment_was_made_with_is_told():
         "CartPole-v1",
         "counter",
     ]
-    told = files.describe(heavy)  # what a run's files and tables know of it
+    told = config.describe(heavy)  # what a run's files and tables know of it
     assert label(told["name"], told["recipe"], told["params"]) == heavy.label
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rljax
-from rljax import core
+from rljax.types import Metrics, Policy
 
 
 @contextlib.contextmanager
@@ -59,7 +59,7 @@ class State(NamedTuple):
     step: jax.Array
 
 
-@rljax.config
+@rljax.config.config
 class Config:
     env: rljax.Env = rljax.traced()
     num_updates: int = rljax.static(default=50)
@@ -72,7 +72,7 @@ def init(key: jax.Array, config: Config) -> State:
     return State(jax.random.normal(key, (config.width,)), jnp.int32(0))
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
     # The poisoned runs are those whose first parameter is positive; some of them survive an update longer.
     bad = (state.step >= config.poison_at + (state.params[1] > 0)) & (state.params[0] > 0)
     moved = jnp.sign(state.params) * (jnp.abs(state.params) + config.rate * jax.random.uniform(key))
@@ -81,7 +81,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     return State(params, step), {"env_steps": step * 10, "episode_return": jnp.abs(params).sum()}
 
 
-def act(state: State, config: Config) -> core.Policy:
+def act(state: State, config: Config) -> Policy:
     # Better the further it has gone.
     return lambda key, obs: jnp.full(obs.shape[0], jnp.abs(state.params).sum(), jnp.float32)
 

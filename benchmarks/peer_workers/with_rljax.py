@@ -8,7 +8,7 @@ import numpy as np
 from protocol import Program, serve
 
 import rljax
-from rljax import core, dqn, ppo, sac
+from rljax import dqn, ppo, rollout, sac
 
 
 def configure(job: dict[str, Any]) -> tuple[Any, Any]:
@@ -81,10 +81,10 @@ def step_at_random(job: dict[str, Any]) -> Program:
     times = job["steps"] // (num_envs * num_steps)
     env_steps = times * num_envs * num_steps
 
-    def rollout(collector: core.Collector, key: jax.Array) -> tuple[core.Collector, jax.Array]:
+    def one_slice(collector: rollout.Collector, key: jax.Array) -> tuple[rollout.Collector, jax.Array]:
         key_action, key_rollout = jax.random.split(key)
         actions = jax.random.randint(key_action, (num_steps, num_envs), 0, env.action_space.n)  # type: ignore[union-attr]
-        collector, trajectory, _ = core.rollout(
+        collector, trajectory, _ = rollout.rollout(
             key_rollout, lambda action, _: (action, action), actions, collector, env, num_steps
         )
         return collector, trajectory.reward.sum()
@@ -93,7 +93,7 @@ def step_at_random(job: dict[str, Any]) -> Program:
     def run(key: jax.Array) -> Any:
         key_reset, key_steps = jax.random.split(key)
         slices = jax.random.split(key_steps, times)
-        return jax.lax.scan(rollout, core.reset(key_reset, env, num_envs), slices)
+        return jax.lax.scan(one_slice, rollout.reset(key_reset, env, num_envs), slices)
 
     return Program(
         lambda seed: lambda: jax.block_until_ready(run(jax.random.key(seed))),

@@ -18,11 +18,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, losses, networks, on_policy, optimizers
+from rljax import core, losses, networks, on_policy, optimizers, rollout
+from rljax.backend import sharding
 from rljax.config import config, static, traced
 from rljax.distributions import policy_head
 from rljax.envs import Env
 from rljax.errors import UsageError
+from rljax.types import Metrics, Policy, RecurrentPolicy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
@@ -95,7 +97,7 @@ class State(NamedTuple):
 
     params: Any
     opt_state: optax.OptState
-    collector: core.Collector
+    collector: rollout.Collector
     memory: tuple[Any, ...]  # of a recurrent network, (memory [N, ...],); else ()
     step: jax.Array  # [] int32, updates done
 
@@ -115,17 +117,17 @@ def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTran
 def init(key: jax.Array, config: Config) -> State:
     """Fresh parameters, fresh environments."""
     key_params, key_reset = jax.random.split(key)
-    collector = core.reset(key_reset, config.env, config.num_envs)
+    collector = rollout.reset(key_reset, config.env, config.num_envs)
     params, memory = on_policy.init(key_params, _network(config), collector.obs, config.env)
     return State(params, _optimizer(config, 0).init(params), collector, memory, jnp.int32(0))
 
 
-def act(state: State, config: Config) -> core.Policy | core.RecurrentPolicy:
+def act(state: State, config: Config) -> Policy | RecurrentPolicy:
     """The greedy policy: the distribution's mode."""
     return on_policy.greedy(_network(config), state.params, state.collector, config.env)
 
 
-def loss(params: Any, batch: on_policy.Batch, config: Config) -> tuple[jax.Array, core.Metrics]:
+def loss(params: Any, batch: on_policy.Batch, config: Config) -> tuple[jax.Array, Metrics]:
     """The loss `L` of the module's docstring over a rollout, and what it is made of."""
     outputs, values, *_ = _network(config).apply(params, *batch.inputs)
     distribution = policy_head(config.env.action_space).distribution(outputs)
@@ -137,13 +139,13 @@ def loss(params: Any, batch: on_policy.Batch, config: Config) -> tuple[jax.Array
     return total, {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
     """Collect one rollout and make one gradient step."""
     key_noise, key_rollout = jax.random.split(key)
     collector, memory, batch, collected = on_policy.collect(key_noise, key_rollout, _network(config), state, config)
     optimizer = _optimizer(config, state.step)
     params, opt_state, metrics, norm = core.gradient_step(
-        loss, state.params, optimizer, state.opt_state, core.spread(batch), config
+        loss, state.params, optimizer, state.opt_state, sharding.spread(batch), config
     )
     step = state.step + 1
     metrics = {
@@ -155,6 +157,6 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     return State(params, opt_state, collector, memory, step), metrics
 
 
-def train(key: jax.Array, config: Config) -> tuple[State, core.Metrics]:
+def train(key: jax.Array, config: Config) -> tuple[State, Metrics]:
     """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
     return core.train(init, update, key, config)

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, distributional, exploration, networks, off_policy, optimizers, replay, schedules
+from rljax import core, exploration, networks, off_policy, optimizers, replay, rollout, schedules, value_heads
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
+from rljax.types import Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
@@ -120,7 +121,7 @@ class Config:
     def __post_init__(self) -> None:
         networks.check_layers(self.hidden_sizes, self.activation, at_least=1)
         count(self.env.action_space)
-        distributional.check(self.head, self.value_low, self.value_high)
+        value_heads.check(self.head, self.value_low, self.value_high)
         off_policy.check_counts(self, self.n_step)
 
     steps_per_update = property(core.steps_per_update)
@@ -136,7 +137,7 @@ class State(NamedTuple):
     averaged_params: Any  # what `act` goes by
     opt_state: optax.OptState
     replay: replay.Replay
-    collector: core.Collector
+    collector: rollout.Collector
     step: jax.Array  # [] int32, updates done
 
 
@@ -144,8 +145,8 @@ def _network(config: Config) -> networks.Network:
     return default_network(config.env, config) if config.network is None else config.network
 
 
-def _head(config: Config) -> distributional.Head:
-    return distributional.make(config.head, config.num_atoms, config.value_low, config.value_high, config.huber_delta)
+def _head(config: Config) -> value_heads.Head:
+    return value_heads.make(config.head, config.num_atoms, config.value_low, config.value_high, config.huber_delta)
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
@@ -162,7 +163,7 @@ def _apply(params: Any, obs: jax.Array, key: jax.Array, config: Config) -> jax.A
 def init(key: jax.Array, config: Config) -> State:
     """Fresh parameters, fresh environments, and a replay filled with `prefill_steps` uniform steps."""
     key_params, key_reset, key_prefill = jax.random.split(key, 3)
-    collector = core.reset(key_reset, config.env, config.num_envs)
+    collector = rollout.reset(key_reset, config.env, config.num_envs)
     collector, memory = off_policy.prefill(
         key_prefill, collector, config, config.n_step, config.prioritized, config.successor_slots
     )
@@ -171,11 +172,11 @@ def init(key: jax.Array, config: Config) -> State:
     return State(params, params, params, _optimizer(config, 0).init(params), memory, collector, jnp.int32(0))
 
 
-def act(state: State, config: Config) -> core.Policy:
+def act(state: State, config: Config) -> Policy:
     """The greedy policy, with noisy weights at their means."""
 
     def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
-        outputs = _network(config).apply(state.averaged_params, core.observe(state.collector, config.env, obs))
+        outputs = _network(config).apply(state.averaged_params, rollout.observe(state.collector, config.env, obs))
         return jnp.argmax(_head(config).values(outputs), axis=-1).astype(jnp.int32)
 
     return policy
@@ -183,7 +184,7 @@ def act(state: State, config: Config) -> core.Policy:
 
 def loss(
     params: Any, target_params: Any, batch: replay.Sample, key: jax.Array, config: Config
-) -> tuple[jax.Array, tuple[jax.Array, core.Metrics]]:
+) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
     """The loss of the module's docstring over one batch; the errors `[B]` that priorities go by, and metrics."""
     key_online, key_target, key_choice = jax.random.split(key, 3)
     head = _head(config)
@@ -197,7 +198,7 @@ def loss(
     return total, (errors, {"loss": total, "td_error": errors.mean(), "action_value": head.values(outputs).mean()})
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
     """Collect T steps and make the gradient steps. Metrics are means over the gradient steps."""
     key_collect, key_batches, key_noise = jax.random.split(key, 3)
     progress = core.progress(config, state.step)
@@ -206,14 +207,14 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     def values(key: jax.Array, obs: jax.Array) -> jax.Array:
         return _head(config).values(_apply(state.params, obs, key, config))
 
-    collector, steps, episodes = exploration.rollout(
+    collector, steps, episodes = exploration.epsilon_greedy_rollout(
         key_collect, values, epsilon, state.collector, config.env, config.num_steps, raw=True
     )
     memory = replay.add(state.replay, steps, config.n_step)
     optimizer = _optimizer(config, state.step)
     importance = config.importance_exponent + (1.0 - config.importance_exponent) * progress
 
-    def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, core.Metrics]:
+    def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, Metrics]:
         params, target_params, opt_state, priorities = carry
         bits, key, number = inputs
         stored = memory._replace(priorities=priorities)
@@ -251,6 +252,6 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     return State(params, target_params, averaged_params, opt_state, memory, collector, step), metrics
 
 
-def train(key: jax.Array, config: Config) -> tuple[State, core.Metrics]:
+def train(key: jax.Array, config: Config) -> tuple[State, Metrics]:
     """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
     return core.train(init, update, key, config)

@@ -17,11 +17,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, losses, networks, on_policy, optimizers
+from rljax import core, losses, networks, on_policy, optimizers, rollout
+from rljax.backend import sharding
 from rljax.config import config, static, traced
 from rljax.distributions import policy_head
 from rljax.envs import Env
 from rljax.errors import UsageError
+from rljax.types import Metrics, Policy, RecurrentPolicy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
@@ -107,7 +109,7 @@ class State(NamedTuple):
 
     params: Any
     opt_state: optax.OptState
-    collector: core.Collector
+    collector: rollout.Collector
     memory: tuple[Any, ...]  # of a recurrent network, (memory [N, ...],); else ()
     step: jax.Array  # [] int32, updates done
 
@@ -124,17 +126,17 @@ def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTran
 def init(key: jax.Array, config: Config) -> State:
     """Fresh parameters, fresh environments."""
     key_params, key_reset = jax.random.split(key)
-    collector = core.reset(key_reset, config.env, config.num_envs)
+    collector = rollout.reset(key_reset, config.env, config.num_envs)
     params, memory = on_policy.init(key_params, _network(config), collector.obs, config.env)
     return State(params, _optimizer(config, 0).init(params), collector, memory, jnp.int32(0))
 
 
-def act(state: State, config: Config) -> core.Policy | core.RecurrentPolicy:
+def act(state: State, config: Config) -> Policy | RecurrentPolicy:
     """The greedy policy: the distribution's mode."""
     return on_policy.greedy(_network(config), state.params, state.collector, config.env)
 
 
-def loss(params: Any, batch: on_policy.Batch, clip: jax.Array, config: Config) -> tuple[jax.Array, core.Metrics]:
+def loss(params: Any, batch: on_policy.Batch, clip: jax.Array, config: Config) -> tuple[jax.Array, Metrics]:
     """The loss `L` of the module's docstring over one minibatch, and what it is made of."""
     outputs, values, *_ = _network(config).apply(params, *batch.inputs)
     distribution = policy_head(config.env.action_space).distribution(outputs)
@@ -157,14 +159,14 @@ def loss(params: Any, batch: on_policy.Batch, clip: jax.Array, config: Config) -
     }
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
     """Collect one rollout and learn from it. Metrics are means over the minibatches that were used."""
     key_noise, key_rollout, key_shuffle = jax.random.split(key, 3)
     collector, memory, batch, collected = on_policy.collect(key_noise, key_rollout, _network(config), state, config)
     optimizer = _optimizer(config, state.step)
     clip = config.clip * (1.0 - core.progress(config, state.step) if config.anneal_clip else 1.0)
 
-    def learn(carry: Any, indices: jax.Array) -> tuple[Any, tuple[core.Metrics, jax.Array]]:
+    def learn(carry: Any, indices: jax.Array) -> tuple[Any, tuple[Metrics, jax.Array]]:
         params, opt_state, stopped = carry
         minibatch = jax.tree.map(lambda x: x[indices], batch)
         new_params, new_opt_state, metrics, norm = core.gradient_step(
@@ -177,7 +179,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
             )
         return (new_params, new_opt_state, stopped), ({**metrics, "gradient_norm": norm}, ~stopped)
 
-    batch = core.whole(batch)  # sent once, and not a minibatch at a time
+    batch = sharding.whole(batch)  # sent once, and not a minibatch at a time
     indices = core.minibatches(key_shuffle, len(batch.advantage), config.num_minibatches, config.num_epochs)
     start = (state.params, state.opt_state, jnp.bool_(False))
     (params, opt_state, _), (metrics, used) = jax.lax.scan(learn, start, indices)
@@ -194,6 +196,6 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     return State(params, opt_state, collector, memory, step), metrics
 
 
-def train(key: jax.Array, config: Config) -> tuple[State, core.Metrics]:
+def train(key: jax.Array, config: Config) -> tuple[State, Metrics]:
     """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
     return core.train(init, update, key, config)

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, exploration, losses, networks, returns, schedules
+from rljax import core, exploration, losses, networks, returns, rollout, schedules
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
+from rljax.types import Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
@@ -89,7 +90,7 @@ class State(NamedTuple):
 
     params: Any
     opt_state: optax.OptState
-    collector: core.Collector
+    collector: rollout.Collector
     step: jax.Array  # [] int32, updates done
 
 
@@ -106,17 +107,17 @@ def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTran
 def init(key: jax.Array, config: Config) -> State:
     """Fresh parameters, fresh environments."""
     key_params, key_reset = jax.random.split(key)
-    collector = core.reset(key_reset, config.env, config.num_envs)
+    collector = rollout.reset(key_reset, config.env, config.num_envs)
     network = default_network(config.env, config) if config.network is None else config.network
     params = networks.init(network, key_params, collector.obs, (count(config.env.action_space), 1))
     return State(params, _optimizer(config, 0).init(params), collector, jnp.int32(0))
 
 
-def act(state: State, config: Config) -> core.Policy:
+def act(state: State, config: Config) -> Policy:
     """The greedy policy."""
 
     def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
-        values = _values(state.params, core.observe(state.collector, config.env, obs), config)
+        values = _values(state.params, rollout.observe(state.collector, config.env, obs), config)
         return jnp.argmax(values, axis=-1).astype(jnp.int32)
 
     return policy
@@ -130,20 +131,20 @@ class Batch(NamedTuple):
     target: jax.Array
 
 
-def loss(params: Any, batch: Batch, config: Config) -> tuple[jax.Array, core.Metrics]:
+def loss(params: Any, batch: Batch, config: Config) -> tuple[jax.Array, Metrics]:
     """The loss of the module's docstring over one minibatch."""
     values = networks.of_action(_values(params, batch.obs, config), batch.action)
     total = losses.squared(values, batch.target).mean()
     return total, {"loss": total, "td_error": jnp.abs(values - batch.target).mean(), "action_value": values.mean()}
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
     """Collect one rollout and learn from it. Metrics are means over the minibatches."""
     key_rollout, key_shuffle = jax.random.split(key)
     progress = core.progress(config, state.step)
     epsilon = schedules.value("linear", config.epsilon, config.epsilon_end, config.epsilon_fraction, progress)
 
-    collector, trajectory, episodes = exploration.rollout(
+    collector, trajectory, episodes = exploration.epsilon_greedy_rollout(
         key_rollout,
         lambda _, obs: _values(state.params, obs, config),
         epsilon,
@@ -158,7 +159,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     batch = jax.tree.map(lambda x: x.reshape(config.steps_per_update, *x.shape[2:]), batch)
     optimizer = _optimizer(config, state.step)
 
-    def learn(carry: Any, indices: jax.Array) -> tuple[Any, core.Metrics]:
+    def learn(carry: Any, indices: jax.Array) -> tuple[Any, Metrics]:
         minibatch = jax.tree.map(lambda x: x[indices], batch)
         *carry, metrics, norm = core.gradient_step(loss, carry[0], optimizer, carry[1], minibatch, config)
         return tuple(carry), {**metrics, "gradient_norm": norm}
@@ -175,6 +176,6 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     return State(params, opt_state, collector, step), metrics
 
 
-def train(key: jax.Array, config: Config) -> tuple[State, core.Metrics]:
+def train(key: jax.Array, config: Config) -> tuple[State, Metrics]:
     """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
     return core.train(init, update, key, config)

@@ -19,10 +19,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax import core, draws, exploration, planning, schedules
+from rljax import core, exploration, planning, rollout, schedules
+from rljax.backend import random_bits
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
 from rljax.errors import UsageError, suggest
+from rljax.types import Metrics, Policy
 
 TARGETS = ("q_learning", "sarsa", "expected_sarsa", "double_q_learning")
 
@@ -94,7 +96,7 @@ class State(NamedTuple):
     """What Q-learning carries from update to update: tables, environments."""
 
     tables: Tables
-    collector: core.Collector
+    collector: rollout.Collector
     step: jax.Array  # [] int32, updates done
 
 
@@ -104,11 +106,11 @@ def init(key: jax.Array, config: Config) -> State:
     shape = (tables, count(config.env.observation_space), count(config.env.action_space))
     values = jnp.full(shape, config.initial_value, jnp.float32)
     planned = jnp.full(config.num_envs, -1, jnp.int32)
-    collector = core.reset(key, config.env, config.num_envs)
+    collector = rollout.reset(key, config.env, config.num_envs)
     return State(Tables(values, jnp.zeros(shape), planned), collector, jnp.int32(0))
 
 
-def act(state: State, config: Config) -> core.Policy:
+def act(state: State, config: Config) -> Policy:
     """The greedy policy of the table, of the mean of two where there are two; the first of equal actions."""
     best = jnp.argmax(state.tables.action_values.mean(axis=0), axis=-1).astype(jnp.int32)
     return lambda key, obs: best[obs]
@@ -138,7 +140,7 @@ def next_values(tables: Tables, noise: Noise, obs: jax.Array, epsilon: jax.Array
     return jnp.max(means, axis=-1), tables.planned
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
     """T steps of N environments, each of them learned from at once."""
     key_noise, key_interact = jax.random.split(key)
     env, shape = config.env, (config.num_steps, config.num_envs)
@@ -148,13 +150,13 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     )
     num_actions, num_tables = count(env.action_space), len(state.tables.action_values)
     plans = config.target == "sarsa"
-    words, others = draws.pairs(key_noise, (2 if plans or num_tables > 1 else 1, *shape))
+    words, others = random_bits.pairs(key_noise, (2 if plans or num_tables > 1 else 1, *shape))
     noise = Noise(
-        explores=draws.uniforms(words[0]),
-        action=draws.integers(others[0], num_actions),
-        explores_next=draws.uniforms(words[1]) if plans else None,
-        action_next=draws.integers(others[1], num_actions) if plans else None,
-        table=draws.integers(words[1], num_tables) if num_tables > 1 else jnp.zeros(shape, jnp.int32),
+        explores=random_bits.uniforms(words[0]),
+        action=random_bits.integers(others[0], num_actions),
+        explores_next=random_bits.uniforms(words[1]) if plans else None,
+        action_next=random_bits.integers(others[1], num_actions) if plans else None,
+        table=random_bits.integers(words[1], num_tables) if num_tables > 1 else jnp.zeros(shape, jnp.int32),
     )
 
     def policy(tables: Tables, noise: Noise, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -164,7 +166,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
         action = jnp.where(tables.planned >= 0, tables.planned, action)
         return action, action
 
-    def learn(tables: Tables, noise: Noise, seen: core.Trajectory) -> tuple[Tables, tuple[jax.Array, jax.Array]]:
+    def learn(tables: Tables, noise: Noise, seen: rollout.Trajectory) -> tuple[Tables, tuple[jax.Array, jax.Array]]:
         following, planned = next_values(tables, noise, seen.next_obs, epsilon, config)
         target = seen.reward + config.discount * jnp.where(seen.terminated, 0.0, following)
         entry = (noise.table, seen.obs, seen.action)
@@ -189,7 +191,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
         )
         return tables, (jnp.abs(error).mean(), jnp.mean(weight))
 
-    collector, tables, (errors, weights), episodes = core.interact(
+    collector, tables, (errors, weights), episodes = rollout.interact(
         key_interact, policy, learn, state.tables, noise, state.collector, env, config.num_steps
     )
     step = state.step + 1
@@ -203,6 +205,6 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     return State(tables, collector, step), metrics
 
 
-def train(key: jax.Array, config: Config) -> tuple[State, core.Metrics]:
+def train(key: jax.Array, config: Config) -> tuple[State, Metrics]:
     """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
     return core.train(init, update, key, config)

@@ -23,11 +23,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, losses, networks, on_policy, optimizers, returns
+from rljax import core, losses, networks, on_policy, optimizers, returns, rollout
 from rljax.config import config, static, traced
 from rljax.distributions import policy_head
 from rljax.envs import Env
 from rljax.errors import UsageError
+from rljax.types import Metrics, Policy, RecurrentPolicy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
@@ -103,7 +104,7 @@ class State(NamedTuple):
 
     params: Any
     opt_state: optax.OptState
-    collector: core.Collector
+    collector: rollout.Collector
     history: Steps  # the last H steps of every environment
     step: jax.Array  # [] int32, updates done
 
@@ -119,9 +120,9 @@ def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTran
 def init(key: jax.Array, config: Config) -> State:
     """Fresh parameters, fresh environments, and a history in which nothing waits for its episode's end."""
     key_params, key_reset = jax.random.split(key)
-    collector = core.reset(key_reset, config.env, config.num_envs)
+    collector = rollout.reset(key_reset, config.env, config.num_envs)
     params, _ = on_policy.init(key_params, _network(config), collector.obs, config.env)
-    obs = core.observe(collector, config.env, collector.obs)
+    obs = rollout.observe(collector, config.env, collector.obs)
     outputs, _ = _network(config).apply(params, obs)
     action = policy_head(config.env.action_space).distribution(outputs).mode()
     zero, ended = jnp.zeros(config.num_envs), jnp.ones(config.num_envs, bool)
@@ -130,7 +131,7 @@ def init(key: jax.Array, config: Config) -> State:
     return State(params, _optimizer(config, 0).init(params), collector, history, jnp.int32(0))
 
 
-def act(state: State, config: Config) -> core.Policy | core.RecurrentPolicy:
+def act(state: State, config: Config) -> Policy | RecurrentPolicy:
     """The greedy policy: the distribution's mode."""
     return on_policy.greedy(_network(config), state.params, state.collector, config.env)
 
@@ -151,9 +152,7 @@ def whole_episodes(ended: jax.Array, num_steps: int) -> tuple[jax.Array, jax.Arr
     return used, jnp.sum(ends_ahead[:num_steps] == 0)
 
 
-def loss(
-    params: Any, window: Steps, targets: jax.Array, used: jax.Array, config: Config
-) -> tuple[jax.Array, core.Metrics]:
+def loss(params: Any, window: Steps, targets: jax.Array, used: jax.Array, config: Config) -> tuple[jax.Array, Metrics]:
     """The loss `L` of the module's docstring over the steps that are used, and what it is made of."""
     outputs, values = _network(config).apply(params, window.obs)
     distribution = policy_head(config.env.action_space).distribution(outputs)
@@ -173,7 +172,7 @@ def loss(
     return total, {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
     """Play T steps and learn from the episodes that ended in them; if none did, nothing moves and losses are zero."""
     key_noise, key_rollout = jax.random.split(key)
     env, network = config.env, _network(config)
@@ -184,7 +183,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
         return head.to_action(action), action
 
     noise = head.noise(key_noise, (config.num_steps, config.num_envs))
-    collector, played, episodes = core.rollout(key_rollout, policy, noise, state.collector, env, config.num_steps)
+    collector, played, episodes = rollout.rollout(key_rollout, policy, noise, state.collector, env, config.num_steps)
     next_values = network.apply(state.params, played.next_obs)[1] if config.baseline else jnp.zeros_like(played.reward)
     newest = Steps(played.obs, played.action, played.reward, next_values, played.terminated, played.truncated)
     window = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), state.history, newest)
@@ -212,6 +211,6 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     return State(params, opt_state, collector, history, step), metrics
 
 
-def train(key: jax.Array, config: Config) -> tuple[State, core.Metrics]:
+def train(key: jax.Array, config: Config) -> tuple[State, Metrics]:
     """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
     return core.train(init, update, key, config)

@@ -22,10 +22,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, networks, off_policy, optimizers, replay
+from rljax import core, networks, off_policy, optimizers, replay, rollout
 from rljax.config import config, static, traced
 from rljax.distributions import squashed_head
 from rljax.envs import Discrete, Env
+from rljax.types import Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
@@ -110,7 +111,7 @@ class State(NamedTuple):
     target_params: Any  # the critics'
     opt_state: optax.OptState
     replay: replay.Replay
-    collector: core.Collector
+    collector: rollout.Collector
     step: jax.Array  # [] int32, updates done
 
 
@@ -139,7 +140,7 @@ def _target_entropy(config: Config) -> jax.typing.ArrayLike:
 def init(key: jax.Array, config: Config) -> State:
     """Fresh parameters, fresh environments, and a replay filled with `prefill_steps` uniform steps."""
     key_actor, key_critics, key_reset, key_prefill = jax.random.split(key, 4)
-    collector = core.reset(key_reset, config.env, config.num_envs)
+    collector = rollout.reset(key_reset, config.env, config.num_envs)
     collector, memory = off_policy.prefill(key_prefill, collector, config)
     actor, critics = _network(config)
     obs, action = collector.obs, memory.action[0]
@@ -153,11 +154,11 @@ def init(key: jax.Array, config: Config) -> State:
     return State(params, params.critics, _optimizer(config, 0).init(params), memory, collector, jnp.int32(0))
 
 
-def act(state: State, config: Config) -> core.Policy:
+def act(state: State, config: Config) -> Policy:
     """The greedy policy: the likeliest action, or tanh of the mean."""
 
     def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
-        distribution = _policy(state.params.actor, core.observe(state.collector, config.env, obs), config)
+        distribution = _policy(state.params.actor, rollout.observe(state.collector, config.env, obs), config)
         return squashed_head(config.env.action_space).to_action(distribution.mode())
 
     return policy
@@ -185,7 +186,7 @@ def _action_values(critics: Any, batch: replay.Sample, config: Config) -> jax.Ar
 
 def loss(
     params: Params, target_params: Any, batch: replay.Sample, noise: jax.Array, config: Config
-) -> tuple[jax.Array, core.Metrics]:
+) -> tuple[jax.Array, Metrics]:
     """The sum of the module's three losses over one batch, with the actions' noise `[2, B, D]`; what it is made of."""
     fixed = jax.lax.stop_gradient(params)
     next_value, _ = _soft_value(noise[1], fixed._replace(critics=target_params), batch.next_obs, config)
@@ -205,7 +206,7 @@ def loss(
     }
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
     """Collect T steps and make the gradient steps. Metrics are means over the gradient steps."""
     key_noise, key_rollout, key_batches, key_loss = jax.random.split(key, 4)
     head, optimizer = squashed_head(config.env.action_space), _optimizer(config, state.step)
@@ -215,12 +216,12 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
         return head.to_action(action), action
 
     noise = head.noise(key_noise, (config.num_steps, config.num_envs))
-    collector, steps, episodes = core.rollout(
+    collector, steps, episodes = rollout.rollout(
         key_rollout, policy, noise, state.collector, config.env, config.num_steps, raw=True
     )
     memory = replay.add(state.replay, steps)
 
-    def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, core.Metrics]:
+    def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, Metrics]:
         params, target_params, opt_state = carry
         bits, noise, _ = inputs
         batch = off_policy.sample(bits, memory, collector, config)
@@ -245,6 +246,6 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     return State(params, target_params, opt_state, memory, collector, step), metrics
 
 
-def train(key: jax.Array, config: Config) -> tuple[State, core.Metrics]:
+def train(key: jax.Array, config: Config) -> tuple[State, Metrics]:
     """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
     return core.train(init, update, key, config)

@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, exploration, networks, off_policy, optimizers, replay
+from rljax import core, exploration, networks, off_policy, optimizers, replay, rollout
 from rljax.config import config, static, traced
 from rljax.envs import Env, bounded_box
+from rljax.types import Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
@@ -107,7 +108,7 @@ class State(NamedTuple):
     target_params: Pair
     opt_state: Pair
     replay: replay.Replay
-    collector: core.Collector
+    collector: rollout.Collector
     noise: jax.Array  # [N, D] the exploration noise of the last step; zeros where an episode begins
     step: jax.Array  # [] int32, updates done
 
@@ -128,7 +129,7 @@ def _actions(actor: Any, obs: jax.Array, config: Config) -> jax.Array:
 def init(key: jax.Array, config: Config) -> State:
     """Fresh parameters, fresh environments, and a replay filled with `prefill_steps` uniform steps."""
     key_actor, key_critics, key_reset, key_prefill = jax.random.split(key, 4)
-    collector = core.reset(key_reset, config.env, config.num_envs)
+    collector = rollout.reset(key_reset, config.env, config.num_envs)
     collector, memory = off_policy.prefill(key_prefill, collector, config)
     actor, critics = _network(config)
     obs, action = collector.obs, memory.action[0]
@@ -141,11 +142,11 @@ def init(key: jax.Array, config: Config) -> State:
     return State(params, params, opt_state, memory, collector, jnp.zeros_like(action), jnp.int32(0))
 
 
-def act(state: State, config: Config) -> core.Policy:
+def act(state: State, config: Config) -> Policy:
     """The policy without noise."""
 
     def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
-        actions = _actions(state.params.actor, core.observe(state.collector, config.env, obs), config)
+        actions = _actions(state.params.actor, rollout.observe(state.collector, config.env, obs), config)
         return bounded_box(config.env.action_space).from_unit_vector(actions)
 
     return policy
@@ -153,7 +154,7 @@ def act(state: State, config: Config) -> core.Policy:
 
 def loss(
     critics: Any, target_params: Pair, batch: replay.Sample, normal: jax.Array, config: Config
-) -> tuple[jax.Array, core.Metrics]:
+) -> tuple[jax.Array, Metrics]:
     """The critics' loss `L_Q` of the module's docstring over one batch, with normals `[B, D]`, and metrics."""
     action = _actions(target_params.actor, batch.next_obs, config)
     smoothing = config.smoothing_std * normal
@@ -170,7 +171,7 @@ def actor_loss(actor: Any, critics: Any, obs: jax.Array, config: Config) -> tupl
 
 def _collect(
     key: jax.Array, state: State, config: Config
-) -> tuple[core.Collector, jax.Array, core.Trajectory, core.Metrics]:
+) -> tuple[rollout.Collector, jax.Array, rollout.Trajectory, Metrics]:
     """T noisy steps of N environments, raw as the replay keeps them, and the noise they end with."""
     key_noise, key_rollout = jax.random.split(key)
     space = bounded_box(config.env.action_space)
@@ -180,23 +181,25 @@ def _collect(
         action = jnp.clip(_actions(state.params.actor, obs, config) + noise, -1.0, 1.0)
         return space.from_unit_vector(action), (action, noise)
 
-    def keep(_: jax.Array, normal: jax.Array, transition: core.Trajectory) -> tuple[jax.Array, core.Trajectory]:
+    def keep(_: jax.Array, normal: jax.Array, transition: rollout.Trajectory) -> tuple[jax.Array, rollout.Trajectory]:
         action, noise = transition.action
         ended = transition.terminated | transition.truncated
         return jnp.where(ended[:, None], 0.0, noise), transition._replace(action=action)
 
     normal = jax.random.normal(key_noise, (config.num_steps, *state.noise.shape))
-    return core.interact(key_rollout, policy, keep, state.noise, normal, state.collector, config.env, config.num_steps)
+    return rollout.interact(
+        key_rollout, policy, keep, state.noise, normal, state.collector, config.env, config.num_steps
+    )
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Metrics]:
+def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
     """Collect T steps and make the gradient steps. Metrics are means over the gradient steps."""
     key_collect, key_batches, key_smoothing = jax.random.split(key, 3)
     collector, noise, steps, episodes = _collect(key_collect, state, config)
     memory = replay.add(state.replay, steps)
     optimizer = _optimizer(config, state.step)
 
-    def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, core.Metrics]:
+    def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, Metrics]:
         params, target_params, opt_state = carry
         bits, smoothing, number = inputs
         batch = off_policy.sample(bits, memory, collector, config)
@@ -236,6 +239,6 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, core.Me
     return State(params, target_params, opt_state, memory, collector, noise, step), metrics
 
 
-def train(key: jax.Array, config: Config) -> tuple[State, core.Metrics]:
+def train(key: jax.Array, config: Config) -> tuple[State, Metrics]:
     """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
     return core.train(init, update, key, config)

@@ -1,19 +1,10 @@
 """Environments: what one is, how to make it, wrappers, and a checker for one's own."""
 
-from rljax.envs.check import check, require
-from rljax.envs.env import (
-    Bound,
-    Env,
-    TimeStep,
-    as_features,
-    begin_next_episode,
-    make,
-    observation_shape,
-    registered,
-    timestep,
-)
+from rljax.envs.base import Bound, Env, TimeStep, as_features, begin_next_episode, observation_shape, timestep
+from rljax.envs.checker import check, require
+from rljax.envs.mdp import Model, from_model, random_mdp
+from rljax.envs.registry import make, registered, tabular_model
 from rljax.envs.spaces import Box, Discrete, Space, bounded_box, count
-from rljax.envs.tabular import Model, from_model, random_mdp, tabular_model
 from rljax.envs.wrappers import (
     flatten_observation,
     frame_stack,

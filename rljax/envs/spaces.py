@@ -129,15 +129,3 @@ def bounded_box(space: Space) -> Box:
     if not space.bounded.all():
         raise UsageError("This algorithm needs actions bounded on both sides: wrap the environment, or use ppo.")
     return space
-
-
-def from_gymnax(space: Any) -> Space:
-    """Our space for a gymnax one. Raises `UsageError` for the kinds that no algorithm here can act in."""
-    if isinstance(space, Discrete | Box):
-        return space
-    kind = type(space).__name__
-    if kind == "Discrete":
-        return Discrete(int(space.n))
-    if kind == "Box":
-        return Box(np.asarray(space.low), np.asarray(space.high), tuple(space.shape), space.dtype)
-    raise UsageError(f"{kind} spaces are not supported: flatten the environment's space to a Box or a Discrete.")

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.checks import number
-from rljax.envs.env import Bound, Env, TimeStep, as_features, make, observation_shape
+from rljax.envs.base import Bound, Env, TimeStep, as_features, observation_shape
+from rljax.envs.registry import make
 from rljax.envs.spaces import Box, Discrete
-from rljax.errors import UsageError
+from rljax.errors import UsageError, number
 
 # What may not come inside what: outer -> (inner, why).
 _REFUSED = {

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rljax.envs.env import label
 from rljax.report.statistics import LEAST_SEEDS
 
 _MOST_ROWS = 20  # of a sweep's table
@@ -170,7 +169,7 @@ def _named(values: dict[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     if isinstance(value, dict):
-        return label(value["name"], value["recipe"], value["params"]) if "recipe" in value else "..."
+        return value.get("label", "...")
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -1,17 +1,11 @@
 """The files of a run: `config.json`, `summary.json`, `curves.csv`, each written whole or not at all."""
 
-import contextlib
 import csv
-import dataclasses
 import io
 import json
 import math
-import os
 import pathlib
-import re
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -19,64 +13,6 @@ import numpy as np
 
 from rljax.envs import Env
 from rljax.errors import UsageError
-
-
-def prepare_folder(out: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:
-    """Make the folder, or raise a `UsageError` where it holds something already or cannot be written."""
-    folder = pathlib.Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A run that was stopped before its first result leaves its config alone: nothing is lost by going over it.
-        in_use = any(entry.name != "config.json" and entry.suffix != ".part" for entry in folder.iterdir())
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (FileExistsError, NotADirectoryError):
-        raise UsageError(
-            f"{folder} cannot be a folder of results, since a file is in its way: choose another."
-        ) from None
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be written ({error.strerror}): choose another folder.") from None
-    if in_use and not overwrite and (folder / "checkpoints").is_dir():
-        raise UsageError(
-            f"{folder} is in use: `rljax resume {folder}` goes on with it; else choose another folder, "
-            "or say overwrite (--overwrite) to replace what is there."
-        )
-    if in_use and not overwrite:
-        raise UsageError(
-            f"{folder} is in use: choose another folder, or say overwrite (--overwrite) to replace what is there."
-        )
-    return folder
-
-
-@contextlib.contextmanager
-def held(folder: pathlib.Path | None) -> Iterator[None]:
-    """Keep others from training into the folder meanwhile. However this process ends, its lock goes with it."""
-    if folder is None:
-        yield
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            import fcntl
-
-            descriptor = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"{folder} is being trained into already: wait until that ends, or choose another folder."
-            ) from None
-        except (ImportError, OSError):
-            pass  # a system, or a file system, without such locks
-        yield
-
-
-def begin(folder: pathlib.Path, about: dict[str, Any]) -> None:
-    """Take away an earlier run's files and write `config.json`."""
-    for name in ("summary.json", "curves.csv", "learning_curve.png"):
-        (folder / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "hosts"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    write_json(folder / "config.json", about)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -121,32 +57,6 @@ def write_table(path: pathlib.Path, columns: Sequence[str], rows: Iterable[Seque
     table.writerow(columns)
     table.writerows([cell.label if isinstance(cell, Env) else cell for cell in row] for row in rows)
     write_text(path, text.getvalue())
-
-
-def describe(value: Any) -> Any:
-    """A config, an environment or one of their fields as plain data for `config.json`."""
-    if isinstance(value, Env):
-        parts = {"name": value.name, "params": value.params, "wrappers": value.wrappers, "recipe": value.recipe}
-        return describe(parts)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(k): describe(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [describe(v) for v in value]
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
-        return np.asarray(value).tolist()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address says nothing in another process
-
-
-def without_recipes(described: Any) -> Any:
-    """A description as older versions gave it, which left out what wrappers were called with."""
-    if isinstance(described, dict):
-        kept = described.keys() - {"recipe"} if "wrappers" in described else described.keys()
-        return {name: without_recipes(value) for name, value in described.items() if name in kept}
-    return [without_recipes(value) for value in described] if isinstance(described, list) else described
 
 
 def _plain(value: Any) -> Any:

@@ -7,10 +7,15 @@ from typing import Any
 import numpy as np
 
 LEAST_SEEDS = 5  # for an interval: of normal values it holds their middle 51% of the time with two, 75 with three
+
 _RESAMPLES = 5_000
+
 _LEAST_RESAMPLES = 500  # of many seeds, whose interval is narrow anyway
+
 _DRAWS = 2e7  # values at most that are drawn for them, where the least leaves a choice
+
 _COMPARISONS = 1_000
+
 _MOST_COMPARED = 100  # configurations of the table of all pairs, which grows with their square
 
 

@@ -1,0 +1,1 @@
+"""How it is fast on a device, and settings of the process."""

@@ -1,0 +1,5 @@
+import sys
+
+from rljax.cli import main
+
+sys.exit(main())

@@ -1,0 +1,147 @@
+"""What an environment is: a record of pure functions."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.envs.spaces import Discrete, Space
+
+
+class TimeStep(NamedTuple):
+    """What one step gives. `next_obs` is the true successor; `obs` is what the agent sees next.
+
+    The two differ only where the engine has reset an episode that ended: `obs` then begins the next episode.
+    """
+
+    obs: Any
+    next_obs: Any
+    reward: jax.Array  # [] float32
+    terminated: jax.Array  # [] bool, the task ended: nothing can be earned after it
+    truncated: jax.Array  # [] bool, cut off by a time limit: the task goes on unseen
+
+
+def timestep(obs: Any, reward: Any, terminated: Any, truncated: Any = False) -> TimeStep:
+    """A `TimeStep` of an environment's own step: both observations equal, dtypes as the engine expects them."""
+    return TimeStep(obs, obs, jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated))
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params"],
+    meta_fields=[
+        "reset",
+        "step",
+        "observation_space",
+        "action_space",
+        "name",
+        "wrappers",
+        "normalize_observations",
+        "normalize_rewards",
+        "recipe",
+        "default_params",
+    ],
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Env:
+    """An environment. `params` are the pytree's leaves; everything else is static and compared by value.
+
+    Attributes:
+        reset: `(key, params) -> (obs, state)`.
+        step: `(key, state, action, params) -> (TimeStep, state)`, with no automatic reset: the engine does that.
+        observation_space: a `Discrete` or a `Box`.
+        action_space: a `Discrete` or a `Box`.
+        params: what `reset` and `step` are told about the world; traced, so that it can be swept.
+        name: as shown in tables and files.
+        wrappers: the names of the wrappers applied so far, innermost first.
+        normalize_observations: set by the wrapper of that name; the engine keeps the statistics.
+        normalize_rewards: the discount of the wrapper of that name, or None.
+        recipe: how it was made, except for its params: `((id, settings), (wrapper, arguments), ...)`, with None
+            instead of the first for a custom environment. Plain data unless a wrapper was given an object.
+        default_params: gives the params that were not set; the label leaves them out.
+    """
+
+    reset: Callable[[jax.Array, Any], tuple[Any, Any]]
+    step: Callable[[jax.Array, Any, Any, Any], tuple[TimeStep, Any]]
+    observation_space: Space
+    action_space: Space
+    params: Any = ()
+    name: str = "own"
+    wrappers: tuple[str, ...] = ()
+    normalize_observations: bool = False
+    normalize_rewards: float | None = None
+    recipe: tuple[tuple[str, tuple[Any, ...]] | None, ...] = (None,)
+    default_params: Callable[[], Any] | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name, params that are not the default, and wrappers: `CartPole-v1(gravity=5.0)+time_limit(50)`."""
+        made, *wrappings = self.recipe
+        settings = list(made[1]) if made else []
+        if made and self.default_params is not None:
+            defaults = vars(self.default_params())
+            fields = [f.name for f in dataclasses.fields(self.params)]
+            params = {name: getattr(self.params, name) for name in fields if name in defaults}
+            settings += [(name, x) for name, x in params.items() if not np.array_equal(x, defaults[name])]
+        shown = ", ".join(f"{setting}={_shown(value)}" for setting, value in settings)
+        calls = [f"{wrapper}({', '.join(map(_shown, arguments))})" for wrapper, arguments in filter(None, wrappings)]
+        return "+".join([f"{self.name}({shown})" if shown else self.name, *calls])
+
+    def replace(self, **changes: Any) -> "Env":
+        """A copy with some fields changed, for instance `env.replace(params=...)`."""
+        return dataclasses.replace(self, **changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """A function with its first arguments given. Unlike `functools.partial`, two made alike are equal."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+    def __call__(self, *rest: Any) -> Any:
+        return self.function(*self.arguments, *rest)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return f"{value:.6g}" if np.ndim(value) == 0 else str(np.asarray(value).tolist())
+    return str(getattr(value, "__name__", value))
+
+
+def is_data(value: Any) -> bool:
+    """Whether a value is made of numbers, words and tuples alone, so that a file can hold it."""
+    return (
+        value is None
+        or isinstance(value, bool | int | float | str)
+        or (isinstance(value, tuple) and all(map(is_data, value)))
+    )
+
+
+def begin_next_episode(result: TimeStep, state: Any, fresh_obs: Any, fresh_state: Any) -> tuple[TimeStep, Any]:
+    """Where an episode ended, replace the state and `obs` by a fresh reset's; `next_obs` keeps the true successor.
+
+    Works on one environment or on a batch: every array of `result` and `state` leads with the shape of `terminated`.
+    """
+    ended = result.terminated | result.truncated
+
+    def choose(fresh: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(ended.reshape(ended.shape + (1,) * (old.ndim - ended.ndim)), fresh, old)
+
+    return result._replace(obs=choose(fresh_obs, result.obs)), jax.tree.map(choose, fresh_state, state)
+
+
+def observation_shape(space: Space) -> tuple[int, ...]:
+    """The shape of an observation as a network sees it: one-hot where discrete."""
+    return (space.n,) if isinstance(space, Discrete) else space.shape
+
+
+def as_features(space: Space, obs: jax.Array) -> jax.Array:
+    """Observations `[..., *shape]` as floats for a network: one-hot `[..., n]` where discrete, else cast."""
+    if isinstance(space, Discrete):
+        return jax.nn.one_hot(obs.astype(jnp.int32), space.n)
+    return obs if jnp.issubdtype(obs.dtype, np.floating) else obs.astype(jnp.float32)

@@ -1,0 +1,1 @@
+"""Train, save and resume many runs: the host side."""

@@ -1,0 +1,75 @@
+"""Write what a finished or running experiment has: `summary.json`, `curves.csv`, `learning_curve.png`."""
+
+import collections
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rljax.errors import UsageError
+from rljax.experiment.history import Record
+from rljax.experiment.results import NotWritten, Result, Sweep, Trained
+from rljax.experiment.spec import Experiment
+from rljax.report import console, files
+
+
+def curves(experiment: Experiment, records: list[Record]) -> tuple[list[str], Iterator[list[Any]]]:
+    """One row per run and evaluation, a sweep's with the values of its fields."""
+    columns = ["seed", "update", "env_steps", "return"]
+    if experiment.fields:
+        columns = ["configuration", *experiment.fields, *columns]
+
+    def rows() -> Iterator[list[Any]]:
+        for record in records:
+            for (point, seed), returns in zip(record.runs.tolist(), record.eval_returns, strict=True):
+                about = [point, *experiment.points[point].values.values()] if experiment.fields else []
+                for update, steps, value in zip(record.eval_updates, record.eval_steps, returns, strict=True):
+                    yield [*about, seed, update, steps, f"{value:.9g}"]
+
+    return columns, rows()
+
+
+def write_curves(experiment: Experiment, folder: pathlib.Path, records: list[Record]) -> None:
+    """Keep what is known on disk while the run goes on; a disk that is full now may have room at the end."""
+    try:
+        files.write_table(folder / "curves.csv", *curves(experiment, records))
+    except UsageError as error:
+        console.say(f"{error} The run goes on.")
+
+
+def write(experiment: Experiment, folder: pathlib.Path, result: Result | Sweep, trained: list[Trained]) -> None:
+    """Write all that can be written; a `NotWritten` with the result in it for what cannot."""
+    from rljax.report import plot
+
+    records = [t.record for t in trained]
+    picture = folder / "learning_curve.png"
+    writes: list[Callable[[], None]] = [
+        lambda: files.write_json(folder / "summary.json", result.summary),
+        lambda: files.write_table(folder / "curves.csv", *curves(experiment, records)),
+    ]
+    if isinstance(result, Sweep):
+        labels = [_label(values) for values in result.points]
+        times = collections.Counter(labels)
+        drawn = {
+            label if times[label] == 1 else f"{label} ({point})": (r.eval_steps, r.eval_returns)
+            for point, (label, r) in enumerate(zip(labels, result.results, strict=True))
+            if r is not None and len(r.eval_steps)
+        }
+        if drawn:
+            writes.append(lambda: plot.learning_curves(picture, drawn, experiment.title))
+    elif len(result.eval_steps):
+        writes.append(lambda: plot.learning_curve(picture, result.eval_steps, result.eval_returns, experiment.title))
+    failures = []
+    for write_one in writes:
+        try:
+            write_one()
+        except Exception as error:  # whatever it is, the run's result must not go down with it
+            failures.append(str(error))
+    if failures:
+        raise NotWritten(failures[0], result)
+
+
+def _label(values: dict[str, Any]) -> str:
+    """A configuration in a picture's legend."""
+    shown = {k: f"{v:.3g}" if isinstance(v, float) else str(getattr(v, "label", v)) for k, v in values.items()}
+    # A network says all of itself, on many lines.
+    return ", ".join(f"{path.rpartition('.')[2]}={' '.join(value.split())[:80]}" for path, value in shown.items())

@@ -1,0 +1,248 @@
+"""Several processes, on one machine or many, that train one experiment: each its share of the runs, into one folder.
+
+JAX's multi-controller runtime (`jax.distributed`) brings them together, in a child process that ends when they have
+met: runs do not talk to each other, and while that runtime lives, the end of one process aborts all others wherever
+they are. From then on processes know of each other by `hosts/` in the folder, which all of them must see. Each has a
+file there and touches it every second, so that one that is gone is noticed.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from rljax.errors import UsageError
+from rljax.report import console, files
+
+BEGUN, READ, DONE = range(3)  # what a process has reached: it is there; has read the folder; has trained its runs
+
+_BEAT_SECONDS = 1.0
+
+_SILENCE_SECONDS = 30.0  # after which a process counts as dead
+
+_GRACE_SECONDS = 300.0  # for the others to save what they have before they end: no chunk takes as long
+
+
+class PeerLost(UsageError):
+    """Another process of the run died or stopped; what this one had done has been saved."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Hosts:
+    """Which process of how many this one is; `rljax.join` makes it."""
+
+    process: int = 0
+    processes: int = 1
+    token: int = 0
+    """The same in all processes of one start, and in no other."""
+    _runs: Iterator[int] = dataclasses.field(default_factory=itertools.count, repr=False, compare=False)
+
+
+def join(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    timeout: int = 300,
+) -> Hosts:
+    """Wait for the other processes of this run; each of them calls this before anything starts JAX.
+
+    Args:
+        coordinator: address of process 0 and a free port there, "10.0.0.1:1234"; None under Slurm or Open MPI, which
+            tell it, as they do the next two.
+        num_processes: how many there are.
+        process_id: which one this is, from 0 on.
+        timeout: seconds to wait for them.
+
+    Raises:
+        UsageError: they are not told by anybody, or did not all come.
+    """
+    if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
+        raise UsageError(f"coordinator must be an address and a port, as 10.0.0.1:1234, got {coordinator!r}.")
+    given = (coordinator, num_processes, process_id)
+    if None in given and given != (None, None, None):
+        raise UsageError("Give coordinator, num_processes and process_id together, or none of them under Slurm or MPI.")
+    if num_processes is not None and process_id is not None and not 0 <= process_id < num_processes:
+        raise UsageError(f"process_id must be between 0 and num_processes - 1, got {process_id} of {num_processes}.")
+    options = {
+        "coordinator_address": coordinator,
+        "num_processes": num_processes,
+        "process_id": process_id,
+        "initialization_timeout": timeout,
+    }
+    script = pathlib.Path(__file__).with_name("meeting.py")
+    command = [sys.executable, "-P", str(script), json.dumps(options)]
+    try:
+        meeting = subprocess.run(command, capture_output=True, text=True, timeout=timeout + 60, check=False)
+        met = json.loads(meeting.stdout.strip().splitlines()[-1]) if meeting.returncode == 0 else None
+    except (subprocess.TimeoutExpired, IndexError, ValueError):
+        met = None
+    if met is None and coordinator is None:
+        raise UsageError(
+            "JAX finds no Slurm or Open MPI job here (Open MPI 5 needs the package mpi4py), or its processes did not "
+            f"meet within {timeout} seconds: give coordinator, num_processes and process_id."
+        )
+    if met is None:
+        raise UsageError(
+            f"Process {process_id} of {num_processes} did not meet the others at {coordinator} within {timeout} "
+            "seconds: start all of them, and check that the address is process 0's, with a port that is free."
+        )
+    accelerators = met.pop("accelerators")
+    # One that Slurm has bound to the task already is the only one there is, whatever its number on the machine.
+    is_bound = len(os.environ.get("CUDA_VISIBLE_DEVICES", ",").split(",")) == 1
+    if accelerators not in (None, "all") and not is_bound:
+        jax.config.update("jax_cuda_visible_devices", accelerators)
+    return Hosts(**met)
+
+
+class Peers:
+    """The processes of one run as this one sees them: process 0 looks at all others, and they at process 0."""
+
+    def __init__(self, hosts: Hosts, folder: pathlib.Path | None) -> None:
+        self.process, self.processes = hosts.process, hosts.processes
+        self._token = [hosts.token, next(hosts._runs)]
+        self._folder = pathlib.Path() if folder is None else folder / "hosts"
+        machine = platform.node()
+        self._state: dict[str, Any] = {"token": self._token, "machine": machine, "stage": BEGUN, "all": {}}
+        self._watched = [i for i in range(self.processes) if (i == 0) != (self.process == 0)]
+        self._beats: dict[int, tuple[int, float]] = {}  # of each watched one: its latest, and when we saw it
+        self._last: dict[int, dict[str, Any]] = {}  # what it last said
+        self._ended = threading.Event()
+        self._telling = threading.Lock()
+        self._told: dict[str, Any] = {}
+        self._lost: str | None = None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there are no others."""
+        return self.processes == 1
+
+    @property
+    def here(self) -> int:
+        """Processes on this machine, which share its memory; known once all have reached something."""
+        return self._all().get("machines", {}).get(self._state["machine"], 1)
+
+    def lost(self) -> str | None:
+        """One sentence about a process that died or stopped; None while all go on."""
+        return self._lost
+
+    def reach(self, stage: int) -> None:
+        """Tell the others how far this one is."""
+        self._tell(stage=stage)
+
+    def wait(self, stage: int, interrupted: Callable[[], bool]) -> None:
+        """Return once all have reached `stage`, one is lost, or the user does not want to wait."""
+        while not (self.is_alone or self._lost or interrupted() or self._all().get("stage", BEGUN) >= stage):
+            time.sleep(0.1)
+
+    def begin(self) -> None:
+        """Wait for process 0, which prepares the folder: nobody writes into it before. Then be seen, and watch."""
+        started = time.monotonic()
+        while self.process and 0 not in self._last:
+            self._look(0)
+            if time.monotonic() - started > _SILENCE_SECONDS:
+                raise PeerLost(
+                    f"Process 0 of {self.processes} has not begun in {self._folder.parent}: its own output says why, "
+                    "or it writes to another folder, and all of them need the same."
+                )
+            time.sleep(0.1)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._tell()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Stop watching; tell the others of an error, unless it is theirs."""
+        self._ended.set()
+        if error is not None and self._lost is None:
+            with contextlib.suppress(UsageError):
+                self._tell(stopped=(str(error) or type(error).__name__).strip().splitlines()[0])
+
+    def _all(self) -> dict[str, Any]:
+        """What process 0 knows of all together."""
+        return (self._last.get(0, {}) if self.process else self._state).get("all", {})
+
+    def _tell(self, **news: Any) -> None:
+        with self._telling:
+            self._state |= news
+            if not self.is_alone:
+                files.write_json(self._path(self.process), self._state)
+
+    def _path(self, process: int) -> pathlib.Path:
+        return self._folder / f"{process:04d}.json"
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_BEAT_SECONDS) and self._lost is None:
+            with contextlib.suppress(OSError):
+                os.utime(self._path(self.process))  # needs no room on a full disk
+            for process in self._watched:
+                self._look(process)
+            if self.process == 0:
+                with contextlib.suppress(UsageError):  # a full disk; the next beat tries again
+                    self._sum_up()
+        if self._lost is not None and not self._ended.wait(_GRACE_SECONDS):
+            console.say(self._lost)
+            os._exit(1)
+
+    def _sum_up(self) -> None:
+        """Tell the others what all have reached, or that one is lost."""
+        if len(self._last) == len(self._watched):
+            states = [self._state, *self._last.values()]
+            machines = collections.Counter(state["machine"] for state in states)
+            together = {"stage": min(state["stage"] for state in states), "machines": dict(machines)}
+            if together != self._told:
+                self._tell(all=together)
+                self._told = together
+        if self._lost is not None:
+            self._tell(stopped=self._lost)
+
+    def _look(self, process: int) -> None:
+        beat, state = -1, None
+        with contextlib.suppress(OSError, ValueError), self._path(process).open(encoding="utf-8") as file:
+            beat, state = os.fstat(file.fileno()).st_mtime_ns, json.load(file)
+        now = time.monotonic()
+        if state is not None and state["token"] == self._token:
+            self._last[process] = state
+        else:
+            beat = -1  # one of an earlier start says nothing of this one
+        before, seen_at = self._beats.get(process, (-2, now))
+        self._beats[process] = (beat, seen_at if beat == before else now)
+        said = self._last.get(process, {})
+        name = f"Process {process} of {self.processes}"
+        if said.get("stopped"):
+            self._lost = (
+                said["stopped"] if said["stopped"].startswith("Process") else f"{name} stopped: {said['stopped']}"
+            )
+        # One that has done its part may go; process 0 not before all have.
+        done = said.get("all", {}).get("stage") == DONE if process == 0 else said.get("stage") == DONE
+        if self._lost is None and not done and now - self._beats[process][1] > _SILENCE_SECONDS:
+            self._lost = (
+                f"{name} has not been heard of for {_SILENCE_SECONDS:.0f} seconds: "
+                "its own output says why, if it could say anything."
+            )
+
+
+@contextlib.contextmanager
+def peers(hosts: Hosts | None, folder: pathlib.Path | None) -> Iterator[Peers]:
+    """Be one of the processes that train into `folder`, and tell the others if this one fails."""
+    together = Peers(hosts or Hosts(), folder)
+    if together.is_alone:
+        yield together
+        return
+    together.begin()
+    try:
+        yield together
+    except BaseException as error:
+        together.end(error)
+        raise
+    together.end()

@@ -1,0 +1,203 @@
+"""What an experiment leaves: results of its runs, and the files that hold them."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.backend.versions import versions
+from rljax.config import describe
+from rljax.errors import UsageError
+from rljax.experiment.batching import Batch
+from rljax.experiment.history import Record
+from rljax.experiment.spec import Experiment
+from rljax.report import statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run leaves. S is the number of seeds, U of updates done, E of evaluations along the way."""
+
+    states: Any
+    """The final states, stacked `[S, ...]`: `jax.tree.map(lambda x: x[i], result.states)` is that of seed i."""
+    metrics: dict[str, np.ndarray]
+    """Every update's metrics, `[S, U, ...]`: `[S, U]` of numbers. `curves.csv` holds none of them."""
+    eval_steps: np.ndarray
+    """`[E]` environment steps of one seed at which the greedy policies were evaluated."""
+    eval_returns: np.ndarray
+    """`[S, E]` mean returns of those evaluations."""
+    summary: dict[str, Any]
+    """What `summary.json` holds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What a sweep leaves: for each of its configurations, in the order of the grid, what a run leaves."""
+
+    points: tuple[dict[str, Any], ...]
+    """The values of the swept fields."""
+    configs: tuple[Any, ...]
+    """The configs with these values."""
+    results: tuple[Result | None, ...]
+    """None where a configuration was not reached before an interrupt."""
+    summary: dict[str, Any]
+    """What `summary.json` holds; `best` in it is the configuration to choose, of those that had the largest part of
+    their updates. After an interrupt it is provisional, and missing where fewer than two are left to compare."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run stopped by Ctrl-C, after what was done has been written; `result` holds it."""
+
+    def __init__(self, message: str, result: Result | Sweep | None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class NotWritten(UsageError):
+    """A run that finished, but whose files could not be written; `result` holds it."""
+
+    def __init__(self, message: str, result: Result | Sweep) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class Trained(NamedTuple):
+    """A batch's outcome."""
+
+    batch: Batch
+    record: Record
+    states: Any  # stacked, [R, ...]
+    final: np.ndarray  # [R, episodes] returns of the final evaluation
+    num_updates: int  # of a whole run
+
+
+def result_of(
+    experiment: Experiment, trained: list[Trained], compile_seconds: float, processes: int = 1
+) -> Result | Sweep:
+    """Put together what the batches came to: the runs of each configuration, in the order of their seeds."""
+    # Processes train side by side, each its batches one after the other.
+    shares = [[t.record.seconds for t in trained if int(t.batch.place or 0) % processes == i] for i in range(processes)]
+    seconds = max(sum(share) for share in shares)
+    env_steps = sum(len(t.record.runs) * t.record.env_steps for t in trained)
+    configs = [point.config for point in experiment.points]
+    common: dict[str, Any] = {
+        "algo": experiment.name,
+        "env": ", ".join(dict.fromkeys(point.config.env.name for point in experiment.points)),
+        "seeds": experiment.seeds,
+        "total_steps": max(int(c.total_steps) for c in configs) if hasattr(configs[0], "total_steps") else None,
+        "env_steps": max(t.record.env_steps for t in trained),
+        "env_steps_per_second": env_steps / seconds if seconds else 0.0,
+        "compile_seconds": compile_seconds,
+        "train_seconds": seconds,
+        "device": f"{processes * experiment.mesh.size} x {experiment.mesh.devices.flat[0].device_kind}",
+        "versions": versions(),
+        "interrupted": any(t.record.updates < t.num_updates for t in trained)
+        or sum(len(t.record.runs) for t in trained) < len(experiment.points) * experiment.seeds,
+    }
+    whole = [_of_point(experiment, trained, point) for point in range(len(experiment.points))]
+    if not experiment.fields:
+        (result,) = whole
+        assert result is not None
+        return dataclasses.replace(result, summary={**common, **result.summary})
+    summary = {
+        **common,
+        "fields": list(experiment.fields),
+        "configurations": [r.summary for r in whole if r is not None],
+        **_compared(whole, common["interrupted"]),
+    }
+    points = experiment.points
+    return Sweep(tuple(p.values for p in points), tuple(p.config for p in points), tuple(whole), summary)
+
+
+def _compared(results: list[Result | None], is_interrupted: bool) -> dict[str, Any]:
+    """The best configuration by `statistics.compare`, of those that have had the largest part of their updates.
+
+    Others, that a rung has dropped or an interrupt has cut short, were given less time to be good. Nothing where an
+    interrupt leaves fewer than two to compare.
+    """
+    parts = [0.0 if r is None else r.summary["updates"] / r.summary["num_updates"] for r in results]
+    finals = [
+        np.array(r.summary["final_return"]["per_seed"]) if r is not None and part == max(parts) else None
+        for r, part in zip(results, parts, strict=True)
+    ]
+    if is_interrupted and sum(values is not None and np.isfinite(values).any() for values in finals) < 2:
+        return {}
+    return statistics.compare(finals)
+
+
+def _of_point(experiment: Experiment, trained: list[Trained], point: int) -> Result | None:
+    """What one configuration's runs came to; None where they were not reached."""
+    parts = [(t, np.flatnonzero(t.record.runs[:, 0] == point)) for t in trained]
+    parts = [(t, rows) for t, rows in parts if len(rows)]
+    if not parts:
+        return None
+    seeds = np.concatenate([t.record.runs[rows, 1] for t, rows in parts])
+
+    def gathered(pieces: list[Any]) -> Any:
+        return by_seed(joined(pieces), seeds)
+
+    states = gathered([jax.tree.map(lambda x, rows=rows: x[rows[0] : rows[-1] + 1], t.states) for t, rows in parts])
+    final = gathered([t.final[rows].mean(axis=1) for t, rows in parts])
+    diverged: list[dict[str, int]] = [
+        {"seed": int(t.record.runs[row, 1]), "update": frozen.update, "env_steps": frozen.env_steps}
+        for t, rows in parts
+        for row, frozen in sorted(t.record.diverged.items())
+        if row in rows
+    ]
+    diverged.sort(key=lambda run: run["seed"])
+    longest = max((t.record for t, _ in parts), key=lambda record: record.updates)
+    metrics = {
+        name: gathered([_padded(t.record.metrics[name][rows], longest.updates) for t, rows in parts])
+        for name in longest.metrics
+    }
+    # A run that was made longer was evaluated elsewhere by the parts that had not begun.
+    marks = sorted({mark for t, _ in parts for mark in zip(t.record.eval_updates, t.record.eval_steps, strict=True)})
+    eval_returns = gathered([_at(marks, t.record)[rows] for t, rows in parts])
+    summary: dict[str, Any] = {"diverged": diverged, "final_return": statistics.summarize(final)}
+    if experiment.fields:
+        values = describe(experiment.points[point].values)
+        summary = {
+            "configuration": point,
+            "values": values,
+            "env_steps": longest.env_steps,
+            # That each of its runs has had, also those that have not begun.
+            "updates": min(t.record.updates for t, _ in parts) if len(final) == experiment.seeds else 0,
+            "num_updates": experiment.points[point].config.num_updates,
+            **summary,
+        }
+    return Result(states, metrics, np.array([steps for _, steps in marks]), eval_returns, summary)
+
+
+def joined(parts: list[Any]) -> Any:
+    """Trees of arrays one after the other, on the host where there are several."""
+
+    def join(*xs: Any) -> Any:
+        if jnp.issubdtype(xs[0].dtype, jax.dtypes.prng_key):
+            return jnp.concatenate(xs)
+        return np.concatenate([np.asarray(x) for x in xs])
+
+    return parts[0] if len(parts) == 1 else jax.tree.map(join, *parts)
+
+
+def by_seed(tree: Any, seeds: np.ndarray) -> Any:
+    """A tree of arrays over runs in the order of their seeds."""
+    order = np.argsort(seeds)
+    return tree if np.array_equal(order, np.arange(len(seeds))) else jax.tree.map(lambda x: x[order], tree)
+
+
+def _at(marks: list[tuple[int, int]], record: Record) -> np.ndarray:
+    """A record's evaluations at these marks `[R, E]`, NaN where there is none."""
+    place = {mark: i for i, mark in enumerate(marks)}
+    returns = np.full((len(record.runs), len(marks)), np.nan)
+    columns = [place[mark] for mark in zip(record.eval_updates, record.eval_steps, strict=True)]
+    returns[:, columns] = record.eval_returns
+    return returns
+
+
+def _padded(rows: np.ndarray, width: int) -> np.ndarray:
+    """Rows `[R, U, ...]` that an interrupt cut short, filled up with what says that nothing is there."""
+    missing = np.nan if np.issubdtype(rows.dtype, np.inexact) else 0
+    only_updates = [(0, width - rows.shape[1] if axis == 1 else 0) for axis in range(rows.ndim)]
+    return np.pad(rows, only_updates, constant_values=missing)

@@ -1,0 +1,183 @@
+"""Sweeps: which values of which fields an experiment tries, and which of its configs share one compiled program."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.errors import UsageError, scalar
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """A field's distribution, to be drawn from once a sample."""
+
+    draw: Callable[[np.random.Generator], Any]
+
+
+def uniform(low: float, high: float) -> Sampler:
+    """Uniform in [low, high); rounded where the field is a whole number."""
+    _check_range("uniform", low, high)
+    return Sampler(lambda rng: float(rng.uniform(low, high)))
+
+
+def log_uniform(low: float, high: float) -> Sampler:
+    """The exponential of a uniform draw, so that every factor of ten between low and high is as likely."""
+    _check_range("log_uniform", low, high)
+    if low <= 0:
+        raise UsageError(f"log_uniform needs positive bounds, got {low!r}.")
+    return Sampler(lambda rng: float(math.exp(rng.uniform(math.log(low), math.log(high)))))
+
+
+def choice(options: Iterable[Any]) -> Sampler:
+    """One of a list, each as likely."""
+    options = _listed("choice", options)
+    return Sampler(lambda rng: options[rng.integers(len(options))])
+
+
+def _check_range(name: str, low: Any, high: Any) -> None:
+    for bound in map(scalar, (low, high)):
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
+            raise UsageError(f"{name} needs two finite numbers, got {bound!r}.")
+    if not low < high:
+        raise UsageError(f"{name} needs low < high, got {low!r} and {high!r}.")
+
+
+def _listed(name: str, values: Any) -> list[Any]:
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise UsageError(f"{name} needs a list of values, got {values!r}.")
+    if isinstance(values, np.ndarray | jax.Array):
+        values = np.asarray(values).tolist() if np.ndim(values) == 1 else list(np.asarray(values))
+    values = list(values)
+    if not values:
+        raise UsageError(f"{name} needs at least one value, and its list is empty.")
+    return values
+
+
+class Point(NamedTuple):
+    """One configuration of a sweep."""
+
+    values: dict[str, Any]  # by path, such as "learning_rate" or "env.params.gravity"
+    config: Any
+
+
+class Group(NamedTuple):
+    """The configurations that one compiled program trains: they differ in traced numbers alone."""
+
+    points: tuple[int, ...]  # their places in the sweep, P of them
+    config: Any  # leaves that differ are stacked, [P, ...]
+    axes: Any  # of the config: 0 where a leaf is stacked, None where it is one for all
+
+
+def points(config: Any, sweep: Mapping[str, Any] | None, samples: int | None = None, seed: int = 0) -> list[Point]:
+    """The configurations of a sweep: every combination of its lists, each with every draw of its samplers.
+
+    Args:
+        config: what holds where the sweep says nothing.
+        sweep: path to a list of values, or to a `Sampler`. A path goes through fields, as "env.params.gravity" does.
+        samples: how often the samplers are drawn; only with samplers.
+        seed: of their draws.
+
+    Raises:
+        UsageError: a path leads nowhere, a list is empty, or a value is none that the field can have.
+    """
+    if sweep is None:
+        if samples is not None:
+            raise UsageError("samples is for a sweep with rljax.uniform, log_uniform or choice: give it a sweep.")
+        return [Point({}, config)]
+    if not isinstance(sweep, Mapping) or not sweep:
+        raise UsageError(f"sweep must be a dict from fields to lists of values, got {sweep!r}.")
+    whole = {path: _is_whole(config.value_at(config, path), config.kinds_at(config, path)) for path in sweep}
+    grid = {k: _listed(f"sweep of {k}", v) for k, v in sweep.items() if not isinstance(v, Sampler)}
+    samplers, samples = {k: v for k, v in sweep.items() if isinstance(v, Sampler)}, scalar(samples)
+    if samplers and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
+        raise UsageError(f"{' and '.join(samplers)} are drawn: say how often with samples=16, got {samples!r}.")
+    if not samplers and samples is not None:
+        raise UsageError("samples is for rljax.uniform, log_uniform and choice, and the sweep has lists alone.")
+    rng = np.random.default_rng(seed)
+    draws = [{path: sampler.draw(rng) for path, sampler in samplers.items()} for _ in range(samples or 1)]
+    made = []
+    for combination in itertools.product(*grid.values()):
+        for draw in draws:
+            drawn = {k: round(v) if whole[k] and isinstance(v, float) else v for k, v in draw.items()}
+            given = {**dict(zip(grid, combination, strict=True)), **drawn}
+            made.append(point(config, {path: given[path] for path in sweep}))
+    return made
+
+
+def point(config: Any, given: Mapping[str, Any]) -> Point:
+    """One configuration: the values at their paths, each as its field has it."""
+    values = {
+        path: _fitting(path, config.value_at(config, path), config.kinds_at(config, path), value)
+        for path, value in given.items()
+    }
+    return Point(values, config.with_values(config, values))
+
+
+def groups(points: list[Point]) -> list[Group]:
+    """The fewest compiled programs: configs of the same structure share one, whatever their numbers."""
+    alike: dict[Any, list[int]] = {}
+    for i, point in enumerate(points):
+        leaves, structure = jax.tree.flatten(point.config)
+        alike.setdefault((structure, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)), []).append(i)
+    return [_group(members, [points[i].config for i in members]) for members in alike.values()]
+
+
+def _group(members: list[int], configs: list[Any]) -> Group:
+    structure = jax.tree.structure(configs[0])
+    leaves, axes = [], []
+    for values in zip(*map(jax.tree.leaves, configs), strict=True):
+        differ = any(not np.array_equal(values[0], value, equal_nan=True) for value in values[1:])
+        leaves.append(np.stack([np.asarray(x, jnp.result_type(x)) for x in values]) if differ else values[0])
+        axes.append(0 if differ else None)
+    return Group(tuple(members), jax.tree.unflatten(structure, leaves), jax.tree.unflatten(structure, axes))
+
+
+def _is_whole(current: Any, annotated: set[str]) -> bool:
+    """Whether a field holds whole numbers; one that is annotated as a float does not, even if it holds a 1 now."""
+    return isinstance(current, int | np.integer) and not isinstance(current, bool) and "float" not in annotated
+
+
+def _fitting(path: str, current: Any, annotated: set[str], value: Any) -> Any:
+    """The value as the field has it; a `UsageError` where it is of another kind."""
+
+    def refuse(wanted: str) -> UsageError:
+        return UsageError(f"The sweep of {path} needs {wanted}, got {value!r}.")
+
+    if isinstance(value, np.generic):
+        value = value.item()
+    if current is None or value is None:  # an optional field: the config itself checks what it becomes
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return float(value) if is_number and "float" in annotated else value
+    if isinstance(current, bool):
+        if not isinstance(value, bool):
+            raise refuse("True or False")
+    elif isinstance(current, int | float | np.generic):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise refuse("finite numbers")
+        if _is_whole(current, annotated):
+            if value != int(value):
+                raise refuse("whole numbers")
+            return int(value)
+        return float(value)
+    elif isinstance(current, str):
+        if not isinstance(value, str):
+            raise refuse("words")
+    elif isinstance(current, tuple) and not hasattr(current, "_fields"):
+        if not isinstance(value, tuple | list):
+            raise refuse("tuples")
+        return tuple(value)
+    elif isinstance(current, np.ndarray | jax.Array):
+        try:
+            array = np.asarray(value, current.dtype)
+        except (TypeError, ValueError):
+            raise refuse("arrays") from None
+        if array.shape != current.shape:
+            raise refuse(f"arrays of shape {current.shape}")
+        return array
+    return value

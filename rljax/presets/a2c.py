@@ -1,0 +1,32 @@
+"""Tuned values of A2C."""
+
+from rljax.presets.scaling import Preset, rewards_normalized
+
+PRESETS: dict[tuple[str, str], Preset] = {
+    ("a2c", "CartPole-v1"): (
+        {
+            "total_steps": 500_000,
+            "optimizer": "adam",
+            "learning_rate": 1e-3,
+            "gae_lambda": 0.95,
+            "entropy_coefficient": 0.0,
+            "num_steps": 16,
+            "normalize_advantages": True,
+        },
+        rewards_normalized(0.99),
+    ),
+    ("a2c", "Pendulum-v1"): (
+        {
+            "total_steps": 1_000_000,
+            "optimizer": "adam",
+            "learning_rate": 1e-3,
+            "discount": 0.95,
+            "gae_lambda": 0.9,
+            "entropy_coefficient": 0.0,
+            "num_envs": 8,
+            "num_steps": 8,
+            "normalize_advantages": True,
+        },
+        rewards_normalized(0.9),
+    ),
+}

@@ -1,0 +1,67 @@
+"""Tuned values of PPO and recurrent PPO."""
+
+from rljax.presets.scaling import Preset, normalized, rewards_normalized
+
+PRESETS: dict[tuple[str, str], Preset] = {
+    ("ppo", "CartPole-v1"): (
+        {"total_steps": 100_000, "learning_rate": 2e-3, "discount": 0.98, "gae_lambda": 0.95},
+        None,
+    ),
+    ("recurrent_ppo", "MemoryChain-bsuite"): (
+        {"total_steps": 150_000, "learning_rate": 3e-3, "num_envs": 16, "num_steps": 64, "hidden_sizes": (32,)},
+        None,
+    ),
+    # Whole sequences: four environments make four minibatches at most.
+    ("recurrent_ppo", "Pendulum-v1"): ({"num_minibatches": 4}, None),
+    ("recurrent_ppo", "CartPole-v1"): (
+        {
+            "total_steps": 300_000,
+            "learning_rate": 1e-3,
+            "num_envs": 16,
+            "num_steps": 128,
+            "num_epochs": 8,
+            "hidden_sizes": (32,),
+        },
+        rewards_normalized(0.99),
+    ),
+    ("ppo", "Pendulum-v1"): (
+        {
+            "total_steps": 100_000,
+            "learning_rate": 1e-3,
+            "discount": 0.95,
+            "gae_lambda": 0.9,
+            "num_envs": 4,
+            "num_steps": 512,
+            "num_epochs": 10,
+            "num_minibatches": 32,
+        },
+        rewards_normalized(0.9),
+    ),
+    ("ppo", "MountainCar-v0"): (
+        {
+            "total_steps": 1_000_000,
+            "learning_rate": 1e-3,
+            "discount": 0.99,
+            "gae_lambda": 0.95,
+            "entropy_coefficient": 0.01,
+            "num_envs": 16,
+            "num_steps": 16,
+        },
+        normalized(0.99),
+    ),
+    ("ppo", "Breakout-MinAtar"): (
+        {
+            "total_steps": 500_000,
+            "learning_rate": 5e-4,
+            "discount": 0.99,
+            "gae_lambda": 0.95,
+            "entropy_coefficient": 0.01,
+            "num_envs": 16,
+            "num_steps": 64,
+            "num_minibatches": 8,
+            "hidden_sizes": (64,),
+            "activation": "relu",
+        },
+        None,
+    ),
+}

@@ -1,0 +1,34 @@
+"""Tuned values of SAC."""
+
+from rljax.presets.scaling import Preset
+
+PRESETS: dict[tuple[str, str], Preset] = {
+    ("sac", "CartPole-v1"): (
+        {
+            "total_steps": 100_000,
+            "learning_rate": 1e-3,
+            "num_envs": 4,
+            "num_steps": 4,
+            "gradient_steps": 8,
+            "batch_size": 64,
+            "target_rate": 0.01,
+            "temperature": 0.2,
+            "target_entropy_fraction": 0.2,
+            "hidden_sizes": (128, 128),
+        },
+        None,
+    ),
+    ("sac", "Pendulum-v1"): (
+        {
+            "total_steps": 20_000,
+            "learning_rate": 2e-3,
+            "anneal_learning_rate": True,
+            "num_envs": 4,
+            "num_steps": 4,
+            "gradient_steps": 4,
+            "batch_size": 128,
+            "target_rate": 0.02,
+        },
+        None,
+    ),
+}

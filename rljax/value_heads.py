@@ -1,0 +1,118 @@
+r"""What a Q-network's outputs mean: expected values, categorical distributions (C51) or quantiles (QR-DQN).
+
+A network gives K numbers an action, `[..., A, K]`. A `Head` says how they become action values and what their loss is.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rljax import losses
+from rljax.errors import UsageError, suggest
+from rljax.types import Scalar
+
+HEADS = ("expected", "categorical", "quantile")
+
+
+class Head(NamedTuple):
+    """How K outputs an action are read."""
+
+    num_outputs: int  # K
+    values: Callable[[jax.Array], jax.Array]  # outputs [..., K] to expected returns [...]
+    loss: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    """`(outputs [B, K], next_outputs [B, K], reward [B], discount [B]) -> (losses [B], errors [B])` of chosen actions;
+    the errors are what prioritised replay goes by."""
+
+
+def check(kind: str, low: Scalar | None, high: Scalar | None) -> None:
+    """Refuse, when a config is made, a head that is not there, or a support that is missing or empty."""
+    if kind not in HEADS:
+        raise UsageError(f"There is no head {kind!r}: {suggest(kind, HEADS)}")
+    if kind == "categorical" and (low is None or high is None):
+        raise UsageError(
+            "The categorical head needs value_low and value_high: set them to the lowest and the highest "
+            "discounted return that the environment can give."
+        )
+    if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
+        raise UsageError(f"value_low must be below value_high, got {low} and {high}.")
+
+
+def make(kind: str, num_outputs: int, low: Scalar | None, high: Scalar | None, huber_delta: Scalar | None) -> Head:
+    """The head of a name in `HEADS` that `check` has passed."""
+    if kind == "quantile":
+        return quantile(num_outputs, huber_delta)
+    if kind == "categorical":
+        assert low is not None
+        assert high is not None
+        return categorical(num_outputs, low, high)
+    return expected(huber_delta)
+
+
+def expected(huber_delta: Scalar | None) -> Head:
+    r"""One expected return: the squared or Huber loss of $u = r + \gamma v' - q$; the error is $|u|$."""
+
+    def loss(
+        outputs: jax.Array, next_outputs: jax.Array, reward: jax.Array, discount: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        target = reward + discount * next_outputs[:, 0]
+        return losses.regression(outputs[:, 0], target, huber_delta), jnp.abs(target - outputs[:, 0])
+
+    return Head(1, lambda outputs: outputs[..., 0], loss)
+
+
+def categorical(num_atoms: int, low: Scalar, high: Scalar) -> Head:
+    r"""Logits of K returns $z_i$ evenly spaced from `low` to `high` (Bellemare et al. 2017).
+
+    The loss is the cross entropy from the projected target distribution; the error is the Kullback-Leibler divergence
+    (Hessel et al. 2018).
+    """
+    support = jnp.linspace(low, high, num_atoms)
+
+    def loss(
+        outputs: jax.Array, next_outputs: jax.Array, reward: jax.Array, discount: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        moved = reward[:, None] + discount[:, None] * support
+        target = project(support, moved, jax.nn.softmax(next_outputs))
+        cross_entropy = -jnp.sum(target * jax.nn.log_softmax(outputs), axis=-1)
+        entropy = -jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)
+        return cross_entropy, jnp.maximum(cross_entropy - entropy, 0.0)
+
+    def values(outputs: jax.Array) -> jax.Array:
+        # Some accelerators round factors to 10 bits unless told otherwise, which is more than actions differ by.
+        return jnp.matmul(jax.nn.softmax(outputs), support, precision=jax.lax.Precision.HIGHEST)
+
+    return Head(num_atoms, values, loss)
+
+
+def project(support: jax.Array, moved: jax.Array, probabilities: jax.Array) -> jax.Array:
+    """Share the mass at returns `moved` `[B, K]` between their two neighbours on `support` `[K]` by nearness.
+
+    What lies beyond the support's ends goes to the ends. `[B, K]` (Bellemare et al. 2017, algorithm 1).
+    """
+    spacing = support[1] - support[0]
+    distance = jnp.abs(jnp.clip(moved, support[0], support[-1])[:, None, :] - support[:, None]) / spacing
+    return jnp.sum(jnp.clip(1.0 - distance, 0.0, 1.0) * probabilities[:, None, :], axis=-1)
+
+
+def quantile(num_quantiles: int, huber_delta: Scalar | None) -> Head:
+    r"""K quantiles of the return at the midpoints $\tau_i = (i + 1/2) / K$ (Dabney et al. 2018).
+
+    The loss is quantile regression's: the sum over i of the mean over j of
+    $|\tau_i - 1\{u_{ij} < 0\}| L_\kappa(u_{ij}) / \kappa$, $u_{ij} = r + \gamma \theta'_j - \theta_i$ (equation 10),
+    with $|u|$ in place of $L_\kappa / \kappa$ where there is no kappa. The error is the absolute difference of means.
+    """
+    midpoints = (jnp.arange(num_quantiles) + 0.5) / num_quantiles
+
+    def loss(
+        outputs: jax.Array, next_outputs: jax.Array, reward: jax.Array, discount: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        target = reward[:, None] + discount[:, None] * next_outputs
+        difference = target[:, None, :] - outputs[:, :, None]  # [B, i, j]
+        kappa = huber_delta
+        size = jnp.abs(difference) if kappa is None else losses.huber(difference, 0.0, kappa) / kappa
+        weighted = jnp.abs(midpoints[:, None] - (difference < 0.0)) * size
+        return weighted.mean(axis=-1).sum(axis=-1), jnp.abs(target.mean(axis=-1) - outputs.mean(axis=-1))
+
+    return Head(num_quantiles, lambda outputs: outputs.mean(axis=-1), loss)
