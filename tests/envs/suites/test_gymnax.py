@@ -16,14 +16,14 @@ from gymnax.wrappers import purerl
 
 import rljax
 from rljax import envs, ppo, rollout, running_statistics
-from rljax.envs.spaces import from_gymnax
+from rljax.envs.suites.gymnax import space_of
 
 TINY = {"num_envs": 2, "num_steps": 8, "num_epochs": 1, "num_minibatches": 2, "hidden_sizes": (8,), "total_steps": 32}
 NEEDS_DATA = "MNISTBandit-bsuite"
 TRAINABLE = [name for name in envs.registered() if name != NEEDS_DATA]
 
 train_two_seeds = jax.jit(jax.vmap(ppo.train, (0, None)))
-module = importlib.import_module("rljax.envs.env")
+module = importlib.import_module("rljax.envs.suites.gymnax")
 
 
 def two_keys():
@@ -818,13 +818,13 @@ def test_bad_spaces_are_refused(bad):
 
 
 def test_from_gymnax():
-    assert from_gymnax(gymnax_spaces.Discrete(3)) == rljax.Discrete(3)
-    assert from_gymnax(gymnax_spaces.Box(-1.0, jnp.array([1.0, 2.0]), (2,))) == rljax.Box(-1.0, [1.0, 2.0], (2,))
-    assert from_gymnax(rljax.Discrete(3)) == rljax.Discrete(3)
+    assert space_of(gymnax_spaces.Discrete(3)) == rljax.Discrete(3)
+    assert space_of(gymnax_spaces.Box(-1.0, jnp.array([1.0, 2.0]), (2,))) == rljax.Box(-1.0, [1.0, 2.0], (2,))
+    assert space_of(rljax.Discrete(3)) == rljax.Discrete(3)
     discrete = gymnax_spaces.Discrete(3)
     for space in (gymnax_spaces.Dict({"a": discrete}), gymnax_spaces.Tuple([discrete, discrete])):
         with pytest.raises(rljax.UsageError, match=f"{type(space).__name__} spaces are not supported"):
-            from_gymnax(space)
+            space_of(space)
 
 
 def test_features_are_one_hot_or_floats():
