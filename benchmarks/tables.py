@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> None:
             f"Chances of success are {learned.mean():.2f} and, of the loop, {looped.mean():.2f}: raise --steps, "
             "speed counts only for learners that learn. Nothing is written."
         )
-    memory = len(jax.devices()) * next(reversed(compilation._compiled.values())).memory
+    memory = len(jax.devices()) * next(reversed(compilation._compiled.values())).bytes
     vmapped, loop = summary(together, agents * config.num_updates * config.steps_per_update), summary(alone, steps)
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy", "gymnax")}
     result: dict[str, Any] = {

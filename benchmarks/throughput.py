@@ -69,7 +69,7 @@ def bytes_of_a_run(devices: int) -> float:
     last = next(reversed(compilation._compiled.values()))
     advance: Any = last.advance
     lanes = jax.tree.leaves(advance.args_info)[0].shape[0]  # fewer than all where these go in batches
-    return last.memory / (lanes // devices)
+    return last.bytes / (lanes // devices)
 
 
 def measure(algo: str, env: str, seeds: int, steps: int, repeats: int = REPEATS) -> dict[str, Any]:

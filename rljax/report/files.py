@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from rljax.envs import Env
 from rljax.errors import UsageError
 
 
@@ -55,7 +54,7 @@ def write_table(path: pathlib.Path, columns: Sequence[str], rows: Iterable[Seque
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
-    table.writerows([cell.label if isinstance(cell, Env) else cell for cell in row] for row in rows)
+    table.writerows(rows)
     write_text(path, text.getvalue())
 
 
