@@ -209,13 +209,13 @@ def _is_network(value: Any) -> bool:
 
 # What an annotation takes, and how a sentence calls it.
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "int": (_is_whole, "a whole number"),
+    "int": (_is_whole, "an integer"),
     "float": (_is_number, "a number"),
     "bool": (_is_flag, "True or False"),
     "str": (lambda value: isinstance(value, str), "a string"),
     "tuple[int, ...]": (
         lambda value: isinstance(value, tuple) and all(map(_is_whole, value)),
-        "a tuple of whole numbers such as (64, 64)",
+        "a tuple of integers such as (64, 64)",
     ),
     "Network": (_is_network, "an object with init and apply"),
     "ActorAndCritics": (

@@ -86,7 +86,7 @@ class Writer:
             ) from None
 
     def close(self) -> None:
-        """Wait until everything is on disk.
+        """Wait until everything is on disk, and stop writing.
 
         Raises:
             UsageError: the last checkpoint could not be written.

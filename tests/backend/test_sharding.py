@@ -130,17 +130,17 @@ def loops(text):
 
 def stopped_and_resumed(algorithm, config, whole, folder):
     """Whether a run that was stopped after its first update goes on to the same bits, sharded as it was."""
-    landed = history.Record.landed
+    landed = history.Record.add_chunk
 
     def stop(self, *arguments):
         if self.updates:
             raise RuntimeError("stopped")
         landed(self, *arguments)
 
-    history.Record.landed = stop
+    history.Record.add_chunk = stop
     with contextlib.suppress(RuntimeError):
         rljax.run(algorithm, config, seeds=2, shard="envs", out=folder, checkpoint_every=0, **QUIET)
-    history.Record.landed = landed
+    history.Record.add_chunk = landed
     resumed = rljax.resume(folder, config=config, progress=False)
     shard = json.loads((folder / "config.json").read_text())["shard"]
     return {"shard": shard, "same": toys.same_bits(resumed.states, whole.states)}

@@ -82,9 +82,7 @@ def test_versions_are_those_installed(capsys):
 
 
 def test_every_field_is_an_option_with_its_docstring(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["train", "ppo", "--help"])
-    assert stop.value.code in (0, None)
+    assert cli.main(["train", "ppo", "--help"]) == 0
     text = capsys.readouterr().out
     for words in ("--gae-lambda", "Decay of GAE's trace", "--target-kl", "--seeds", "--eval-episodes", "--out"):
         assert words in text
@@ -94,9 +92,9 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
     ("arguments", "words"),
     [
         (["trian"], ["trian", "train"]),
-        (["train"], ["which algorithm"]),
+        (["train"], ["Name the algorithm"]),
         (["train", "pppo", "--env", "CartPole-v1"], ["pppo", "did you mean ppo?"]),
-        (["train", "ppo"], ["which environment"]),
+        (["train", "ppo"], ["Name the environment"]),
         (["train", "ppo", "--env", "CartPol-v1"], ["CartPol-v1", "CartPole-v1"]),
         (["train", "ppo", "--env", "CartPole-v1", "--lerning-rate", "1e-3"], ["--lerning-rate", "--learning-rate"]),
         (["train", "ppo", "--env", "CartPole-v1", "--learning-rate", "fast"], ["learning-rate", "fast"]),
@@ -115,10 +113,10 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
         (["train", "nothere.py", "--env", "CartPole-v1"], ["nothere.py"]),
         (["train", "no.such.module", "--env", "CartPole-v1"], ["no.such.module"]),
         (["train", "ppo", "--env", "nothere.py:env"], ["nothere.py"]),
-        (["train", "ppo", "--env", "own.py:"], ["Say which environment of own.py: --env own.py:name"]),
-        (["train", "ppo", "--env", "own.py"], ["Say which environment of own.py: --env own.py:name"]),
-        (["train", "--env", "CartPole-v1", "ppo"], ["which algorithm, before any option"]),
-        (["resume", "--total-steps", "5", "runs/x"], ["which run, before any option"]),
+        (["train", "ppo", "--env", "own.py:"], ["Name the environment in own.py: --env own.py:name"]),
+        (["train", "ppo", "--env", "own.py"], ["Name the environment in own.py: --env own.py:name"]),
+        (["train", "--env", "CartPole-v1", "ppo"], ["Name the algorithm, before any option"]),
+        (["resume", "--total-steps", "5", "runs/x"], ["Name the run's folder, before any option"]),
     ],
 )
 def test_mistakes_end_in_one_sentence(capsys, arguments, words):

@@ -18,12 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toys
+from orbax import checkpoint as orbax
 from toys import own, same_bits
 
 import rljax
 from rljax import a2c, cli, dqn, envs, ppo, q_learning, reinforce, sac, td3
 from rljax.backend import devices, versions
-from rljax.experiment import checkpoints, loop
+from rljax.experiment import checkpoints, loop, spec
 from rljax.experiment.history import Record
 from rljax.report import files, plot
 from rljax.types import RecurrentPolicy
@@ -37,19 +38,27 @@ class Stop(BaseException):
 
 def stopped(monkeypatch, out, algorithm, config, saves, **options):
     """Start a run that dies right after its so many-th checkpoint."""
-    save, seen = checkpoints.save, []
+    save, seen = checkpoints.Writer.save, []
 
-    def save_and_die(*arguments):
-        save(*arguments)
+    def save_and_die(writer, *arguments):
+        save(writer, *arguments)
+        writer.close()
         seen.append(arguments)
         if len(seen) == saves:
             raise Stop
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoints, "save", save_and_die)
+        patched.setattr(checkpoints.Writer, "save", save_and_die)
         patched.setattr("rljax.experiment.loop._CHUNK_SECONDS", 0.0)  # an update a chunk
         with pytest.raises(Stop):
             rljax.run(algorithm, config, out=out, checkpoint_every=0, **{**OPTIONS, **options})
+
+
+def write(folder, place, saved):
+    """Write a batch's checkpoint."""
+    writer = checkpoints.Writer(folder)
+    writer.save(place, saved)
+    writer.close()
 
 
 def as_written(value):
@@ -290,19 +299,19 @@ def _extends(folder, algorithm, config):
 
 
 def test_ctrl_c_says_how_to_go_on(config, whole, tmp_path, monkeypatch, request):
-    save, pressed = checkpoints.save, []
+    save, pressed = checkpoints.Writer.save, []
 
-    def interrupt(place, saved):
-        save(place, saved)
+    def interrupt(writer, place, saved):
+        save(writer, place, saved)
         if saved.record.updates == 30 and not pressed:
             pressed.append(True)
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(checkpoints, "save", interrupt)
+    monkeypatch.setattr(checkpoints.Writer, "save", interrupt)
     monkeypatch.setattr("rljax.experiment.loop._CHUNK_SECONDS", 0.0)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    with pytest.raises(rljax.Interrupted, match=r"rljax resume .*x` goes on"):
+    with pytest.raises(rljax.Interrupted, match=r"rljax resume .*x` continues"):
         rljax.run(own, config, out=tmp_path / "x", checkpoint_every=0, **OPTIONS)
     same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
 
@@ -329,17 +338,17 @@ def test_ctrl_c_while_a_sweep_is_made_longer_keeps_what_was_done(tmp_path, monke
     whole = rljax.run(own, config, sweep={"width": [2, 3, 4]}, out=out, checkpoint_every=1e6, **OPTIONS)
     before = (out / "curves.csv").read_text().splitlines()
     middle = checkpoints.newest(out / "checkpoints/0001")
-    checkpoints.save(out / "checkpoints/0001", middle._replace(final=None))
-    landed = Record.landed
+    write(out, "0001", middle._replace(final=None))
+    add_chunk = Record.add_chunk
     during = []
 
     def interrupt(self, *arguments):
-        landed(self, *arguments)
+        add_chunk(self, *arguments)
         during.append((out / "curves.csv").read_text().splitlines())
         if self.updates >= 80:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Record, "landed", interrupt)
+    monkeypatch.setattr(Record, "add_chunk", interrupt)
     monkeypatch.setattr("rljax.experiment.loop._CHUNK_SECONDS", 0.0)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
@@ -386,7 +395,7 @@ def test_a_checkpoint_that_no_longer_fits_is_kept(config, whole, folder, monkeyp
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no room")
 
         patched.setattr(loop, "train", out_of_memory)
-        assert "no longer fit into the memory" in refusal(folder, config)
+        assert "no longer fit into memory" in refusal(folder, config)
     same_results(rljax.resume(folder, algorithm=own, config=config, progress=False), whole)
 
 
@@ -398,7 +407,7 @@ def test_seeds_stay_in_order_however_batches_were_cut(config, tmp_path):
     (saved,) = checkpoints.load(tmp_path / "x")
     shutil.rmtree(tmp_path / "x/checkpoints/0000")
     for number, rows in (("0000", [4, 5]), ("0001", [0, 1])):
-        checkpoints.save(tmp_path / "x/checkpoints" / number, saved.rows(np.array(rows))._replace(lanes=2))
+        write(tmp_path / "x", number, saved.rows(np.array(rows))._replace(lanes=2))
     resumed = rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False)
     np.testing.assert_allclose(resumed.states.params, whole.states.params, rtol=1e-6)
     np.testing.assert_allclose(resumed.eval_returns, whole.eval_returns, rtol=1e-6)
@@ -439,7 +448,7 @@ def test_a_damaged_checkpoint_is_passed_over(config, whole, folder, how, capsys)
     else:
         damage(newest, how)
     same_results(rljax.resume(folder, algorithm=own, config=config, progress=False), whole)
-    assert "000010 is no whole checkpoint" in capsys.readouterr().err
+    assert "000010 is not an intact checkpoint" in capsys.readouterr().err
 
 
 def refusal(folder, config, **options):
@@ -456,20 +465,20 @@ def test_when_no_checkpoint_is_whole(config, folder):
 
 
 def test_an_error_on_the_way_leaves_what_the_newest_checkpoint_holds(config, whole, folder, monkeypatch):
-    landed = Record.landed
+    add_chunk = Record.add_chunk
 
     def fail(record, *arguments):
-        landed(record, *arguments)
+        add_chunk(record, *arguments)
         if record.updates == 20:
             raise RuntimeError("the device is lost")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Record, "landed", fail)
+        patched.setattr(Record, "add_chunk", fail)
         patched.setattr("rljax.experiment.loop._CHUNK_SECONDS", 0.0)
         with pytest.raises(RuntimeError, match="the device is lost") as error:
             rljax.resume(folder, algorithm=own, config=config, progress=False)
     assert error.value.__notes__ == [
-        f"What was done before, of 3 of 3 runs, is in {folder}, and `rljax resume {folder}` goes on."
+        f"What was done before, of 3 of 3 runs, is in {folder}, and `rljax resume {folder}` continues."
     ]
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["interrupted"], summary["env_steps"]) == (True, 190)
@@ -491,9 +500,9 @@ def test_a_changed_config(config, folder):
     path.write_text(path.read_text()[:100])
     assert "damaged" in refusal(folder, config)
     path.write_text("{}")
-    assert "without checkpoints" in refusal(folder, config)
-    path.write_text('{"recipe": 3}')
-    assert "not as rljax wrote it" in refusal(folder, config)
+    assert "was changed since rljax wrote it" in refusal(folder, config)
+    path.write_text('{"format": 1, "recipe": 3}')
+    assert "was changed since rljax wrote it" in refusal(folder, config)
     path.unlink()
     assert "no folder of a run" in refusal(folder, config)
 
@@ -501,10 +510,10 @@ def test_a_changed_config(config, folder):
 def test_what_wrappers_were_called_with_is_checked(tmp_path, monkeypatch, capsys):
     one, other = (own.Config(env=envs.scale_reward(toys.walk, factor), num_updates=2) for factor in (1.0, 100.0))
     stopped(monkeypatch, tmp_path / "x", own, one, 1)
-    assert "env.recipe was [None, ['scale_reward', [1.0]]] and is" in refusal(tmp_path / "x", other)
+    assert "env.label was 'walk+scale_reward(1.0)' and is" in refusal(tmp_path / "x", other)
     path = tmp_path / "x/config.json"
     about = json.loads(path.read_text())
-    about["config"]["env"]["recipe"][1][1] = [100.0]
+    about["config"]["env"] |= {"label": "walk+scale_reward(100.0)", "recipe": [None, ["scale_reward", [100.0]]]}
     path.write_text(json.dumps(about))
     assert "was changed" in refusal(tmp_path / "x", other)
     sweep = {"env": [one.env, other.env]}
@@ -524,21 +533,8 @@ def test_what_wrappers_were_called_with_is_checked(tmp_path, monkeypatch, capsys
     assert legend == [f"env={labels[0]} ({i})" for i in range(2)]  # none in place of another
 
 
-def test_a_folder_that_does_not_hold_what_wrappers_were_called_with(tmp_path, monkeypatch):
-    """As older versions wrote them."""
-    config = own.Config(env=envs.scale_reward(toys.walk, 2.0), num_updates=4)
-    whole = rljax.run(own, config, **OPTIONS)
-    describe = config.describe
-    with monkeypatch.context() as patched:
-        patched.setattr(files, "describe", lambda value: config.without_recipes(describe(value)))
-        stopped(monkeypatch, tmp_path / "x", own, config, 2)
-    assert "recipe" not in json.loads((tmp_path / "x/config.json").read_text())["config"]["env"]
-    same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
-    assert "rate was 0.1 and is 0.2" in refusal(tmp_path / "x", dataclasses.replace(config, rate=0.2))
-
-
 def test_another_software_is_said(config, folder, monkeypatch, capsys):
-    monkeypatch.setattr(versions, "versions", lambda: {"jax": "0.0.1"})
+    monkeypatch.setattr(spec, "versions", lambda: {"jax": "0.0.1"})
     rljax.resume(folder, algorithm=own, config=config, progress=False)
     assert "begun on another version" in capsys.readouterr().err
 
@@ -561,11 +557,11 @@ def test_a_longer_run_needs_a_horizon_for_its_schedules(config, folder):
 
 
 def test_what_is_ones_own_has_to_be_given(folder):
-    with pytest.raises(rljax.UsageError, match="algorithm is one of your own"):
+    with pytest.raises(rljax.UsageError, match="algorithm is a custom one"):
         rljax.resume(folder)
     with pytest.raises(rljax.UsageError, match="has no sweep"):
         rljax.resume(folder, algorithm=own, env=toys.walk, sweep={"rate": [0.1]})
-    with pytest.raises(rljax.UsageError, match="environment is one of your own"):
+    with pytest.raises(rljax.UsageError, match="environment is a custom one"):
         rljax.resume(folder, algorithm=own)
     assert rljax.load(folder, algorithm=own, env=toys.walk).states.params.shape == (3, 2)
 
@@ -580,22 +576,21 @@ def test_a_run_without_checkpoints_holds_no_states(config, tmp_path):
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoints(config, whole, tmp_path, monkeypatch, capsys):
-    """Every write from the fifth on fails, half done; the run goes on, and what was written can be gone on with."""
-    rename, written = pathlib.Path.rename, []
+    """Every write from the fifth on fails; training continues, and the run can be resumed from what was written."""
+    save, written = orbax.CheckpointManager.save, []
 
-    def full(self, target):
-        if self.name == ".part":
-            written.append(target)
-            if len(written) >= 5:
-                raise OSError(28, "No space left on device")
-        return rename(self, target)
+    def full(self, *arguments, **named):
+        written.append(arguments)
+        if len(written) >= 5:
+            raise OSError(28, "No space left on device")
+        return save(self, *arguments, **named)
 
-    monkeypatch.setattr(pathlib.Path, "rename", full)
+    monkeypatch.setattr(orbax.CheckpointManager, "save", full)
     monkeypatch.setattr("rljax.experiment.loop._CHUNK_SECONDS", 0.0)
     same_results(rljax.run(own, config, out=tmp_path / "x", checkpoint_every=0, **OPTIONS), whole)
     said = capsys.readouterr().err
     assert "No space left on device" in said
-    assert "The run goes on" in said
+    assert "The run continues" in said
     monkeypatch.undo()
     assert sorted(p.name for p in (tmp_path / "x/checkpoints/0000").iterdir()) == ["000003", "000004"]
     same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
@@ -685,7 +680,7 @@ def test_resume_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / "x/summary.json").read_text())["final_return"] == first
     capsys.readouterr()
     for arguments, words in (
-        (["resume"], "which run"),
+        (["resume"], "Name the run's folder"),
         (["resume", "nowhere"], "no folder of a run"),
         (["resume", "x", "--total-step", "3"], "--total-steps"),
         (["resume", "x", "--total-steps", "many"], "total-steps"),
@@ -696,8 +691,7 @@ def test_resume_on_the_command_line(tmp_path, monkeypatch, capsys):
         said = capsys.readouterr().err.strip()
         assert words in said
         assert len(said.splitlines()) == 1
-    with pytest.raises(SystemExit):
-        cli.main(["resume", "--help"])
+    assert cli.main(["resume", "--help"]) == 0
     assert "--total-steps" in capsys.readouterr().out
 
 

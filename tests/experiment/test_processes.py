@@ -31,9 +31,9 @@ if what == "resume":
     sys.exit()
 if what == "slow":
     loop._CHUNK_SECONDS = 0.0
-    landed = history.Record.landed
+    landed = history.Record.add_chunk
     import time
-    history.Record.landed = lambda *inputs: (time.sleep(0.2), landed(*inputs))
+    history.Record.add_chunk = lambda *inputs: (time.sleep(0.2), landed(*inputs))
 try:
     result = rljax.run(own, {config}, hosts=hosts, out=folder, {options})
 except (rljax.UsageError, KeyboardInterrupt) as error:

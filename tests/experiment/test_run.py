@@ -284,7 +284,7 @@ def test_no_more_than_two_copies_of_the_states_are_held(own_config, monkeypatch)
 
 def test_ctrl_c_writes_what_is_done(own_config, tmp_path, monkeypatch, request):
     """The signal arrives while a chunk runs; the chunk lands, files are written, and the result is in the exception."""
-    landed = history.Record.landed
+    landed = history.Record.add_chunk
 
     def slow(self, *arguments):
         landed(self, *arguments)
@@ -292,7 +292,7 @@ def test_ctrl_c_writes_what_is_done(own_config, tmp_path, monkeypatch, request):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)
 
-    monkeypatch.setattr(history.Record, "landed", slow)
+    monkeypatch.setattr(history.Record, "add_chunk", slow)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     out = tmp_path / "stopped"
@@ -338,9 +338,9 @@ def test_two_runs_do_not_train_into_one_folder(own_config, tmp_path):
     rljax.run(own, own_config, out=out, checkpoint_every=0, **options)
     summary = (out / "summary.json").read_bytes()
     with folders.held(out):
-        with pytest.raises(rljax.UsageError, match="is being trained into already"):
+        with pytest.raises(rljax.UsageError, match="is in use by another process"):
             rljax.run(own, own_config, out=out, **options)
-        with pytest.raises(rljax.UsageError, match="is being trained into already"):
+        with pytest.raises(rljax.UsageError, match="is in use by another process"):
             rljax.resume(out, algorithm=own, config=own_config, total_steps=1000, progress=False)
     assert "total_steps" not in json.loads((out / "config.json").read_text())
     assert (out / "summary.json").read_bytes() == summary
@@ -351,7 +351,7 @@ def test_a_run_that_hangs_is_noticed(monkeypatch, capsys):
     monkeypatch.setattr(interrupts, "STALL_SECONDS", 0.05)
     with interrupts.watched():
         time.sleep(0.3)
-    assert "no update has landed" in capsys.readouterr().err
+    assert "no update has finished" in capsys.readouterr().err
     with interrupts.watched():
         pass
     time.sleep(0.2)
@@ -376,7 +376,7 @@ def test_it_runs_in_a_thread_where_signals_cannot_be_caught(own_config):
         ({"eval_episodes": 0}, "eval_episodes"),
         ({"devices": 99}, "devices"),
         ({"seeds": 1.5}, "seeds"),
-        ({"seeds": True}, "seeds must be a whole number of at least 1, got True"),
+        ({"seeds": True}, "seeds must be an integer, got True"),
         ({"out": 5}, "out must be the path of a folder, got 5"),
     ],
 )
@@ -395,7 +395,7 @@ def test_a_stack_of_configs_is_no_config_of_a_run(own_config, stack):
 def test_something_that_is_no_algorithm(own_config):
     with pytest.raises(rljax.UsageError, match="no init"):
         rljax.run(json, own_config)
-    with pytest.raises(rljax.UsageError, match="own takes a config of its own: the one given has no env"):
+    with pytest.raises(rljax.UsageError, match="own needs its own Config: the one given has no env"):
         rljax.run(own, SimpleNamespace())
     with pytest.raises(rljax.UsageError, match="no env"):
         rljax.run(SimpleNamespace(init=len, update=len, act=len), SimpleNamespace())
