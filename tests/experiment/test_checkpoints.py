@@ -174,7 +174,7 @@ def test_a_sweep_of_objects_takes_them_back(tmp_path, monkeypatch):
     whole = rljax.run(own, config, sweep=sweep, samples=2, **OPTIONS)
     stopped(monkeypatch, tmp_path / "x", own, config, 2, sweep=sweep, samples=2)
     given = {"algorithm": own, "config": config}
-    with pytest.raises(rljax.UsageError, match=r"sweep of env holds objects, .*: pass sweep= to rljax.resume"):
+    with pytest.raises(rljax.UsageError, match=r"sweep of env holds objects, .*: pass the sweep= given to rljax.run"):
         rljax.load(tmp_path / "x", **given)
     for other, why in (
         (sweep | {"network": [Wide(1)]}, "samples is for"),
