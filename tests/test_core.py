@@ -79,7 +79,7 @@ def play_lottery(key, num_envs=3, num_steps=40):
     return rollout.rollout(key, lambda noise, obs: (noise, ()), noise, collector, lottery(), num_steps)
 
 
-def test_every_episode_begins_with_a_reset_of_its_own():
+def test_every_episode_starts_from_a_separate_reset():
     _, seen, metrics = jax.jit(play_lottery)(jax.random.key(1))
     begun = np.roll(seen.terminated, 1, axis=0)
     begun[0] = True
@@ -91,14 +91,14 @@ def test_every_episode_begins_with_a_reset_of_its_own():
 
 
 @pytest.mark.parametrize("stock", [1, 3, 40])
-def test_how_many_resets_are_drawn_at_a_time_changes_no_bit(monkeypatch, stock):
+def test_the_number_of_resets_drawn_at_a_time_changes_no_bit(monkeypatch, stock):
     expected = jax.jit(play_lottery)(jax.random.key(1))
-    monkeypatch.setattr(core, "_STOCK", stock)
+    monkeypatch.setattr(rollout, "_STOCK", stock)
     jax.clear_caches()
     jax.tree.map(np.testing.assert_array_equal, jax.jit(play_lottery)(jax.random.key(1)), expected)
 
 
-def test_runs_side_by_side_share_no_resets_and_draw_them_in_a_branch():
+def test_vmapped_runs_share_no_resets_and_draw_them_in_a_branch():
     keys = jax.random.split(jax.random.key(1), 4)
     program = jax.jit(jax.vmap(play_lottery)).lower(keys).compile()
     assert re.search(r"\bconditional\(", program.as_text())  # a select would draw at every step
@@ -108,7 +108,7 @@ def test_runs_side_by_side_share_no_resets_and_draw_them_in_a_branch():
     assert len(np.intersect1d(together.obs[0, 3:], together.obs[1, 3:])) == 0
 
 
-def test_where_any_computes_only_where_something_asks_for_it():
+def test_where_any_computes_only_if_needed():
     def halved(mask, x):
         return rollout.where_any(mask, lambda: x / 2, x)
 
@@ -259,7 +259,7 @@ def test_a_branch_on_the_counter_stays_a_branch_under_vmap():
         lambda: (rljax.dqn, rljax.dqn.Config(env=rljax.make("CartPole-v1"), total_steps=1100, prioritized=True)),
     ],
 )
-def test_training_takes_numbers_of_64_bits(make):
+def test_training_works_with_64_bit_numbers(make):
     """What a loop carries keeps its types: parameters, moments and priorities stay of 32 bits."""
     with jax.enable_x64(True):
         algorithm, config = make()

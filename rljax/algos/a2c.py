@@ -1,4 +1,4 @@
-r"""Advantage actor-critic (Mnih et al. 2016): A3C with a batch of environments instead of asynchronous workers.
+r"""Advantage actor-critic (Mnih et al. 2016, algorithm S3): A3C with a batch of environments instead of asynchronous workers.
 
 Each update collects a rollout `[T, N]` with the current policy, estimates advantages $A_t$ by GAE (Schulman et al.
 2016), and takes one gradient step down
@@ -53,7 +53,7 @@ class Config:
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     gae_lambda: float = traced(default=1.0, minimum=0, maximum=1)
-    """Trace decay of GAE (lambda); 1 gives n-step advantages, with n up to num_steps."""
+    """Decay of GAE's trace (lambda); 1 gives n-step advantages, with n up to num_steps."""
     entropy_coefficient: float = traced(default=0.01, minimum=0)
     """Weight of the entropy bonus (c_e)."""
     value_coefficient: float = traced(default=0.5, minimum=0)

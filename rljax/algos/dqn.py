@@ -1,4 +1,4 @@
-r"""Deep Q-learning (Mnih et al. 2015) and its extensions, which can be combined freely.
+r"""Deep Q-learning (Mnih et al. 2015, algorithm 1) and its extensions, which can be combined freely.
 
 Each update collects T steps of N environments epsilon-greedily into a replay buffer and then takes `gradient_steps`
 steps down the batch mean of $w \, L(r + \gamma v', Q(s, a))$, where, with the target network's parameters $\theta^-$,

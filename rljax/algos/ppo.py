@@ -1,4 +1,4 @@
-r"""Proximal policy optimisation (Schulman et al. 2017), for discrete and continuous actions.
+r"""Proximal policy optimisation (Schulman et al. 2017, equations 7 and 9), for discrete and continuous actions.
 
 Each update collects a rollout `[T, N]` with the current policy $\pi_{old}$, estimates advantages $A_t$ by GAE
 (Schulman et al. 2016), and then takes several epochs of minibatch steps down
@@ -50,7 +50,7 @@ class Config:
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     gae_lambda: float = traced(default=0.95, minimum=0, maximum=1)
-    """Trace decay of GAE (lambda)."""
+    """Decay of GAE's trace (lambda)."""
     clip: float = traced(default=0.2, minimum=0)
     """How far the probability ratio may leave 1 before its gradient is cut (epsilon)."""
     value_clip: float | None = traced(default=None, minimum=0)

@@ -1,4 +1,4 @@
-r"""Twin delayed DDPG (TD3, Fujimoto et al. 2018), with DDPG (Lillicrap et al. 2016) as a special case.
+r"""Twin delayed DDPG (TD3, Fujimoto et al. 2018, algorithm 1), with DDPG (Lillicrap et al. 2016) as a special case.
 
 Each update collects T steps of N environments with a deterministic policy $\mu$ and exploration noise into a replay
 buffer and then takes `gradient_steps` steps of the critics $Q_i$ down the batch mean of
