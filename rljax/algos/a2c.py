@@ -1,4 +1,4 @@
-r"""Advantage actor-critic (Mnih et al. 2016, algorithm S3): A3C with a batch of environments instead of asynchronous workers.
+r"""Advantage actor-critic (Mnih et al. 2016, algorithm S3), batching environments instead of asynchronous workers.
 
 Each update collects a rollout `[T, N]` with the current policy, estimates advantages $A_t$ by GAE (Schulman et al.
 2016), and takes one gradient step down

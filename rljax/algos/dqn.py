@@ -184,7 +184,7 @@ def _apply(params: Any, obs: jax.Array, key: jax.Array, config: Config) -> jax.A
 def loss(
     params: Any, target_params: Any, batch: replay.Sample, key: jax.Array, config: Config
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-    """Return the loss of the module docstring over one batch, and the errors `[B]` for priorities with metrics."""
+    """Return the loss of the module docstring over one batch, the errors `[B]` for priorities, and metrics."""
     key_online, key_target, key_choice = jax.random.split(key, 3)
     head = _head(config)
     outputs = networks.of_action(_apply(params, batch.obs, key_online, config), batch.action)  # [B, K]

@@ -71,7 +71,7 @@ class Config:
     target_entropy_fraction: float = traced(default=0.5, minimum=0, maximum=1)
     """Fraction of the maximum entropy of discrete actions that target_entropy defaults to."""
     num_critics: int = static(default=2, minimum=1)
-    """Number of critics; the lowest value is used (C)."""
+    """Number of critics (C); their minimum is used."""
     anneal_learning_rate: bool = static(default=False)
     """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)

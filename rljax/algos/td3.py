@@ -9,7 +9,7 @@ $$
 
 After every `actor_period`-th of them the policy takes a step down $L_\mu = -Q_1(s, \mu(s))$, and the targets
 $\bar{Q}$ and $\bar{\mu}$ move towards Q and $\mu$. DDPG has one critic, no smoothing noise and a period of one. The
-policy ends in a tanh: actions and all noise are rescaled to [-1, 1] in every dimension.
+policy ends in a tanh; actions and noise are in units in which every dimension spans [-1, 1].
 """
 
 import math
@@ -70,7 +70,7 @@ class Config:
     noise_reversion: float = traced(default=1.0, minimum=0, maximum=1)
     """Mean reversion of the exploration noise (theta): 1 for Gaussian noise, less for Ornstein-Uhlenbeck noise."""
     num_critics: int = static(default=2, minimum=1)
-    """Number of critics; the lowest value is used (C)."""
+    """Number of critics (C); their minimum is used."""
     anneal_learning_rate: bool = static(default=False)
     """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
