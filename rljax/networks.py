@@ -44,8 +44,8 @@ def check_core(name: str | None, hidden_sizes: Sequence[int], activation_name: s
 class Network(Protocol):
     """What the algorithms need of a network: Flax's modules have it, and so can any object.
 
-    A recurrent one also has `initial_memory(num_envs)`, zeros `[N, ...]`. It takes a memory after the observations and
-    gives the memory afterwards behind its outputs; see `RecurrentActorCritic`.
+    A recurrent one also has `initial_hidden_state(num_envs)`, zeros `[N, ...]`. It takes a hidden state after the
+    observations and returns the next one after its outputs; see `RecurrentActorCritic`.
     """
 
     def init(self, key: jax.Array, obs: jax.Array, /, *memory: Any) -> Any:
@@ -306,7 +306,7 @@ class RecurrentActorCritic(nn.Module):
     state_independent_std: bool = False
     mixed_precision: bool = False
 
-    def initial_memory(self, num_envs: int) -> Any:
+    def initial_hidden_state(self, num_envs: int) -> Any:
         """The actor's and the critic's, each zeros `[N, hidden_sizes[-1]]`, of an LSTM two of them."""
         zeros = jnp.zeros((num_envs, self.hidden_sizes[-1]))
         return ((zeros, zeros),) * 2 if self.core == "lstm" else (zeros, zeros)

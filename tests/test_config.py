@@ -397,10 +397,10 @@ def test_a_config_that_extends_another_keeps_its_fields_and_its_checks():
 def test_the_algorithms_fields_are_told_by_their_config(name):
     algorithm = getattr(rljax, name)
     told = algorithm.Config.__doc__
-    assert told.startswith("What ")
+    assert told.startswith("Hyperparameters of ")
     for field in dataclasses.fields(algorithm.Config):
         assert re.search(rf"^    {field.name}: \S.*\.$", told, re.MULTILINE), field.name
-    assert "carries from update to update" in algorithm.State.__doc__
+    assert algorithm.State.__doc__.startswith("Training state of ")
 
 
 def test_a_config_that_extends_another_tells_its_fields_too():

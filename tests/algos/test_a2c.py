@@ -124,7 +124,7 @@ def test_the_gradient_of_the_loss_is_its_finite_difference(name, recurrent):
 
 
 @pytest.mark.parametrize("terminates", [False, True])
-def test_the_critic_learns_the_value_beyond_a_time_limit_but_not_beyond_an_end(terminates):
+def test_bootstrap_is_cut_at_termination_but_not_at_truncation(terminates):
     """Discount 0.5: the uncut chain is worth 1 / (1 - 0.5) = 2 everywhere; the cut one 1.75, 1.5 and 1."""
     config = a2c.Config(
         env=line(terminates),
@@ -232,7 +232,7 @@ def test_cartpole_is_learned(train_many):
         ({"hidden_sizes": (64, 0)}, "hidden_sizes"),
     ],
 )
-def test_a_config_that_cannot_be_is_refused(small, change, word):
+def test_an_invalid_config_raises_a_usage_error(small, change, word):
     with pytest.raises(rljax.UsageError, match=word) as caught:
         dataclasses.replace(small, **change)
     assert "\n" not in str(caught.value)

@@ -62,7 +62,7 @@ class Clock:
 
 @pytest.mark.parametrize("limit", [1, 5, 1000])  # always, sometimes and never truncated: not all of them branch alike
 @pytest.mark.parametrize("terminates", [False, True])
-def test_a_successors_value_is_that_of_the_true_next_observation(limit, terminates):
+def test_next_values_are_read_at_the_true_next_observation(limit, terminates):
     def step(key, time, action, params):
         return rljax.timestep(jnp.float32([time + 1]), 0.0, terminates & (time + 1 == 3)), time + 1
 
@@ -179,7 +179,7 @@ def test_one_update_equals_numpy(env):
 
 
 @pytest.mark.parametrize("terminates", [False, True])
-def test_the_critic_learns_the_value_beyond_a_time_limit_but_not_beyond_an_end(terminates):
+def test_bootstrap_is_cut_at_termination_but_not_at_truncation(terminates):
     """Discount 0.5: the uncut chain is worth 1 / (1 - 0.5) = 2 everywhere; the cut one 1.75, 1.5 and 1."""
     config = ppo.Config(
         env=line(terminates),
@@ -277,7 +277,7 @@ def test_a_stacked_config_vmaps_and_a_static_mismatch_raises(small, train):
         jax.tree.map(lambda *leaves: jnp.stack(leaves), small, dataclasses.replace(small, num_epochs=1))
 
 
-def test_annealing_and_its_own_horizon(small):
+def test_schedule_steps_sets_the_annealing_horizon(small):
     """The rate falls linearly to zero over schedule_steps: then nothing moves any more."""
     config = dataclasses.replace(small, schedule_steps=128)
     key_init, key_updates, _ = core.training_keys(jax.random.key(0))
@@ -374,7 +374,7 @@ def test_cartpole_is_learned(train_many):
         ({"num_epochs": None}, "num_epochs"),
     ],
 )
-def test_a_config_that_cannot_be_is_refused(small, change, word):
+def test_an_invalid_config_raises_a_usage_error(small, change, word):
     with pytest.raises(rljax.UsageError, match=word) as caught:
         dataclasses.replace(small, **change)
     assert "\n" not in str(caught.value)

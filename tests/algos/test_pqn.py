@@ -143,7 +143,7 @@ def test_one_update_equals_numpy(small):
 
 
 @pytest.mark.parametrize("terminated", [False, True])
-def test_a_time_limit_does_not_change_the_value_and_an_end_does(terminated):
+def test_bootstrap_is_cut_at_termination_but_not_at_truncation(terminated):
     """One for ever at a discount of 0.9, cut after five steps: worth 10 by a time limit, less where it is an end."""
 
     def reset(key, params):
@@ -194,6 +194,6 @@ def test_vmap_equals_single_seeds_differ_and_numbers_do_not_recompile(small):
         ({"hidden_sizes": ()}, "at least 1 layer"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(values, sentence):
+def test_an_invalid_config_raises_a_usage_error(values, sentence):
     with pytest.raises(rljax.UsageError, match=sentence):
         pqn.Config(**{"env": "CartPole-v1", **values})

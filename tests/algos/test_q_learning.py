@@ -157,7 +157,7 @@ def errors_by_steps():
     return by_schedule
 
 
-def test_the_error_shrinks_as_the_schedule_promises(errors_by_steps):
+def test_the_error_shrinks_at_the_rate_of_the_schedule(errors_by_steps):
     """A step size of n ** -0.8 leaves an error of the order n ** -0.4 (Even-Dar and Mansour 2003)."""
     medians = np.median(errors_by_steps["visits"], axis=1)
     rates = np.diff(np.log(medians)) / np.log(4.0)
@@ -224,7 +224,7 @@ def test_vmap_equals_single_and_seeds_differ():
     assert not np.array_equal(many.tables.visits[0], many.tables.visits[1])
 
 
-def test_schedules_move_as_they_say():
+def test_schedules_follow_their_formulas():
     def epsilons(kind, **values):
         config = q_learning.Config(
             env="GridWorld-misc", total_steps=1_000, epsilon_schedule=kind, epsilon=0.8, epsilon_end=0.2, **values
@@ -248,10 +248,10 @@ def test_schedules_move_as_they_say():
         ({"epsilon_schedule": "exponential", "epsilon_end": 0.0}, "raise epsilon and epsilon_end above 0"),
         ({"step_size": 1.5}, "step_size must be at most 1"),
         ({"total_steps": 99}, "less than one update"),
-        ({"env": "normalized"}, "A table learns raw rewards"),
+        ({"env": "normalized"}, "needs raw rewards"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(values, sentence):
+def test_an_invalid_config_raises_a_usage_error(values, sentence):
     values = {"env": "Taxi-v3", **values}
     if values["env"] == "normalized":
         values["env"] = envs.normalize_rewards(rljax.make("Taxi-v3"), 0.99)

@@ -251,7 +251,7 @@ SMALL = {
 def first_action(policy, obs):
     key = jax.random.key(1)
     if isinstance(policy, RecurrentPolicy):
-        return policy.step(key, obs, policy.initial_memory(len(obs)))[0]
+        return policy.step(key, obs, policy.initial_hidden_state(len(obs)))[0]
     return policy(key, obs)
 
 
