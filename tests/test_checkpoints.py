@@ -556,7 +556,7 @@ def test_a_package_that_is_not_installed_ends_no_run(monkeypatch):
 
 def test_a_longer_run_needs_a_horizon_for_its_schedules(config, folder):
     assert "no schedule_steps" in refusal(folder, config, total_steps=1000)
-    assert "whole number" in refusal(folder, config, total_steps=1e3)
+    assert "integer" in refusal(folder, config, total_steps=1e3)
     assert "folder must be the path of a folder, got None" in refusal(None, config)
 
 

@@ -376,7 +376,7 @@ def test_it_runs_in_a_thread_where_signals_cannot_be_caught(own_config):
         ({"eval_episodes": 0}, "eval_episodes"),
         ({"devices": 99}, "devices"),
         ({"seeds": 1.5}, "seeds"),
-        ({"seeds": True}, "seeds must be a whole number of at least 1, got True"),
+        ({"seeds": True}, "seeds must be an integer of at least 1, got True"),
         ({"out": 5}, "out must be the path of a folder, got 5"),
     ],
 )
