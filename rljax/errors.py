@@ -20,7 +20,7 @@ def suggest(unknown: str, known: Iterable[str]) -> str:
     near = [folded[match] for match in difflib.get_close_matches(str(unknown).casefold(), folded, n=3, cutoff=0.5)]
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return f"known are {', '.join(known)}."
+    return f"choose from {', '.join(known)}."
 
 
 def scalar(value: Any) -> Any:

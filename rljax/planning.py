@@ -161,7 +161,7 @@ def _fixed_point(
 
 
 def _error_bound(residual: jax.Array, discount: Scalar) -> jax.Array:
-    """residual / (1 - discount): infinite with a discount of one, unless the residual is zero."""
+    """Residual / (1 - discount): infinite with a discount of one, unless the residual is zero."""
     remaining = jnp.maximum(1.0 - jnp.asarray(discount, residual.dtype), 0.0)
     return jnp.where(residual == 0.0, 0.0, residual / remaining)
 

@@ -90,11 +90,11 @@ def _run_violations(env: Env, key: jax.Array, num_steps: int) -> list[str]:
     try:
         obs, state, found = _reset_violations(env, key)
     except Exception as error:
-        return [f"reset cannot be run under jit and vmap: {_first_line(error)}"]
+        return [f"reset fails under jit and vmap: {_first_line(error)}"]
     try:
         return found + _step_violations(env, key, obs, state, num_steps)
     except Exception as error:
-        return [*found, f"step cannot be run under jit and vmap: {_first_line(error)}"]
+        return [*found, f"step fails under jit and vmap: {_first_line(error)}"]
 
 
 def _reset_violations(env: Env, key: jax.Array) -> tuple[Any, Any, list[str]]:

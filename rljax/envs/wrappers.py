@@ -59,7 +59,7 @@ def _recorded[**Arguments](
         wrapped = wrapper(env, *args, **kwargs)
         bound = signature.bind(env, *args, **kwargs)
         bound.apply_defaults()
-        # A float argument becomes a float, so that 2 and 2.0 give equal recipes, also in a file.
+        # Convert to float, so that 2 and 2.0 give equal recipes, also in a file.
         _, *arguments = (
             float(value) if signature.parameters[name].annotation is float else value
             for name, value in bound.arguments.items()

@@ -1,6 +1,6 @@
-"""An algorithm of one's own, REINFORCE: a module with the right names, no registration, no base class.
+"""A custom algorithm, REINFORCE: a module with the expected names, no registration, no base class.
 
-`python examples/own_algorithm.py`, or `rljax train examples/own_algorithm.py --env CartPole-v1 --seeds 8`.
+`python examples/custom_algorithm.py`, or `rljax train examples/custom_algorithm.py --env CartPole-v1 --seeds 8`.
 """
 
 import sys
@@ -19,9 +19,9 @@ from rljax.types import Metrics, Policy
 @config
 class Config:
     env: rljax.Env = traced()
-    """Environment to learn."""
+    """Environment to train on."""
     total_steps: int = static(default=100_000, minimum=1)
-    """Environment steps of the whole run."""
+    """Environment steps of the run."""
     learning_rate: float = traced(default=5e-3, minimum=0)
     """Adam's step size."""
     discount: float = traced(default=0.98, minimum=0, maximum=1)
