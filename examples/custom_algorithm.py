@@ -1,6 +1,5 @@
-"""A custom algorithm, REINFORCE: a module with the expected names, no registration, no base class.
-
-`python examples/custom_algorithm.py`, or `rljax train examples/custom_algorithm.py --env CartPole-v1 --seeds 8`.
+"""A custom algorithm, REINFORCE: a module with the expected names, no registration, no base class. Run it with
+`rljax train examples/custom_algorithm.py --env CartPole-v1 --seeds 8` or `python examples/custom_algorithm.py`.
 """
 
 import sys
@@ -69,8 +68,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     def loss(params: Any) -> tuple[jax.Array, None]:
         outputs, baseline = network.apply(params, batch.obs)
         log_prob = head.distribution(outputs).log_prob(batch.action)
-        policy_loss = -log_prob * jax.lax.stop_gradient(targets - baseline)
-        return (policy_loss + losses.squared(baseline, targets)).mean(), None
+        return (losses.squared(baseline, targets) - log_prob * jax.lax.stop_gradient(targets - baseline)).mean(), None
 
     adam, step = optax.adam(config.learning_rate), state.step + 1
     params, opt_state, _, norm = core.gradient_step(loss, state.params, adam, state.opt_state)

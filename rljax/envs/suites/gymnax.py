@@ -102,7 +102,7 @@ def _construct_and_set(name: str, settings: dict[str, Any]) -> tuple[Any, Any, d
     import gymnax
 
     if name not in registered():
-        raise UsageError(f"Unknown environment {name!r}: {suggest(name, registered())}")
+        raise UsageError(f"There is no environment {name!r}: {suggest(name, registered())}")
     try:
         environment = _construct_once(name, {})
     except TypeError:  # a registered factory may require settings
