@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import operator
 import re
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 import rljax
 from rljax import networks
+from rljax.report import files
 
 
 @rljax.config.config
@@ -488,3 +490,27 @@ def test_a_config_survives_its_own_flattening():
     config = small_ppo(learning_rate=0.1, hidden_sizes=(3,))
     leaves, structure = jax.tree.flatten(config)
     assert jax.tree.unflatten(structure, leaves) == config
+
+
+def test_a_config_is_described_as_plain_data(tmp_path):
+    env = rljax.Env(
+        reset=len,
+        step=len,
+        observation_space=rljax.Box(-1, 1, (3,)),
+        action_space=rljax.Discrete(2),
+        params={"gravity": jnp.float32(9.5), "limits": jnp.array([1.0, jnp.inf])},
+        name="mine",
+        wrappers=("time_limit",),
+    )
+    config = rljax.ppo.Config(env=env, learning_rate=np.array([0.5, 0.25]), num_envs=np.int64(8), hidden_sizes=(3,))
+    files.write_json(tmp_path / "config.json", rljax.config.describe(config))
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["env"] == {
+        "name": "mine",
+        "params": {"gravity": 9.5, "limits": [1.0, None]},
+        "wrappers": ["time_limit"],
+        "recipe": [None],
+    }
+    assert written["learning_rate"] == [0.5, 0.25]
+    assert (written["num_envs"], written["hidden_sizes"]) == (8, [3])
+    assert (written["value_clip"], written["anneal_learning_rate"], written["activation"]) == (None, True, "tanh")

@@ -30,6 +30,12 @@ def same_bits(left, right):
     )
 
 
+def same_structure(left, right):
+    """True if a program compiled for one pytree serves the other: equal static parts with equal hashes."""
+    left, right = jax.tree.structure(left), jax.tree.structure(right)
+    return left == right and hash(left) == hash(right)
+
+
 class Slope(NamedTuple):
     height: float = 1.0
     steps: int = 3

@@ -47,7 +47,7 @@ def stopped(monkeypatch, out, algorithm, config, saves, **options):
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoints, "save", save_and_die)
-        patched.setattr("rljax.driver._CHUNK_SECONDS", 0.0)  # an update a chunk
+        patched.setattr("rljax.experiment.loop._CHUNK_SECONDS", 0.0)  # an update a chunk
         with pytest.raises(Stop):
             rljax.run(algorithm, config, out=out, checkpoint_every=0, **{**OPTIONS, **options})
 
@@ -299,7 +299,7 @@ def test_ctrl_c_says_how_to_go_on(config, whole, tmp_path, monkeypatch, request)
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(checkpoints, "save", interrupt)
-    monkeypatch.setattr("rljax.driver._CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("rljax.experiment.loop._CHUNK_SECONDS", 0.0)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with pytest.raises(rljax.Interrupted, match=r"rljax resume .*x` goes on"):
@@ -340,7 +340,7 @@ def test_ctrl_c_while_a_sweep_is_made_longer_keeps_what_was_done(tmp_path, monke
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Record, "landed", interrupt)
-    monkeypatch.setattr("rljax.driver._CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("rljax.experiment.loop._CHUNK_SECONDS", 0.0)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
     with pytest.raises(rljax.Interrupted, match=r"stopped after 60 of 100 updates on average; what is done") as stop:
@@ -465,7 +465,7 @@ def test_an_error_on_the_way_leaves_what_the_newest_checkpoint_holds(config, who
 
     with monkeypatch.context() as patched:
         patched.setattr(Record, "landed", fail)
-        patched.setattr("rljax.driver._CHUNK_SECONDS", 0.0)
+        patched.setattr("rljax.experiment.loop._CHUNK_SECONDS", 0.0)
         with pytest.raises(RuntimeError, match="the device is lost") as error:
             rljax.resume(folder, algorithm=own, config=config, progress=False)
     assert error.value.__notes__ == [
@@ -495,7 +495,7 @@ def test_a_changed_config(config, folder):
     path.write_text('{"recipe": 3}')
     assert "not as rljax wrote it" in refusal(folder, config)
     path.unlink()
-    assert "no folder of a run" in refusal(folder, config)
+    assert "not the folder of a run" in refusal(folder, config)
 
 
 def test_what_wrappers_were_called_with_is_checked(tmp_path, monkeypatch, capsys):
@@ -591,7 +591,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(config, whole, tmp_path, mon
         return rename(self, target)
 
     monkeypatch.setattr(pathlib.Path, "rename", full)
-    monkeypatch.setattr("rljax.driver._CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("rljax.experiment.loop._CHUNK_SECONDS", 0.0)
     same_results(rljax.run(own, config, out=tmp_path / "x", checkpoint_every=0, **OPTIONS), whole)
     said = capsys.readouterr().err
     assert "No space left on device" in said
@@ -615,7 +615,7 @@ import sys; sys.path[:0] = [{root!r}, {tests!r}]
 import rljax, toys
 from toys import own
 config = own.Config(env=toys.walk, num_updates=300)
-rljax.driver._CHUNK_SECONDS = 0.0
+rljax.experiment.loop._CHUNK_SECONDS = 0.0
 options = dict(seeds=3, evaluations=4, eval_episodes=3, progress=False, devices=1)
 if sys.argv[1] == "run":
     rljax.run(own, config, out=sys.argv[2], checkpoint_every=0, overwrite=True, **options)
@@ -626,7 +626,7 @@ else:
 
 def killed_until_done(folder, kills, seed):
     """Kill the process again and again, while it trains or writes; the last time let it end."""
-    tests = pathlib.Path(__file__).parent
+    tests = pathlib.Path(toys.__file__).parent
     script = SCRIPT.format(root=str(tests.parent), tests=str(tests))
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "cache")}
     environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
@@ -686,7 +686,7 @@ def test_resume_on_the_command_line(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     for arguments, words in (
         (["resume"], "which run"),
-        (["resume", "nowhere"], "no folder of a run"),
+        (["resume", "nowhere"], "not the folder of a run"),
         (["resume", "x", "--total-step", "3"], "--total-steps"),
         (["resume", "x", "--total-steps", "many"], "total-steps"),
         (["resume", "x", "--algorithm", "nothere.py"], "nothere.py"),

@@ -14,7 +14,7 @@ import pytest
 
 from rljax import cli
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 TINY = ["--total-steps", "128", "--num-envs", "4", "--num-steps", "16", "--hidden-sizes", "8", "--evaluations", "1"]
 
 

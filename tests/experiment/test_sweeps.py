@@ -458,7 +458,7 @@ def press_at(monkeypatch, updates, **runs_of):
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Record, "landed", press)
-    monkeypatch.setattr("rljax.driver._CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr("rljax.experiment.loop._CHUNK_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize(("stopped", "best"), [(1, None), (2, 1)])

@@ -17,22 +17,23 @@ from toys import own
 import rljax
 from rljax.experiment import processes
 
-TESTS = pathlib.Path(__file__).parent
+TESTS = pathlib.Path(toys.__file__).parent
 SCRIPT = """
 import sys; sys.path[:0] = [{root!r}, {tests!r}]
 import rljax, toys
 from toys import own
-rljax.hosts._SILENCE_SECONDS = {silence}
+from rljax.experiment import history, loop, processes
+processes._SILENCE_SECONDS = {silence}
 what, folder, port, process = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 hosts = rljax.join("127.0.0.1:" + port, 2, process)
 if what == "resume":
     rljax.resume(folder, algorithm=own, config={config}, hosts=hosts, progress=False)
     sys.exit()
 if what == "slow":
-    rljax.driver._CHUNK_SECONDS = 0.0
-    landed = rljax.record.Record.landed
+    loop._CHUNK_SECONDS = 0.0
+    landed = history.Record.landed
     import time
-    rljax.record.Record.landed = lambda *inputs: (time.sleep(0.2), landed(*inputs))
+    history.Record.landed = lambda *inputs: (time.sleep(0.2), landed(*inputs))
 try:
     result = rljax.run(own, {config}, hosts=hosts, out=folder, {options})
 except (rljax.UsageError, KeyboardInterrupt) as error:

@@ -197,7 +197,13 @@ def main():
 def seen():
     """What `main` prints."""
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    paths = os.pathsep.join([str(pathlib.Path(rljax.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join(
+        [
+            str(pathlib.Path(__file__).parents[1]),
+            str(pathlib.Path(rljax.__file__).parents[1]),
+            os.environ.get("PYTHONPATH", ""),
+        ]
+    )
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths}
     done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
