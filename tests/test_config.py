@@ -432,7 +432,7 @@ def test_replace_suggests_the_nearest_name(word, nearest):
 
 
 def test_replace_lists_the_names_where_none_is_near():
-    with pytest.raises(rljax.UsageError, match="known are rate, discount, limit"):
+    with pytest.raises(rljax.UsageError, match="choose from rate, discount, limit"):
         rljax.replace(Config(), zzz=1)
 
 

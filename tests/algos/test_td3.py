@@ -229,7 +229,7 @@ def test_ddpg_is_a_variant():
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"env": "CartPole-v1"}, "needs continuous actions, and the environment's are 2 discrete ones"),
+        ({"env": "CartPole-v1"}, "needs continuous actions, but the environment has 2 discrete ones"),
         ({"env": reference.wander().replace(action_space=rljax.Box(-1.0, np.inf, (2,)))}, "bounded on both sides"),
         ({"buffer_size": 500, "num_steps": 600}, "buffer_size=500 cannot hold a rollout of 1000 steps"),
         ({"total_steps": 1_000}, "less than the prefill and one update"),

@@ -54,14 +54,14 @@ def test_train_writes_its_files_and_prints_a_table(capsys, tmp_path):
     assert "in use" in complaint(capsys, "train", "ppo", "--env", "CartPole-v1", *TINY, "--out", "runs/x")
 
 
-def test_own_algorithm_and_own_environment(capsys, tmp_path):
-    algorithm, environment = ROOT / "examples/own_algorithm.py", ROOT / "examples/own_environment.py"
+def test_custom_algorithm_and_custom_environment(capsys, tmp_path):
+    algorithm, environment = ROOT / "examples/custom_algorithm.py", ROOT / "examples/custom_environment.py"
     assert len(algorithm.read_text().splitlines()) < 80
     assert len(environment.read_text().splitlines()) < 80
     options = ["--total-steps", "2048", "--evaluations", "1", "--eval-episodes", "2", "--no-progress"]
     assert cli.main(["train", str(algorithm), "--env", f"{environment}:env", *options, "--out", "runs/own"]) == 0
     summary = json.loads((tmp_path / "runs/own/summary.json").read_text())
-    assert (summary["algo"], summary["env"]) == ("own_algorithm", "Target")
+    assert (summary["algo"], summary["env"]) == ("custom_algorithm", "Target")
     assert summary["env_steps"] == 2048
 
 

@@ -504,7 +504,7 @@ def test_a_changed_config(config, folder):
     path.write_text('{"format": 1, "recipe": 3}')
     assert "was changed since rljax wrote it" in refusal(folder, config)
     path.unlink()
-    assert "no folder of a run" in refusal(folder, config)
+    assert "not the folder of a run" in refusal(folder, config)
 
 
 def test_what_wrappers_were_called_with_is_checked(tmp_path, monkeypatch, capsys):
@@ -552,7 +552,7 @@ def test_a_package_that_is_not_installed_ends_no_run(monkeypatch):
 
 def test_a_longer_run_needs_a_horizon_for_its_schedules(config, folder):
     assert "no schedule_steps" in refusal(folder, config, total_steps=1000)
-    assert "whole number" in refusal(folder, config, total_steps=1e3)
+    assert "integer" in refusal(folder, config, total_steps=1e3)
     assert "folder must be the path of a folder, got None" in refusal(None, config)
 
 
@@ -681,7 +681,7 @@ def test_resume_on_the_command_line(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     for arguments, words in (
         (["resume"], "Name the run's folder"),
-        (["resume", "nowhere"], "no folder of a run"),
+        (["resume", "nowhere"], "not the folder of a run"),
         (["resume", "x", "--total-step", "3"], "--total-steps"),
         (["resume", "x", "--total-steps", "many"], "total-steps"),
         (["resume", "x", "--algorithm", "nothere.py"], "nothere.py"),
