@@ -55,6 +55,16 @@ class Programs(NamedTuple):
 _compiled: dict[Any, Programs] = {}
 
 
+def latest() -> Programs:
+    """Return the programs compiled last."""
+    return next(reversed(_compiled.values()))
+
+
+def forget() -> None:
+    """Drop all compiled programs, so that every batch compiles its programs again."""
+    _compiled.clear()
+
+
 def build(
     algorithm: Any, config: Any, config_axes: Any, keys: jax.Array, mesh: Mesh, capacity: int, episodes: int
 ) -> Programs:
