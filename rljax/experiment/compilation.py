@@ -64,17 +64,13 @@ def forget() -> None:
     _compiled.clear()
 
 
-def keys_of(keys: jax.Array) -> Keys:
-    """The keys that runs use after `init`, from each run's key `[L]`."""
-    return _split_keys(keys)[1]
-
-
 @jax.jit
 @jax.vmap
-def _split_keys(key: jax.Array) -> tuple[jax.Array, Keys]:
-    key_init, key_updates, key_evaluation = core.training_keys(key)
+def keys_of(key: jax.Array) -> Keys:
+    """The keys that runs use after `init`, from each run's key `[L]`."""
+    _, key_updates, key_evaluation = core.training_keys(key)
     key_curve, key_final = jax.random.split(key_evaluation)
-    return key_init, Keys(key_updates, key_curve, key_final)
+    return Keys(key_updates, key_curve, key_final)
 
 
 def build(
