@@ -40,14 +40,14 @@ class Acted(NamedTuple):
 
 def initial_memory(network: networks.Network, num_envs: int) -> tuple[Any, ...]:
     """What a network remembers at the beginning of an episode: `(memory [N, ...],)`, or `()` where it has none."""
-    return (network.initial_memory(num_envs),) if hasattr(network, "initial_memory") else ()
+    return (network.initial_hidden_state(num_envs),) if hasattr(network, "initial_hidden_state") else ()
 
 
 def init(key: jax.Array, network: networks.Network, obs: jax.Array, env: Env) -> tuple[Any, tuple[Any, ...]]:
     """Fresh parameters and what the network remembers at first, for observations `[N, ...]`."""
     memory = initial_memory(network, obs.shape[0])
     num_outputs = policy_head(env.action_space).num_outputs
-    return networks.init(network, key, obs, (num_outputs,), (), memory=memory), memory
+    return networks.init(network, key, obs, (num_outputs,), (), hidden_state=memory), memory
 
 
 def greedy(network: networks.Network, params: Any, collector: rollout.Collector, env: Env) -> Policy | RecurrentPolicy:
@@ -88,7 +88,7 @@ def collect(
         return head.to_action(action), Acted(action, outputs, memory, tuple(next_memory))
 
     def remember(_: Any, noise: jax.Array, step: rollout.Trajectory) -> tuple[tuple[Any, ...], rollout.Trajectory]:
-        return networks.forget(step.action.next_memory, step.terminated | step.truncated), step
+        return networks.reset_hidden_state(step.action.next_memory, step.terminated | step.truncated), step
 
     noise = head.noise(key_noise, (config.num_steps, config.num_envs))
     collector, memory, trajectory, episodes = rollout.interact(

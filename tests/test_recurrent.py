@@ -49,7 +49,7 @@ def test_what_follows_an_end_is_what_a_fresh_start_gives(name):
     network = networks.RecurrentActorCritic(rljax.Box(-1.0, 1.0, (3,)), 2, name, (8,))
     key_init, key_obs, key_memory = jax.random.split(jax.random.key(0), 3)
     obs = jax.random.normal(key_obs, (2, 9, 3))
-    zero = network.initial_memory(2)
+    zero = network.initial_hidden_state(2)
     memory = jax.tree.map(lambda x: jax.random.normal(key_memory, x.shape), zero)
     params = network.init(key_init, obs[:, 0], zero)
     began = jnp.zeros((2, 9), bool).at[0, 5].set(True)
@@ -61,7 +61,7 @@ def test_what_follows_an_end_is_what_a_fresh_start_gives(name):
     assert np.abs(values[1, 5:] - fresh[1][1]).max() > 1e-3  # the other environment goes on remembering
     stepped = memory
     for t in range(9):  # one step at a time is the same
-        stepped = networks.forget(stepped, began[:, t])
+        stepped = networks.reset_hidden_state(stepped, began[:, t])
         output, value, stepped = network.apply(params, obs[:, t], stepped)
         np.testing.assert_allclose(output, outputs[:, t], atol=1e-6)
         np.testing.assert_allclose(value, values[:, t], atol=1e-6)
@@ -327,10 +327,10 @@ def test_a_traced_number_never_recompiles(small, train_one):
 
 
 def test_a_module_of_ones_own_can_remember(small):
-    """Not Flax: anything with init, apply and initial_memory."""
+    """Not Flax: anything with init, apply and initial_hidden_state."""
 
     class Averaging:
-        def initial_memory(self, num_envs):
+        def initial_hidden_state(self, num_envs):
             return jnp.zeros((num_envs, 4))
 
         def init(self, key, obs, memory):
@@ -343,7 +343,7 @@ def test_a_module_of_ones_own_can_remember(small):
 
             def step(memory, inputs):
                 obs, began = inputs
-                *outputs, memory = self.apply(params, obs, networks.forget(memory, began))
+                *outputs, memory = self.apply(params, obs, networks.reset_hidden_state(memory, began))
                 return memory, outputs
 
             inputs = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (obs, began))

@@ -55,7 +55,7 @@ class ActionValues(NamedTuple):
 class Elman(NamedTuple):
     """A memory of five numbers, and policy outputs and values from it."""
 
-    def initial_memory(self, num_envs):
+    def initial_hidden_state(self, num_envs):
         return jnp.zeros((num_envs, 5))
 
     def init(self, key, obs, memory):

@@ -93,7 +93,7 @@ class Config:
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.num_envs * self.num_steps, self.num_minibatches)
         networks.check_core(self.recurrent, self.hidden_sizes, self.activation)
-        if hasattr(_network(self), "initial_memory") and self.num_envs % self.num_minibatches:
+        if hasattr(_network(self), "initial_hidden_state") and self.num_envs % self.num_minibatches:
             raise UsageError(
                 f"The sequences of {self.num_envs} environments do not divide into {self.num_minibatches} minibatches: "
                 "change num_envs or num_minibatches."

@@ -80,7 +80,7 @@ class Config:
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.steps_per_update)
         networks.check_layers(self.hidden_sizes, self.activation)
-        if hasattr(self.network, "initial_memory"):
+        if hasattr(self.network, "initial_hidden_state"):
             raise UsageError("REINFORCE takes a network without a memory: use ppo or a2c, or a network without one.")
 
     steps_per_update = property(core.steps_per_update)

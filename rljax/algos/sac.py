@@ -148,7 +148,7 @@ def init(key: jax.Array, config: Config) -> State:
     of_all, beside = ((space.n,), ()) if isinstance(space, Discrete) else ((), (action,))
     params = Params(
         actor=networks.init(actor, key_actor, obs, (head.num_outputs,)),
-        critics=networks.init(critics, key_critics, obs, (*of_all, config.num_critics), beside=beside),
+        critics=networks.init(critics, key_critics, obs, (*of_all, config.num_critics), extra_inputs=beside),
         log_temperature=jnp.log(jnp.float32(config.temperature)),
     )
     return State(params, params.critics, _optimizer(config, 0).init(params), memory, collector, jnp.int32(0))
