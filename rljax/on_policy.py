@@ -47,7 +47,7 @@ def init(key: jax.Array, network: networks.Network, obs: jax.Array, env: Env) ->
     """Initialise the parameters and the hidden state for observations `[N, ...]`."""
     hidden_state = initial_hidden_state(network, obs.shape[0])
     num_outputs = policy_head(env.action_space).num_outputs
-    return networks.init(network, key, obs, (num_outputs,), (), memory=hidden_state), hidden_state
+    return networks.init(network, key, obs, (num_outputs,), (), hidden_state=hidden_state), hidden_state
 
 
 def greedy(network: networks.Network, params: Any, collector: rollout.Collector, env: Env) -> Policy | RecurrentPolicy:
@@ -88,7 +88,7 @@ def collect(
         return head.to_action(action), PolicyStep(action, outputs, hidden_state, tuple(next_hidden_state))
 
     def carry_over(_: Any, noise: jax.Array, step: rollout.Trajectory) -> tuple[tuple[Any, ...], rollout.Trajectory]:
-        return networks.forget(step.action.next_hidden_state, step.terminated | step.truncated), step
+        return networks.reset_hidden_state(step.action.next_hidden_state, step.terminated | step.truncated), step
 
     noise = head.noise(key_noise, (config.num_steps, config.num_envs))
     collector, hidden_state, trajectory, episodes = rollout.interact(

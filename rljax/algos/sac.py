@@ -133,7 +133,7 @@ def init(key: jax.Array, config: Config) -> State:
     per_action, action_input = ((space.n,), ()) if isinstance(space, Discrete) else ((), (action,))
     params = Params(
         actor=networks.init(actor, key_actor, obs, (head.num_outputs,)),
-        critics=networks.init(critics, key_critics, obs, (*per_action, config.num_critics), beside=action_input),
+        critics=networks.init(critics, key_critics, obs, (*per_action, config.num_critics), extra_inputs=action_input),
         log_temperature=jnp.log(jnp.float32(config.temperature)),
     )
     return State(params, params.critics, _optimizer(config, 0).init(params), buffer, collector, jnp.int32(0))

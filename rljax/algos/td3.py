@@ -130,7 +130,7 @@ def init(key: jax.Array, config: Config) -> State:
     obs, action = collector.obs, buffer.action[0]
     params = Pair(
         networks.init(actor, key_actor, obs, action.shape[1:]),
-        networks.init(critics, key_critics, obs, (config.num_critics,), beside=(action,)),
+        networks.init(critics, key_critics, obs, (config.num_critics,), extra_inputs=(action,)),
     )
     optimizer = _optimizer(config, 0)
     opt_state = Pair(optimizer.init(params.actor), optimizer.init(params.critics))

@@ -61,7 +61,7 @@ def test_hidden_state_is_reset_at_the_end_of_an_episode(name):
     assert np.abs(values[1, 5:] - fresh[1][1]).max() > 1e-3  # the other environment keeps its hidden state
     stepped = hidden_state
     for t in range(9):  # one step at a time is the same
-        stepped = networks.forget(stepped, began[:, t])
+        stepped = networks.reset_hidden_state(stepped, began[:, t])
         output, value, stepped = network.apply(params, obs[:, t], stepped)
         np.testing.assert_allclose(output, outputs[:, t], atol=1e-6)
         np.testing.assert_allclose(value, values[:, t], atol=1e-6)
@@ -345,7 +345,7 @@ def test_a_custom_network_can_be_recurrent(small):
 
             def step(hidden_state, inputs):
                 obs, began = inputs
-                *outputs, hidden_state = self.apply(params, obs, networks.forget(hidden_state, began))
+                *outputs, hidden_state = self.apply(params, obs, networks.reset_hidden_state(hidden_state, began))
                 return hidden_state, outputs
 
             inputs = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (obs, began))

@@ -466,7 +466,7 @@ def test_continuous_actions_learn_a_known_optimum():
         ({"num_envs": 2.5}, "num_envs must be a whole number"),
         ({"entropy_coefficient": "much"}, "entropy_coefficient must be a number"),
         ({"activation": "swish9"}, "no activation 'swish9'"),
-        ({"hidden_sizes": (64, 0)}, "hidden_sizes must be whole numbers"),
+        ({"hidden_sizes": (64, 0)}, "hidden_sizes must be integers"),
         (
             {"network": rljax.networks.RecurrentActorCritic(rljax.make("CartPole-v1").observation_space, 2)},
             "REINFORCE needs a feedforward network",
