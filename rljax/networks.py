@@ -1,4 +1,4 @@
-"""Networks chosen from an environment's spaces. Any module with Flax's `init` and `apply` can take their place."""
+"""Default networks, built from an environment's spaces. Any object with Flax's `init` and `apply` can replace them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,44 +14,39 @@ from rljax.distributions import policy_head
 from rljax.envs import Env, Space, as_features
 from rljax.errors import UsageError
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "tanh": jnp.tanh,
-    "relu": nn.relu,
-    "elu": nn.elu,
-    "gelu": nn.gelu,
-    "silu": nn.silu,
-}
+Activation = Callable[[jax.Array], jax.Array]
+ACTIVATIONS: dict[str, Activation] = dict(tanh=jnp.tanh, relu=nn.relu, elu=nn.elu, gelu=nn.gelu, silu=nn.silu)
 
 CORES = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 
 
 def check_layers(hidden_sizes: Sequence[int], activation_name: str, at_least: int = 0) -> None:
-    """Refuse, when a config is made, layers that cannot be."""
+    """Raise a `UsageError` for invalid layers, so that a config fails when it is made."""
     activation(activation_name)
     if not isinstance(hidden_sizes, tuple) or not all(isinstance(n, int) and n >= 1 for n in hidden_sizes):
-        raise UsageError(f"hidden_sizes must be whole numbers of at least 1, got {hidden_sizes!r}.")
+        raise UsageError(f"hidden_sizes must be integers of at least 1, got {hidden_sizes!r}.")
     if len(hidden_sizes) < at_least:
-        raise UsageError(f"hidden_sizes must name at least {at_least} layer, got {hidden_sizes!r}.")
+        raise UsageError(f"hidden_sizes must have at least {at_least} layer, got {hidden_sizes!r}.")
 
 
 def check_core(name: str | None, hidden_sizes: Sequence[int], activation_name: str) -> None:
-    """Refuse, when a config is made, a recurrent core that is not there, or layers that cannot be; None is no core."""
+    """Raise a `UsageError` for an unknown recurrent core or invalid layers; None means no core."""
     check_layers(hidden_sizes, activation_name, at_least=0 if name is None else 1)
     if name is not None and name not in CORES:
-        raise UsageError(f"There is no recurrent core {name!r}: known are {', '.join(CORES)}.")
+        raise UsageError(f"There is no recurrent core {name!r}: choose from {', '.join(CORES)}.")
 
 
 class Network(Protocol):
-    """What the algorithms need of a network: Flax's modules have it, and so can any object.
+    """The interface that algorithms expect of a network. Flax modules implement it.
 
-    A recurrent one also has `initial_memory(num_envs)`, zeros `[N, ...]`. It takes a memory after the observations and
-    gives the memory afterwards behind its outputs; see `RecurrentActorCritic`.
+    A recurrent network also has `initial_hidden_state(num_envs)`, zeros `[N, ...]`. It takes a hidden state after the
+    observations and returns the next one as its last output; see `RecurrentActorCritic`.
     """
 
-    def init(self, key: jax.Array, obs: jax.Array, /, *memory: Any) -> Any:
+    def init(self, key: jax.Array, obs: jax.Array, /, *hidden_state: Any) -> Any:
         """Fresh parameters for observations `[N, *shape]`."""
 
-    def apply(self, params: Any, obs: jax.Array, /, *memory: Any) -> Any:
+    def apply(self, params: Any, obs: jax.Array, /, *hidden_state: Any) -> Any:
         """The outputs for observations `[..., *shape]`."""
 
 
@@ -59,75 +54,72 @@ def init(
     network: Network,
     key: jax.Array,
     obs: jax.Array,
-    *outputs: tuple[int, ...],
-    beside: tuple[Any, ...] = (),
-    memory: tuple[Any, ...] = (),
+    *output_shapes: tuple[int, ...],
+    extra_inputs: tuple[Any, ...] = (),
+    hidden_state: tuple[Any, ...] = (),
 ) -> Any:
-    """Fresh parameters of a network that must give, for observations `[N, *shape]`, arrays `[N, *outputs[i]]`.
+    """Fresh parameters of a network that maps observations `[N, *shape]` to outputs `[N, *output_shapes[i]]`.
 
-    It may take other inputs `beside` the observations, such as actions. If it takes a memory, it gives that too, as its
-    last output.
+    `extra_inputs`, such as actions, follow the observations. A recurrent network takes `hidden_state` after them, a
+    tuple of one, and returns the next one as its last output.
 
     Raises:
-        UsageError: it gives others, as tracing it shows; nothing is run.
+        UsageError: the outputs have other shapes. The network is traced to check them, not run.
     """
-    inputs = (obs, *beside, *memory)
+    inputs = (obs, *extra_inputs, *hidden_state)
     params = network.init(key, *inputs)
-    given = jax.eval_shape(network.apply, params, *inputs)
-    batch = obs.shape[:1]
-    expected = [(*batch, *shape) for shape in outputs]
-    parts = given if isinstance(given, tuple | list) else (given,)
-    shown = parts[: len(parts) - len(memory)]
-    if [getattr(part, "shape", None) for part in shown] != expected:
-        found = jax.tree.map(lambda x: x.shape, shown if isinstance(given, tuple | list) else given)
-        wanted = expected[0] if len(outputs) == 1 else tuple(expected)
+    traced = jax.eval_shape(network.apply, params, *inputs)
+    expected = [(*obs.shape[:1], *shape) for shape in output_shapes]
+    is_sequence = isinstance(traced, tuple | list)
+    outputs = traced[: len(traced) - len(hidden_state)] if is_sequence else (traced,)
+    if [getattr(output, "shape", None) for output in outputs] != expected:
+        found = jax.tree.map(lambda x: x.shape, outputs if is_sequence else traced)
+        wanted = expected[0] if len(expected) == 1 else tuple(expected)
         raise UsageError(f"The network must give {wanted} for observations of shape {obs.shape}, but gives {found}.")
     return params
 
 
-def activation(name: str) -> Callable[[jax.Array], jax.Array]:
-    """The activation of that name; an unknown one is a `UsageError`."""
+def activation(name: str) -> Activation:
+    """The activation function of that name; an unknown name is a `UsageError`."""
     if name not in ACTIVATIONS:
-        raise UsageError(f"There is no activation {name!r}: known are {', '.join(ACTIVATIONS)}.")
+        raise UsageError(f"There is no activation {name!r}: choose from {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[name]
 
 
-_NARROW = range(2, 7)  # columns of a kernel that are multiplied one by one
+_NARROW = range(2, 7)  # output sizes of layers that multiply column by column
 
 
 def dense(
     features: int, scale: float = math.sqrt(2), name: str | None = None, mixed_precision: bool = False
 ) -> nn.Dense:
-    """A linear layer with orthogonal weights of that gain and zero biases (Saxe et al. 2014).
+    """A linear layer with orthogonal weights of gain `scale` and zero biases (Saxe et al. 2014).
 
-    In mixed precision it multiplies as `rljax.products` says; its parameters and its output are float32 all the same.
+    With mixed precision it multiplies as in `rljax.backend.matmul`; its parameters and output stay float32.
     """
-    multiply: Any = partial(product, mixed_precision=mixed_precision)
-    if features == 1:
-        multiply = None  # Flax's own way for a kernel that is a vector
-    elif features in _NARROW:
-        multiply = _by_columns
+    multiply: Any = _multiply_by_columns if features in _NARROW else partial(product, mixed_precision=mixed_precision)
+    if features == 1:  # the kernel is a vector, which Flax's default multiplies well
+        multiply = None
     return nn.Dense(features, kernel_init=nn.initializers.orthogonal(scale), name=name, dot_general=multiply)
 
 
-def _by_columns(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
-    """`x @ kernel`, a product of a matrix and a vector for each of few columns.
+def _multiply_by_columns(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
+    """`x @ kernel` as one matrix-vector product per column.
 
-    On CPUs XLA takes for a gradient of a narrow kernel four times as long as for that of one column.
+    On CPUs, XLA takes four times as long for the gradient of a narrow kernel as for that of a single column.
     """
     return jnp.stack([x @ kernel[:, i] for i in range(kernel.shape[1])], axis=-1)
 
 
 def is_image(space: Space) -> bool:
-    """Whether observations have three axes, the first two wide enough for a filter of 3 x 3."""
+    """True if observations have three axes and the first two fit a 3 x 3 filter."""
     return len(space.shape) == 3 and min(space.shape[:2]) >= 3
 
 
 def patches(image: jax.Array) -> jax.Array:
     """Every 3 x 3 patch of images `[..., H, W, C]` as a vector, `[..., H - 2, W - 2, 9 * C]`.
 
-    A dense layer over them is a convolution without padding. As a matrix product it stays fast when a population has a
-    kernel a run, where XLA's convolution becomes a grouped one.
+    A dense layer on the patches is a convolution without padding. As a matrix product it stays fast when it is vmapped
+    over runs, each with its own kernel; XLA makes a slow grouped convolution of a vmapped one.
     """
     height, width = image.shape[-3] - 2, image.shape[-2] - 2
     shifted = [image[..., i : i + height, j : j + width, :] for i in range(3) for j in range(3)]
@@ -135,11 +127,10 @@ def patches(image: jax.Array) -> jax.Array:
 
 
 class Torso(nn.Module):
-    """Observations `[..., *shape]` to features `[..., hidden_sizes[-1]]`.
+    """Map observations `[..., *shape]` to features `[..., hidden_sizes[-1]]`.
 
-    Images (three axes) pass MinAtar's convolution first, 16 filters of 3 x 3 (Young and Tian 2019); everything else
-    is flattened, and one-hot where it is discrete. Vectors `beside` the observation, such as an action `[..., D]`, join
-    it there.
+    Images (three axes) pass MinAtar's convolution first, 16 filters of 3 x 3 (Young and Tian 2019). Discrete
+    observations are one-hot encoded, all others flattened. `extra_inputs`, such as actions `[..., D]`, are appended.
     """
 
     space: Space
@@ -149,14 +140,14 @@ class Torso(nn.Module):
     mixed_precision: bool = False
 
     @nn.compact
-    def __call__(self, obs: jax.Array, *beside: jax.Array) -> jax.Array:
+    def __call__(self, obs: jax.Array, *extra_inputs: jax.Array) -> jax.Array:
         act, linear = activation(self.activation), partial(dense, mixed_precision=self.mixed_precision)
         x = as_features(self.space, obs)
         batch = obs.shape[: obs.ndim - len(self.space.shape)]
         if is_image(self.space):
             x = linear(16, name="convolution")(patches(x))
             x = act(nn.LayerNorm()(x) if self.layer_norm else x)
-        x = jnp.concatenate([x.reshape(*batch, -1), *beside], axis=-1)
+        x = jnp.concatenate([x.reshape(*batch, -1), *extra_inputs], axis=-1)
         for size in self.hidden_sizes:
             x = linear(size)(x)
             x = act(nn.LayerNorm()(x) if self.layer_norm else x)
@@ -167,7 +158,7 @@ class NoisyDense(nn.Module):
     r"""A linear layer with factorised noise on its weights (Fortunato et al. 2018, equations 9 to 11).
 
     $y = (\mu + \sigma \odot f(\epsilon_{in}) f(\epsilon_{out})^T)^T x + b_\mu + b_\sigma \odot f(\epsilon_{out})$ with
-    $f(x) = \mathrm{sign}(x) \sqrt{|x|}$, one draw a call. Without an rng stream called "noise" it is the mean layer.
+    $f(x) = \mathrm{sign}(x) \sqrt{|x|}$, drawn once per call. Without an rng stream "noise" only means are used.
     """
 
     features: int
@@ -188,17 +179,17 @@ class NoisyDense(nn.Module):
         if self.has_rng("noise"):
             noise = jax.random.normal(self.make_rng("noise"), (inputs + self.features,))
             noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
-            into, out = noise[:inputs], noise[inputs:]
-            kernel = kernel + kernel_sigma * into[:, None] * out
-            bias = bias + bias_sigma * out
+            noise_in, noise_out = noise[:inputs], noise[inputs:]
+            kernel = kernel + kernel_sigma * noise_in[:, None] * noise_out
+            bias = bias + bias_sigma * noise_out
         return product(x, kernel, mixed_precision=self.mixed_precision) + bias
 
 
 class QNetwork(nn.Module):
-    r"""Observations to K outputs an action, `[..., A, K]`.
+    r"""Map observations to K outputs per action, `[..., A, K]`.
 
-    The last hidden layer and the output layer are noisy where asked for. A dueling network has two such pairs and adds
-    up $V(s) + A(s, a) - \mathrm{mean}_{a'} A(s, a')$ for every output (Wang et al. 2016, equation 9).
+    With `noisy` the last two layers are `NoisyDense`. With `dueling` the value and the advantages each have two last
+    layers, and outputs are $V(s) + A(s, a) - \mathrm{mean}_{a'} A(s, a')$ (Wang et al. 2016, equation 9).
     """
 
     space: Space
@@ -214,8 +205,7 @@ class QNetwork(nn.Module):
     @nn.compact
     def __call__(self, obs: jax.Array) -> jax.Array:
         *body, last = self.hidden_sizes
-        torso = Torso(self.space, body, self.activation, self.layer_norm, self.mixed_precision, name="torso")
-        features = torso(obs)
+        features = Torso(self.space, body, self.activation, self.layer_norm, self.mixed_precision, name="torso")(obs)
 
         def stream(name: str, outputs: int) -> jax.Array:
             x = self._linear(last, math.sqrt(2), f"{name}_hidden")(features)
@@ -223,9 +213,9 @@ class QNetwork(nn.Module):
             x = self._linear(outputs * self.num_outputs, 1.0, name)(x)
             return x.reshape(*x.shape[:-1], outputs, self.num_outputs)
 
-        advantages = stream("advantage" if self.dueling else "value", self.num_actions)
         if not self.dueling:
-            return advantages
+            return stream("value", self.num_actions)
+        advantages = stream("advantage", self.num_actions)
         return stream("value", 1) + advantages - advantages.mean(axis=-2, keepdims=True)
 
     def _linear(self, features: int, scale: float, name: str) -> nn.Module:
@@ -235,11 +225,10 @@ class QNetwork(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """Observations to the policy's outputs `[..., num_outputs]` and values `[...]`.
+    """Map observations to policy outputs `[..., num_outputs]` and values `[...]`.
 
-    Actor and critic have a torso each, or one between them. With `state_independent_std` the second half of the
-    outputs, the logarithms of a Gaussian's deviations, are parameters of their own rather than a function of the
-    observation.
+    Actor and critic have separate torsos unless `shared_torso`. With `state_independent_std` the second half of the
+    outputs, a Gaussian's log standard deviations, are parameters and do not depend on the observation.
     """
 
     space: Space
@@ -259,7 +248,7 @@ class ActorCritic(nn.Module):
 
 
 class RecurrentTorso(nn.Module):
-    """A torso and then a core with a memory, as wide as the last hidden layer: the new memory and features.
+    """A torso and a recurrent core as wide as the last hidden layer; returns the next hidden state and features.
 
     The core is a GRU (Cho et al. 2014) or an LSTM (Hochreiter and Schmidhuber 1997).
     """
@@ -271,31 +260,27 @@ class RecurrentTorso(nn.Module):
     mixed_precision: bool = False
 
     @nn.compact
-    def __call__(self, obs: jax.Array, memory: Any, began: jax.Array | None = None) -> tuple[Any, jax.Array]:
-        torso = Torso(
-            self.space, self.hidden_sizes, self.activation, mixed_precision=self.mixed_precision, name="torso"
-        )
-        features = torso(obs)
+    def __call__(self, obs: jax.Array, hidden_state: Any, began: jax.Array | None = None) -> tuple[Any, jax.Array]:
+        mixed = self.mixed_precision
+        torso = Torso(self.space, self.hidden_sizes, self.activation, mixed_precision=mixed, name="torso")
         cell = CORES[self.core](self.hidden_sizes[-1], name="core")
         if began is None:
-            return cell(memory, features)
-        scan = nn.scan(
-            lambda cell, memory, step: cell(forget(memory, step[1]), step[0]),
-            variable_broadcast="params",
-            split_rngs={"params": False},
-            in_axes=1,
-            out_axes=1,
-        )
-        return scan(cell, memory, (features, began))
+            return cell(hidden_state, torso(obs))
+
+        def step(cell: nn.Module, hidden_state: Any, inputs: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
+            features, began = inputs
+            return cell(reset_hidden_state(hidden_state, began), features)
+
+        scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False}, in_axes=1, out_axes=1)
+        return scan(cell, hidden_state, (torso(obs), began))
 
 
 class RecurrentActorCritic(nn.Module):
-    """`ActorCritic` with a memory: actor and critic have a torso and a core each.
+    """A recurrent `ActorCritic`: actor and critic each have a torso and a core.
 
-    Called with observations `[..., *shape]` and memories `[..., H]` it makes one step. Called with sequences
-    `[N, T, *shape]`, the memories `[N, H]` before their first steps, and `began` `[N, T]`, which tells the steps that
-    begin an episode, it makes all steps in turn, and forgets before those. Either way it gives the policy's outputs,
-    the values and the memories after the last step.
+    With observations `[..., *shape]` and hidden states `[..., H]` it makes one step. With sequences `[N, T, *shape]`,
+    the hidden states `[N, H]` before them and `began` `[N, T]`, true at the first step of an episode, it scans over T
+    and resets the hidden states where `began`. It returns policy outputs, values and the last hidden states.
     """
 
     space: Space
@@ -306,24 +291,26 @@ class RecurrentActorCritic(nn.Module):
     state_independent_std: bool = False
     mixed_precision: bool = False
 
-    def initial_memory(self, num_envs: int) -> Any:
-        """The actor's and the critic's, each zeros `[N, hidden_sizes[-1]]`, of an LSTM two of them."""
+    def initial_hidden_state(self, num_envs: int) -> Any:
+        """Zeros `[N, hidden_sizes[-1]]` for the actor and for the critic; a pair for each with an LSTM."""
         zeros = jnp.zeros((num_envs, self.hidden_sizes[-1]))
         return ((zeros, zeros),) * 2 if self.core == "lstm" else (zeros, zeros)
 
     @nn.compact
-    def __call__(self, obs: jax.Array, memory: Any, began: jax.Array | None = None) -> tuple[jax.Array, jax.Array, Any]:
-        parts = (self.space, self.core, self.hidden_sizes, self.activation, self.mixed_precision)
-        actor_memory, features = RecurrentTorso(*parts, name="actor")(obs, memory[0], began)
-        critic_memory, critic_features = RecurrentTorso(*parts, name="critic")(obs, memory[1], began)
-        return *_heads(self, features, critic_features), (actor_memory, critic_memory)
+    def __call__(
+        self, obs: jax.Array, hidden_state: Any, began: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, Any]:
+        torso = partial(RecurrentTorso, self.space, self.core, self.hidden_sizes, self.activation, self.mixed_precision)
+        actor_state, features = torso(name="actor")(obs, hidden_state[0], began)
+        critic_state, critic_features = torso(name="critic")(obs, hidden_state[1], began)
+        return *_heads(self, features, critic_features), (actor_state, critic_state)
 
 
 def _heads(
     network: ActorCritic | RecurrentActorCritic, features: jax.Array, critic_features: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The last layers, inside the network's `__call__`."""
-    # A small last layer: the first policy is close to uniform, whatever the observation.
+    """The output layers of actor and critic, to be called in the network's `__call__`."""
+    # The actor's last layer starts small, so that the first policy is close to uniform for all observations.
     last = partial(dense, mixed_precision=network.mixed_precision)
     if network.state_independent_std:
         mean = last(network.num_outputs // 2, 0.01)(features)
@@ -335,19 +322,19 @@ def _heads(
 
 
 def of_action(outputs: jax.Array, action: jax.Array) -> jax.Array:
-    """What a network says of the actions `[B]` out of what it says of all, `[B, A, ...]` to `[B, ...]`."""
+    """Outputs for the chosen actions `[B]`: `[B, A, ...]` to `[B, ...]`."""
     chosen = jax.nn.one_hot(action, outputs.shape[1], dtype=bool).reshape(*outputs.shape[:2], *[1] * (outputs.ndim - 2))
-    # A sum over a mask, not a gather, whose gradient is a scatter: both are slow in a loop of small batches.
+    # A masked sum, since a gather and the scatter of its gradient are slow in a loop over small batches.
     return jnp.sum(jnp.where(chosen, outputs, 0.0), axis=1)
 
 
-def forget(memory: Any, began: jax.Array) -> Any:
-    """A memory `[N, ...]`, zero where `began` `[N]`."""
-    return jax.tree.map(lambda x: jnp.where(began.reshape(began.shape + (1,) * (x.ndim - began.ndim)), 0.0, x), memory)
+def reset_hidden_state(hidden_state: Any, began: jax.Array) -> Any:
+    """Set a hidden state `[N, ...]` to zero where an episode `began` `[N]`."""
+    return jax.tree.map(lambda x: jnp.where(jnp.expand_dims(began, range(began.ndim, x.ndim)), 0.0, x), hidden_state)
 
 
 class FeedForward(nn.Module):
-    """Observations, and vectors beside them, to outputs `[..., num_outputs]`, or to one number `[...]` where None."""
+    """Map observations and extra inputs `[..., D]` to outputs `[..., num_outputs]`, or to `[...]` if that is None."""
 
     space: Space
     num_outputs: int | None
@@ -357,18 +344,18 @@ class FeedForward(nn.Module):
     mixed_precision: bool = False
 
     @nn.compact
-    def __call__(self, obs: jax.Array, *beside: jax.Array) -> jax.Array:
+    def __call__(self, obs: jax.Array, *extra_inputs: jax.Array) -> jax.Array:
         mixed = self.mixed_precision
         torso = Torso(self.space, self.hidden_sizes, self.activation, mixed_precision=mixed, name="torso")
-        outputs = dense(self.num_outputs or 1, self.scale, "output", mixed)(torso(obs, *beside))
+        outputs = dense(self.num_outputs or 1, self.scale, "output", mixed)(torso(obs, *extra_inputs))
         return outputs[..., 0] if self.num_outputs is None else outputs
 
 
 class ActorAndCritics(NamedTuple):
-    """The networks of learners that have C critics with parameters of their own, and critics of actions."""
+    """An actor and C critics of actions, each critic with its own parameters."""
 
-    actor: Network  # observations to the policy's outputs
-    critics: Any  # observations and actions `[..., D]` to values `[..., C]`, or observations alone to `[..., A, C]`
+    actor: Network  # observations to policy outputs
+    critics: Any  # observations and actions `[..., D]` to values `[..., C]`, or only observations to `[..., A, C]`
 
 
 def actor_and_critics(
@@ -379,15 +366,8 @@ def actor_and_critics(
     activation: str,
     mixed_precision: bool = False,
 ) -> ActorAndCritics:
-    """The default actor, of that many outputs, and critics for an environment."""
-    ensemble = nn.vmap(
-        FeedForward,
-        variable_axes={"params": 0},
-        split_rngs={"params": True},
-        in_axes=None,
-        out_axes=-1,
-        axis_size=num_critics,
-    )
+    """The default actor and critics for an environment."""
+    ensemble = nn.vmap(FeedForward, {"params": 0}, {"params": True}, in_axes=None, out_axes=-1, axis_size=num_critics)
     space, num_actions, layers = env.observation_space, getattr(env.action_space, "n", None), tuple(hidden_sizes)
     return ActorAndCritics(
         actor=FeedForward(space, num_outputs, layers, activation, scale=0.01, mixed_precision=mixed_precision),
@@ -403,11 +383,11 @@ def actor_critic(
     recurrent: str | None = None,
     mixed_precision: bool = False,
 ) -> Network:
-    """The default actor and critic for an environment, with a core of `CORES` where `recurrent` names one.
+    """The default actor and critic for an environment, recurrent if `recurrent` names one of `CORES`.
 
-    They share a torso where observations are images and there is no core.
+    Without a core they share a torso on image observations, unless `shared_torso` decides.
     """
-    parts: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "space": env.observation_space,
         "num_outputs": policy_head(env.action_space).num_outputs,
         "hidden_sizes": tuple(hidden_sizes),
@@ -416,5 +396,5 @@ def actor_critic(
         "state_independent_std": not hasattr(env.action_space, "n"),
     }
     if recurrent is not None:
-        return RecurrentActorCritic(core=recurrent, **parts)
-    return ActorCritic(shared_torso=is_image(env.observation_space) if shared_torso is None else shared_torso, **parts)
+        return RecurrentActorCritic(core=recurrent, **fields)
+    return ActorCritic(shared_torso=is_image(env.observation_space) if shared_torso is None else shared_torso, **fields)

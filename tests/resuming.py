@@ -19,19 +19,27 @@ class Stop(BaseException):
 
 def stopped(monkeypatch, out, algorithm, config, saves, **options):
     """Start a run that dies right after its so many-th checkpoint."""
-    save, seen = checkpoints.save, []
+    save, seen = checkpoints.Writer.save, []
 
-    def save_and_die(*arguments):
-        save(*arguments)
+    def save_and_die(writer, *arguments):
+        save(writer, *arguments)
+        writer.close()
         seen.append(arguments)
         if len(seen) == saves:
             raise Stop
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoints, "save", save_and_die)
+        patched.setattr(checkpoints.Writer, "save", save_and_die)
         patched.setattr(loop, "train", in_chunks_of(1))
         with pytest.raises(Stop):
             rljax.run(algorithm, config, out=out, checkpoint_every=0, **{**OPTIONS, **options})
+
+
+def write(folder, place, saved):
+    """Write a batch's checkpoint."""
+    writer = checkpoints.Writer(folder)
+    writer.save(place, saved)
+    writer.close()
 
 
 def as_written(value):

@@ -209,12 +209,12 @@ def test_help_is_help_and_nothing_is_measured_or_written(benchmark, capsys):
     ("benchmark", "options", "sentence"),
     [
         (thousands, ["--out", "/proc/no/x.json"], "'/proc/no' cannot be a folder"),
-        (thousands, ["--repeats", "0"], "'0' is not a whole number of at least 1"),
-        (tables, ["--steps", "ten"], "'ten' is not a whole number"),
-        (throughput, ["--check", "--seeds", "4"], "have rows of their own"),
+        (thousands, ["--repeats", "0"], "'0' is not an integer of at least 1"),
+        (tables, ["--steps", "ten"], "'ten' is not an integer"),
+        (throughput, ["--check", "--seeds", "4"], "have fixed rows"),
         (throughput, ["--check", "--baseline"], "not allowed with"),
         (compiling, ["--cache", ""], "a folder needs a name"),
-        (peers, ["--seeds", "-1"], "'-1' is not a whole number"),
+        (peers, ["--seeds", "-1"], "'-1' is not an integer"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_before_anything_runs(benchmark, options, sentence, capsys):
@@ -241,7 +241,7 @@ def test_a_script_ends_in_a_sentence_and_a_code(tmp_path, monkeypatch, capsys):
         (lambda _: script.read(tmp_path / "empty.json"), 2, "empty.json does not hold results"),
         (lambda _: script.write(tmp_path, {"a": 1}), 2, "cannot be written"),
         (bars.main, 2, "There are no results"),
-        (lambda _: learning.main(["nobody"]), 2, "There is no line of nobody"),
+        (lambda _: learning.main(["nobody"]), 2, "There is no line for nobody"),
     ):
         with pytest.raises(SystemExit) as ended:
             script.run(main, "all of it is kept.")

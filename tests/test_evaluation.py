@@ -41,5 +41,5 @@ def test_an_episode_that_does_not_end_gives_nan():
     env = walk.replace(params=Slope(steps=10))
     returns = evaluation.evaluate(jax.random.key(0), env, lambda key, obs: jnp.ones(3, jnp.int32), 3, max_steps=4)
     assert np.isnan(returns).all()
-    with pytest.raises(rljax.UsageError, match="num_episodes must be a whole number of at least 1"):
+    with pytest.raises(rljax.UsageError, match="num_episodes must be an integer of at least 1"):
         evaluation.evaluate(jax.random.key(0), env, lambda key, obs: obs, 0)

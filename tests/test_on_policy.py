@@ -21,7 +21,7 @@ class Clock:
 
 @pytest.mark.parametrize("limit", [1, 5, 1000])  # always, sometimes and never truncated: not all of them branch alike
 @pytest.mark.parametrize("terminates", [False, True])
-def test_a_successors_value_is_that_of_the_true_next_observation(limit, terminates):
+def test_next_values_are_read_at_the_true_next_observation(limit, terminates):
     def step(key, time, action, params):
         return rljax.timestep(jnp.float32([time + 1]), 0.0, terminates & (time + 1 == 3)), time + 1
 

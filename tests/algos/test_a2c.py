@@ -124,7 +124,7 @@ def test_the_gradient_of_the_loss_is_its_finite_difference(name, recurrent):
 
 
 @pytest.mark.parametrize("terminates", [False, True])
-def test_the_critic_learns_the_value_beyond_a_time_limit_but_not_beyond_an_end(terminates):
+def test_bootstrap_is_cut_at_termination_but_not_at_truncation(terminates):
     """Discount 0.5: the uncut chain is worth 1 / (1 - 0.5) = 2 everywhere; the cut one 1.75, 1.5 and 1."""
     config = a2c.Config(
         env=line(terminates),

@@ -206,7 +206,7 @@ def test_the_driver_gives_the_bits_of_a_bare_vmap(driven, trained):
 def first_action(policy, obs):
     key = jax.random.key(1)
     if isinstance(policy, RecurrentPolicy):
-        return policy.step(key, obs, policy.initial_memory(len(obs)))[0]
+        return policy.step(key, obs, policy.initial_hidden_state(len(obs)))[0]
     return policy(key, obs)
 
 
@@ -293,7 +293,7 @@ INVALID = {
         ({"entropy_coefficient": "much"}, "entropy_coefficient must be a number"),
         ({"activation": "swish9"}, "activation 'swish9'"),
         ({"hidden_sizes": (64, 0)}, "hidden_sizes must be"),
-        ({"network": remembering}, "REINFORCE takes a network without"),
+        ({"network": remembering}, "REINFORCE needs a feedforward network"),
     ],
     (dqn, "CartPole-v1"): [
         ({"env": "Pendulum-v1"}, "needs discrete actions"),
@@ -325,7 +325,7 @@ INVALID = {
         ({"activation": "sine"}, "activation 'sine'"),
     ],
     (td3, "Pendulum-v1"): [
-        ({"env": "CartPole-v1"}, "needs continuous actions, and the environment's are 2 discrete ones"),
+        ({"env": "CartPole-v1"}, "needs continuous actions, but the environment has 2 discrete ones"),
         ({"env": unbounded}, "bounded on both sides"),
         ({"buffer_size": 500, "num_steps": 600}, "buffer_size=500 cannot hold a rollout of 1000 steps"),
         ({"total_steps": 1_000}, "less than the prefill and one update"),
@@ -342,7 +342,7 @@ INVALID = {
         ({"epsilon_schedule": "exponential", "epsilon_end": 0.0}, "raise epsilon and epsilon_end above 0"),
         ({"step_size": 1.5}, "step_size must be at most 1"),
         ({"total_steps": 99}, "total_steps=99 is less than one update"),
-        ({"env": lambda: envs.normalize_rewards(rljax.make("Taxi-v3"), 0.99)}, "A table learns raw rewards"),
+        ({"env": lambda: envs.normalize_rewards(rljax.make("Taxi-v3"), 0.99)}, "needs raw rewards"),
     ],
 }  # fmt: skip
 

@@ -290,7 +290,7 @@ def test_one_update_equals_numpy(name):
 
 
 @pytest.mark.parametrize("name", ["plain", "noisy", "normalized"])
-def test_actions_are_epsilon_greedy_with_the_epsilon_of_the_hour(name):
+def test_actions_are_epsilon_greedy_with_the_scheduled_epsilon(name):
     config = variant(
         VARIANTS[name], num_steps=25, total_steps=440, buffer_size=200,
         epsilon=0.9, epsilon_end=0.1, epsilon_fraction=0.75,
@@ -375,7 +375,7 @@ def values_at(state, config, num_obs):
     [(name, "plain") for name in PROBES]
     + [("one step of discount", "rainbow"), ("both", "rainbow"), ("reward by action", "qr"), ("both", "qr")],
 )
-def test_a_probes_values_are_learned(name, learner):
+def test_probe_values_are_learned(name, learner):
     env, expected = PROBES[name]
     config = dqn.Config(
         env=env, total_steps=4_000, discount=0.5, learning_rate=3e-3, prefill_steps=200, hidden_sizes=(16,),
@@ -392,7 +392,7 @@ def test_a_probes_values_are_learned(name, learner):
 
 
 @pytest.mark.parametrize("terminated", [False, True])
-def test_a_time_limit_does_not_change_the_value_and_an_end_does(terminated):
+def test_bootstrap_is_cut_at_termination_but_not_at_truncation(terminated):
     """One for ever at a discount of 0.9, cut after five steps: worth 10 by a time limit, less where it is an end."""
     env = probe(lambda key, place, action: ((place + 1) % 5, 1.0, terminated & (place == 4)), num_obs=5)
     env = env.replace(reset=lambda key, params: (jax.nn.one_hot(0, 5), jnp.int32(0)))
@@ -418,7 +418,7 @@ def test_copying_the_target_is_a_branch_under_vmap():
     assert "stablehlo.case" in text
 
 
-def test_a_learning_rate_that_falls_to_zero():
+def test_learning_rate_anneals_to_zero():
     config = dataclasses.replace(variant({}), anneal_learning_rate=True)
     state = jax.jit(dqn.init)(jax.random.key(0), config)
     update = jax.jit(dqn.update)
@@ -431,7 +431,7 @@ def test_a_learning_rate_that_falls_to_zero():
     assert moved(late) == pytest.approx(moved(start) / 16, rel=0.05)
 
 
-def test_act_goes_by_the_average_of_the_last_updates():
+def test_act_uses_the_averaged_parameters():
     """A plain mean of the parameters until `averaging` of the 16 updates are done, then an exponential one."""
     config = dataclasses.replace(variant({}), averaging=0.2, learning_rate=0.1)
     assert config.num_updates == 16
@@ -464,7 +464,7 @@ def test_normalised_observations_reach_the_learner():
     assert np.isfinite(metrics["loss"]).all()
 
 
-def test_a_network_of_ones_own():
+def test_custom_network():
     config = dataclasses.replace(
         variant({}), network=QNetwork(rljax.make("CartPole-v1").observation_space, 2, hidden_sizes=(5,))
     )
@@ -506,7 +506,7 @@ def test_a_dueling_network_adds_its_streams():
     np.testing.assert_allclose(outputs.mean(axis=1), [np.arange(4.0)] * 2, atol=1e-6)  # advantages have mean zero
 
 
-def test_as_many_gradient_steps_as_32_bits_count_are_taken():
+def test_gradient_steps_up_to_32_bits_are_accepted():
     config = dqn.Config(env="CartPole-v1", total_steps=2**30 + 992, gradient_steps=31)
     assert 2**30 < config.num_updates * config.gradient_steps < 2**31
     assert rljax.replace(config, head="categorical", value_low=-1, value_high=jnp.float32(1)).value_low == -1

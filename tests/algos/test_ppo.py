@@ -137,7 +137,7 @@ def test_one_update_equals_numpy(env):
 
 
 @pytest.mark.parametrize("terminates", [False, True])
-def test_the_critic_learns_the_value_beyond_a_time_limit_but_not_beyond_an_end(terminates):
+def test_bootstrap_is_cut_at_termination_but_not_at_truncation(terminates):
     """Discount 0.5: the uncut chain is worth 1 / (1 - 0.5) = 2 everywhere; the cut one 1.75, 1.5 and 1."""
     config = ppo.Config(
         env=line(terminates),
@@ -184,7 +184,7 @@ def test_a_stacked_config_vmaps_and_a_static_mismatch_raises(small, train):
         jax.tree.map(lambda *leaves: jnp.stack(leaves), small, dataclasses.replace(small, num_epochs=1))
 
 
-def test_annealing_and_its_own_horizon(small):
+def test_schedule_steps_sets_the_annealing_horizon(small):
     """The rate falls linearly to zero over schedule_steps: then nothing moves any more."""
     config = dataclasses.replace(small, schedule_steps=128)
     key_init, key_updates, _ = core.training_keys(jax.random.key(0))

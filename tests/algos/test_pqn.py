@@ -143,7 +143,7 @@ def test_one_update_equals_numpy(small):
 
 
 @pytest.mark.parametrize("terminated", [False, True])
-def test_a_time_limit_does_not_change_the_value_and_an_end_does(terminated):
+def test_bootstrap_is_cut_at_termination_but_not_at_truncation(terminated):
     """One for ever at a discount of 0.9, cut after five steps: worth 10 by a time limit, less where it is an end."""
 
     def reset(key, params):

@@ -157,7 +157,7 @@ def errors_by_steps():
     return by_schedule
 
 
-def test_the_error_shrinks_as_the_schedule_promises(errors_by_steps):
+def test_the_error_shrinks_at_the_rate_of_the_schedule(errors_by_steps):
     """A step size of n ** -0.8 leaves an error of the order n ** -0.4 (Even-Dar and Mansour 2003)."""
     medians = np.median(errors_by_steps["visits"], axis=1)
     rates = np.diff(np.log(medians)) / np.log(4.0)
@@ -215,7 +215,7 @@ def test_taxi_is_learned_and_act_is_greedy():
     assert returns.mean() == pytest.approx(7.93, abs=5 * 2.59 / 500**0.5)
 
 
-def test_schedules_move_as_they_say():
+def test_schedules_follow_their_formulas():
     def epsilons(kind, **values):
         config = q_learning.Config(
             env="GridWorld-misc", total_steps=1_000, epsilon_schedule=kind, epsilon=0.8, epsilon_end=0.2, **values

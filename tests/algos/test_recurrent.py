@@ -1,4 +1,4 @@
-"""Policies with a memory: when they forget, what they are trained on, and PPO with a GRU against plain NumPy."""
+"""Recurrent policies: when the hidden state is reset, training on sequences, and PPO with a GRU against NumPy."""
 
 import dataclasses
 
@@ -45,23 +45,23 @@ def train_many():
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
-def test_what_follows_an_end_is_what_a_fresh_start_gives(name):
+def test_hidden_state_is_reset_at_the_end_of_an_episode(name):
     network = networks.RecurrentActorCritic(rljax.Box(-1.0, 1.0, (3,)), 2, name, (8,))
-    key_init, key_obs, key_memory = jax.random.split(jax.random.key(0), 3)
+    key_init, key_obs, key_hidden = jax.random.split(jax.random.key(0), 3)
     obs = jax.random.normal(key_obs, (2, 9, 3))
-    zero = network.initial_memory(2)
-    memory = jax.tree.map(lambda x: jax.random.normal(key_memory, x.shape), zero)
+    zero = network.initial_hidden_state(2)
+    hidden_state = jax.tree.map(lambda x: jax.random.normal(key_hidden, x.shape), zero)
     params = network.init(key_init, obs[:, 0], zero)
     began = jnp.zeros((2, 9), bool).at[0, 5].set(True)
-    outputs, values, last = network.apply(params, obs, memory, began)
+    outputs, values, last = network.apply(params, obs, hidden_state, began)
 
     fresh = network.apply(params, obs[:, 5:], zero, began[:, :4])
     np.testing.assert_allclose(values[0, 5:], fresh[1][0], atol=1e-6)
     np.testing.assert_allclose(outputs[0, 5:], fresh[0][0], atol=1e-6)
-    assert np.abs(values[1, 5:] - fresh[1][1]).max() > 1e-3  # the other environment goes on remembering
-    stepped = memory
+    assert np.abs(values[1, 5:] - fresh[1][1]).max() > 1e-3  # the other environment keeps its hidden state
+    stepped = hidden_state
     for t in range(9):  # one step at a time is the same
-        stepped = networks.forget(stepped, began[:, t])
+        stepped = networks.reset_hidden_state(stepped, began[:, t])
         output, value, stepped = network.apply(params, obs[:, t], stepped)
         np.testing.assert_allclose(output, outputs[:, t], atol=1e-6)
         np.testing.assert_allclose(value, values[:, t], atol=1e-6)
@@ -72,21 +72,21 @@ def test_what_follows_an_end_is_what_a_fresh_start_gives(name):
 # --- acting and learning ----------------------------------------------------------------------------------------------
 
 
-def test_the_memory_along_a_sequence_is_that_of_acting(small):
-    """With the memory stored before it, in the middle of episodes, a sequence's probabilities come out as acted."""
+def test_hidden_states_along_a_sequence_match_those_of_acting(small):
+    """From the hidden state stored before it, mid-episode, a sequence reproduces the probabilities of acting."""
     key_init, key_update, key_noise, key_rollout = jax.random.split(jax.random.key(0), 4)
     state, _ = jax.jit(ppo.update)(key_update, ppo.init(key_init, small), small)
     network = ppo.default_network(small.env, small)
     _, _, batch, _ = on_policy.collect(key_noise, key_rollout, network, state, small)
-    _, memory, began = batch.inputs
-    assert np.abs(memory[0]).max() > 0.01
+    _, hidden_state, began = batch.inputs
+    assert np.abs(hidden_state[0]).max() > 0.01
     assert 4 * 2 <= began.sum() < began.size / 2
     outputs, values, _ = network.apply(state.params, *batch.inputs)
     log_prob = policy_head(small.env.action_space).distribution(outputs).log_prob(batch.action)
     np.testing.assert_allclose(log_prob, batch.log_prob, atol=1e-6)
     np.testing.assert_allclose(values, batch.value, atol=1e-6)
-    blind, _, _ = network.apply(state.params, batch.inputs[0], memory, jnp.zeros_like(began))
-    assert np.abs(blind - outputs).max() > 1e-4  # without forgetting they would not
+    blind, _, _ = network.apply(state.params, batch.inputs[0], hidden_state, jnp.zeros_like(began))
+    assert np.abs(blind - outputs).max() > 1e-4  # without resets they differ
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_the_gradient_of_the_loss_is_its_finite_difference(small, name, changes)
     check_gradient(lambda params, batch: ppo.loss(params, batch, 0.2, config), state.params, batch)
 
 
-def test_evaluation_begins_with_an_empty_memory():
+def test_evaluation_starts_from_the_initial_hidden_state():
     """A policy that counts its steps, where the reward is the action: three steps are worth 0 + 1 + 2."""
 
     def step(key, state, action, params):
@@ -162,32 +162,32 @@ def gru_backward(core, gradient, h, x, parts, d_new):
     return d_h, d_x
 
 
-def step(params, obs, memory):
-    """One step of the network from the actor's and the critic's memory `[2, N, H]`.
+def step(params, obs, hidden_state):
+    """One step of the network from the actor's and the critic's hidden state `[2, N, H]`.
 
-    The new memory, log-probabilities, values, and of actor and critic the torso's features and the core's parts.
+    The new hidden state, log-probabilities, values, and of actor and critic the torso's features and the core's parts.
     """
-    new, inside = np.zeros_like(memory), []
+    new, inside = np.zeros_like(hidden_state), []
     for i, name in enumerate(("actor", "critic")):
         torso = params[name]["torso"]["Dense_0"]
         x = np.tanh(obs @ torso["kernel"] + torso["bias"])
-        new[i], parts = gru(params[name]["core"], memory[i], x)
+        new[i], parts = gru(params[name]["core"], hidden_state[i], x)
         inside.append((x, parts))
     logits = new[0] @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
     return new, log_softmax(logits), (new[1] @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"])[:, 0], inside
 
 
-def sequence_gradient(params, config, rows, memory):
-    """Loss and gradient over whole sequences `[T, B]`, backpropagated through time, with no gradient into `memory`."""
+def sequence_gradient(params, config, rows, hidden_state):
+    """Loss and gradient over sequences `[T, B]` by backpropagation through time, none into `hidden_state`."""
     horizon, size = rows["action"].shape
     advantage = (rows["advantage"] - rows["advantage"].mean()) / (rows["advantage"].std() + 1e-8)
-    steps, h, loss = [], memory, 0.0
+    steps, h, loss = [], hidden_state, 0.0
     gradient = jax.tree.map(np.zeros_like, params)
     for t in range(horizon):
         h = np.where(rows["began"][t][:, None] > 0, 0.0, h)
         steps.append((h, *step(params, rows["obs"][t], h)))
         h = steps[-1][1]
-    d_next = np.zeros_like(memory)
+    d_next = np.zeros_like(hidden_state)
     for t in reversed(range(horizon)):
         h, new, log_probs, value, inside = steps[t]
         probs, taken = np.exp(log_probs), np.eye(2)[rows["action"][t].astype(int)]
@@ -215,9 +215,9 @@ def sequence_gradient(params, config, rows, memory):
     return loss, gradient
 
 
-def reference_update(params, config, memory, obs, gumbel, fresh, indices, learning_rate):
+def reference_update(params, config, hidden_state, obs, gumbel, fresh, indices, learning_rate):
     """PPO over whole sequences of environments, in float64."""
-    state, befores, afters = [memory], [], []
+    state, befores, afters = [hidden_state], [], []
 
     def policy(obs, began):
         befores.append(np.where(began[:, None] > 0, 0.0, state[0]))
@@ -234,7 +234,7 @@ def reference_update(params, config, memory, obs, gumbel, fresh, indices, learni
     losses = []
     for k, chosen in enumerate(indices, start=1):
         part = {name: x[:, chosen] for name, x in rows.items()}
-        loss, gradient = sequence_gradient(params, config, part, memory[:, chosen])
+        loss, gradient = sequence_gradient(params, config, part, hidden_state[:, chosen])
         losses.append(loss)
         gradient = clip_by_norm(gradient, config.max_grad_norm)
         first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradient)
@@ -251,10 +251,10 @@ def reference_update(params, config, memory, obs, gumbel, fresh, indices, learni
 
 def test_one_update_equals_numpy(small):
     config = dataclasses.replace(small, learning_rate=3e-3, clip=0.02, entropy_coefficient=0.01)
-    key_init, key_memory, key = jax.random.split(jax.random.key(3), 3)
+    key_init, key_hidden, key = jax.random.split(jax.random.key(3), 3)
     state = jax.jit(ppo.init)(key_init, config)
     # As if the episodes had begun before.
-    state = state._replace(memory=(tuple(jax.random.normal(key_memory, (2, 4, 8))),))
+    state = state._replace(hidden_state=(tuple(jax.random.normal(key_hidden, (2, 4, 8))),))
     after, metrics = jax.jit(ppo.update)(key, state, config)
 
     key_noise, key_rollout, key_shuffle = jax.random.split(key, 3)
@@ -262,44 +262,44 @@ def test_one_update_equals_numpy(small):
     fresh = drawn_fresh(config.env, key_rollout, 16, 4)
     indices = np.asarray(core.minibatches(key_shuffle, 4, 2, 4))
     start = as_float64(state.params["params"])
-    memory, *inputs = as_float64((np.stack(state.memory[0]), state.collector.obs, gumbel, fresh))
-    expected, loss, memory = reference_update(start, config, memory, *inputs, indices, 3e-3)
+    hidden_state, *inputs = as_float64((np.stack(state.hidden_state[0]), state.collector.obs, gumbel, fresh))
+    expected, loss, hidden_state = reference_update(start, config, hidden_state, *inputs, indices, 3e-3)
     for got, want, before in zip(
         *(jax.tree.leaves(tree) for tree in (after.params["params"], expected, start)), strict=True
     ):
         assert np.abs(want - before).max() > 1e-3  # it did move, by far more than the tolerance
         np.testing.assert_allclose(got, want, atol=3e-5)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
-    np.testing.assert_allclose(np.stack(after.memory[0]), memory, atol=1e-5)
+    np.testing.assert_allclose(np.stack(after.hidden_state[0]), hidden_state, atol=1e-5)
     assert metrics["clip_fraction"] > 0.05
 
 
 # --- a pure function ------------------------------------------------------------------------------------------------
 
 
-def test_a_module_of_ones_own_can_remember(small):
-    """Not Flax: anything with init, apply and initial_memory."""
+def test_a_custom_network_can_be_recurrent(small):
+    """Not Flax: anything with init, apply and initial_hidden_state."""
 
     class Averaging:
-        def initial_memory(self, num_envs):
+        def initial_hidden_state(self, num_envs):
             return jnp.zeros((num_envs, 4))
 
-        def init(self, key, obs, memory):
+        def init(self, key, obs, hidden_state):
             return {"policy": jnp.zeros((4, 2)), "value": jnp.zeros(4)}
 
-        def apply(self, params, obs, memory, began=None):
+        def apply(self, params, obs, hidden_state, began=None):
             if began is None:
-                memory = 0.5 * memory + obs
-                return memory @ params["policy"], memory @ params["value"], memory
+                hidden_state = 0.5 * hidden_state + obs
+                return hidden_state @ params["policy"], hidden_state @ params["value"], hidden_state
 
-            def step(memory, inputs):
+            def step(hidden_state, inputs):
                 obs, began = inputs
-                *outputs, memory = self.apply(params, obs, networks.forget(memory, began))
-                return memory, outputs
+                *outputs, hidden_state = self.apply(params, obs, networks.reset_hidden_state(hidden_state, began))
+                return hidden_state, outputs
 
             inputs = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (obs, began))
-            memory, (outputs, values) = jax.lax.scan(step, memory, inputs)
-            return jnp.swapaxes(outputs, 0, 1), values.T, memory
+            hidden_state, (outputs, values) = jax.lax.scan(step, hidden_state, inputs)
+            return jnp.swapaxes(outputs, 0, 1), values.T, hidden_state
 
     state, metrics = jax.jit(ppo.train)(
         jax.random.key(0), dataclasses.replace(small, recurrent=None, network=Averaging())

@@ -157,7 +157,7 @@ def test_one_update_equals_numpy(small, baseline, normalize):
 
 
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
-def test_the_losss_gradient_equals_finite_differences(small, env):
+def test_the_gradient_of_the_loss_equals_finite_differences(small, env):
     """In 64 bits, on parameters scattered enough for every term to matter."""
     with jax.enable_x64(True):
         config = rljax.replace(small, env=env, entropy_coefficient=0.1, baseline=True, normalize_returns=False)
@@ -224,7 +224,7 @@ def number(obs):
 
 
 @pytest.mark.parametrize(("num_steps", "history", "loses"), [(5, 11, False), (5, 6, True), (20, 4, True)])
-def test_every_step_counts_once_with_its_own_return(num_steps, history, loses):
+def test_every_step_is_used_once_with_its_return(num_steps, history, loses):
     """The gradient of a table with a row a step says how often each was used, and with which return."""
     rows, updates, num_envs = IDS * (LONGEST + 1), 300 // (3 * num_steps), 3
     config = reinforce.Config(
@@ -347,7 +347,7 @@ DISCOUNTED = reinforce.returns.discounted
 
 
 @pytest.mark.parametrize("broken", [_own_reward_left_out, _rewards_of_the_past])
-def test_a_return_of_the_wrong_rewards_gives_another_gradient(monkeypatch, broken):
+def test_a_wrong_return_gives_another_gradient(monkeypatch, broken):
     monkeypatch.setattr(reinforce.returns, "discounted", broken)
     assert deviations(estimates(False)).max() > 10
 
@@ -359,7 +359,7 @@ def test_a_return_of_the_wrong_rewards_gives_another_gradient(monkeypatch, broke
     ("terminates", "baseline", "expected"),
     [(False, True, [2.0, 2.0, 2.0]), (False, False, [1.75, 1.5, 1.0]), (True, True, [1.75, 1.5, 1.0])],
 )
-def test_what_an_episode_is_completed_by(terminates, baseline, expected):
+def test_truncated_episodes_bootstrap_from_the_baseline(terminates, baseline, expected):
     """Reward 1 for three steps at discount 0.5: worth 2 for ever beyond a time limit, if there is a baseline to say."""
 
     def reset(key, params):
@@ -391,7 +391,7 @@ def test_what_an_episode_is_completed_by(terminates, baseline, expected):
         np.testing.assert_array_equal(gradient(after)["value"], 0.0)
 
 
-def test_nothing_moves_where_no_episode_ends(small):
+def test_parameters_stay_if_no_episode_ends(small):
     """Adam's momentum neither."""
     config = rljax.replace(small, env="CartPole-v1", num_steps=4, max_episode_steps=500)
     update = jax.jit(reinforce.update)

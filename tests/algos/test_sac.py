@@ -117,7 +117,7 @@ def test_one_update_equals_numpy(learned):
     assert (ends >= 0).any()  # and some were truncated
 
 
-def test_collecting_samples_the_policy_and_the_environment_gets_its_scale(learned):
+def test_collecting_samples_the_policy_and_rescales_actions(learned):
     config, state, key, (after, _), _ = learned
     discrete = hasattr(config.env.action_space, "n")
     key_noise = jax.random.split(key, 4)[0]
@@ -194,7 +194,7 @@ def corridors(request):
     return request.param, values.mean(-1), greedy, metrics
 
 
-def test_a_time_limit_does_not_change_the_value_and_an_end_does(corridors):
+def test_bootstrap_is_cut_at_termination_but_not_at_truncation(corridors):
     """Reward one a step, discount a half, temperature a half: Q = 1 + (Q' + H / 2) / 2, H that of a uniform policy."""
     kind, values, _, metrics = corridors
     bonus = 0.5 * (np.log(3) if kind == "discrete" else 4 * np.log(2))
@@ -233,7 +233,7 @@ def test_critics_are_independent_and_read_the_action():
     assert np.ptp(values[..., 0]) > 1e-3
 
 
-def test_networks_of_ones_own():
+def test_custom_networks():
     env = reference.wander()
     config = sac.Config(env=env, num_critics=3, network=networks.actor_and_critics(env, 8, 3, (5,), "tanh"), **SMALL)
     state = jax.eval_shape(sac.init, jax.random.key(0), config)

@@ -81,7 +81,7 @@ def test_one_update_equals_numpy(learned):
     assert (np.asarray(after.replay.end) >= 0).any()  # some transitions were truncated
 
 
-def test_collecting_adds_correlated_noise_that_starts_anew_where_an_episode_begins(learned):
+def test_exploration_noise_is_correlated_and_reset_with_the_episode(learned):
     config, state, key, _, update = learned
     state = jax.jit(td3.init)(jax.random.key(2), config)._replace(noise=state.noise)  # an episode of it is about to end
     after, _ = update(key, state, config)
@@ -98,7 +98,7 @@ def test_collecting_adds_correlated_noise_that_starts_anew_where_an_episode_begi
     np.testing.assert_allclose(after.noise, noise, atol=1e-5)
 
 
-def test_the_actor_and_the_targets_wait_for_their_turn(learned):
+def test_actor_and_targets_are_updated_every_actor_period(learned):
     config, state, key, *_ = learned
     one = dataclasses.replace(config, gradient_steps=1)
     update = jax.jit(td3.update)
@@ -152,7 +152,7 @@ def corridors():
     return values.mean(-1), greedy, metrics
 
 
-def test_a_time_limit_does_not_change_the_value_and_an_end_does(corridors):
+def test_bootstrap_is_cut_at_termination_but_not_at_truncation(corridors):
     """Reward one a step, discount a half: worth 2 for ever; 1.75, 1.5 and 1 before an end."""
     values, _, metrics = corridors
     np.testing.assert_allclose(values[0], 2.0, rtol=0.03)

@@ -53,30 +53,30 @@ class ActionValues(NamedTuple):
 
 
 class Elman(NamedTuple):
-    """A memory of five numbers, and policy outputs and values from it."""
+    """A hidden state of five numbers, and policy outputs and values from it."""
 
-    def initial_memory(self, num_envs):
+    def initial_hidden_state(self, num_envs):
         return jnp.zeros((num_envs, 5))
 
-    def init(self, key, obs, memory):
+    def init(self, key, obs, hidden_state):
         into, over, out = jax.random.split(key, 3)
         sizes = {"into": (into, (obs.shape[-1], 5)), "over": (over, (5, 5)), "out": (out, (5, 3))}
         return {name: 0.5 * jax.random.normal(key, shape) for name, (key, shape) in sizes.items()}
 
-    def apply(self, params, obs, memory, began=None):
-        def step(memory, inputs):
+    def apply(self, params, obs, hidden_state, began=None):
+        def step(hidden_state, inputs):
             obs, began = inputs
-            memory = jnp.where(began[..., None], 0.0, memory)
-            memory = jnp.tanh(obs @ params["into"] + memory @ params["over"])
-            return memory, memory
+            hidden_state = jnp.where(began[..., None], 0.0, hidden_state)
+            hidden_state = jnp.tanh(obs @ params["into"] + hidden_state @ params["over"])
+            return hidden_state, hidden_state
 
         if began is None:
-            memory, features = step(memory, (obs, jnp.zeros(obs.shape[:-1], bool)))
+            hidden_state, features = step(hidden_state, (obs, jnp.zeros(obs.shape[:-1], bool)))
         else:
-            memory, features = jax.lax.scan(step, memory, (jnp.swapaxes(obs, 0, 1), began.T))
+            hidden_state, features = jax.lax.scan(step, hidden_state, (jnp.swapaxes(obs, 0, 1), began.T))
             features = jnp.swapaxes(features, 0, 1)
         outputs = features @ params["out"]
-        return outputs[..., :2], outputs[..., 2], memory
+        return outputs[..., :2], outputs[..., 2], hidden_state
 
 
 def _reset(key, params):
@@ -130,17 +130,17 @@ def loops(text):
 
 def stopped_and_resumed(algorithm, config, whole, folder):
     """Whether a run that was stopped after its first update goes on to the same bits, sharded as it was."""
-    landed = history.Record.landed
+    add_chunk = history.Record.add_chunk
 
     def stop(self, *arguments):
         if self.updates:
             raise RuntimeError("stopped")
-        landed(self, *arguments)
+        add_chunk(self, *arguments)
 
-    history.Record.landed = stop
+    history.Record.add_chunk = stop
     with contextlib.suppress(RuntimeError):
         rljax.run(algorithm, config, seeds=2, shard="envs", out=folder, checkpoint_every=0, **QUIET)
-    history.Record.landed = landed
+    history.Record.add_chunk = add_chunk
     resumed = rljax.resume(folder, config=config, progress=False)
     shard = json.loads((folder / "config.json").read_text())["shard"]
     return {"shard": shard, "same": toys.same_bits(resumed.states, whole.states)}
@@ -269,7 +269,12 @@ OFF_POLICY = {"num_envs": 16, "num_steps": 4, "prefill_steps": 200, "buffer_size
     [
         (ppo, "CartPole-v1", {"hidden_sizes": (16,)}, {}),
         # Half as many environments would not divide into the minibatches.
-        (ppo, "CartPole-v1", {"recurrent": "lstm", "num_minibatches": 16, "hidden_sizes": (16,)}, {"memory": ROWS}),
+        (
+            ppo,
+            "CartPole-v1",
+            {"recurrent": "lstm", "num_minibatches": 16, "hidden_sizes": (16,)},
+            {"hidden_state": ROWS},
+        ),
         (a2c, "CartPole-v1", {"hidden_sizes": (16,)}, {}),
         # A ring of 16 slots, 15 and the one that waits, of 16 environments.
         (dqn, "CartPole-v1", OFF_POLICY, {"replay.obs": SLOTS, "replay.successors": P()}),

@@ -53,14 +53,14 @@ def test_train_writes_its_files_and_prints_a_table(capsys, tmp_path):
     assert "in use" in complaint(capsys, "train", "ppo", "--env", "CartPole-v1", *TINY, "--out", "runs/x")
 
 
-def test_own_algorithm_and_own_environment(capsys, tmp_path):
-    algorithm, environment = ROOT / "examples/own_algorithm.py", ROOT / "examples/own_environment.py"
+def test_custom_algorithm_and_custom_environment(capsys, tmp_path):
+    algorithm, environment = ROOT / "examples/custom_algorithm.py", ROOT / "examples/custom_environment.py"
     assert len(algorithm.read_text().splitlines()) < 80
     assert len(environment.read_text().splitlines()) < 80
     options = ["--total-steps", "2048", "--evaluations", "1", "--eval-episodes", "2", "--no-progress"]
     assert cli.main(["train", str(algorithm), "--env", f"{environment}:env", *options, "--out", "runs/own"]) == 0
     summary = json.loads((tmp_path / "runs/own/summary.json").read_text())
-    assert (summary["algo"], summary["env"]) == ("own_algorithm", "Target")
+    assert (summary["algo"], summary["env"]) == ("custom_algorithm", "Target")
     assert summary["env_steps"] == 2048
 
 
@@ -81,9 +81,7 @@ def test_versions_are_those_installed(capsys):
 
 
 def test_every_field_is_an_option_with_its_docstring(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["train", "ppo", "--help"])
-    assert stop.value.code in (0, None)
+    assert cli.main(["train", "ppo", "--help"]) == 0
     text = capsys.readouterr().out
     for words in ("--gae-lambda", "Decay of GAE's trace", "--target-kl", "--seeds", "--eval-episodes", "--out"):
         assert words in text
@@ -93,9 +91,9 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
     ("arguments", "words"),
     [
         (["trian"], ["trian", "train"]),
-        (["train"], ["which algorithm"]),
+        (["train"], ["Name the algorithm"]),
         (["train", "pppo", "--env", "CartPole-v1"], ["pppo", "did you mean ppo?"]),
-        (["train", "ppo"], ["which environment"]),
+        (["train", "ppo"], ["Name the environment"]),
         (["train", "ppo", "--env", "CartPol-v1"], ["CartPol-v1", "CartPole-v1"]),
         (["train", "ppo", "--env", "CartPole-v1", "--lerning-rate", "1e-3"], ["--lerning-rate", "--learning-rate"]),
         (["train", "ppo", "--env", "CartPole-v1", "--learning-rate", "fast"], ["learning-rate", "fast"]),
@@ -114,10 +112,10 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
         (["train", "nothere.py", "--env", "CartPole-v1"], ["nothere.py"]),
         (["train", "no.such.module", "--env", "CartPole-v1"], ["no.such.module"]),
         (["train", "ppo", "--env", "nothere.py:env"], ["nothere.py"]),
-        (["train", "ppo", "--env", "own.py:"], ["Say which environment of own.py: --env own.py:name"]),
-        (["train", "ppo", "--env", "own.py"], ["Say which environment of own.py: --env own.py:name"]),
-        (["train", "--env", "CartPole-v1", "ppo"], ["which algorithm, before any option"]),
-        (["resume", "--total-steps", "5", "runs/x"], ["which run, before any option"]),
+        (["train", "ppo", "--env", "own.py:"], ["Name the environment in own.py: --env own.py:name"]),
+        (["train", "ppo", "--env", "own.py"], ["Name the environment in own.py: --env own.py:name"]),
+        (["train", "--env", "CartPole-v1", "ppo"], ["Name the algorithm, before any option"]),
+        (["resume", "--total-steps", "5", "runs/x"], ["Name the run's folder, before any option"]),
     ],
 )
 def test_mistakes_end_in_one_sentence(capsys, arguments, words):

@@ -69,22 +69,22 @@ def test_a_draw_is_the_inverse_of_the_sums_for_any_number_of_states(states):
 
 
 def test_a_model_of_what_has_none_is_refused():
-    with pytest.raises(rljax.UsageError, match="no table for CartPole-v1"):
+    with pytest.raises(rljax.UsageError, match="CartPole-v1 has no tabular model"):
         envs.tabular_model("CartPole-v1")
     with pytest.raises(rljax.UsageError, match="wrapped environment"):
         envs.tabular_model(envs.time_limit(rljax.make("Taxi-v3"), 10))
-    with pytest.raises(rljax.UsageError, match="at least one state"):
+    with pytest.raises(rljax.UsageError, match="number of states of at least 1"):
         envs.random_mdp(jax.random.key(0), 0, 2)
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"transitions": jnp.ones((2, 2, 3)) / 3}, r"has transitions \(2, 2, 2\), got \(2, 2, 3\)"),
-        ({"transitions": jnp.ones((2, 2, 2))}, "transitions are probabilities"),
-        ({"start": jnp.array([1.5, -0.5])}, "start are probabilities"),
-        ({"terminated": jnp.zeros(2, bool)}, "has terminated"),
-        ({"rewards": jnp.zeros((2, 2, 2))}, r"rewards are a table \[S, A\]"),
+        ({"transitions": jnp.ones((2, 2, 3)) / 3}, r"needs transitions \(2, 2, 2\), got \(2, 2, 3\)"),
+        ({"transitions": jnp.ones((2, 2, 2))}, "transitions must be probabilities"),
+        ({"start": jnp.array([1.5, -0.5])}, "start must be probabilities"),
+        ({"terminated": jnp.zeros(2, bool)}, "needs terminated"),
+        ({"rewards": jnp.zeros((2, 2, 2))}, r"rewards must be a table \[S, A\]"),
     ],
 )
 def test_a_model_that_does_not_fit_together_is_refused(change, sentence):

@@ -39,9 +39,9 @@ def watch(monkeypatch):
     """Lanes and bytes of every batch that is planned from now on."""
     needs, lanes_that_fit = [], batching.lanes_that_fit
 
-    def note(population, batch, memory, available):
+    def note(experiment, batch, memory, available):
         needs.append((batch.lanes, memory))
-        return lanes_that_fit(population, batch, memory, available)
+        return lanes_that_fit(experiment, batch, memory, available)
 
     monkeypatch.setattr(batching, "lanes_that_fit", note)
     return needs
@@ -103,7 +103,7 @@ def press_where(monkeypatch, function, where, condition):
 def test_an_interrupt_before_a_later_batch_has_begun_loses_nothing(config, trained, monkeypatch, tmp_path, capsys):
     """Runs of earlier batches are whole, and what is not begun is said, and begun by `resume`."""
     monkeypatch.setattr(compilation, "side_by_side", lambda *_: 4)
-    press_where(monkeypatch, "lanes_that_fit", batching, lambda population, batch, *_: batch.runs[0, 1] == 4)
+    press_where(monkeypatch, "lanes_that_fit", batching, lambda experiment, batch, *_: batch.runs.seeds[0] == 4)
     out = tmp_path / "x"
     stopped = "stopped after 8 of 20 updates on average, 6 of 10 runs not begun"
     with pytest.raises(rljax.Interrupted, match=stopped) as of:
@@ -124,7 +124,7 @@ def test_an_interrupt_before_a_later_batch_has_begun_loses_nothing(config, train
 
 def test_an_interrupt_within_a_later_batch_cuts_that_one_short(config, trained, monkeypatch, capsys):
     monkeypatch.setattr(compilation, "side_by_side", lambda *_: 4)
-    press_where(monkeypatch, "landed", Record, lambda record, *_: record.runs[0, 1] == 4)
+    press_where(monkeypatch, "add_chunk", Record, lambda record, *_: record.runs.seeds[0] == 4)
     with pytest.raises(rljax.Interrupted, match="2 of 10 runs not begun") as of:
         rljax.run(own, config, **OPTIONS)
     result = of.value.result
@@ -137,16 +137,16 @@ def test_an_interrupt_within_a_later_batch_cuts_that_one_short(config, trained, 
 def test_out_of_memory_halves_and_goes_on(config, trained, monkeypatch, capsys):
     train, sizes = trainer._train_batch, []
 
-    def small(population, batch, *rest):
+    def small(session, batch, compiled):
         sizes.append(len(batch.runs))
         if len(batch.runs) > 3:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1234 bytes.")
-        return train(population, batch, *rest)
+        return train(session, batch, compiled)
 
     monkeypatch.setattr(trainer, "_train_batch", small)
     same_but_for_rounding(rljax.run(own, config, progress=False, **OPTIONS), trained[0])
     assert sizes == [10, 5, 3, 2, 5, 3, 2]
-    assert "too many for the memory" in capsys.readouterr().err
+    assert "do not fit into memory" in capsys.readouterr().err
 
 
 def test_one_run_that_does_not_fit_is_said(config, monkeypatch):
@@ -188,10 +188,10 @@ def test_batches_are_resumed(config, trained, tmp_path, monkeypatch):
     """Stopped in the second of three batches, which are then the same three batches."""
     train = trainer._train_batch
 
-    def stop(population, batch, compiled, earlier, *rest):
-        if len(earlier) == 2:
+    def stop(session, batch, compiled):
+        if len(session.trained) == 2:
             raise RuntimeError("stopped")
-        return train(population, batch, compiled, earlier, *rest)
+        return train(session, batch, compiled)
 
     limit = {"memory_limit": int(trained[1] * 0.45), "checkpoint_every": 0, "progress": False}
     batched = rljax.run(own, config, out=tmp_path / "y", **limit, **OPTIONS)

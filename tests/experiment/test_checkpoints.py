@@ -1,9 +1,9 @@
 """Runs that are stopped, killed and damaged, and go on to the bits they would have had."""
 
-import pathlib
 import shutil
 
 import pytest
+from orbax import checkpoint as orbax
 from resuming import OPTIONS, damage, refusal, same_results
 from toys import in_chunks_of, own
 
@@ -20,7 +20,7 @@ def test_a_damaged_checkpoint_is_passed_over(config, whole, folder, how, capsys)
     else:
         damage(newest, how)
     same_results(rljax.resume(folder, algorithm=own, config=config, progress=False), whole)
-    assert "000010 is no whole checkpoint" in capsys.readouterr().err
+    assert "000010 is not an intact checkpoint" in capsys.readouterr().err
 
 
 def test_when_no_checkpoint_is_whole(config, folder):
@@ -44,22 +44,21 @@ def test_a_run_without_checkpoints_holds_no_states(config, tmp_path):
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoints(config, whole, tmp_path, monkeypatch, capsys):
-    """Every write from the fifth on fails, half done; the run goes on, and what was written can be gone on with."""
-    rename, written = pathlib.Path.rename, []
+    """Every write from the fifth on fails; training continues, and the run can be resumed from what was written."""
+    save, written = orbax.CheckpointManager.save, []
 
-    def full(self, target):
-        if self.name == ".part":
-            written.append(target)
-            if len(written) >= 5:
-                raise OSError(28, "No space left on device")
-        return rename(self, target)
+    def full(self, *arguments, **named):
+        written.append(arguments)
+        if len(written) >= 5:
+            raise OSError(28, "No space left on device")
+        return save(self, *arguments, **named)
 
-    monkeypatch.setattr(pathlib.Path, "rename", full)
+    monkeypatch.setattr(orbax.CheckpointManager, "save", full)
     monkeypatch.setattr(loop, "train", in_chunks_of(1))
     same_results(rljax.run(own, config, out=tmp_path / "x", checkpoint_every=0, **OPTIONS), whole)
     said = capsys.readouterr().err
     assert "No space left on device" in said
-    assert "The run goes on" in said
+    assert "The run continues" in said
     monkeypatch.undo()
     assert sorted(p.name for p in (tmp_path / "x/checkpoints/0000").iterdir()) == ["000003", "000004"]
     same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)

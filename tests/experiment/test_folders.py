@@ -82,9 +82,9 @@ def test_two_runs_do_not_train_into_one_folder(config, tmp_path):
     rljax.run(own, config, out=out, checkpoint_every=0, **options)
     summary = (out / "summary.json").read_bytes()
     with folders.held(out):
-        with pytest.raises(rljax.UsageError, match="is being trained into already"):
+        with pytest.raises(rljax.UsageError, match="is in use by another process"):
             rljax.run(own, config, out=out, **options)
-        with pytest.raises(rljax.UsageError, match="is being trained into already"):
+        with pytest.raises(rljax.UsageError, match="is in use by another process"):
             rljax.resume(out, algorithm=own, config=config, total_steps=1000, progress=False)
     assert "total_steps" not in json.loads((out / "config.json").read_text())
     assert (out / "summary.json").read_bytes() == summary

@@ -98,7 +98,7 @@ def test_what_a_rung_dropped_is_not_the_best_whatever_its_return(capsys):
     said = capsys.readouterr().out
     rows = [line for line in said.splitlines() if "of 300" in line]
     assert [row.split("│")[2].strip() for row in rows] == ["300 of 300", "100 of 300", "100 of 300"]
-    assert "Best by one half of the seeds: rate 500;" in said
+    assert "Best on one half of the seeds: rate 500;" in said
     assert "provisional" not in said
 
 

@@ -14,14 +14,14 @@ from rljax.report import console
 
 def test_ctrl_c_writes_what_is_done(config, tmp_path, monkeypatch):
     """The signal arrives while a chunk runs; the chunk lands, files are written, and the result is in the exception."""
-    landed = history.Record.landed
+    add_chunk = history.Record.add_chunk
 
     def interrupt(self, *arguments):
-        landed(self, *arguments)
+        add_chunk(self, *arguments)
         if self.updates >= 10:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(history.Record, "landed", interrupt)
+    monkeypatch.setattr(history.Record, "add_chunk", interrupt)
     out = tmp_path / "stopped"
     with pytest.raises(rljax.Interrupted) as stopped:
         rljax.run(own, config, seeds=2, evaluations=25, eval_episodes=5, progress=False, out=out)
@@ -45,7 +45,7 @@ def test_a_run_that_hangs_is_noticed(monkeypatch):
     monkeypatch.setattr(interrupts, "STALL_SECONDS", 0.01)
     with interrupts.watched():
         assert said.wait(600)
-    assert "no update has landed" in sentences.pop()
+    assert "no update has finished" in sentences.pop()
     monkeypatch.setattr(interrupts, "STALL_SECONDS", 3600.0)
     others = set(threading.enumerate())
     with interrupts.watched():

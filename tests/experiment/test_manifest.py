@@ -5,13 +5,13 @@ import json
 
 import numpy as np
 import toys
-from resuming import OPTIONS, refusal, same_results, stopped
+from resuming import OPTIONS, refusal, stopped
 from toys import own
 
 import rljax
 from rljax import envs
-from rljax.backend import versions
-from rljax.report import files, plot
+from rljax.experiment import spec
+from rljax.report import plot
 
 
 def test_a_changed_config(config, folder):
@@ -22,20 +22,20 @@ def test_a_changed_config(config, folder):
     path.write_text(path.read_text()[:100])
     assert "damaged" in refusal(folder, config)
     path.write_text("{}")
-    assert "without checkpoints" in refusal(folder, config)
-    path.write_text('{"recipe": 3}')
-    assert "not as rljax wrote it" in refusal(folder, config)
+    assert "was changed since rljax wrote it" in refusal(folder, config)
+    path.write_text('{"format": 1, "recipe": 3}')
+    assert "was changed since rljax wrote it" in refusal(folder, config)
     path.unlink()
-    assert "no folder of a run" in refusal(folder, config)
+    assert "not the folder of a run" in refusal(folder, config)
 
 
 def test_what_wrappers_were_called_with_is_checked(tmp_path, monkeypatch, capsys):
     one, other = (own.Config(env=envs.scale_reward(toys.walk, factor), num_updates=2) for factor in (1.0, 100.0))
     stopped(monkeypatch, tmp_path / "x", own, one, 1)
-    assert "env.recipe was [None, ['scale_reward', [1.0]]] and is" in refusal(tmp_path / "x", other)
+    assert "env.label was 'walk+scale_reward(1.0)' and is" in refusal(tmp_path / "x", other)
     path = tmp_path / "x/config.json"
     about = json.loads(path.read_text())
-    about["config"]["env"]["recipe"][1][1] = [100.0]
+    about["config"]["env"] |= {"label": "walk+scale_reward(100.0)", "recipe": [None, ["scale_reward", [100.0]]]}
     path.write_text(json.dumps(about))
     assert "was changed" in refusal(tmp_path / "x", other)
     sweep = {"env": [one.env, other.env]}
@@ -55,20 +55,7 @@ def test_what_wrappers_were_called_with_is_checked(tmp_path, monkeypatch, capsys
     assert legend == [f"env={labels[0]} ({i})" for i in range(2)]  # none in place of another
 
 
-def test_a_folder_that_does_not_hold_what_wrappers_were_called_with(tmp_path, monkeypatch):
-    """As older versions wrote them."""
-    config = own.Config(env=envs.scale_reward(toys.walk, 2.0), num_updates=4)
-    whole = rljax.run(own, config, **OPTIONS)
-    describe = config.describe
-    with monkeypatch.context() as patched:
-        patched.setattr(files, "describe", lambda value: config.without_recipes(describe(value)))
-        stopped(monkeypatch, tmp_path / "x", own, config, 2)
-    assert "recipe" not in json.loads((tmp_path / "x/config.json").read_text())["config"]["env"]
-    same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
-    assert "rate was 0.1 and is 0.2" in refusal(tmp_path / "x", dataclasses.replace(config, rate=0.2))
-
-
 def test_another_software_is_said(config, folder, monkeypatch, capsys):
-    monkeypatch.setattr(versions, "versions", lambda: {"jax": "0.0.1"})
+    monkeypatch.setattr(spec, "versions", lambda: {"jax": "0.0.1"})
     rljax.resume(folder, algorithm=own, config=config, progress=False)
     assert "begun on another version" in capsys.readouterr().err

@@ -30,14 +30,14 @@ if what == "resume":
     rljax.resume(folder, algorithm=own, config={config}, hosts=hosts, progress=False)
     sys.exit()
 if what == "halting":
-    landed = history.Record.landed
+    add_chunk = history.Record.add_chunk
     def halt(record, *inputs):
-        landed(record, *inputs)
+        add_chunk(record, *inputs)
         if record.updates == 5:
             while not os.path.exists(folder + ".go"):
                 time.sleep(0.05)
             processes._SILENCE_SECONDS = {silence}
-    history.Record.landed = halt
+    history.Record.add_chunk = halt
     loop.train = toys.in_chunks_of(1)
 try:
     result = rljax.run(own, {config}, hosts=hosts, out=folder, {options})

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toys
-from resuming import OPTIONS, as_written, refusal, same_results, stopped
+from resuming import OPTIONS, as_written, refusal, same_results, stopped, write
 from toys import in_chunks_of, own, same_bits
 
 import rljax
@@ -113,7 +113,7 @@ def test_a_sweep_of_objects_takes_them_back(tmp_path, monkeypatch):
     whole = rljax.run(own, config, sweep=sweep, samples=2, **OPTIONS)
     stopped(monkeypatch, tmp_path / "x", own, config, 2, sweep=sweep, samples=2)
     given = {"algorithm": own, "config": config}
-    with pytest.raises(rljax.UsageError, match=r"sweep of env holds objects, .*: pass sweep= to rljax.resume"):
+    with pytest.raises(rljax.UsageError, match=r"sweep of env holds objects, .*: pass the sweep= given to rljax.run"):
         rljax.load(tmp_path / "x", **given)
     for other, why in (
         (sweep | {"network": [Wide(1)]}, "samples is for"),
@@ -135,17 +135,17 @@ def test_a_sweep_of_objects_takes_them_back(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_says_how_to_go_on(config, whole, tmp_path, monkeypatch):
-    save, pressed = checkpoints.save, []
+    save, pressed = checkpoints.Writer.save, []
 
-    def interrupt(place, saved):
-        save(place, saved)
+    def interrupt(writer, place, saved):
+        save(writer, place, saved)
         if saved.record.updates == 30 and not pressed:
             pressed.append(True)
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(checkpoints, "save", interrupt)
+    monkeypatch.setattr(checkpoints.Writer, "save", interrupt)
     monkeypatch.setattr(loop, "train", in_chunks_of(1))
-    with pytest.raises(rljax.Interrupted, match=r"rljax resume .*x` goes on"):
+    with pytest.raises(rljax.Interrupted, match=r"rljax resume .*x` continues"):
         rljax.run(own, config, out=tmp_path / "x", checkpoint_every=0, **OPTIONS)
     same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
 
@@ -172,17 +172,17 @@ def test_ctrl_c_while_a_sweep_is_made_longer_keeps_what_was_done(tmp_path, monke
     whole = rljax.run(own, config, sweep={"width": [2, 3, 4]}, out=out, checkpoint_every=1e6, **OPTIONS)
     before = (out / "curves.csv").read_text().splitlines()
     middle = checkpoints.newest(out / "checkpoints/0001")
-    checkpoints.save(out / "checkpoints/0001", middle._replace(final=None))
-    landed = Record.landed
+    write(out, "0001", middle._replace(final=None))
+    add_chunk = Record.add_chunk
     during = []
 
     def interrupt(self, *arguments):
-        landed(self, *arguments)
+        add_chunk(self, *arguments)
         during.append((out / "curves.csv").read_text().splitlines())
         if self.updates >= 80:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Record, "landed", interrupt)
+    monkeypatch.setattr(Record, "add_chunk", interrupt)
     monkeypatch.setattr(loop, "train", in_chunks_of(1))
     with pytest.raises(rljax.Interrupted, match=r"stopped after 60 of 100 updates on average; what is done") as stop:
         rljax.resume(out, algorithm=own, config=config, total_steps=100, progress=False)
@@ -225,7 +225,7 @@ def test_a_checkpoint_that_no_longer_fits_is_kept(config, whole, folder, monkeyp
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no room")
 
         patched.setattr(loop, "train", out_of_memory)
-        assert "no longer fit into the memory" in refusal(folder, config)
+        assert "no longer fit into memory" in refusal(folder, config)
     same_results(rljax.resume(folder, algorithm=own, config=config, progress=False), whole)
 
 
@@ -237,7 +237,7 @@ def test_seeds_stay_in_order_however_batches_were_cut(config, tmp_path):
     (saved,) = checkpoints.load(tmp_path / "x")
     shutil.rmtree(tmp_path / "x/checkpoints/0000")
     for number, rows in (("0000", [4, 5]), ("0001", [0, 1])):
-        checkpoints.save(tmp_path / "x/checkpoints" / number, saved.rows(np.array(rows))._replace(lanes=2))
+        write(tmp_path / "x", number, saved.rows(np.array(rows))._replace(lanes=2))
     resumed = rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False)
     np.testing.assert_allclose(resumed.states.params, whole.states.params, rtol=1e-6)
     np.testing.assert_allclose(resumed.eval_returns, whole.eval_returns, rtol=1e-6)
@@ -248,20 +248,20 @@ def test_seeds_stay_in_order_however_batches_were_cut(config, tmp_path):
 
 
 def test_an_error_on_the_way_leaves_what_the_newest_checkpoint_holds(config, whole, folder, monkeypatch):
-    landed = Record.landed
+    add_chunk = Record.add_chunk
 
     def fail(record, *arguments):
-        landed(record, *arguments)
+        add_chunk(record, *arguments)
         if record.updates == 20:
             raise RuntimeError("the device is lost")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Record, "landed", fail)
+        patched.setattr(Record, "add_chunk", fail)
         patched.setattr(loop, "train", in_chunks_of(1))
         with pytest.raises(RuntimeError, match="the device is lost") as error:
             rljax.resume(folder, algorithm=own, config=config, progress=False)
     assert error.value.__notes__ == [
-        f"What was done before, of 3 of 3 runs, is in {folder}, and `rljax resume {folder}` goes on."
+        f"What was done before, of 3 of 3 runs, is in {folder}, and `rljax resume {folder}` continues."
     ]
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["interrupted"], summary["env_steps"]) == (True, 190)
@@ -272,16 +272,16 @@ def test_an_error_on_the_way_leaves_what_the_newest_checkpoint_holds(config, who
 
 def test_a_longer_run_needs_a_horizon_for_its_schedules(config, folder):
     assert "no schedule_steps" in refusal(folder, config, total_steps=1000)
-    assert "whole number" in refusal(folder, config, total_steps=1e3)
+    assert "integer" in refusal(folder, config, total_steps=1e3)
     assert "folder must be the path of a folder, got None" in refusal(None, config)
 
 
 def test_what_is_ones_own_has_to_be_given(folder):
-    with pytest.raises(rljax.UsageError, match="algorithm is one of your own"):
+    with pytest.raises(rljax.UsageError, match="algorithm is a custom one"):
         rljax.resume(folder)
     with pytest.raises(rljax.UsageError, match="has no sweep"):
         rljax.resume(folder, algorithm=own, env=toys.walk, sweep={"rate": [0.1]})
-    with pytest.raises(rljax.UsageError, match="environment is one of your own"):
+    with pytest.raises(rljax.UsageError, match="environment is a custom one"):
         rljax.resume(folder, algorithm=own)
     assert rljax.load(folder, algorithm=own, env=toys.walk).states.params.shape == (3, 2)
 
@@ -299,12 +299,12 @@ SCRIPT = """
 import os, signal, sys, threading, time
 sys.path[:0] = [{root!r}, {tests!r}]
 import rljax, toys
-from rljax.experiment import checkpoints, loop
+from rljax.experiment import checkpoints, loop, spec
 from toys import own
 
 what, folder, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
-save, saved = checkpoints.save, threading.Event()
-checkpoints.save = lambda *arguments: (save(*arguments), saved.set())
+save, saved = checkpoints.Writer.save, threading.Event()
+checkpoints.Writer.save = lambda *arguments: (save(*arguments), saved.set())
 
 def die():
     saved.wait()
@@ -370,8 +370,8 @@ def test_resume_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert json.loads((tmp_path / "x/summary.json").read_text())["final_return"] == first
     capsys.readouterr()
     for arguments, words in (
-        (["resume"], "which run"),
-        (["resume", "nowhere"], "no folder of a run"),
+        (["resume"], "Name the run's folder"),
+        (["resume", "nowhere"], "not the folder of a run"),
         (["resume", "x", "--total-step", "3"], "--total-steps"),
         (["resume", "x", "--total-steps", "many"], "total-steps"),
         (["resume", "x", "--algorithm", "nothere.py"], "nothere.py"),
@@ -381,8 +381,7 @@ def test_resume_on_the_command_line(tmp_path, monkeypatch, capsys):
         said = capsys.readouterr().err.strip()
         assert words in said
         assert len(said.splitlines()) == 1
-    with pytest.raises(SystemExit):
-        cli.main(["resume", "--help"])
+    assert cli.main(["resume", "--help"]) == 0
     assert "--total-steps" in capsys.readouterr().out
 
 

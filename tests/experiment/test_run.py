@@ -182,7 +182,7 @@ def test_a_full_disk_loses_nothing(own_config, tmp_path, monkeypatch, capsys):
         ({"eval_episodes": 0}, "eval_episodes"),
         ({"devices": 99}, "devices"),
         ({"seeds": 1.5}, "seeds"),
-        ({"seeds": True}, "seeds must be a whole number of at least 1, got True"),
+        ({"seeds": True}, "seeds must be an integer, got True"),
         ({"out": 5}, "out must be the path of a folder, got 5"),
     ],
 )
@@ -201,7 +201,7 @@ def test_a_stack_of_configs_is_no_config_of_a_run(own_config, stack):
 def test_something_that_is_no_algorithm(own_config):
     with pytest.raises(rljax.UsageError, match="no init"):
         rljax.run(json, own_config)
-    with pytest.raises(rljax.UsageError, match="own takes a config of its own: the one given has no env"):
+    with pytest.raises(rljax.UsageError, match="own needs its own Config: the one given has no env"):
         rljax.run(own, SimpleNamespace())
     with pytest.raises(rljax.UsageError, match="no env"):
         rljax.run(SimpleNamespace(init=len, update=len, act=len), SimpleNamespace())

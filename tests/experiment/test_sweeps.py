@@ -161,7 +161,7 @@ def test_samples_without_samplers(config):
         rljax.run(ppo, config, samples=3)
 
 
-# --- a population of configurations --------------------------------------------------------------------------------
+# --- many configurations --------------------------------------------------------------------------------
 
 
 SWEEP = {"learning_rate": [1e-3, 1e-2], "env.params.gravity": [5.0, 9.8]}
@@ -289,7 +289,7 @@ def test_a_configuration_is_not_the_best_before_all_its_seeds_have_begun(tmp_pat
         return build(*inputs)
 
     monkeypatch.setattr(compilation, "build", fail)
-    monkeypatch.setattr(batching, "lanes_that_fit", lambda population, batch, memory, available: min(batch.lanes, 5))
+    monkeypatch.setattr(batching, "lanes_that_fit", lambda experiment, batch, memory, available: min(batch.lanes, 5))
     base, sweep = own.Config(env=walk, num_updates=5), {"rate": [0.1, 0.9, 0.5]}
     options = {"seeds": 3, "evaluations": 0, "eval_episodes": 2, "progress": False, "devices": 1}
     with pytest.raises(RuntimeError, match="no compiler"):
@@ -321,15 +321,15 @@ def test_a_sweep_on_the_command_line(capsys, tmp_path, monkeypatch):
 
 
 def press_at(monkeypatch, updates, **runs_of):
-    """Ctrl-C once so many updates of a configuration have landed, an update a chunk."""
-    landed = Record.landed
+    """Press Ctrl-C after this many updates of a configuration, one update a chunk."""
+    add_chunk = Record.add_chunk
 
     def press(record, *given):
-        landed(record, *given)
-        if record.updates == updates and record.runs[0, 0] == runs_of["configuration"]:
+        add_chunk(record, *given)
+        if record.updates == updates and record.runs.configurations[0] == runs_of["configuration"]:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Record, "landed", press)
+    monkeypatch.setattr(Record, "add_chunk", press)
     monkeypatch.setattr(loop, "train", in_chunks_of(1))
 
 

@@ -18,14 +18,14 @@ def test_every_tuned_preset_makes_a_config_of_its_algorithm(algo):
         assert config.num_updates >= 1
 
 
-def test_a_variant_is_its_algorithms_preset_with_some_values_changed():
+def test_a_variant_changes_values_of_its_base_preset():
     base, double = rljax.preset("dqn", "CartPole-v1"), rljax.preset("double_dqn", "CartPole-v1")
     assert algos.algorithm("double_dqn") is rljax.dqn
     assert double == dataclasses.replace(base, double=True)
     assert rljax.preset("double_dqn", "CartPole-v1", double=False) == base
 
 
-def test_rainbow_is_all_of_them():
+def test_rainbow_combines_all_extensions():
     config = rljax.preset("rainbow", "Breakout-MinAtar", value_low=0, value_high=20)
     assert config.double
     assert config.dueling
@@ -37,19 +37,19 @@ def test_rainbow_is_all_of_them():
 
 
 @pytest.mark.parametrize("algo", ["c51", "rainbow"])
-def test_a_categorical_head_is_told_its_returns(algo):
+def test_a_categorical_head_needs_its_support(algo):
     assert rljax.preset(algo, "CartPole-v1").value_high == 100.0
     with pytest.raises(rljax.UsageError, match="needs value_low and value_high"):
         rljax.preset(algo, "Acrobot-v1")
     assert rljax.preset(algo, "Acrobot-v1", value_low=-100, value_high=0).value_low == -100
 
 
-def test_the_tuned_wrappers_hold_for_a_variant():
+def test_a_variant_uses_the_base_wrappers():
     assert rljax.preset("prioritized_dqn", "MountainCar-v0").env.normalize_observations
 
 
 @pytest.mark.parametrize("algo", ["ppo", "prioritized_dqn"])
-def test_tuned_values_are_for_an_id_and_for_what_it_gives(algo):
+def test_tuned_values_apply_to_ids_and_to_what_make_returns(algo):
     tuned = rljax.preset(algo, "CartPole-v1")
     made = rljax.make("CartPole-v1")
     assert rljax.preset(algo, made) == tuned
@@ -74,6 +74,6 @@ def test_tuned_values_are_for_an_id_and_for_what_it_gives(algo):
     assert heavier(20.0) == 20.0
 
 
-def test_an_unknown_name_names_the_nearest():
+def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(rljax.UsageError, match="did you mean rainbow"):
         rljax.preset("rainbw", "CartPole-v1")

@@ -1,6 +1,5 @@
-"""An algorithm of one's own, REINFORCE: a module with the right names, no registration, no base class.
-
-`python examples/own_algorithm.py`, or `rljax train examples/own_algorithm.py --env CartPole-v1 --seeds 8`.
+"""A custom algorithm, REINFORCE: a module with the expected names, no registration, no base class. Run it with
+`rljax train examples/custom_algorithm.py --env CartPole-v1 --seeds 8` or `python examples/custom_algorithm.py`.
 """
 
 import sys
@@ -19,9 +18,9 @@ from rljax.types import Metrics, Policy
 @config
 class Config:
     env: rljax.Env = traced()
-    """Environment to learn."""
+    """Environment to train on."""
     total_steps: int = static(default=100_000, minimum=1)
-    """Environment steps of the whole run."""
+    """Environment steps of the run."""
     learning_rate: float = traced(default=5e-3, minimum=0)
     """Adam's step size."""
     discount: float = traced(default=0.98, minimum=0, maximum=1)
@@ -69,8 +68,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     def loss(params: Any) -> tuple[jax.Array, None]:
         outputs, baseline = network.apply(params, batch.obs)
         log_prob = head.distribution(outputs).log_prob(batch.action)
-        policy_loss = -log_prob * jax.lax.stop_gradient(targets - baseline)
-        return (policy_loss + losses.squared(baseline, targets)).mean(), None
+        return (losses.squared(baseline, targets) - log_prob * jax.lax.stop_gradient(targets - baseline)).mean(), None
 
     adam, step = optax.adam(config.learning_rate), state.step + 1
     params, opt_state, _, norm = core.gradient_step(loss, state.params, adam, state.opt_state)

@@ -1,7 +1,7 @@
-"""An environment of one's own: two pure functions, checked, learned by PPO.
+"""A custom environment: two pure functions, checked and then trained on with PPO.
 
-A cart on a line must be brought to a target and held there. Run it with `python examples/own_environment.py`, or with
-everything the command line offers: `rljax train ppo --env examples/own_environment.py:env --seeds 8`.
+Move a cart on a line to a target and hold it there. Run it with `python examples/custom_environment.py`, or from the
+command line with all its options: `rljax train ppo --env examples/custom_environment.py:env --seeds 8`.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import rljax
 
 
 class Params(NamedTuple):
-    """What can be swept: `env.params` are traced."""
+    """Parameters; `env.params` are traced, so that they can be swept."""
 
     force: float = 0.1
     friction: float = 0.05
