@@ -67,11 +67,10 @@ def test_over_several_devices_it_is_the_same_to_rounding(config, full):
 
 
 def test_another_rate_reuses_the_compiled_programs(config, full):
-    before = len(compilation._compiled)
+    before = compilation.latest()
     changed = dataclasses.replace(config, learning_rate=1e-2)
     result = rljax.run(ppo, changed, seeds=5, seed=5, evaluations=3, eval_episodes=30, progress=False, devices=1)
-    assert len(compilation._compiled) == before
-    assert result.summary["compile_seconds"] < 1
+    assert compilation.latest() is before
     assert not same_bits(result.states.params, full[0].states.params)
 
 

@@ -161,7 +161,7 @@ def test_samples_without_samplers(config):
         rljax.run(ppo, config, samples=3)
 
 
-# --- many configurations --------------------------------------------------------------------------------
+# --- many configurations --------------------------------------------------------------------------------------------
 
 
 SWEEP = {"learning_rate": [1e-3, 1e-2], "env.params.gravity": [5.0, 9.8]}
@@ -170,11 +170,12 @@ SWEEP = {"learning_rate": [1e-3, 1e-2], "env.params.gravity": [5.0, 9.8]}
 @pytest.fixture(scope="module")
 def swept(config, tmp_path_factory):
     out = tmp_path_factory.mktemp("sweep") / "x"
-    compilation._compiled.clear()
-    result = rljax.run(
-        ppo, config, seeds=3, seed=5, sweep=SWEEP, evaluations=2, eval_episodes=4, devices=1, out=out, progress=False
-    )
-    assert len(compilation._compiled) == 1  # one compile for four configurations
+    build, built = compilation.build, []
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(compilation, "build", lambda *inputs: built.append(inputs) or build(*inputs))
+        options = {"evaluations": 2, "eval_episodes": 4, "devices": 1, "progress": False}
+        result = rljax.run(ppo, config, seeds=3, seed=5, sweep=SWEEP, out=out, **options)
+    assert len(built) == 1  # one program for four configurations
     return result, out
 
 
