@@ -106,19 +106,3 @@ def test_a_branch_on_the_counter_stays_a_branch_under_vmap():
 
     program = jax.jit(jax.vmap(train, (0, None))).lower(keys, Seven()).compile().as_text()
     assert re.search(r"\bconditional\(", program)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: (rljax.ppo, rljax.ppo.Config(env=rljax.make("Pendulum-v1"), total_steps=512)),
-        lambda: (rljax.reinforce, rljax.reinforce.Config(env=rljax.make("Pendulum-v1"))),
-        lambda: (rljax.dqn, rljax.dqn.Config(env=rljax.make("CartPole-v1"), total_steps=1100, prioritized=True)),
-    ],
-)
-def test_training_takes_numbers_of_64_bits(make):
-    """What a loop carries keeps its types: parameters, moments and priorities stay of 32 bits."""
-    with jax.enable_x64(True):
-        algorithm, config = make()
-        state, _ = jax.eval_shape(algorithm.train, jax.random.key(0), config)
-    assert {x.dtype for x in jax.tree.leaves(state.params)} == {np.dtype(np.float32)}

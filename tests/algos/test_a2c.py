@@ -142,45 +142,6 @@ def test_bootstrap_is_cut_at_termination_but_not_at_truncation(terminates):
         np.testing.assert_allclose(values[0], 2.0, atol=0.02)
 
 
-def test_metrics_are_arrays_of_updates(small, train):
-    state, metrics = train(jax.random.key(0), small)
-    expected = {"env_steps", "episode_return", "episode_length", "episodes", "loss", "policy_loss", "value_loss"}
-    assert expected | {"entropy", "explained_variance", "gradient_norm"} <= set(metrics)
-    assert all(rows.shape == (8,) for rows in metrics.values())
-    np.testing.assert_array_equal(metrics["env_steps"], np.arange(32, 257, 32))
-    assert int(state.step) == 8
-
-
-def test_vmap_equals_single_and_seeds_differ(small, train, train_many):
-    keys = jax.random.split(jax.random.key(1), 3)
-    states, _ = train_many(keys, small)
-    for i in range(3):
-        state, _ = train(keys[i], small)
-        for got, want in zip(jax.tree.leaves(states.params), jax.tree.leaves(state.params), strict=True):
-            np.testing.assert_allclose(got[i], want, atol=2e-5)
-    for first, second in ((0, 1), (0, 2), (1, 2)):
-        kernel = states.params["params"]["actor"]["Dense_0"]["kernel"]
-        assert np.abs(kernel[first] - kernel[second]).max() > 0.05
-
-
-def test_a_traced_number_never_recompiles(small):
-    traces = []
-
-    def counted(key, config):
-        traces.append(None)
-        return a2c.train(key, config)[0].params
-
-    jitted = jax.jit(counted)
-    key = jax.random.key(0)
-    changes = [{"learning_rate": 1e-4}, {"discount": 0.9}, {"gae_lambda": 0.5}, {"max_grad_norm": 0.01}]
-    changes += [{"entropy_coefficient": 0.1}, {"value_coefficient": 0.1}]
-    params = [jitted(key, small)] + [jitted(key, dataclasses.replace(small, **change)) for change in changes]
-    assert len(traces) == 1
-    for changed in params[1:]:
-        pairs = zip(jax.tree.leaves(changed), jax.tree.leaves(params[0]), strict=True)
-        assert max(np.abs(a - b).max() for a, b in pairs) > 1e-6  # each of them mattered
-
-
 def test_normalized_advantages_and_the_optimizer_matter(small, train):
     key = jax.random.key(0)
     kernels = [
@@ -218,21 +179,3 @@ def test_cartpole_is_learned(train_many):
     values = np.sort(returns(keys, states))
     assert values[1:3].mean() > 250
     assert values[0] > 60
-
-
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({"learning_rate": -1.0}, "learning_rate"),
-        ({"gae_lambda": 2.0}, "gae_lambda"),
-        ({"num_steps": 0}, "num_steps"),
-        ({"total_steps": 10}, "total_steps"),
-        ({"optimizer": "sgd"}, "sgd"),
-        ({"recurrent": "rnn"}, "rnn"),
-        ({"hidden_sizes": (64, 0)}, "hidden_sizes"),
-    ],
-)
-def test_an_invalid_config_raises_a_usage_error(small, change, word):
-    with pytest.raises(rljax.UsageError, match=word) as caught:
-        dataclasses.replace(small, **change)
-    assert "\n" not in str(caught.value)

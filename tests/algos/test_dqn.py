@@ -411,36 +411,6 @@ def test_bootstrap_is_cut_at_termination_but_not_at_truncation(terminated):
 # --- promises -----------------------------------------------------------------------------------------------------
 
 
-def test_run_gives_the_same_bits_as_a_plain_vmap():
-    config = variant(VARIANTS["double"])
-    keys = jax.random.split(jax.random.key(4), 3)
-    states, metrics = jax.jit(jax.vmap(dqn.train, (0, None)))(keys, config)
-    result = rljax.run(
-        dqn, config, seeds=3, seed=4, evaluations=2, eval_episodes=5, progress=False, devices=1, name="double_dqn"
-    )
-    assert result.summary["algo"] == "double_dqn"
-    for got, want in zip(jax.tree.leaves(result.states), jax.tree.leaves(states), strict=True):
-        np.testing.assert_array_equal(got, want)
-    np.testing.assert_array_equal(result.metrics["loss"], metrics["loss"])
-    assert not np.array_equal(
-        states.params["params"]["value"]["kernel"][0], states.params["params"]["value"]["kernel"][1]
-    )
-
-
-def test_vmap_equals_single_and_a_number_does_not_recompile():
-    config = variant({})
-    train = jax.jit(dqn.train)
-    keys = jax.random.split(jax.random.key(0), 2)
-    many, _ = jax.jit(jax.vmap(dqn.train, (0, None)))(keys, config)
-    one, metrics = train(keys[1], config)
-    for got, want in zip(jax.tree.leaves(many.params), jax.tree.leaves(one.params), strict=True):
-        np.testing.assert_allclose(got[1], want, atol=1e-4)
-    compiled = train._cache_size()
-    train(keys[0], dataclasses.replace(config, learning_rate=1e-2, epsilon_end=0.3, target_period=5, target_rate=0.5))
-    assert train._cache_size() == compiled
-    np.testing.assert_array_equal(metrics["env_steps"], 40 + 10 * np.arange(1, 17))
-
-
 def test_copying_the_target_is_a_branch_under_vmap():
     config = variant({})
     keys = jax.random.split(jax.random.key(0), 2)
@@ -540,28 +510,6 @@ def test_gradient_steps_up_to_32_bits_are_accepted():
     config = dqn.Config(env="CartPole-v1", total_steps=2**30 + 992, gradient_steps=31)
     assert 2**30 < config.num_updates * config.gradient_steps < 2**31
     assert rljax.replace(config, head="categorical", value_low=-1, value_high=jnp.float32(1)).value_low == -1
-
-
-@pytest.mark.parametrize(
-    ("values", "sentence"),
-    [
-        ({"env": "Pendulum-v1"}, "needs discrete actions"),
-        ({"head": "gaussian"}, "There is no head 'gaussian'"),
-        ({"value_low": 3.0, "value_high": 3.0}, "value_low must be below value_high"),
-        ({"head": "categorical"}, "needs value_low and value_high: set them to the lowest and the highest"),
-        ({"head": "categorical", "value_high": 3.0}, "needs value_low and value_high"),
-        ({"total_steps": 2**30, "gradient_steps": 33}, "updates of gradient_steps=33 cannot be counted in 32 bits"),
-        ({"buffer_size": 100}, "buffer_size=100 cannot hold a rollout of 250 steps"),
-        ({"prefill_steps": 4, "n_step": 3}, "less than n_step=3"),
-        ({"hidden_sizes": ()}, "at least 1 layer"),
-        ({"total_steps": 1_000}, "less than the prefill and one update"),
-        ({"target_period": 0}, "target_period must be at least 1"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
-    ],
-)
-def test_an_invalid_config_raises_a_usage_error(values, sentence):
-    with pytest.raises(rljax.UsageError, match=sentence):
-        dqn.Config(**{"env": "CartPole-v1", **values})
 
 
 def test_a_longer_run_keeps_its_schedules():

@@ -22,7 +22,7 @@ from reference import (
 )
 
 import rljax
-from rljax import core, on_policy, ppo
+from rljax import core, ppo
 from rljax.distributions import policy_head
 
 
@@ -45,48 +45,6 @@ def train():
 @pytest.fixture(scope="module")
 def train_many():
     return jax.jit(jax.vmap(ppo.train, (0, None)))
-
-
-# --- values of successors ---
-
-
-class Clock:
-    """Values that are the square of what is observed, which an episode's steps count."""
-
-    def init(self, key, obs):
-        return jnp.zeros(1)
-
-    def apply(self, params, obs):
-        return jnp.zeros((*obs.shape[:-1], 2)), obs[..., 0] ** 2
-
-
-@pytest.mark.parametrize("limit", [1, 5, 1000])  # always, sometimes and never truncated: not all of them branch alike
-@pytest.mark.parametrize("terminates", [False, True])
-def test_next_values_are_read_at_the_true_next_observation(limit, terminates):
-    def step(key, time, action, params):
-        return rljax.timestep(jnp.float32([time + 1]), 0.0, terminates & (time + 1 == 3)), time + 1
-
-    clock = rljax.Env(
-        name="clock",
-        reset=lambda key, params: (jnp.zeros(1), jnp.int32(0)),
-        step=step,
-        params=(),
-        observation_space=rljax.Box(0, np.inf, (1,)),
-        action_space=rljax.Discrete(2),
-    )
-    config = ppo.Config(env=rljax.envs.time_limit(clock, limit), num_envs=4, num_steps=16, gae_lambda=0.0, discount=0.5)
-    config = rljax.replace(config, network=Clock(), total_steps=64)
-
-    @jax.jit
-    def targets(key):
-        state = ppo.init(key, config)
-        _, _, batch, _ = on_policy.collect(*jax.random.split(key), Clock(), state, config)
-        return batch.inputs[0][:, 0], batch.target
-
-    obs, target = map(np.asarray, targets(jax.random.key(0)))
-    assert obs.max() + 1 == min(limit, 3 if terminates else 16)
-    ends = terminates & (obs == 2)
-    np.testing.assert_array_equal(target, np.where(ends, 0.0, 0.5 * (obs + 1) ** 2))
 
 
 # --- one whole update against NumPy -------------------------------------------------------------------------------
@@ -202,33 +160,6 @@ def test_bootstrap_is_cut_at_termination_but_not_at_truncation(terminates):
 # --- a pure function -----------------------------------------------------------------------------------------------
 
 
-def test_metrics_are_arrays_of_updates(small, train):
-    state, metrics = train(jax.random.key(0), small)
-    expected = {
-        *("env_steps", "episode_return", "episode_length", "episodes", "loss", "policy_loss", "value_loss"),
-        *("entropy", "approximate_kl", "clip_fraction", "explained_variance", "gradient_norm"),
-    }
-    assert expected <= set(metrics)
-    assert all(rows.shape == (4,) for rows in metrics.values())
-    np.testing.assert_array_equal(metrics["env_steps"], [64, 128, 192, 256])
-    assert int(state.step) == 4
-    np.testing.assert_array_equal(np.isnan(metrics["episode_return"]), metrics["episodes"] == 0)
-
-
-def test_vmap_equals_single_and_seeds_differ(small, train, train_many):
-    keys = jax.random.split(jax.random.key(1), 3)
-    states, metrics = train_many(keys, small)
-    for i in range(3):
-        state, single = train(keys[i], small)
-        for got, want in zip(jax.tree.leaves(states.params), jax.tree.leaves(state.params), strict=True):
-            np.testing.assert_allclose(got[i], want, atol=2e-5)
-        np.testing.assert_allclose(metrics["entropy"][i], single["entropy"], atol=1e-4)
-    for first, second in ((0, 1), (0, 2), (1, 2)):
-        kernel = states.params["params"]["actor"]["Dense_0"]["kernel"]
-        assert np.abs(kernel[first] - kernel[second]).max() > 0.05
-        assert np.abs(states.collector.obs[first] - states.collector.obs[second]).max() > 1e-3
-
-
 def test_the_ratio_is_one_at_the_first_minibatch(small, env):
     one = dataclasses.replace(small, num_epochs=1, num_minibatches=1, total_steps=64)
     state = jax.jit(ppo.init)(jax.random.key(0), one)
@@ -237,30 +168,6 @@ def test_the_ratio_is_one_at_the_first_minibatch(small, env):
     assert float(metrics["clip_fraction"]) == 0.0
     # With a ratio of one and normalised advantages the policy's loss is minus their mean: zero.
     assert abs(float(metrics["policy_loss"])) < 1e-5
-
-
-def test_a_traced_number_never_recompiles(small):
-    traces = []
-
-    def counted(key, config):
-        traces.append(None)
-        return ppo.train(key, config)
-
-    jitted = jax.jit(counted)
-    key = jax.random.key(0)
-    small = dataclasses.replace(small, learning_rate=0.02)  # fast enough for the clip to bind
-    changes = [{"learning_rate": 1e-4}, {"discount": 0.9}, {"clip": 0.1}, {"gae_lambda": 0.5}, {"max_grad_norm": 1.0}]
-    changes += [{"entropy_coefficient": 0.02}, {"env": rljax.make("CartPole-v1", gravity=5.0)}]
-    kernels = [jitted(key, small)[0].params["params"]["actor"]["Dense_0"]["kernel"]]
-    for change in changes:
-        kernels.append(
-            jitted(key, dataclasses.replace(small, **change))[0].params["params"]["actor"]["Dense_0"]["kernel"]
-        )
-    assert len(traces) == 1
-    for changed in kernels[1:]:
-        assert np.abs(changed - kernels[0]).max() > 1e-6  # each of them mattered
-    jitted(key, dataclasses.replace(small, num_epochs=1))
-    assert len(traces) == 2
 
 
 def test_a_stacked_config_vmaps_and_a_static_mismatch_raises(small, train):
@@ -358,23 +265,3 @@ def test_cartpole_is_learned(train_many):
     values = np.sort(returns(keys, states))
     assert values[2:6].mean() > 450
     assert values[0] > 100
-
-
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({"learning_rate": -1.0}, "learning_rate"),
-        ({"discount": 1.5}, "discount"),
-        ({"gae_lambda": "high"}, "gae_lambda"),
-        ({"num_envs": 0}, "num_envs"),
-        ({"num_minibatches": 5}, "divide"),
-        ({"total_steps": 10}, "total_steps"),
-        ({"activation": "swish9"}, "swish9"),
-        ({"hidden_sizes": (64, 0)}, "hidden_sizes"),
-        ({"num_epochs": None}, "num_epochs"),
-    ],
-)
-def test_an_invalid_config_raises_a_usage_error(small, change, word):
-    with pytest.raises(rljax.UsageError, match=word) as caught:
-        dataclasses.replace(small, **change)
-    assert "\n" not in str(caught.value)

@@ -168,32 +168,3 @@ def test_bootstrap_is_cut_at_termination_but_not_at_truncation(terminated):
     values = pqn.default_network(config.env, config).apply(state.params, jnp.eye(5))[..., 0].mean(-1)
     expected = [(1 - 0.9**left) / 0.1 for left in (5, 4, 3, 2, 1)] if terminated else [10.0] * 5
     np.testing.assert_allclose(values, expected, rtol=0.06)
-
-
-def test_vmap_equals_single_seeds_differ_and_numbers_do_not_recompile(small):
-    train = jax.jit(pqn.train)
-    keys = jax.random.split(jax.random.key(0), 2)
-    many, metrics = jax.jit(jax.vmap(pqn.train, (0, None)))(keys, small)
-    one, _ = train(keys[1], small)
-    kernels = [state.params["params"]["value"]["kernel"] for state in (many, one)]
-    np.testing.assert_allclose(kernels[0][1], kernels[1], atol=1e-4)
-    assert not np.allclose(kernels[0][0], kernels[0][1])
-    np.testing.assert_array_equal(metrics["env_steps"][0], [48, 96, 144, 192])
-    compiled = train._cache_size()
-    train(keys[0], rljax.replace(small, learning_rate=1e-3, trace_decay=0.5, epsilon_end=0.2))
-    assert train._cache_size() == compiled
-
-
-@pytest.mark.parametrize(
-    ("values", "sentence"),
-    [
-        ({"env": "Pendulum-v1"}, "needs discrete actions"),
-        ({"num_minibatches": 3}, "does not divide into 3 minibatches"),
-        ({"total_steps": 100}, "less than one update"),
-        ({"trace_decay": 1.1}, "trace_decay must be at most 1"),
-        ({"hidden_sizes": ()}, "at least 1 layer"),
-    ],
-)
-def test_an_invalid_config_raises_a_usage_error(values, sentence):
-    with pytest.raises(rljax.UsageError, match=sentence):
-        pqn.Config(**{"env": "CartPole-v1", **values})

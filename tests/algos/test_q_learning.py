@@ -215,15 +215,6 @@ def test_taxi_is_learned_and_act_is_greedy():
     assert returns.mean() == pytest.approx(7.93, abs=5 * 2.59 / 500**0.5)
 
 
-def test_vmap_equals_single_and_seeds_differ():
-    config = q_learning.Config(env="FrozenLake-misc", total_steps=2_000)
-    keys = jax.random.split(jax.random.key(0), 3)
-    many, _ = jax.jit(jax.vmap(q_learning.train, (0, None)))(keys, config)
-    one, _ = jax.jit(q_learning.train)(keys[1], config)
-    np.testing.assert_allclose(many.tables.action_values[1], one.tables.action_values, atol=1e-6)
-    assert not np.array_equal(many.tables.visits[0], many.tables.visits[1])
-
-
 def test_schedules_follow_their_formulas():
     def epsilons(kind, **values):
         config = q_learning.Config(
@@ -236,24 +227,3 @@ def test_schedules_follow_their_formulas():
     np.testing.assert_allclose(epsilons("exponential"), 0.8 * 0.25 ** (np.arange(10) / 10), rtol=1e-5)
     halved = 0.8 - 0.6 * np.minimum(np.arange(10) / 5, 1.0)
     np.testing.assert_allclose(epsilons("linear", schedule_fraction=0.5), halved, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("values", "sentence"),
-    [
-        ({"env": "CartPole-v1"}, "needs discrete observations"),
-        ({"target": "sarsa_lambda"}, "There is no target 'sarsa_lambda'"),
-        ({"step_size_schedule": "cosine"}, "There is no step_size_schedule 'cosine'"),
-        ({"epsilon_schedule": "visits"}, "There is no epsilon_schedule 'visits'"),
-        ({"epsilon_schedule": "exponential", "epsilon_end": 0.0}, "raise epsilon and epsilon_end above 0"),
-        ({"step_size": 1.5}, "step_size must be at most 1"),
-        ({"total_steps": 99}, "less than one update"),
-        ({"env": "normalized"}, "needs raw rewards"),
-    ],
-)
-def test_an_invalid_config_raises_a_usage_error(values, sentence):
-    values = {"env": "Taxi-v3", **values}
-    if values["env"] == "normalized":
-        values["env"] = envs.normalize_rewards(rljax.make("Taxi-v3"), 0.99)
-    with pytest.raises(rljax.UsageError, match=sentence):
-        q_learning.Config(**values)

@@ -277,57 +277,6 @@ def test_one_update_equals_numpy(small):
 # --- a pure function ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def train_one():
-    """The whole run, and a list that grows with every trace of it."""
-    traces = []
-
-    def counted(key, config):
-        traces.append(None)
-        return ppo.train(key, config)
-
-    return jax.jit(counted), traces
-
-
-def test_vmap_equals_single_and_seeds_differ(small, train_many, train_one):
-    keys = jax.random.split(jax.random.key(1), 3)
-    states, _ = train_many(keys, small)
-    state, _ = train_one[0](keys[1], small)
-    for got, want in zip(
-        jax.tree.leaves((states.params, states.hidden_state)),
-        jax.tree.leaves((state.params, state.hidden_state)),
-        strict=True,
-    ):
-        np.testing.assert_allclose(got[1], want, atol=3e-5)
-    kernel = states.params["params"]["actor"]["core"]["hn"]["kernel"]
-    assert np.abs(kernel[0] - kernel[1]).max() > 0.05
-
-
-@pytest.mark.parametrize("core_name", ["gru", "lstm"])
-def test_a_resumed_run_gives_the_same_bits(small, core_name):
-    """The hidden state is part of the state: a run cut after one update ends like one that was not."""
-    small = dataclasses.replace(small, recurrent=core_name)
-    key_init, key_updates, _ = core.training_keys(jax.random.key(0))
-    advance = jax.jit(
-        lambda state, first, count: core.advance(ppo.update, key_updates, state, small, first, count, 3)[0]
-    )
-    state = jax.jit(ppo.init)(key_init, small)
-    whole, cut = advance(state, 0, 3), advance(advance(state, 0, 1), 1, 2)
-    kernels = [run.params["params"]["actor"]["core"]["hf" if core_name == "lstm" else "hn"] for run in (state, whole)]
-    assert np.abs(kernels[0]["kernel"] - kernels[1]["kernel"]).max() > 1e-4  # the core has learned
-    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(cut), strict=True):
-        if not jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
-            np.testing.assert_array_equal(one, other)
-
-
-def test_a_traced_number_never_recompiles(small, train_one):
-    train, traces = train_one
-    states = [train(jax.random.key(0), dataclasses.replace(small, learning_rate=rate))[0] for rate in (1e-3, 1e-2)]
-    assert len(traces) == 1
-    kernels = [state.params["params"]["actor"]["core"]["hn"]["kernel"] for state in states]
-    assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
-
-
 def test_a_custom_network_can_be_recurrent(small):
     """Not Flax: anything with init, apply and initial_hidden_state."""
 
@@ -374,13 +323,3 @@ def test_a_bit_is_remembered(train_many):
     values = np.sort(returns(keys, states))
     assert values[1] > 0.95
     assert values[0] > 0.5
-
-
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [({"recurrent": "rnn"}, "gru, lstm"), ({"num_envs": 3}, "sequences"), ({"hidden_sizes": ()}, "hidden_sizes")],
-)
-def test_an_invalid_config_raises_a_usage_error(small, change, word):
-    with pytest.raises(rljax.UsageError, match=word) as caught:
-        dataclasses.replace(small, **change)
-    assert "\n" not in str(caught.value)

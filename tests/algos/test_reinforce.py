@@ -411,27 +411,6 @@ def test_parameters_stay_if_no_episode_ends(small):
 # --- a pure function, and learning ----------------------------------------------------------------------------------
 
 
-def test_vmap_equals_single_seeds_differ_and_numbers_do_not_recompile(small):
-    train = jax.jit(reinforce.train)
-    keys = jax.random.split(jax.random.key(0), 2)
-    many, metrics = jax.jit(jax.vmap(reinforce.train, (0, None)))(keys, small)
-    one, _ = train(keys[1], small)
-    kernels = [state.params["params"]["actor"]["Dense_0"]["kernel"] for state in (many, one)]
-    np.testing.assert_allclose(kernels[0][1], kernels[1], atol=1e-4)
-    assert not np.allclose(kernels[0][0], kernels[0][1])
-    np.testing.assert_array_equal(metrics["env_steps"][0], [40, 80, 120, 160])
-    compiled = train._cache_size()
-    changes = [{"learning_rate": 1e-3}, {"discount": 0.5}, {"entropy_coefficient": 0.1}, {"max_grad_norm": 0.01}]
-    for change in [*changes, {"env": small.env.replace(params=one_heavier(small.env.params))}]:
-        other, _ = train(keys[1], rljax.replace(small, **change))
-        assert np.abs(other.params["params"]["actor"]["Dense_0"]["kernel"] - kernels[1]).max() > 1e-6
-    assert train._cache_size() == compiled
-
-
-def one_heavier(params):
-    return jax.tree.map(lambda x: x * 1.5 if isinstance(x, float) and x == 9.8 else x, params)
-
-
 def test_continuous_actions_learn_a_known_optimum():
     """One step, reward -(a - 0.3)^2 in units of the bounds [-0.1, 0.5]: the best action is known."""
 
@@ -454,26 +433,3 @@ def test_continuous_actions_learn_a_known_optimum():
     action = reinforce.act(state, config)(jax.random.key(1), jnp.ones((1, 1)))
     np.testing.assert_allclose(action, [[0.3]], atol=0.03)
     np.testing.assert_array_equal(metrics["used_steps"], 256)
-
-
-@pytest.mark.parametrize(
-    ("values", "sentence"),
-    [
-        ({"total_steps": 100}, "less than one update"),
-        ({"discount": 1.1}, "discount must be at most 1"),
-        ({"learning_rate": -1.0}, "learning_rate must be at least 0"),
-        ({"max_episode_steps": 0}, "max_episode_steps must be at least 1"),
-        ({"num_envs": 2.5}, "num_envs must be a whole number"),
-        ({"entropy_coefficient": "much"}, "entropy_coefficient must be a number"),
-        ({"activation": "swish9"}, "no activation 'swish9'"),
-        ({"hidden_sizes": (64, 0)}, "hidden_sizes must be integers"),
-        (
-            {"network": rljax.networks.RecurrentActorCritic(rljax.make("CartPole-v1").observation_space, 2)},
-            "REINFORCE needs a feedforward network",
-        ),
-    ],
-)
-def test_an_invalid_config_raises_a_usage_error(values, sentence):
-    with pytest.raises(rljax.UsageError, match=sentence) as caught:
-        reinforce.Config(**{"env": "CartPole-v1", **values})
-    assert "\n" not in str(caught.value)

@@ -1,7 +1,5 @@
 """SAC for continuous and discrete actions: whole updates against NumPy, known values, and its promises."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,6 @@ import off_policy_reference as reference
 import pytest
 import scipy.special
 
-import rljax
 from rljax import networks, replay, sac
 from rljax.distributions import Categorical, TanhGaussian
 
@@ -224,24 +221,6 @@ def test_the_best_action_is_found_inside_the_bounds(corridors):
 # --- promises -----------------------------------------------------------------------------------------------------
 
 
-def test_vmap_equals_single_and_a_number_does_not_recompile(learned):
-    config, state, key, _, update = learned
-    keys = jax.random.split(key, 2)
-    many = jax.jit(jax.vmap(sac.update, (0, None, None))).lower(keys, state, config)
-    states, metrics = many.compile()(keys, state, config)
-    one, _ = update(keys[1], state, config)
-    for got, want in zip(jax.tree.leaves(states.params), jax.tree.leaves(one.params), strict=True):
-        np.testing.assert_allclose(got[1], want, atol=1e-4)
-    np.testing.assert_array_equal(metrics["env_steps"], 50)
-    kernels = states.params.critics["params"]["output"]["kernel"]
-    assert np.abs(kernels[0] - kernels[1]).max() > 1e-4  # what is drawn differs
-    compiled = update._cache_size()
-    changes = {"learning_rate": 1e-2, "discount": 0.9, "target_rate": 0.5}
-    changed, _ = update(keys[1], one, dataclasses.replace(config, **changes))
-    assert update._cache_size() == compiled
-    assert int(changed.step) == 2
-
-
 def test_critics_are_independent_and_read_the_action():
     config = sac.Config(env=reference.wander(), **SMALL)
     network = sac.default_network(config.env, config)
@@ -259,19 +238,3 @@ def test_custom_networks():
     config = sac.Config(env=env, num_critics=3, network=networks.actor_and_critics(env, 8, 3, (5,), "tanh"), **SMALL)
     state = jax.eval_shape(sac.init, jax.random.key(0), config)
     assert state.params.critics["params"]["output"]["kernel"].shape == (3, 5, 1)
-
-
-@pytest.mark.parametrize(
-    ("values", "sentence"),
-    [
-        ({"env": reference.wander().replace(action_space=rljax.Box(-1.0, np.inf, (2,)))}, "bounded on both sides"),
-        ({"buffer_size": 500, "num_steps": 600}, "buffer_size=500 cannot hold a rollout of 1000 steps"),
-        ({"total_steps": 1_000}, "less than the prefill and one update"),
-        ({"temperature": 0.0}, "temperature must be at least"),
-        ({"target_rate": 2.0}, "target_rate must be at most 1"),
-        ({"activation": "sine"}, "There is no activation 'sine'"),
-    ],
-)
-def test_an_invalid_config_raises_a_usage_error(values, sentence):
-    with pytest.raises(rljax.UsageError, match=sentence):
-        sac.Config(**{"env": "Pendulum-v1", **values})

@@ -130,17 +130,17 @@ def loops(text):
 
 def stopped_and_resumed(algorithm, config, whole, folder):
     """Whether a run that was stopped after its first update goes on to the same bits, sharded as it was."""
-    landed = history.Record.add_chunk
+    add_chunk = history.Record.add_chunk
 
     def stop(self, *arguments):
         if self.updates:
             raise RuntimeError("stopped")
-        landed(self, *arguments)
+        add_chunk(self, *arguments)
 
     history.Record.add_chunk = stop
     with contextlib.suppress(RuntimeError):
         rljax.run(algorithm, config, seeds=2, shard="envs", out=folder, checkpoint_every=0, **QUIET)
-    history.Record.add_chunk = landed
+    history.Record.add_chunk = add_chunk
     resumed = rljax.resume(folder, config=config, progress=False)
     shard = json.loads((folder / "config.json").read_text())["shard"]
     return {"shard": shard, "same": toys.same_bits(resumed.states, whole.states)}

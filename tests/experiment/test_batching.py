@@ -214,25 +214,3 @@ def test_batches_are_resumed(config, trained, tmp_path, monkeypatch):
     same_but_for_rounding(resumed, trained[0])
     loaded = rljax.load(tmp_path / "x", algorithm=own, config=config)
     assert same_bits(loaded.states, batched.states)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("8GiB", 8 * 2**30), ("1.5 GB", 1_500_000_000), (1000, 1000), ("512m", 512_000_000), ("2kib", 2048)],
-)
-def test_sizes(text, size):
-    assert devices.parse_bytes(text) == size
-
-
-@pytest.mark.parametrize("text", ["much", "-1GB", "0", "GB", ""])
-def test_sizes_that_cannot_be(text):
-    with pytest.raises(rljax.UsageError, match="memory_limit"):
-        devices.parse_bytes(text)
-
-
-def test_the_memory_of_this_machine_is_shared_by_its_devices():
-    one = devices.memory(jax.devices()[:1], None)
-    assert one is None or one > 2**20
-    assert devices.memory(jax.devices()[:1], 1000) == 1000
-    assert devices.memory([jax.devices()[0]] * 2, 1000) == 500
-    assert devices.readable(3 * 2**30) == "3 GiB"

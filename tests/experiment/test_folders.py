@@ -5,8 +5,10 @@ import functools
 import json
 import pathlib
 import tempfile
+from typing import Any
 
 import pytest
+from toys import own
 
 import rljax
 from rljax.experiment import folders
@@ -63,3 +65,27 @@ def test_an_unwritable_folder_is_refused(tmp_path, monkeypatch, place):
     with pytest.raises(rljax.UsageError, match=r"cannot be written \(EACCES\)"):
         folders.prepare(tmp_path, overwrite=True)
     assert (tmp_path / "summary.json").read_text() == "{}"
+
+
+def test_a_folder_in_use_is_refused_before_anything_runs(config, tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(rljax.UsageError, match="in use"):
+        rljax.run(own, config, out=tmp_path)
+    assert (tmp_path / "summary.json").read_text() == "{}"
+    rljax.run(own, config, out=tmp_path, overwrite=True, progress=False, evaluations=1, eval_episodes=2)
+    assert json.loads((tmp_path / "summary.json").read_text())["algo"] == "own"
+
+
+def test_two_runs_do_not_train_into_one_folder(config, tmp_path):
+    options: dict[str, Any] = {"seeds": 2, "evaluations": 0, "eval_episodes": 2, "progress": False, "overwrite": True}
+    out = tmp_path / "x"
+    rljax.run(own, config, out=out, checkpoint_every=0, **options)
+    summary = (out / "summary.json").read_bytes()
+    with folders.held(out):
+        with pytest.raises(rljax.UsageError, match="is in use by another process"):
+            rljax.run(own, config, out=out, **options)
+        with pytest.raises(rljax.UsageError, match="is in use by another process"):
+            rljax.resume(out, algorithm=own, config=config, total_steps=1000, progress=False)
+    assert "total_steps" not in json.loads((out / "config.json").read_text())
+    assert (out / "summary.json").read_bytes() == summary
+    rljax.resume(out, algorithm=own, config=config, progress=False)

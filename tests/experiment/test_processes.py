@@ -19,21 +19,26 @@ from rljax.experiment import processes
 
 TESTS = pathlib.Path(toys.__file__).parent
 SCRIPT = """
-import sys; sys.path[:0] = [{root!r}, {tests!r}]
+import os, sys, time; sys.path[:0] = [{root!r}, {tests!r}]
 import rljax, toys
 from toys import own
 from rljax.experiment import history, loop, processes
-processes._SILENCE_SECONDS = {silence}
+processes._SILENCE_SECONDS = 600.0
 what, folder, port, process = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 hosts = rljax.join("127.0.0.1:" + port, 2, process)
 if what == "resume":
     rljax.resume(folder, algorithm=own, config={config}, hosts=hosts, progress=False)
     sys.exit()
-if what == "slow":
-    loop._CHUNK_SECONDS = 0.0
-    landed = history.Record.add_chunk
-    import time
-    history.Record.add_chunk = lambda *inputs: (time.sleep(0.2), landed(*inputs))
+if what == "halting":
+    add_chunk = history.Record.add_chunk
+    def halt(record, *inputs):
+        add_chunk(record, *inputs)
+        if record.updates == 5:
+            while not os.path.exists(folder + ".go"):
+                time.sleep(0.05)
+            processes._SILENCE_SECONDS = {silence}
+    history.Record.add_chunk = halt
+    loop.train = toys.in_chunks_of(1)
 try:
     result = rljax.run(own, {config}, hosts=hosts, out=folder, {options})
 except (rljax.UsageError, KeyboardInterrupt) as error:
@@ -54,12 +59,16 @@ def whole(config):
     return rljax.run(own, config, progress=False, devices=1, **OPTIONS)
 
 
-def start(what, folder, silence=12.0):
-    """Both processes of one start; what they print goes to pipes."""
+def start(what, folder, silence=600.0):
+    """Both processes of one start; what they print goes to pipes.
+
+    "halting" ones stop at their fifth update until `go`, and from then on take one that is silent for `silence`
+    seconds for dead.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = {**OPTIONS, "progress": False, "devices": 1, "checkpoint_every": 0 if what == "slow" else None}
+    options = {**OPTIONS, "progress": False, "devices": 1, "checkpoint_every": 0 if what == "halting" else None}
     given = ", ".join(f"{name}={value!r}" for name, value in options.items())
     script = SCRIPT.format(
         root=str(TESTS.parent),
@@ -79,9 +88,21 @@ def start(what, folder, silence=12.0):
     ]
 
 
+def wait_until_halted(folder, started):
+    deadline = time.monotonic() + 600
+    while len(list(folder.glob("checkpoints/*/000004"))) < 2:
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in started)
+        time.sleep(0.1)
+
+
+def go(folder):
+    folder.with_name(folder.name + ".go").touch()
+
+
 def ended(started):
     """What each printed on both pipes."""
-    outputs = [process.communicate(timeout=240) for process in started]
+    outputs = [process.communicate(timeout=600) for process in started]
     return [out for out, _ in outputs], [err for _, err in outputs]
 
 
@@ -107,19 +128,13 @@ def test_two_processes_give_what_one_gives(whole, tmp_path):
 
 @pytest.mark.parametrize(
     ("victim", "silence"),
-    [(0, 12.0), *(pytest.param(i, processes._SILENCE_SECONDS, marks=pytest.mark.slow) for i in (0, 1))],
+    [(0, 5.0), *(pytest.param(i, processes._SILENCE_SECONDS, marks=pytest.mark.slow) for i in (0, 1))],
 )
 def test_one_that_dies_ends_the_other_and_both_go_on(whole, tmp_path, victim, silence):
-    started = start("slow", tmp_path / "x", silence)
-    deadline = time.monotonic() + 200
-    while len(list((tmp_path / "x").glob("checkpoints/*/00000[3-9]"))) < 2:
-        assert time.monotonic() < deadline
-        assert all(process.poll() is None for process in started)
-        time.sleep(0.1)
-    started[victim].send_signal(signal.SIGKILL)
-    killed = time.monotonic()
-    started[1 - victim].wait(timeout=120)
-    assert time.monotonic() - killed < 60
+    started = start("halting", tmp_path / "x", silence)
+    wait_until_halted(tmp_path / "x", started)
+    started[victim].kill()
+    go(tmp_path / "x")
     _, errs = ended(started)
     said = errs[1 - victim].strip()
     assert started[1 - victim].returncode == 3, said
@@ -134,12 +149,10 @@ def test_one_that_dies_ends_the_other_and_both_go_on(whole, tmp_path, victim, si
 
 @pytest.mark.slow
 def test_one_that_is_interrupted_ends_the_other_and_one_process_can_go_on(config, whole, tmp_path):
-    started = start("slow", tmp_path / "x")
-    deadline = time.monotonic() + 200
-    while len(list((tmp_path / "x").glob("checkpoints/*/00000[3-9]"))) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    started = start("halting", tmp_path / "x")
+    wait_until_halted(tmp_path / "x", started)
     started[1].send_signal(signal.SIGINT)
+    go(tmp_path / "x")
     _, errs = ended(started)
     assert [process.returncode for process in started] == [3, 3], errs
     assert "Process 1 of 2 stopped: stopped" in errs[0]

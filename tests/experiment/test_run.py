@@ -3,10 +3,6 @@
 import csv
 import dataclasses
 import json
-import os
-import signal
-import threading
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +15,7 @@ from toys import own, same_bits
 
 import rljax
 from rljax import core, evaluation, ppo
-from rljax.experiment import compilation, folders, history, interrupts, loop
+from rljax.experiment import compilation
 
 
 @pytest.fixture(scope="module")
@@ -56,43 +52,6 @@ def test_with_everything_off_the_bits_are_the_same(config, bare):
     result = rljax.run(ppo, config, seeds=5, seed=5, evaluations=0, eval_episodes=30, progress=False, devices=1)
     assert same_bits(result.states, bare[0])
     assert result.eval_returns.shape == (5, 0)
-
-
-@pytest.mark.parametrize(("fitting", "together", "devices"), [(1, 1, 1), (4, 3, 1), (2, 2, 2)])
-def test_in_blocks_it_is_the_same_to_rounding(config, monkeypatch, fitting, together, devices):
-    """Six runs a device: one by one; where four fit in threes, the nearest size that divides six; by twos on two."""
-    if len(jax.devices()) < devices:
-        pytest.skip("JAX shows one device only")
-    state = jax.eval_shape(ppo.init, jax.random.key(0), config)
-    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    monkeypatch.setattr(compilation, "_BLOCK_BYTES", fitting * size)
-    monkeypatch.setattr(compilation, "_compiled", {})
-    sizes = []
-    map_blocks = jax.lax.map
-    monkeypatch.setattr(jax.lax, "map", lambda f, xs: sizes.append(xs[0].shape[:2]) or map_blocks(f, xs))
-    options = {"seed": 5, "evaluations": 3, "eval_episodes": 30, "progress": False, "devices": devices}
-    seeds = 6 * devices
-    blocks = rljax.run(ppo, config, seeds=seeds, **options)
-    assert set(sizes) == {(6 // together, together)}
-    monkeypatch.setattr(compilation, "_block", lambda states, lanes, mesh: lanes)
-    monkeypatch.setattr(compilation, "_compiled", {})
-    whole = rljax.run(ppo, config, seeds=seeds, **options)
-    for ours, theirs in zip(jax.tree.leaves(blocks.states), jax.tree.leaves(whole.states), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(blocks.eval_returns, whole.eval_returns, rtol=0.1)
-
-
-@pytest.mark.parametrize("algorithm", [rljax.dqn, rljax.sac])
-def test_runs_are_cut_into_blocks_by_what_they_touch_unless_their_replays_are_large(algorithm):
-    def block_and_bytes(buffer_size):
-        config = algorithm.Config(env=rljax.make("CartPole-v1"), buffer_size=buffer_size)
-        states = jax.eval_shape(jax.vmap(algorithm.init, (0, None)), jax.random.split(jax.random.key(0), 64), config)
-        without = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(states._replace(replay=()))) // 64
-        return compilation._block(states, 64, jax.make_mesh((1,), ("runs",))), without
-
-    assert block_and_bytes(100_000)[0] == 64
-    block, touched = block_and_bytes(2_000)
-    assert block * touched <= 2**19 < (block + 1) * touched
 
 
 def test_over_several_devices_it_is_the_same_to_rounding(config, full):
@@ -199,114 +158,6 @@ def test_a_metric_may_be_an_array(own_config, tmp_path):
     assert (tmp_path / "x/curves.csv").read_text().splitlines()[0] == "seed,update,env_steps,return"
 
 
-@pytest.mark.parametrize("most", [1, 7, 50])
-def test_a_diverged_run_is_frozen_and_named_and_the_others_go_on(own_config, monkeypatch, tmp_path, most, capsys):
-    """Its state is that of the last update at which it was finite, however the run was cut into chunks."""
-    train = loop.train
-    monkeypatch.setattr(loop, "train", lambda *inputs: train(*inputs[:7], min(most, inputs[7]), inputs[8]))
-    options: dict[str, Any] = {"seeds": 8, "evaluations": 1, "eval_episodes": 5}
-    well = rljax.run(own, own_config, progress=False, **options)
-    poisoned = dataclasses.replace(own_config, poison_at=20)
-    result = rljax.run(own, poisoned, out=tmp_path / "x", **options)
-    first = np.asarray(well.states.params)
-    bad = np.flatnonzero(first[:, 0] > 0)
-    late = first[:, 1] > 0
-    assert 0 < len(bad) < 8
-    assert len(set(late[bad])) == 2  # two updates apart
-    assert result.summary["diverged"] == [
-        {"seed": i, "update": 20 + late[i], "env_steps": 10 * (20 + late[i])} for i in bad
-    ]
-    keys = jax.random.split(jax.random.key(0), 8)
-    for i in range(8):
-        length = 20 + int(late[i]) if i in bad else 50
-        alone = jax.jit(lambda key, c: core.train(own.init, own.update, key, c))(
-            keys[i], dataclasses.replace(own_config, num_updates=length)
-        )
-        assert same_bits(jax.tree.map(lambda x, i=i: x[i], result.states), alone[0])
-        np.testing.assert_array_equal(result.metrics["episode_return"][i, :length], alone[1]["episode_return"])
-        assert np.all(np.isnan(result.metrics["episode_return"][i, length:]))
-        assert result.metrics["env_steps"][i, -1] == 10 * min(length + 1, 50)
-    healthy = np.setdiff1d(np.arange(8), bad)
-    assert same_bits(jax.tree.map(lambda x: x[healthy], result.states), jax.tree.map(lambda x: x[healthy], well.states))
-    # Counted with what they were, not left out.
-    assert result.summary["final_return"]["not_finite"] == []
-    assert json.loads((tmp_path / "x/summary.json").read_text())["diverged"] == result.summary["diverged"]
-    assert "diverged after" in capsys.readouterr().out
-
-
-def test_episodes_that_never_end_count_as_far_as_they_went_and_are_named(capsys):
-    def step(key, time, action, params):  # ends after three steps of a policy that has not gone far
-        return rljax.timestep(jnp.zeros(1), 1.0, (time + 1 >= 3) & (action < 1.5)), time + 1
-
-    config = own.Config(env=dataclasses.replace(toys.walk, step=step), num_updates=2)
-    result = rljax.run(own, config, seeds=8, evaluations=1, eval_episodes=100, devices=1, progress=False)
-    far = np.abs(result.states.params).sum(axis=1) >= 1.5
-    assert 0 < far.sum() < 8
-    np.testing.assert_array_equal(result.summary["final_return"]["per_seed"], np.where(far, evaluation.MOST_STEPS, 3))
-    assert f"{100 * far.sum()} of 800 episodes of the final evaluation had not ended" in capsys.readouterr().err
-
-
-def test_chunks_are_as_much_longer_as_a_call_costs_besides_its_updates(own_config, monkeypatch):
-    counts = []
-    wait = loop.wait
-
-    def counted(program, *arguments):
-        counts.append(int(arguments[4]) if len(arguments) == 5 else 0)
-        return wait(program, *arguments)
-
-    monkeypatch.setattr(loop, "wait", counted)
-    monkeypatch.setattr(loop, "_CHUNK_SECONDS", 1e-6)
-    options: dict[str, Any] = {"seeds": 3, "evaluations": 0, "eval_episodes": 5, "progress": False}
-    quick = rljax.run(own, own_config, **options)
-    assert [count for count in counts if count] == [1] * 50
-    counts.clear()
-    monkeypatch.setattr(loop, "_seconds", lambda *call: 1e6)
-    slow = rljax.run(own, own_config, **options)
-    assert [count for count in counts if count] == [1, 4, 16, 29]
-    assert same_bits(quick.states, slow.states)
-
-
-def test_no_more_than_two_copies_of_the_states_are_held(own_config, monkeypatch):
-    """The memory that a batch is said to need is that of one call: nothing else may keep its states."""
-    held = []
-    wait = loop.wait
-
-    def counted(program, *arguments):
-        held.append(sum(x.shape[1:] == (77,) for x in jax.live_arrays()))
-        return wait(program, *arguments)
-
-    monkeypatch.setattr(loop, "wait", counted)
-    monkeypatch.setattr(loop, "_CHUNK_SECONDS", 0.0)
-    config = dataclasses.replace(own_config, width=77)
-    rljax.run(own, config, seeds=3, evaluations=0, eval_episodes=5, progress=False)
-    assert max(held[:-1]) == 1  # before each call that trains; the evaluation at the end has those of the last two
-
-
-def test_ctrl_c_writes_what_is_done(own_config, tmp_path, monkeypatch, request):
-    """The signal arrives while a chunk runs; the chunk lands, files are written, and the result is in the exception."""
-    landed = history.Record.add_chunk
-
-    def slow(self, *arguments):
-        landed(self, *arguments)
-        if self.updates >= 10:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.05)
-
-    monkeypatch.setattr(history.Record, "add_chunk", slow)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    out = tmp_path / "stopped"
-    with pytest.raises(rljax.Interrupted) as stopped:
-        rljax.run(own, own_config, seeds=2, evaluations=25, eval_episodes=5, progress=False, out=out)
-    done = stopped.value.result.metrics["env_steps"].shape[1]
-    assert 10 <= done < 50
-    summary = json.loads((out / "summary.json").read_text())
-    assert summary["interrupted"] is True
-    assert summary["env_steps"] == done * 10
-    assert "\n" not in str(stopped.value)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
 def test_a_full_disk_loses_nothing(own_config, tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -321,51 +172,6 @@ def test_a_full_disk_loses_nothing(own_config, tmp_path, monkeypatch, capsys):
         rljax.run(own, own_config, seeds=2, evaluations=2, eval_episodes=5, progress=False, out=tmp_path / "x")
     assert error.value.result.metrics["env_steps"].shape == (2, 50)
     assert "The run goes on" in capsys.readouterr().err
-
-
-def test_a_folder_in_use_is_refused_before_anything_runs(own_config, tmp_path):
-    (tmp_path / "summary.json").write_text("{}")
-    with pytest.raises(rljax.UsageError, match="in use"):
-        rljax.run(own, own_config, out=tmp_path)
-    assert (tmp_path / "summary.json").read_text() == "{}"
-    rljax.run(own, own_config, out=tmp_path, overwrite=True, progress=False, evaluations=1, eval_episodes=2)
-    assert json.loads((tmp_path / "summary.json").read_text())["algo"] == "own"
-
-
-def test_two_runs_do_not_train_into_one_folder(own_config, tmp_path):
-    options: dict[str, Any] = {"seeds": 2, "evaluations": 0, "eval_episodes": 2, "progress": False, "overwrite": True}
-    out = tmp_path / "x"
-    rljax.run(own, own_config, out=out, checkpoint_every=0, **options)
-    summary = (out / "summary.json").read_bytes()
-    with folders.held(out):
-        with pytest.raises(rljax.UsageError, match="is in use by another process"):
-            rljax.run(own, own_config, out=out, **options)
-        with pytest.raises(rljax.UsageError, match="is in use by another process"):
-            rljax.resume(out, algorithm=own, config=own_config, total_steps=1000, progress=False)
-    assert "total_steps" not in json.loads((out / "config.json").read_text())
-    assert (out / "summary.json").read_bytes() == summary
-    rljax.resume(out, algorithm=own, config=own_config, progress=False)
-
-
-def test_a_run_that_hangs_is_noticed(monkeypatch, capsys):
-    monkeypatch.setattr(interrupts, "STALL_SECONDS", 0.05)
-    with interrupts.watched():
-        time.sleep(0.3)
-    assert "no update has finished" in capsys.readouterr().err
-    with interrupts.watched():
-        pass
-    time.sleep(0.2)
-    assert capsys.readouterr().err == ""
-
-
-def test_it_runs_in_a_thread_where_signals_cannot_be_caught(own_config):
-    results = []
-    thread = threading.Thread(
-        target=lambda: results.append(rljax.run(own, own_config, evaluations=0, eval_episodes=2, progress=False))
-    )
-    thread.start()
-    thread.join()
-    assert results[0].summary["env_steps"] == 500
 
 
 @pytest.mark.parametrize(

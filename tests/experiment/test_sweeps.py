@@ -2,11 +2,9 @@
 
 import csv
 import dataclasses
-import itertools
 import json
 import math
 import re
-import shutil
 import signal
 from types import SimpleNamespace
 
@@ -14,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import own, same_bits, walk
+from toys import in_chunks_of, own, walk
 
 import rljax
 from rljax import cli, ppo
-from rljax.experiment import batching, compilation, sweeps
+from rljax.experiment import batching, compilation, loop, sweeps
 from rljax.experiment.history import Record
-from rljax.report import files, statistics
+from rljax.report import files
 
 
 @pytest.fixture(scope="module")
@@ -301,30 +299,7 @@ def test_a_configuration_is_not_the_best_before_all_its_seeds_have_begun(tmp_pat
     assert "best" not in summary
 
 
-def test_an_error_after_a_rung_keeps_those_that_go_on_as_well(tmp_path, monkeypatch):
-    """Their batch is smaller and compiles anew."""
-    base = own.Config(env=walk, num_updates=9)
-    build, built = compilation.build, []
-
-    def fail(*inputs):
-        built.append(len(inputs[3]))
-        if len(built) == 2:
-            raise RuntimeError("no compiler")
-        return build(*inputs)
-
-    monkeypatch.setattr(compilation, "build", fail)
-    options = {"seeds": 2, "sweep": {"rate": [0.1, 0.9, 0.5]}, "halving": 3, "evaluations": 1, "eval_episodes": 2}
-    with pytest.raises(RuntimeError, match="no compiler") as error:
-        rljax.run(own, base, out=tmp_path / "x", progress=False, devices=1, **options)
-    assert built == [6, 2]
-    assert "of 6 of 6 runs" in error.value.__notes__[0]
-    summary = json.loads((tmp_path / "x/summary.json").read_text())
-    assert [c["env_steps"] for c in summary["configurations"]] == [30, 30, 30]
-    assert all(c["final_return"]["not_finite"] == [] for c in summary["configurations"])
-
-
 def test_a_sweep_on_the_command_line(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "_cache_compilations", lambda: None)
     monkeypatch.chdir(tmp_path)
     tiny = ["--total-steps", "64", "--num-envs", "4", "--num-steps", "16", "--hidden-sizes", "8", "--evaluations", "1"]
     command = ["train", "ppo", "--env", "CartPole-v1", "--seeds", "2", *tiny, "--eval-episodes", "2"]
@@ -345,120 +320,17 @@ def test_a_sweep_on_the_command_line(capsys, tmp_path, monkeypatch):
         assert len(said.splitlines()) == 1
 
 
-# --- statistics ----------------------------------------------------------------------------------------------------
-
-
-def test_probability_of_improvement_by_counting():
-    rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 5, 7).astype(float), rng.integers(0, 5, 9).astype(float)
-    counted = np.mean([(a > b) + 0.5 * (a == b) for a in x for b in y])
-    np.testing.assert_allclose(statistics.probability_of_improvement(x, y), counted)
-    np.testing.assert_allclose(statistics.probability_of_improvement(y, x), 1 - counted)
-    low, high = statistics.improvement_interval(x, y)
-    assert 0 <= low < counted < high <= 1
-    assert np.isnan(statistics.improvement_interval(x[:1], y)).all()
-
-
-def test_the_best_is_reported_on_seeds_that_it_was_not_chosen_by():
-    lucky = np.array([9.0, 1, 9, 1, 9, 1, 9, 1])
-    steady = np.full(8, 5.0)
-    compared = statistics.compare([steady, lucky])
-    assert compared["best"]["configuration"] == 1
-    assert compared["best"]["final_return"]["iqm"] == 1.0
-    assert compared["best_improves_on"][0]["probability"] == 0.0
-    assert compared["best_improves_on"][1]["probability"] == 0.5
-    table = np.array(compared["probability_of_improvement"])
-    np.testing.assert_allclose(table + table.T, 1.0)  # ties count half
-    for i, j in itertools.product(range(len(table)), repeat=2):
-        a, b = (steady, lucky)[i][:, None], (steady, lucky)[j][None]
-        np.testing.assert_allclose(table[i, j], ((a > b) + 0.5 * (a == b)).mean())
-    one = statistics.compare([np.array([1.0]), np.array([2.0]), np.array([np.nan])])
-    assert one["best"]["configuration"] == 1
-    assert one["best"]["final_return"] is None
-    assert one["best_improves_on"] == [None, None, None]
-
-
-def test_what_is_not_to_be_compared_is_never_the_best():
-    compared = statistics.compare([None, np.array([1.0, 2, 1, 2]), np.full(4, np.nan), None, np.array([0.0, 0, 3, 3])])
-    assert compared["best"]["configuration"] == 4  # 1.5 against 1 on seeds 0 and 2
-    assert [of and of["probability"] for of in compared["best_improves_on"]] == [None, 0.5, None, None, 0.5]
-    table = compared["probability_of_improvement"]
-    assert [[i for i, cell in enumerate(row) if cell is not None] for row in table] == [[], [1, 4], [], [], [1, 4]]
-    assert statistics.compare([None, np.full(2, np.nan)])["best"]["configuration"] == 1
-
-
-# --- successive halving --------------------------------------------------------------------------------------------
-
-
-def test_halving_drops_the_worst_and_compacts_the_others(tmp_path, monkeypatch):
-    """Nine rates, a third of them after each rung; the higher the rate, the better."""
-    base = own.Config(env=walk, num_updates=27)
-    rates = [0.1, 0.9, 0.5, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6]
-    options = {"seeds": 2, "sweep": {"rate": rates}, "evaluations": 3, "eval_episodes": 2, "devices": 1}
-    lanes, build = [], compilation.build
-
-    def note(*inputs):
-        lanes.append(len(inputs[3]))
-        return build(*inputs)
-
-    monkeypatch.setattr(compilation, "build", note)
-    result = rljax.run(own, base, halving=3, progress=False, out=tmp_path / "x", checkpoint_every=1e9, **options)
-    assert lanes == [18, 6, 2]
-    lengths = {rate: one.metrics["env_steps"].shape[1] for rate, one in zip(rates, result.results, strict=True)}
-    assert lengths == {rate: {0.9: 27, 0.8: 9, 0.7: 9}.get(rate, 3) for rate in rates}
-    assert result.summary["best"]["configuration"] == 1
-    assert result.summary["interrupted"] is False
-    lengths = [(c["updates"], c["num_updates"]) for c in result.summary["configurations"]]
-    assert lengths == [(one.metrics["env_steps"].shape[1], 27) for one in result.results]
-    whole = rljax.run(own, rljax.replace(base, rate=0.9), progress=False, **{**options, "sweep": None})
-    np.testing.assert_allclose(result.results[1].states.params, whole.states.params, rtol=1e-6)
-    np.testing.assert_allclose(result.results[1].eval_returns, whole.eval_returns, rtol=1e-6)
-    assert result.results[1].eval_steps.tolist() == [0, 90, 180, 270]
-    loaded = rljax.load(tmp_path / "x", configuration=1, algorithm=own, config=base)
-    assert same_bits(loaded.states, result.results[1].states)
-    # What its folder holds is the same, and killed after its first rung it goes on to the same.
-    again = rljax.resume(tmp_path / "x", algorithm=own, config=base, progress=False)
-    assert str(again.summary["configurations"]) == str(result.summary["configurations"])
-    for batch in ("0001", "0002"):
-        shutil.rmtree(tmp_path / "x/checkpoints" / batch)
-    again = rljax.resume(tmp_path / "x", algorithm=own, config=base, progress=False)
-    assert str(again.summary["configurations"]) == str(result.summary["configurations"])
-
-
-def test_what_a_rung_dropped_is_not_the_best_whatever_its_return(capsys):
-    """Returns that fall the longer one trains: those that were dropped have the highest."""
-
-    def act(state, config):
-        return own.act(state._replace(params=config.rate - state.step), config)
-
-    falling = SimpleNamespace(__name__="falling", init=own.init, update=own.update, act=act)
-    rates = [500.0, 400.0, 450.0]
-    options = {"seeds": 2, "sweep": {"rate": rates}, "halving": 3, "evaluations": 0, "eval_episodes": 20}
-    result = rljax.run(falling, own.Config(env=walk, num_updates=300), **options)
-    assert [c["updates"] for c in result.summary["configurations"]] == [300, 100, 100]
-    returns = [c["final_return"]["iqm"] for c in result.summary["configurations"]]
-    assert returns[0] < returns[1] < returns[2]
-    assert result.summary["best"]["configuration"] == 0
-    assert result.summary["best_improves_on"][1:] == [None, None]
-    assert result.summary["probability_of_improvement"][1:] == [[None] * 3] * 2
-    said = capsys.readouterr().out
-    rows = [line for line in said.splitlines() if "of 300" in line]
-    assert [row.split("│")[2].strip() for row in rows] == ["300 of 300", "100 of 300", "100 of 300"]
-    assert "Best on one half of the seeds: rate 500;" in said
-    assert "provisional" not in said
-
-
 def press_at(monkeypatch, updates, **runs_of):
-    """Ctrl-C once so many updates of a configuration have landed, an update a chunk."""
-    landed = Record.add_chunk
+    """Press Ctrl-C after this many updates of a configuration, one update a chunk."""
+    add_chunk = Record.add_chunk
 
     def press(record, *given):
-        landed(record, *given)
+        add_chunk(record, *given)
         if record.updates == updates and record.runs.configurations[0] == runs_of["configuration"]:
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Record, "add_chunk", press)
-    monkeypatch.setattr("rljax.experiment.loop._CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "train", in_chunks_of(1))
 
 
 @pytest.mark.parametrize(("stopped", "best"), [(1, None), (2, 1)])
@@ -482,11 +354,3 @@ def test_after_an_interrupt_only_those_trained_longest_are_compared(stopped, bes
         assert summary["best"]["configuration"] == best
         assert [of is None for of in summary["best_improves_on"]] == [False, False, True]
         assert "provisional" in said
-
-
-@pytest.mark.parametrize(
-    "arguments", [{"halving": 3}, {"halving": 1, "sweep": SWEEP}, {"halving": 2.5, "sweep": SWEEP}]
-)
-def test_halving_that_cannot_be(config, arguments):
-    with pytest.raises(rljax.UsageError, match="halving"):
-        rljax.run(ppo, config, progress=False, **arguments)

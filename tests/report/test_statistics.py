@@ -1,11 +1,13 @@
 """Statistics over seeds: interquartile means, bootstrap intervals, comparisons."""
 
+import itertools
 import warnings
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from rljax.report import statistics
 from rljax.report.statistics import bootstrap_interval, improvement_interval, interquartile_mean, summarize
 
 
@@ -130,3 +132,42 @@ def test_summary_of_one_seed_and_of_none():
     assert none["not_finite"] == [0, 1]
     assert np.isnan(none["iqm"])
     assert np.isnan(none["max"])
+
+
+def test_probability_of_improvement_by_counting():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 5, 7).astype(float), rng.integers(0, 5, 9).astype(float)
+    counted = np.mean([(a > b) + 0.5 * (a == b) for a in x for b in y])
+    np.testing.assert_allclose(statistics.probability_of_improvement(x, y), counted)
+    np.testing.assert_allclose(statistics.probability_of_improvement(y, x), 1 - counted)
+    low, high = statistics.improvement_interval(x, y)
+    assert 0 <= low < counted < high <= 1
+    assert np.isnan(statistics.improvement_interval(x[:1], y)).all()
+
+
+def test_the_best_is_reported_on_seeds_that_it_was_not_chosen_by():
+    lucky = np.array([9.0, 1, 9, 1, 9, 1, 9, 1])
+    steady = np.full(8, 5.0)
+    compared = statistics.compare([steady, lucky])
+    assert compared["best"]["configuration"] == 1
+    assert compared["best"]["final_return"]["iqm"] == 1.0
+    assert compared["best_improves_on"][0]["probability"] == 0.0
+    assert compared["best_improves_on"][1]["probability"] == 0.5
+    table = np.array(compared["probability_of_improvement"])
+    np.testing.assert_allclose(table + table.T, 1.0)  # ties count half
+    for i, j in itertools.product(range(len(table)), repeat=2):
+        a, b = (steady, lucky)[i][:, None], (steady, lucky)[j][None]
+        np.testing.assert_allclose(table[i, j], ((a > b) + 0.5 * (a == b)).mean())
+    one = statistics.compare([np.array([1.0]), np.array([2.0]), np.array([np.nan])])
+    assert one["best"]["configuration"] == 1
+    assert one["best"]["final_return"] is None
+    assert one["best_improves_on"] == [None, None, None]
+
+
+def test_what_is_not_to_be_compared_is_never_the_best():
+    compared = statistics.compare([None, np.array([1.0, 2, 1, 2]), np.full(4, np.nan), None, np.array([0.0, 0, 3, 3])])
+    assert compared["best"]["configuration"] == 4  # 1.5 against 1 on seeds 0 and 2
+    assert [of and of["probability"] for of in compared["best_improves_on"]] == [None, 0.5, None, None, 0.5]
+    table = compared["probability_of_improvement"]
+    assert [[i for i, cell in enumerate(row) if cell is not None] for row in table] == [[], [1, 4], [], [], [1, 4]]
+    assert statistics.compare([None, np.full(2, np.nan)])["best"]["configuration"] == 1
