@@ -3,11 +3,11 @@
 import jax
 import pytest
 
-from rljax.backend.devices import use_cpu_cores
+from rljax.backend.devices import configure_jax
 
 
 def pytest_configure(config):
-    use_cpu_cores()
+    configure_jax()
     if "slow" not in config.getoption("-m").replace("not slow", ""):  # long learning runs want the fast programs
         # Most tests compile a program to run it once, and compiling is most of their time; see `toys.optimized`.
         jax.config.update("jax_disable_most_optimizations", True)

@@ -35,8 +35,8 @@ import sys
 import jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_num_cpu_devices", 1)
 if sys.argv[1] == "without":
-    from rljax import hashing
-    hashing.without_loops()
+    from rljax.backend import threefry
+    threefry.install()
 
 @jax.jit
 def draw(key):

@@ -180,7 +180,7 @@ def test_a_limit_that_one_run_does_not_fit_into_is_said(config, monkeypatch, use
             rljax.run(own, config, memory_limit=limit, **options)
         assert "\n" not in str(error.value)
     assert rljax.run(own, config, memory_limit=of_all, **options).metrics["env_steps"].shape == (2, 20)
-    monkeypatch.setattr(devices, "_free_memory", lambda: [10])  # of what there is it is not as sure
+    monkeypatch.setattr(devices, "_free_bytes", lambda: [10])  # of what there is it is not as sure
     assert rljax.run(own, config, memory_limit=of_all, **options).metrics["env_steps"].shape == (2, 20)
 
 
@@ -231,8 +231,8 @@ def test_sizes_that_cannot_be(text):
 
 
 def test_the_memory_of_this_machine_is_shared_by_its_devices():
-    one = devices.memory(jax.devices()[:1], None)
+    one = devices.available_bytes(jax.devices()[:1], None)
     assert one is None or one > 2**20
-    assert devices.memory(jax.devices()[:1], 1000) == 1000
-    assert devices.memory([jax.devices()[0]] * 2, 1000) == 500
+    assert devices.available_bytes(jax.devices()[:1], 1000) == 1000
+    assert devices.available_bytes([jax.devices()[0]] * 2, 1000) == 500
     assert devices.readable(3 * 2**30) == "3 GiB"

@@ -471,9 +471,9 @@ def test_evaluation_uses_the_statistics_and_leaves_them(trained):
     assert np.all(np.abs(np.asarray(evaluate(key, shifted)) - returns) > 1e-6)
 
 
-def test_whiten_and_rescale_before_any_sample_only_clip():
+def test_standardize_and_rescale_before_any_sample_only_clip():
     moments = running_statistics.init_moments((2,))
-    assert np.allclose(running_statistics.whiten(moments, jnp.array([0.5, -99.0])), [0.5, -10.0])
+    assert np.allclose(running_statistics.standardize(moments, jnp.array([0.5, -99.0])), [0.5, -10.0])
     assert np.allclose(
         running_statistics.rescale(running_statistics.init_moments(), jnp.array([3.0, 99.0])), [3.0, 10.0]
     )
@@ -516,7 +516,7 @@ def test_a_constant_feature_is_whitened_to_zero(constant):
     moments = running_statistics.init_moments((1,))
     for _ in range(10):
         moments = update_moments(moments, jnp.full((64, 8, 1), constant, jnp.float32))
-    assert np.abs(running_statistics.whiten(moments, jnp.full((1,), constant, jnp.float32))) < 0.1
+    assert np.abs(running_statistics.standardize(moments, jnp.full((1,), constant, jnp.float32))) < 0.1
 
 
 # Composition

@@ -145,7 +145,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     collector, memory, batch, collected = on_policy.collect(key_noise, key_rollout, _network(config), state, config)
     optimizer = _optimizer(config, state.step)
     params, opt_state, metrics, norm = core.gradient_step(
-        loss, state.params, optimizer, state.opt_state, sharding.spread(batch), config
+        loss, state.params, optimizer, state.opt_state, sharding.shard_batch(batch), config
     )
     step = state.step + 1
     metrics = {

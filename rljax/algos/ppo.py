@@ -179,7 +179,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
             )
         return (new_params, new_opt_state, stopped), ({**metrics, "gradient_norm": norm}, ~stopped)
 
-    batch = sharding.whole(batch)  # sent once, and not a minibatch at a time
+    batch = sharding.replicate(batch)  # sent once, and not a minibatch at a time
     indices = core.minibatches(key_shuffle, len(batch.advantage), config.num_minibatches, config.num_epochs)
     start = (state.params, state.opt_state, jnp.bool_(False))
     (params, opt_state, _), (metrics, used) = jax.lax.scan(learn, start, indices)

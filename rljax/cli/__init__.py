@@ -224,7 +224,7 @@ def _say_written(folder: pathlib.Path) -> None:
 
 def _start_jax(is_lone: bool) -> None:
     """Settle what has to be settled before JAX starts, for one run or for many."""
-    (devices.use_one_cpu_thread if is_lone else devices.use_cpu_cores)()
+    devices.configure_jax(single_run=is_lone)
     _cache_compilations()
 
 

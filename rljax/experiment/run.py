@@ -1,6 +1,7 @@
 """Many runs at once, on all devices: seeds x configurations, planned into batches, trained, evaluated, written."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any, TypedDict, Unpack, overload
 import jax
 
 from rljax import envs
-from rljax.backend.devices import parse_bytes, use_cpu_cores
+from rljax.backend.devices import configure_jax, parse_bytes
 from rljax.config import check_one_run
 from rljax.errors import UsageError, number
 from rljax.experiment import folders, manifest, sweeps, trainer
@@ -17,6 +18,7 @@ from rljax.experiment.placement import mesh
 from rljax.experiment.processes import Hosts, peers
 from rljax.experiment.results import Result, Sweep
 from rljax.experiment.spec import Experiment
+from rljax.report import console
 
 _TOGETHER_SECONDS = 600.0  # between two checkpoints of several processes, where nothing else is asked for
 
@@ -130,7 +132,7 @@ def run(
         Exception: one of the algorithm's own or of the devices', as it was, once what earlier batches did has been
             written; a note on it says where.
     """
-    use_cpu_cores()
+    start_jax()
     check(algorithm, config, seeds=seeds, seed=seed, evaluations=evaluations, eval_episodes=eval_episodes)
     together = hosts or Hosts()
     if together.processes > 1:
@@ -168,6 +170,13 @@ def run(
             folders.begin(experiment.folder, manifest.about(experiment, config, samples))
         with peers(together, experiment.folder) as others:
             return trainer.train(experiment, [], others)
+
+
+@functools.cache  # to report it only once
+def start_jax() -> None:
+    """Set JAX up for a CPU, and report if it has already started with fewer devices than cores."""
+    if message := configure_jax():
+        console.say(message)
 
 
 def _name(algorithm: Any) -> str:

@@ -66,7 +66,7 @@ def train(experiment: Experiment, saved: list[checkpoints.Saved], peers: process
         so_far = _Done()
         try:
             with console.progress_bar(f"{experiment.title} x {runs}", max(updates, 1), experiment.progress) as show:
-                shared = devices.memory(experiment.mesh.devices.flat, experiment.memory_limit, peers.here)
+                shared = devices.available_bytes(experiment.mesh.devices.flat, experiment.memory_limit, peers.here)
                 _train_batches(experiment, pending, so_far, numbers, shared, show, interrupted)
         except Exception as error:
             if peers.is_alone and experiment.folder is not None:
