@@ -1,4 +1,4 @@
-"""What speed was to be reached and what was: `python benchmarks/bars.py` makes `SPEED.md` of the results on disk."""
+"""Compare measured speed with its bars: `python benchmarks/bars.py` writes `SPEED.md` from `results/`."""
 
 import argparse
 import functools
@@ -14,7 +14,7 @@ HERE = pathlib.Path(__file__).parent
 
 
 class Bar(NamedTuple):
-    """A line: the work, what is at least to be reached and what is aimed at, what was measured, and of what."""
+    """One line of the table: the work, the bar it must reach, the aim beyond it, the measurement and its source."""
 
     work: str
     bar: str
@@ -22,41 +22,41 @@ class Bar(NamedTuple):
     measured: str
     met: str
     source: str
-    mixed: str = ""  # what was measured in mixed precision
+    mixed: str = ""  # the measurement in mixed precision
 
 
 def yes(met: bool) -> str:
-    """A bar that is met or not."""
+    """Return "yes" if a bar is met, else "no"."""
     return "yes" if met else "no"
 
 
 def results(name: str, folder: str = "") -> Any:
-    """A file of results, None where it has not been measured. Each machine but the first has a folder of its own."""
+    """Read a file of results; None if it does not exist. Every machine except the first has its own folder."""
     return script.read(HERE / "results" / folder / f"{name}.json")
 
 
-def against_peers(folder: str, task: str, way: str, work: str, bar: float, aim: float, only: str = "") -> Bar | None:
-    """Speed of rljax as its README has it, divided by that of the fastest peer in one way of running it."""
+def against_peers(folder: str, task: str, way: str, work: str, bar: float, aim: float, source: str = "") -> Bar | None:
+    """Speed of rljax, run as in its README, divided by that of the fastest peer run in the given way."""
     rows = (results("peers", folder) or {}).get(task, {}).get("rows", [])
     rivals = [row for row in rows if row["peer"] != "rljax" and row["way"] == way and "times_as_fast_is_rljax" in row]
     if not rivals:
         return None
     fastest = max(rivals, key=lambda row: row["env_steps_per_second"])
     ratio = fastest["times_as_fast_is_rljax"]
-    rival = only or f"{fastest['peer']}, {'as its README says' if way == README else way}"
+    source = source or f"{fastest['peer']}, {'as its README says' if way == README else way}"
     mixed = in_mixed_precision(rows, ratio)
     met = "yes" if ratio >= bar else "in mixed precision" if mixed is not None and mixed >= bar else "no"
-    return Bar(work, f"{bar:g}x", f"{aim:g}x", f"{ratio:.2f}x", met, rival, "" if mixed is None else f"{mixed:.2f}x")
+    return Bar(work, f"{bar:g}x", f"{aim:g}x", f"{ratio:.2f}x", met, source, "" if mixed is None else f"{mixed:.2f}x")
 
 
 def in_mixed_precision(rows: list[dict[str, Any]], ratio: float) -> float | None:
-    """What a ratio of speeds becomes with mixed precision on our side; None where that was not measured."""
+    """The ratio of speeds with rljax in mixed precision; None if that was not measured."""
     ours = (row.get("times_as_fast_is_rljax") for row in rows if (row["peer"], row["way"]) == ("rljax", MIXED))
     return next((ratio / times for times in ours if times is not None), None)
 
 
 def on_cpu(folder: str) -> list[Bar]:
-    """All lines of a CPU that there are results for."""
+    """The lines of a CPU, for all results on disk."""
     against = functools.partial(against_peers, folder)
     found: list[Bar | None] = [
         against("ppo_cartpole", README, "PPO CartPole 4 x 128, one seed", 1.5, 2.5),
@@ -66,7 +66,7 @@ def on_cpu(folder: str) -> list[Bar]:
         against("dqn_cartpole_many", README, "the same, 64 seeds", 2, 4),
         against("sac_pendulum", README, "SAC Pendulum, buffer 1M", 10, 20),
         against("ppo_breakout", README, "PPO Breakout-MinAtar, one seed", 1.3, 2),
-        against("random_cartpole", README, "1,024 CartPoles, random policy", 2.5, 5, "gymnax's own `step`"),
+        against("random_cartpole", README, "1,024 CartPoles, random policy", 2.5, 5, "gymnax's `step`"),
     ]
     tables, compiling, throughput = (results(name, folder) for name in ("tables", "compiling", "throughput"))
     if tables is not None:
@@ -93,7 +93,7 @@ def on_cpu(folder: str) -> list[Bar]:
 
 
 def on_gpu(folder: str) -> list[Bar]:
-    """All lines of a GPU that there are results for."""
+    """The lines of a GPU, for all results on disk."""
     tables, thousands, peers = (results(name, folder) for name in ("tables", "thousands", "peers"))
     found = []
     if thousands is not None:
@@ -106,19 +106,19 @@ def on_gpu(folder: str) -> list[Bar]:
         if row["peer"] != "rljax" and "times_as_fast_is_rljax" in row:
             work = f"PPO CartPole, {row['seeds']:,} agents of {row['env_steps'] // row['seeds']:,} steps"
             times, mixed = row["times_as_fast_is_rljax"], in_mixed_precision(rows, row["times_as_fast_is_rljax"])
-            rival, in_mixed = f"{row['peer']} on the same GPU", "" if mixed is None else f"{mixed:.2f}x"
-            found.append(Bar(work, "1x", "", f"{times:.2f}x", yes(times >= 1), rival, in_mixed))
+            source, in_mixed = f"{row['peer']} on the same GPU", "" if mixed is None else f"{mixed:.2f}x"
+            found.append(Bar(work, "1x", "", f"{times:.2f}x", yes(times >= 1), source, in_mixed))
     return found if tables is None else [*found, of_tables(tables)]
 
 
 def of_tables(tables: dict[str, Any]) -> Bar:
-    """The line of ten thousand tables."""
+    """The line for ten thousand tables."""
     times, work = tables["times_as_fast"], f"tabular Q-learning on FrozenLake, {tables['agents']:,} agents"
     return Bar(work, "1,000x", "10,000x", f"{times:,.0f}x", yes(times >= 1000), "a NumPy loop of one agent")
 
 
 def page(found: list[Bar]) -> str:
-    """The lines as Markdown."""
+    """Format the lines as a Markdown table."""
     head = "| work | against | bar | aim | measured | in mixed precision | met |\n|---|---|---|---|---|---|---|\n"
     return head + "\n".join(
         f"| {b.work} | {b.source} | {b.bar} | {b.aim} | {b.measured} | {b.mixed} | {b.met} |" for b in found
@@ -126,7 +126,7 @@ def page(found: list[Bar]) -> str:
 
 
 def devices(folder: str) -> list[tuple[int, str]]:
-    """Cores and device of a machine's results: more than one pair shows that they are of several."""
+    """Cores and device of a folder's results; more than one pair means that several machines were used."""
     tasks = (results("peers", folder) or {}).values()
     found = [(task["cores"], row["device"]) for task in tasks for row in task["rows"][:1] if "device" in row]
     for name in ("throughput", "scaling"):
@@ -136,13 +136,13 @@ def devices(folder: str) -> list[tuple[int, str]]:
 
 
 def is_of_cpu(folder: str) -> bool:
-    """Whether a folder holds a CPU's results."""
-    others = {(results(name, folder) or {}).get("device") for name in ("tables", "compiling")}
-    return "cpu" in others or any(device == "cpu" for _, device in devices(folder))
+    """True if a folder holds the results of a CPU."""
+    names = {(results(name, folder) or {}).get("device") for name in ("tables", "compiling")}
+    return "cpu" in names or any(device == "cpu" for _, device in devices(folder))
 
 
 def section(folder: str) -> str:
-    """A machine's lines under its name; nothing where there are none."""
+    """The table of one machine under its name; empty if there are no results."""
     known = devices(folder)
     title = " and ".join(f"{device.upper()} of {cores} cores" for cores, device in known)
     if not folder:
@@ -155,24 +155,25 @@ def section(folder: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Write the page."""
+    """Write SPEED.md."""
     argparse.ArgumentParser(description=str(__doc__).splitlines()[0]).parse_args(arguments)
     folder = HERE / "results"
-    others = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    tables = [text for text in map(section, ["", *others]) if text]
+    machines = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    tables = [text for text in map(section, ["", *machines]) if text]
     if not tables:
-        raise UsageError(f"There are no results in {folder}: rljax bench measures them, or git has them.")
-    (HERE / "SPEED.md").write_text(f"""# Speed: what was to be reached, and what was
+        raise UsageError(f"There are no results in {folder}: measure them with rljax bench, or restore them from git.")
+    (HERE / "SPEED.md").write_text(f"""# Speed: bars and measurements
 
-Written by `python benchmarks/bars.py` out of `results/`, each line from medians taken side by side in one run, but for
-purejaxrl's, which is a claim on another GPU. 1,024 CartPoles are held against gymnax, whose environment it is;
-Gymnasium's vector code of this one environment is in [PEERS.md](PEERS.md), as is what is not equal between libraries,
-and what both sides' learners reach. A bar that is not met stays. In mixed precision (`mixed_precision=True`) layers
-multiply bfloat16 and sum in float32, which a CPU with AMX does several times as fast, and an EPYC more slowly;
-[LEARNING.md](LEARNING.md) has what learners reach with it and without. One thread on a CPU makes peers faster too:
-[PEERS.md](PEERS.md) has both ways of everybody. [NOTES.md](NOTES.md) has how far ratios move with the machine, by a
-quarter to a half, and what arithmetic leaves of the bars that are not met. The first table is of an Intel Xeon with
-AMX, EPYC is an AMD without it ([its peers](results/epyc/PEERS.md), none with PyTorch, which are the slowest).
+Written by `python benchmarks/bars.py` from `results/`. Each line compares medians that were measured in turns in one
+run, except purejaxrl's, which is a claim for another GPU. 1,024 CartPoles are compared with gymnax, whose environment
+it is; [PEERS.md](PEERS.md) has Gymnasium's vectorised code for this environment, the differences between the libraries
+and the returns that each library reaches. A missed bar stays in the table. With `mixed_precision=True` layers multiply
+in bfloat16 and sum in float32, which is several times as fast on a CPU with AMX and slower on an EPYC;
+[LEARNING.md](LEARNING.md) has the returns with and without it. Peers are faster with one thread on a CPU too:
+[PEERS.md](PEERS.md) has both ways for every library. [NOTES.md](NOTES.md) shows how far the ratios vary with the
+machine, by a quarter to a half, and what arithmetic allows for the missed bars. The first table is for an Intel Xeon
+with AMX; EPYC is an AMD without it ([its peers](results/epyc/PEERS.md), without the PyTorch libraries, which are the
+slowest).
 
 {chr(10).join(tables)}""")
     print(f"written to {HERE / 'SPEED.md'}")

@@ -1,7 +1,8 @@
-"""Seconds from a config to a program that can run, for a whole PPO run on CartPole-v1: with nothing on disk, and with
-JAX's persistent cache filled by the process before. `python benchmarks/compiling.py` writes `results/compiling.json`.
+"""Seconds from a config to a compiled program, for a whole PPO run on CartPole-v1.
 
-Tracing, lowering and compiling `jit(ppo.train)` count, importing does not. Every figure is of a process of its own.
+Measured with an empty cache, and with JAX's persistent cache filled by the previous process. `python
+benchmarks/compiling.py` writes `results/compiling.json`. The time covers tracing, lowering and compiling
+`jit(ppo.train)`, but no imports. Every measurement has its own process.
 """
 
 import argparse
@@ -21,7 +22,7 @@ REPEATS = 5
 
 
 def compile_once(cache: str) -> tuple[float, str]:
-    """Seconds of one compilation in this process, and the device that it was for."""
+    """Compile once in this process; return the seconds and the device."""
     import jax
 
     jax.config.update("jax_compilation_cache_dir", cache)
@@ -29,14 +30,14 @@ def compile_once(cache: str) -> tuple[float, str]:
     from rljax import ppo
 
     config = rljax.preset("ppo", "CartPole-v1")
-    key = jax.block_until_ready(jax.random.key(0))  # JAX has started
+    key = jax.block_until_ready(jax.random.key(0))  # starts JAX
     started = time.perf_counter()
     jax.jit(ppo.train).lower(key, config).compile()
     return time.perf_counter() - started, jax.devices()[0].device_kind
 
 
-def elsewhere(cache: str) -> tuple[float, str]:
-    """The same in a process of its own."""
+def compile_in_new_process(cache: str) -> tuple[float, str]:
+    """Compile once in a new process; return the seconds and the device."""
     done = subprocess.run([sys.executable, __file__, "--cache", cache], check=True, capture_output=True, text=True)
     seconds, device = json.loads(done.stdout.splitlines()[-1])
     return seconds, device
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument(
-        "--cache", type=script.folder, help="compile once, with this folder as JAX's cache, and print the seconds"
+        "--cache", type=script.folder, help="compile once, with JAX's cache in this folder, and print the seconds"
     )
     given = parser.parse_args(arguments)
     if given.cache is not None:
@@ -55,9 +56,9 @@ def main(arguments: list[str]) -> None:
     cold, cached = [], []
     for _ in range(REPEATS):
         with tempfile.TemporaryDirectory() as cache:
-            seconds, device = elsewhere(cache)
+            seconds, device = compile_in_new_process(cache)
             cold.append(seconds)
-            cached.append(elsewhere(cache)[0])
+            cached.append(compile_in_new_process(cache)[0])
     result = {
         "device": device,
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "gymnax")},
@@ -70,4 +71,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    script.run(main, "nothing is written before all repeats are measured.")
+    script.run(main, "results are written only after all repeats.")

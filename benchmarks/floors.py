@@ -1,4 +1,4 @@
-"""What an algorithm's matrix products cost at least on this machine: how many there are, and how fast they can be."""
+"""Lower bounds of an algorithm's cost on this machine: the operations in its matrix products and their peak rate."""
 
 import math
 import time
@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-_CPU_SIZE, _GPU_SIZE = 2048, 8192  # of a matrix that keeps a device busy for some milliseconds
+_CPU_SIZE, _GPU_SIZE = 2048, 8192  # rows of a matrix whose product takes a device some milliseconds
 _REPEATS = 3
 
 
 def product_rate() -> float:
-    """Operations per second of large float32 matrix products, on all devices at once; the best of three."""
+    """Operations per second of large float32 matrix products on all devices at once; the best of three."""
     size = _CPU_SIZE if jax.default_backend() == "cpu" else _GPU_SIZE
     product = jax.jit(jnp.matmul)
     matrices = [jax.random.normal(jax.device_put(jax.random.key(0), device), (size, size)) for device in jax.devices()]
@@ -27,10 +27,10 @@ def product_rate() -> float:
 
 
 def product_operations(function: Callable[..., Any], *arguments: Any) -> float:
-    """Floating-point operations of a function's matrix products and convolutions, loops counted as often as they run.
+    """Count the floating-point operations in a function's matrix products and convolutions.
 
-    XLA's own count takes a loop's body once. Of a branch the cheapest side counts, as this is a floor; a loop of
-    unknown length counts once.
+    A loop counts once per iteration (XLA counts its body only once), a loop of unknown length once. Of a branch only
+    the cheapest side counts, since this is a lower bound.
     """
     return _operations(jax.make_jaxpr(function)(*arguments).jaxpr)
 
@@ -43,7 +43,7 @@ def _operations(jaxpr: Any) -> float:
             (contracted, _), _ = params["dimension_numbers"]
             left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
             total += 2.0 * math.prod(out) * math.prod(left[i] for i in contracted)
-        elif name == "product":  # a layer's, as `rljax.products` has it
+        elif name == "product":  # of a layer, see `rljax.backend.matmul`
             total += 2.0 * math.prod(equation.outvars[0].aval.shape) * equation.invars[0].aval.shape[-1]
         elif name == "conv_general_dilated":
             kernel, out = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
@@ -59,7 +59,7 @@ def _operations(jaxpr: Any) -> float:
 
 
 def _inner(params: dict[str, Any]) -> list[Any]:
-    """The programs inside an equation, such as the body of a `while` or of a `jit`."""
+    """Programs nested in an equation, for example the body of a `while` or a `jit`."""
     found = []
     for value in params.values():
         for each in value if isinstance(value, tuple | list) else (value,):

@@ -1,9 +1,9 @@
-"""How well the learners learn: presets on fresh seeds, measured beside what others reached.
+"""Returns of the presets on fresh seeds, compared with published results.
 
-`make learning` writes LEARNING.md; `python benchmarks/learning.py ppo Pendulum-v1` measures the lines of
-both and writes it anew, and with `--table` alone nothing is measured.
+`make learning` measures everything and writes LEARNING.md; `python benchmarks/learning.py ppo Pendulum-v1` measures
+PPO on Pendulum only and updates the table; `--table` writes the table without measuring.
 Protocol: greedy evaluation of every seed's final policy, IQM over 20 seeds with a 95% bootstrap interval. The seeds
-start at SEED; presets were tuned on others.
+start at SEED; presets were tuned on other seeds.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from rljax.report import console, statistics
 
 HERE = pathlib.Path(__file__).parent
 SEED = 20_261_122
-SEED_AFTER = 20_261_126  # for presets that were tuned again once the rows of the first seeds had been seen
+SEED_AFTER = 20_261_126  # for presets that were tuned again after the results on the first seeds were known
 SEEDS = 20
 
 
-# What an environment becomes for a claim, and what the table calls it.
+# Changes to an environment, by their name in the table.
 VARIATIONS = {
     "": lambda env: env,
     "without velocities": lambda env: rljax.envs.mask_observation(env, (0, 2)),
@@ -37,24 +37,24 @@ VARIATIONS = {
 
 
 class Claim(NamedTuple):
-    """A line of the table: the preset to run, how to judge it, and what it is held against."""
+    """One line of the table: the preset to run, how to evaluate it, and the bar it must reach."""
 
     algo: str
     env: str
-    bar: float  # that the interquartile mean reaches
+    bar: float  # the interquartile mean must reach it
     reference: str
     episodes: int = 100
-    floor: float = -np.inf  # no seed may be below it
-    solved: int = 0  # so many seeds must reach the bar
-    judge: str = "greedy"  # or "exact" by the model, or "online", the return of the second half of training
-    variation: str = ""  # of the environment
-    changes: Mapping[str, Any] = MappingProxyType({})  # fields of the preset that are set otherwise
-    ceiling: float = np.inf  # that the interquartile mean must not pass: this is a control
-    seed: int = SEED  # of the first of the seeds
+    floor: float = -np.inf  # every seed must reach it
+    solved: int = 0  # number of seeds that must reach the bar
+    judge: str = "greedy"  # or "exact", from the model; or "online", the mean return in the second half of training
+    variation: str = ""  # of the environment, a key of VARIATIONS
+    changes: Mapping[str, Any] = MappingProxyType({})  # fields that differ from the preset
+    ceiling: float = np.inf  # of a control: the interquartile mean must stay below it
+    seed: int = SEED  # the first seed
 
     @property
     def what(self) -> tuple[str, str]:
-        """The algorithm and the environment, with what is changed of them."""
+        """Names of the algorithm and the environment, with their changes."""
         changed = [f"{name}={value}" for name, value in self.changes.items()]
         return ", ".join([self.algo, *changed]), f"{self.env} {self.variation}".strip()
 
@@ -103,13 +103,13 @@ CLAIMS = [
     *(
         Claim("recurrent_ppo", env, -np.inf, why, variation=variation, changes={"recurrent": None}, ceiling=ceiling)
         for env, variation, ceiling, why in (
-            ("CartPole-v1", "without velocities", 200, "what the same values reach with no memory"),
-            ("MemoryChain-bsuite", "of length 5", 0.2, "the same with no memory: chance 0"),
-            ("MemoryChain-bsuite", "of length 20", 0.2, "the same with no memory: chance 0"),
+            ("CartPole-v1", "without velocities", 200, "control: the same preset without a recurrent network"),
+            ("MemoryChain-bsuite", "of length 5", 0.2, "control without a recurrent network: chance 0"),
+            ("MemoryChain-bsuite", "of length 20", 0.2, "control without a recurrent network: chance 0"),
         )
     ),
 ]
-# Products of bfloat16 must reach the bars of those of float32, with the same presets and seeds.
+# With mixed precision, the same presets and seeds must reach the bars of float32.
 IN_MIXED_PRECISION = {
     ("reinforce", "CartPole-v1"),
     ("ppo", "CartPole-v1"),
@@ -130,7 +130,7 @@ CLAIMS += [
 
 
 def measure(claim: Claim) -> dict:
-    """Train a preset on 20 fresh seeds; the run's summary."""
+    """Train a preset on 20 fresh seeds and return the run's summary."""
     config = rljax.preset(claim.algo, claim.env, **claim.changes)
     config = rljax.replace(config, env=VARIATIONS[claim.variation](config.env))
     algorithm = algos.algorithm(claim.algo)
@@ -149,13 +149,13 @@ def measure(claim: Claim) -> dict:
 
 
 def exact_returns(action_values: jax.Array, env: rljax.Env) -> np.ndarray:
-    """Mean returns of greedy policies within the environment's time limit, by its model, `[SEEDS]`."""
+    """Exact mean returns `[SEEDS]` of greedy policies within the environment's time limit, from its model."""
     model, limit = rljax.envs.tabular_model(env), int(env.params.max_steps_in_episode)
     return np.array([float(planning.expected_return(model, planning.greedy(q), limit)) for q in action_values])
 
 
 def is_met(claim: Claim, summary: dict) -> bool:
-    """Whether all that the claim says holds, and no seed diverged."""
+    """True if the claim holds and no seed diverged."""
     final = summary["final_return"]
     return (
         not summary["diverged"]
@@ -166,7 +166,7 @@ def is_met(claim: Claim, summary: dict) -> bool:
 
 
 def row(claim: Claim, summary: dict) -> str:
-    """The table's line."""
+    """Format one line of the table."""
     final = summary["final_return"]
     low, high = final["ci95"]
     digits = console.decimals(final["min"], final["max"])
@@ -179,20 +179,20 @@ def row(claim: Claim, summary: dict) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure the claims that the arguments name, or all, and write the table; the exit code is 1 where one missed."""
+    """Measure the named claims, or all, and write the table; the exit code is 1 if one missed its bar."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("names", nargs="*", help="an algorithm, an environment or both; all unless given")
-    parser.add_argument("--table", action="store_true", help="write the table of what has been measured before")
+    parser.add_argument("names", nargs="*", help="an algorithm, an environment or both (default: all)")
+    parser.add_argument("--table", action="store_true", help="write the table from earlier results, without measuring")
     given = parser.parse_args(arguments)
     chosen = [] if given.table else [claim for claim in CLAIMS if set(given.names) <= {claim.algo, claim.env}]
     if not chosen and not given.table:
-        raise UsageError(f"There is no line of {' on '.join(given.names)}: LEARNING.md has those that there are.")
+        raise UsageError(f"There is no line for {' on '.join(given.names)}: LEARNING.md lists all lines.")
     results = HERE / "results" / "learning.json"
     known = script.read(results) or {}
     minatar = (script.read(HERE / "results" / "minatar_dqn.json") or {}).get("final_return")
     if minatar is None:
         raise UsageError(
-            "results/minatar_dqn.json is not there: python benchmarks/minatar.py measures it, or git has it."
+            "results/minatar_dqn.json does not exist: run python benchmarks/minatar.py, or restore it from git."
         )
     for claim in chosen:
         known[" ".join(claim.what)] = measure(claim)
@@ -200,30 +200,37 @@ def main(arguments: list[str]) -> int:
         print(row(claim, known[" ".join(claim.what)]))
     lines = [row(claim, known[key]) for claim in CLAIMS if (key := " ".join(claim.what)) in known]
     head = "| algorithm | environment | env steps | IQM return [95% interval] | worst seed | bar | met | reference |"
-    text = f"""# What the learners reach
+    low, high = minatar["ci95"]
+    breakout = f"{minatar['iqm']:.1f} [{low:.1f}, {high:.1f}] over {len(minatar['per_seed'])} seeds"
+    text = f"""# Learning: returns of the presets
 
-Written by `make learning`. Presets as they are in `rljax.presets`; greedy evaluation of every seed's final policy over
-100 episodes (Pendulum 1000); interquartile mean over {SEEDS} seeds that were not used for tuning, with its 95%
-bootstrap interval. Tables are judged exactly, by the environment's model and within its time limit; SARSA by the return
-of the second half of its training, exploration included. Every seed's value is in `results/learning.json`. Presets were
-tuned on other seeds, but some that missed their bar here were tuned further: A2C on CartPole and Pendulum, measured on
-the same 20 again; DQN and its variants on CartPole, and DQN on MountainCar, measured on others that nothing had been
-run on. DQN on MountainCar had missed by two steps (-107.7 [-112.5, -103.3]); prioritised DQN missed on a second and a
-third 20 too (with Double and exponents of .6 and .4: worst seeds 295.4 and 190.6, IQM 500), Rainbow on a second
-(exponent .6: 378.5, IQM 500), C51 after its rounding had changed (343.0). Then all passed, in one precision at least
-(DQN's worst seed in float32 387.6, C51's in mixed precision 350.2). Since then a replay is filled at first by other
-random numbers, and these lines were measured once more on the seeds that they had, on another kind of CPU. Nothing was
-picked this time, so they show how much of passing was luck: of the 200 runs of DQN and its kin on CartPole three end
-below 400, in three lines, and of 60 others of DQN itself one (213.9; it balanced to the end from 60% of its training
-on, and lost that in the last tenth). On those 60 all else that was tried is worse: parameters averaged over .3 of the
-run in place of .13 (5 below 400), exploration of .1 at the end (3), a discount of .98 (14). With the draws before none
-of 100 was below 400 (worst 422.0), two with a discount of .995. Of C51's atoms 26 are the best: of 40 runs in float32 8
-ended below 400 with 101, 2 with its paper's 51, none with 26 and 2 with 13; of 40 in mixed precision one with 26 and 3
-with 13. Rows are of this version on an EPYC without AMX, but for SAC on CartPole, TD3 on MountainCarContinuous, DQN on
-Breakout and recurrent PPO, which are of versions before, on a Xeon, whose numbers were drawn or rounded otherwise.
-DQN on Breakout at the budget of the published runs, 1M steps, is `minatar.py`: IQM {minatar["iqm"]:.1f}
-[{minatar["ci95"][0]:.1f}, {minatar["ci95"][1]:.1f}] over {len(minatar["per_seed"])} seeds, where reg-duel-q has
-16.4 +- 3.1 with sticky actions (`results/minatar_dqn.json`).
+Written by `make learning`. Each line is a preset of `rljax.presets`: greedy evaluation of every seed's final policy
+over 100 episodes (Pendulum 1000), interquartile mean over {SEEDS} seeds that were not used for tuning, with its 95%
+bootstrap interval. Tables are evaluated exactly, with the environment's model and time limit; SARSA by its return in
+the second half of training, including exploration. `results/learning.json` has the value of every seed.
+
+**Tuning after a miss.** Presets were tuned on other seeds, but some that missed their bar here were tuned further: A2C
+on CartPole and Pendulum, measured again on the same 20 seeds; DQN and its variants on CartPole, and DQN on MountainCar,
+measured on unused seeds. DQN on MountainCar had missed by two steps (-107.7 [-112.5, -103.3]). Prioritised DQN missed
+on a second and a third set of 20 seeds as well (with Double and exponents of .6 and .4: worst seeds 295.4 and 190.6,
+IQM 500), Rainbow on a second (exponent .6: 378.5, IQM 500), and C51 after a change in rounding (343.0). Then all
+passed, in at least one precision (DQN's worst seed in float32 387.6, C51's in mixed precision 350.2).
+
+**Measured again without selection.** Later the first transitions of a replay buffer were drawn from other random
+numbers, and these lines were measured once more on the same seeds, on another kind of CPU. Nothing was selected this
+time, so they show how much of passing was luck: of the 200 runs of DQN and its variants on CartPole three end below
+400, in three lines, and of 60 further runs of DQN one does (213.9; it balanced to the end from 60% of its training on
+and lost that in the last tenth). On those 60 every alternative is worse: parameters averaged over .3 of the run instead
+of .13 (5 below 400), final exploration of .1 (3), a discount of .98 (14). With the earlier draws none of 100 was below
+400 (worst 422.0), and two with a discount of .995. Among C51's numbers of atoms 26 is best: of 40 runs in float32, 8
+ended below 400 with 101 atoms, 2 with the paper's 51, none with 26 and 2 with 13; of 40 in mixed precision, one with 26
+and 3 with 13.
+
+**Machines.** Lines were measured with this version on an EPYC without AMX, except SAC on CartPole, TD3 on
+MountainCarContinuous, DQN on Breakout and recurrent PPO: those are from earlier versions, with other random numbers or
+rounding, on a Xeon. `minatar.py` trains DQN on Breakout with the budget of the published runs, 1M steps: IQM
+{breakout}, where reg-duel-q has 16.4 +- 3.1 with sticky actions
+(`results/minatar_dqn.json`).
 
 {head}
 |---|---|---|---|---|---|---|---|
@@ -237,4 +244,4 @@ DQN on Breakout at the budget of the published runs, 1M steps, is `minatar.py`: 
 
 
 if __name__ == "__main__":
-    script.run(main, "lines that were done are in results/learning.json, and --table writes the table.")
+    script.run(main, "finished lines are in results/learning.json, and --table writes the table.")

@@ -1,7 +1,7 @@
-"""DQN on MinAtar's Breakout at the budget of the published runs: 1M environment steps, five seeds.
+"""DQN on MinAtar's Breakout with the budget of the published runs: 1M environment steps, five seeds.
 
-It takes half an hour on one core of a CPU. The reference is the raw data of reg-duel-q: 16.4 +- 3.1 at 1M, 30 seeds,
-in the original dynamics; gymnax's Breakout has no sticky actions and a cap of 1000 steps. `python benchmarks/minatar.py
+This takes half an hour on one CPU core. The reference is the raw data of reg-duel-q: 16.4 +- 3.1 at 1M, 30 seeds, with
+the original dynamics; gymnax's Breakout has no sticky actions and ends after 1000 steps. `python benchmarks/minatar.py
 --steps 1000000 --seeds 5` writes `results/minatar_dqn.json` with the device's name.
 """
 
@@ -15,10 +15,10 @@ from rljax import dqn
 
 
 def config(total_steps: int) -> dqn.Config:
-    """The hyperparameters of reg-duel-q, whose target network moves every 1000 steps, which are 250 gradient steps.
+    """Hyperparameters of reg-duel-q, which updates its target network every 1000 steps, or 250 gradient steps.
 
-    Not the same: Adam's epsilon (theirs 3.1e-4), and the layer of 128 behind the convolution. Epsilon falls over 250k
-    steps whatever the budget.
+    Differences: Adam's epsilon (theirs is 3.1e-4) and the layer of 128 after the convolution. Epsilon falls over 250k
+    steps for every budget.
     """
     return dqn.Config(
         env=rljax.make("Breakout-MinAtar"),
@@ -40,9 +40,9 @@ def config(total_steps: int) -> dqn.Config:
 
 
 def main(arguments: list[str]) -> None:
-    """Train, evaluate, and write what came out."""
+    """Train, evaluate and write the summary."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--steps", type=script.positive, default=1_000_000, help="environment steps of each")
+    parser.add_argument("--steps", type=script.positive, default=1_000_000, help="environment steps per run")
     parser.add_argument("--seeds", type=script.positive, default=5)
     given = parser.parse_args(arguments)
     result = rljax.run(dqn, config(given.steps), seeds=given.seeds, seed=20_261_122, evaluations=10, name="dqn")

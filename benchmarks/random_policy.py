@@ -1,4 +1,4 @@
-"""Uniformly random actions as an algorithm: what stepping environments costs, by the same driver, with no learning."""
+"""Uniformly random actions as an algorithm: the cost of stepping environments through `rljax.run`, without learning."""
 
 from typing import Any, NamedTuple
 
@@ -8,21 +8,22 @@ import numpy as np
 
 import rljax
 from rljax import core, rollout
+from rljax.config import config, static, traced
 from rljax.envs import Discrete
 from rljax.types import Metrics, Policy
 
-_WIDEST = 1e3  # what an action without bounds is drawn from
+_WIDEST = 1e3  # range of an action without bounds
 
 
-@rljax.config.config
+@config
 class Config:
-    env: rljax.Env = rljax.traced()
+    env: rljax.Env = traced()
     """Environment to step."""
-    total_steps: int = rljax.static(default=100_000, minimum=1)
+    total_steps: int = static(default=100_000, minimum=1)
     """Environment steps of the whole run."""
-    num_envs: int = rljax.static(default=4, minimum=1)
-    """Environments side by side (N)."""
-    num_steps: int = rljax.static(default=128, minimum=1)
+    num_envs: int = static(default=4, minimum=1)
+    """Parallel environments (N)."""
+    num_steps: int = static(default=128, minimum=1)
     """Steps of each environment per update (T)."""
 
     def __post_init__(self) -> None:
@@ -37,7 +38,7 @@ class State(NamedTuple):
 
 
 def init(key: jax.Array, config: Config) -> State:
-    """Fresh environments."""
+    """Reset the environments."""
     return State(rollout.reset(key, config.env, config.num_envs), jnp.int32(0))
 
 
@@ -49,12 +50,12 @@ def _uniform(key: jax.Array, space: Any, shape: tuple[int, ...]) -> jax.Array:
 
 
 def act(state: State, config: Config) -> Policy:
-    """Uniform actions, whatever is observed."""
+    """Return a policy of uniform actions for any observation."""
     return lambda key, obs: _uniform(key, config.env.action_space, obs.shape[:1])
 
 
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
-    """T random steps of N environments."""
+    """Take T random steps in N environments."""
     key_noise, key_rollout = jax.random.split(key)
     noise = _uniform(key_noise, config.env.action_space, (config.num_steps, config.num_envs))
 

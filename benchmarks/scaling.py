@@ -1,10 +1,10 @@
-"""How cost grows with the work: seeds, environments, network width, replay size, devices; and what the driver costs.
+"""Growth of cost with seeds, environments, network width, replay size and devices; overhead of `rljax.run`.
 
 `python benchmarks/scaling.py` writes `results/scaling.json` and prints its tables; `python benchmarks/scaling.py
-seeds` measures this axis alone, beside what the file holds. PPO on CartPole-v1, 4 environments x 128 steps, but for
-the replay, which is DQN's; evaluation off. Every figure is the median of REPEATS runs after one that compiles. An
-axis' exponent b is fitted to seconds per update = a x^b by least squares on logarithms: 1 where cost is in
-proportion, 0 where it does not grow.
+seeds` measures only this axis and keeps the other results in the file. Work: PPO on CartPole-v1, 4 environments x 128
+steps, for the replay size DQN; evaluation off. Every figure is the median of REPEATS runs after one that compiles. The
+exponent b of an axis is fitted to seconds per update = a x^b by least squares on logarithms: 1 means that cost grows
+in proportion, 0 that it does not grow.
 """
 
 import argparse
@@ -34,7 +34,7 @@ OPTIONS: dict = {"evaluations": 0, "eval_episodes": 1, "progress": False}
 
 
 class Work(NamedTuple):
-    """What a population trains."""
+    """The runs of one measurement."""
 
     algorithm: Any
     config: Any
@@ -43,18 +43,18 @@ class Work(NamedTuple):
 
 
 def of_ppo(updates: int, **changes: Any) -> ppo.Config:
-    """PPO with so many updates of a run."""
+    """PPO with this number of updates per run."""
     envs = changes.get("num_envs", 4)
     return ppo.Config(env=rljax.make("CartPole-v1"), total_steps=updates * 128 * envs, **changes)
 
 
 def of_seeds(number: int, devices: int = 1) -> Work:
-    """Of many runs fewer updates, since what is asked for is the time of one."""
+    """PPO with many seeds, and fewer updates the more seeds there are: the result is the time of one update."""
     return Work(ppo, of_ppo(min(max(2560 // number, 2), 40)), number, devices)
 
 
 def of_replay(size: int) -> Work:
-    """DQN with a full memory: what is asked for is the time to sample from it."""
+    """DQN with a full replay buffer, whose sampling is measured."""
     steps = size + 20_000
     config = dqn.Config(env=rljax.make("CartPole-v1"), buffer_size=size, prefill_steps=size, total_steps=steps)
     return Work(dqn, rljax.replace(config, prioritized=True))
@@ -65,14 +65,14 @@ AXES: dict[str, tuple[list[int], Callable[[int], Work]]] = {
     "environments": ([4**i for i in range(1, 6)], lambda envs: Work(ppo, of_ppo(max(160 // envs, 2), num_envs=envs))),
     "width": ([2**i for i in range(4, 10)], lambda width: Work(ppo, of_ppo(20, hidden_sizes=(width, width)))),
     "replay size": ([10**i for i in range(3, 7)], of_replay),
-    "devices": ([], lambda devices: of_seeds(64, devices)),  # as many as there are, doubling
+    "devices": ([], lambda devices: of_seeds(64, devices)),  # powers of two up to all devices
 }
 
 
 def measure(work: Work) -> dict[str, Any]:
-    """Seconds of one update of all runs together, and bytes of a run."""
+    """Measure the seconds of one update of all runs together, and the bytes per run."""
     algorithm, config, seeds, devices = work
-    compilation._compiled.clear()  # so that what was used last is what was compiled last
+    compilation.forget()  # so that the programs compiled last are the ones used last
     seconds = []
     for repeat in range(REPEATS + 1):
         result = rljax.run(algorithm, config, seeds=seeds, seed=repeat, devices=devices, **OPTIONS)
@@ -90,16 +90,16 @@ def measure(work: Work) -> dict[str, Any]:
 
 
 def exponent(rows: list[dict[str, Any]]) -> float:
-    """The b of a x^b through the rows' seconds per update."""
+    """Fit b in seconds per update = a x^b."""
     logs = np.log([[row["x"], row["seconds_per_update"]] for row in rows])
     return float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
 
 
 def along(axis: str) -> dict[str, Any]:
-    """An axis' rows, printed as they come, and its exponent."""
+    """Measure and print the rows of one axis, and fit its exponent."""
     values, work = AXES[axis]
     values = values or [2**i for i in range(len(jax.devices()).bit_length())]
-    print(f"\n| {axis} | devices | ms an update | env steps/s | spread | kB a run |\n|---|---|---|---|---|---|")
+    print(f"\n| {axis} | devices | ms per update | env steps/s | spread | kB per run |\n|---|---|---|---|---|---|")
     rows = []
     for value in values:
         row = {"x": value, **measure(work(value))}
@@ -112,15 +112,15 @@ def along(axis: str) -> dict[str, Any]:
     if len(rows) < 2:
         return {"rows": rows}
     ends = {"exponent": exponent(rows), "exponent_of_the_upper_half": exponent(rows[-(len(rows) // 2 + 1) :])}
-    print(f"cost grows as {axis} to the {ends['exponent']:.2f}, in the upper half to the {list(ends.values())[1]:.2f}")
+    print(f"exponent of {axis}: {ends['exponent']:.2f}, in the upper half {list(ends.values())[1]:.2f}")
     return {"rows": rows, **ends}
 
 
 def overhead(seeds: int) -> dict:
-    """What `rljax.run` adds to a bare `jit(vmap(train))` on one device; they take turns at going first.
+    """Measure the overhead of `rljax.run` over a bare `jit(vmap(train))` on one device; they alternate in going first.
 
-    `training` compares the updates alone, `whole` everything that `run` does, compilation (cached) and one episode of
-    every final policy among it.
+    `training` compares only the updates; `whole` compares everything that `run` does, including (cached) compilation
+    and one episode of every final policy.
     """
     long = rljax.replace(of_ppo(1), total_steps=DRIVER_STEPS)
     bare: list[float] = []
@@ -145,46 +145,46 @@ def overhead(seeds: int) -> dict:
         for measured in (run_bare, run_driven) if repeat % 2 else (run_driven, run_bare):
             measured(repeat)
     pairs = list(zip(bare[1:], driven[1:], whole[1:], strict=True))
-    ratios = sorted(train / alone - 1.0 for alone, train, _ in pairs)
+    ratios = sorted(train / base - 1.0 for base, train, _ in pairs)
     return {
         "seeds": seeds,
         "steps": DRIVER_STEPS,
         "repeats": DRIVER_REPEATS,
         "bare_seconds": statistics.median(bare[1:]),
         "training": {"median": statistics.median(ratios), "least": ratios[0], "most": ratios[-1]},
-        "whole": {"median": statistics.median(everything / alone - 1.0 for alone, _, everything in pairs)},
+        "whole": {"median": statistics.median(everything / base - 1.0 for base, _, everything in pairs)},
     }
 
 
 def main(arguments: list[str]) -> None:
-    """Measure and print, and write after each axis."""
+    """Measure, print, and write the results after each axis."""
     configure_jax()
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("axes", nargs="*", help=f"of {', '.join(AXES)}; all, and the driver, unless given")
+    parser.add_argument("axes", nargs="*", help=f"{', '.join(AXES)} (default: all, and the overhead of rljax.run)")
     axes = parser.parse_args(arguments).axes
     for axis in axes:
         if axis not in AXES:
-            raise UsageError(f"There is no axis {axis!r}: known are {', '.join(AXES)}.")
+            raise UsageError(f"There is no axis {axis!r}: choose from {', '.join(AXES)}.")
     about = {"jax": jax.__version__, "device": jax.devices()[0].device_kind, "cores": os.cpu_count()}
     before = script.read(RESULTS) or {}
-    # What was measured on another machine or version is not kept beside what is measured now.
-    found = before if before.items() >= about.items() else {**about, "axes": {}}
+    # Results of another machine or version are dropped.
+    results = before if before.items() >= about.items() else {**about, "axes": {}}
 
     def write() -> None:
-        script.write(RESULTS, found)
+        script.write(RESULTS, results)
 
     for axis in axes or AXES:
-        found["axes"][axis] = along(axis)
+        results["axes"][axis] = along(axis)
         write()
     if not axes:
-        found["driver"] = driver = overhead(64)
+        results["driver"] = driver = overhead(64)
         percent = {name: 100 * value for name, value in driver["training"].items()}
         print(
-            f"driver over bare jit(vmap(train)), {driver['seeds']} seeds x {DRIVER_STEPS:,} steps: "
+            f"rljax.run over bare jit(vmap(train)), {driver['seeds']} seeds x {DRIVER_STEPS:,} steps: "
             f"{percent['median']:+.1f}% ({percent['least']:+.1f}% to {percent['most']:+.1f}%)"
         )
         write()
 
 
 if __name__ == "__main__":
-    script.run(main, "the axes that were done are written.")
+    script.run(main, "finished axes are written.")

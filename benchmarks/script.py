@@ -1,4 +1,4 @@
-"""What the benchmarks' scripts share: results on disk, options that can be refused, and an end in one sentence."""
+"""Shared by the benchmark scripts: results on disk, types of options, and errors of one sentence."""
 
 import argparse
 import json
@@ -12,24 +12,24 @@ from rljax.errors import UsageError
 
 
 def read(path: pathlib.Path) -> Any:
-    """What a file of results holds, None where there is none.
+    """Read a file of results; None if it does not exist.
 
     Raises:
-        UsageError: it cannot be read, or is not an object of JSON.
+        UsageError: the file cannot be read or is not a JSON object.
     """
     try:
-        found = json.loads(path.read_text())
+        results = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({error}): take it from git again, or delete it.") from None
-    if not isinstance(found, dict) or not found:
-        raise UsageError(f"{path} does not hold results: take it from git again, or delete it.")
-    return found
+        raise UsageError(f"{path} cannot be read ({error}): restore it from git, or delete it.") from None
+    if not isinstance(results, dict) or not results:
+        raise UsageError(f"{path} does not hold results: restore it from git, or delete it.")
+    return results
 
 
 def write(path: pathlib.Path, results: Any) -> None:
-    """Write results as JSON; where that cannot be, they are printed, so that they are not lost."""
+    """Write results as JSON; print them if the file cannot be written, so that they are not lost."""
     text = json.dumps(results, indent=1) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,14 +40,14 @@ def write(path: pathlib.Path, results: Any) -> None:
 
 
 def positive(text: str) -> int:
-    """An option's whole number of at least 1."""
+    """Parse an option as an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
     return int(text)
 
 
 def folder(text: str) -> str:
-    """An option's folder, made now."""
+    """Parse an option as a folder and create it."""
     if not text:
         raise argparse.ArgumentTypeError("a folder needs a name")
     try:
@@ -58,16 +58,16 @@ def folder(text: str) -> str:
 
 
 def output(text: str) -> pathlib.Path:
-    """An option's file to be written, whose folder is made now and not after an hour of work."""
+    """Parse an option as an output file and create its folder now, not after an hour of work."""
     path = pathlib.Path(text)
     folder(str(path.parent))
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: name a file in a folder of yours")
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: choose a file in a writable folder")
     return path
 
 
 def run(main: Callable[[list[str]], int | None], kept: str) -> NoReturn:
-    """A script from its arguments to its exit code; `kept` says what an interrupt leaves behind."""
+    """Run a script and exit with its code; `kept` says what remains after an interrupt."""
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

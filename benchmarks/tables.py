@@ -1,9 +1,9 @@
-"""Ten thousand tabular Q-learners in one vmapped program, against a plain Python loop of one, on slippery FrozenLake.
+"""Ten thousand tabular Q-learners in one vmapped program, compared with a plain Python loop of one, on FrozenLake.
 
-Both learn by the same rule and schedules. The loop steps a world as Gymnasium's does, by a list of outcomes for every
-state and action; the program is what `rljax.run` makes of `q_learning` on the same model, its agents sharded over the
-devices and, on a CPU, led on in blocks that fit its cache. They take turns, so that a busy machine slows both, and what
-is reported are medians.
+Both use the same update rule and schedules on the slippery lake. The loop steps as Gymnasium does, with a list of
+outcomes for every state and action. The program is `rljax.run` of `q_learning` on the same model: agents are sharded
+over the devices and, on a CPU, updated in blocks that fit the cache. The two alternate, so that a busy machine slows
+both; medians are reported.
 `python benchmarks/tables.py --agents 10000 --steps 10000` writes `results/tables.json`.
 """
 
@@ -30,7 +30,7 @@ RESULT = pathlib.Path(__file__).parent / "results" / "tables.json"
 
 
 def plain_loop(model: rljax.envs.Model, config: q_learning.Config, limit: int, seed: int) -> np.ndarray:
-    """Q-learning of one agent as a loop over steps, the way it is mostly written; the table `[S, A]`."""
+    """Train one Q-learning agent in the usual loop over steps; return its table `[S, A]`."""
     rng = np.random.default_rng(seed)
     transitions, rewards, terminated, start = (np.asarray(x) for x in model)
     states, actions = rewards.shape
@@ -46,7 +46,7 @@ def plain_loop(model: rljax.envs.Model, config: q_learning.Config, limit: int, s
         place = min(int(np.searchsorted(chances[state][action], rng.random())), len(outcomes[state][action]) - 1)
         following = int(outcomes[state][action][place])
         ended = terminated[state, action, following]
-        # The lake pays 1 for reaching its last state, and nothing else.
+        # The only reward is 1 for reaching the last state.
         target = float(following == states - 1) + (0.0 if ended else config.discount * values[following].max())
         step_size = config.step_size / (1.0 + visits[state, action]) ** config.step_size_exponent
         values[state, action] += step_size * (target - values[state, action])
@@ -58,16 +58,16 @@ def plain_loop(model: rljax.envs.Model, config: q_learning.Config, limit: int, s
 
 
 def summary(times: list[float], steps: int) -> dict[str, float]:
-    """Median and spread of the repeats."""
+    """Return the median and spread of the repeats."""
     rate = steps / np.median(times)
     return {"seconds": float(np.median(times)), "fastest": min(times), "slowest": max(times), "steps_per_second": rate}
 
 
 def main(arguments: list[str]) -> None:
-    """Compile, take turns, judge what was learned, and write what came out."""
+    """Compile, measure in turns, evaluate both learners and write the results."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--agents", type=script.positive, default=10_000)
-    parser.add_argument("--steps", type=script.positive, default=10_000, help="environment steps of each")
+    parser.add_argument("--steps", type=script.positive, default=10_000, help="environment steps per agent")
     given = parser.parse_args(arguments)
     agents, steps = given.agents, given.steps
     configure_jax()
@@ -80,29 +80,29 @@ def main(arguments: list[str]) -> None:
         options: Any = {"evaluations": 0, "eval_episodes": 1, "progress": False}
         return rljax.run(q_learning, config, seeds=agents, seed=seed, **options)
 
-    compile_seconds = train(0).summary["compile_seconds"]  # the first call pays for allocations too
+    compile_seconds = train(0).summary["compile_seconds"]  # the first call also allocates
 
     together: list[float] = []
-    alone: list[float] = []
+    one_by_one: list[float] = []
     tables = []
     for repeat in range(REPEATS):
         trained = train(repeat + 1)
         together.append(trained.summary["train_seconds"])
         started = time.perf_counter()
         tables.append(plain_loop(model, config, limit, repeat))
-        alone.append(time.perf_counter() - started)
+        one_by_one.append(time.perf_counter() - started)
 
     success = jax.vmap(lambda values: planning.expected_return(model, planning.greedy(values), limit))
     learned = np.asarray(success(trained.states.tables.action_values[:, 0]))
     looped = np.asarray(success(np.stack(tables)))
-    # Exact chances of success; a random policy's is 0.014, the best one's 0.744. Speed counts only where both learn.
+    # Exact probabilities of success: 0.014 for a random policy, 0.744 for the best. Speed counts only if both learn.
     if learned.mean() <= 0.5 or looped.mean() <= 0.3:
         raise UsageError(
-            f"Chances of success are {learned.mean():.2f} and, of the loop, {looped.mean():.2f}: raise --steps, "
-            "speed counts only for learners that learn. Nothing is written."
+            f"The success probability is {learned.mean():.2f}, and {looped.mean():.2f} for the loop. Speed counts only "
+            "if both learn: raise --steps. Nothing is written."
         )
-    memory = len(jax.devices()) * next(reversed(compilation._compiled.values())).memory
-    vmapped, loop = summary(together, agents * config.num_updates * config.steps_per_update), summary(alone, steps)
+    memory = len(jax.devices()) * compilation.latest().bytes
+    vmapped, loop = summary(together, agents * config.num_updates * config.steps_per_update), summary(one_by_one, steps)
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy", "gymnax")}
     result: dict[str, Any] = {
         "device": jax.devices()[0].device_kind,
@@ -122,4 +122,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    script.run(main, "nothing is written before all repeats are measured.")
+    script.run(main, "results are written only after all repeats.")

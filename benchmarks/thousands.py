@@ -1,9 +1,9 @@
-"""Two thousand PPO agents on CartPole-v1 in one program, as purejaxrl has it: `python benchmarks/thousands.py`.
+"""Two thousand PPO agents on CartPole-v1 in one program, as in purejaxrl: `python benchmarks/thousands.py`.
 
-Its README claims 2,048 agents of 500,000 environment steps in about 98 s on an A100. What is done here is its `ppo.py`:
-the same networks, batches, epochs, rate that falls to zero, bonus for entropy and clipped values. Not the same are time
-limits, which here do not count as ends. A GPU trains them in half a minute, a CPU of two cores in three quarters of an
-hour: `--seeds`, `--steps` and `--repeats` do less. Writes `--out`, `results/thousands.json` if nothing else is said.
+purejaxrl's README claims 2,048 agents of 500,000 environment steps in about 98 s on an A100. This benchmark repeats its
+`ppo.py`: same networks, batches, epochs, annealed learning rate, entropy bonus and value clipping. One difference: a
+time limit is not a termination here. A GPU takes half a minute, a CPU of two cores three quarters of an hour;
+`--seeds`, `--steps` and `--repeats` reduce the work. Writes `--out` (default `results/thousands.json`).
 """
 
 import argparse
@@ -22,7 +22,7 @@ CLAIM = {"env_steps_per_second": 2048 * 500_000 / 98, "device": "A100", "source"
 
 
 def config(steps: int) -> ppo.Config:
-    """The hyperparameters of purejaxrl's `ppo.py`."""
+    """Hyperparameters of purejaxrl's `ppo.py`."""
     return ppo.Config(
         env=rljax.make("CartPole-v1"),
         total_steps=steps,
@@ -39,13 +39,13 @@ def config(steps: int) -> ppo.Config:
 
 
 def main(arguments: list[str]) -> None:
-    """Train once to compile, then `--repeats` times more, and write what came out."""
+    """Train once to compile, then `--repeats` times, and write the results."""
     configure_jax()
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--seeds", type=script.positive, default=2048, help="agents")
-    parser.add_argument("--steps", type=script.positive, default=500_000, help="environment steps of each")
-    parser.add_argument("--repeats", type=script.positive, default=3, help="runs that are timed")
-    parser.add_argument("--out", type=script.output, default=RESULT, help="what to write")
+    parser.add_argument("--steps", type=script.positive, default=500_000, help="environment steps per agent")
+    parser.add_argument("--repeats", type=script.positive, default=3, help="timed runs")
+    parser.add_argument("--out", type=script.output, default=RESULT, help="output file")
     given = parser.parse_args(arguments)
     runs = [
         rljax.run(ppo, config(given.steps), seeds=given.seeds, seed=repeat, evaluations=0, progress=False).summary
@@ -74,4 +74,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    script.run(main, "nothing is written before all repeats are measured.")
+    script.run(main, "results are written only after all repeats.")

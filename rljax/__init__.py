@@ -1,4 +1,4 @@
-"""rljax: reinforcement learning where a whole training run is one pure function of a key and a config."""
+"""Reinforcement learning in JAX: a whole training run is one pure function of a key and a config."""
 
 from rljax import envs, pbt, planning
 from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3

@@ -4,12 +4,10 @@ A config is a frozen dataclass and a pytree. Its `traced` fields are leaves, so 
 stack of them can be `vmap`ped. Its `static` fields fix a shape or the program's structure and are compared by value.
 """
 
-import ast
+import contextlib
 import dataclasses
 import inspect
-import itertools
 import re
-import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any, dataclass_transform
 
@@ -74,37 +72,29 @@ def config[T](cls: type[T]) -> type[T]:
 
 
 class _Docstring:
-    """A config class's docstring and below it those of its fields, read from the source when somebody asks."""
+    """A config class's docstring followed by those of its fields, read from the source when it is first asked for."""
 
     def __init__(self, own: str | None, signature: str | None) -> None:
         self.own, self.signature = own, signature
 
     def __get__(self, config: Any, cls: type) -> str | None:
-        told: dict[str, str] = {}
-        for base in reversed(cls.__mro__):
-            told |= _docstrings_of_fields(base)
-        fields = "\n".join(["Attributes:", *(f"    {name}: {' '.join(text.split())}" for name, text in told.items())])
-        parts = ([inspect.cleandoc(self.own)] if self.own else []) + ([fields] if told else [])
+        docs = field_docs(cls)
+        fields = "\n".join(["Attributes:", *(f"    {name}: {text}" for name, text in docs.items())])
+        parts = ([inspect.cleandoc(self.own)] if self.own else []) + ([fields] if docs else [])
         cls.__doc__ = "\n\n".join(parts) or self.signature
         return cls.__doc__
 
 
-def _docstrings_of_fields(cls: type) -> dict[str, str]:
-    """The strings that stand below a class's annotated fields; none where there is no source."""
-    try:
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    except (OSError, TypeError, SyntaxError, ValueError):
-        return {}
-    pairs = itertools.pairwise(tree.body) if isinstance(tree, ast.ClassDef) else ()
-    return {
-        field.target.id: below.value.value
-        for field, below in pairs
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(below, ast.Expr)
-        and isinstance(below.value, ast.Constant)
-        and isinstance(below.value.value, str)
-    }
+def field_docs(cls: type) -> dict[str, str]:
+    """The docstrings of a config class's fields and of those it inherits, each on one line."""
+    from docstring_parser.attrdoc import AttributeDocstrings
+
+    docs: dict[str, str] = {}
+    for base in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
+        with contextlib.suppress(TypeError, SyntaxError):  # no source that can be read
+            found = AttributeDocstrings().get_attr_docs(base)
+            docs |= {name: " ".join(text.split()) for name, (text, *_) in found.items()}
+    return docs
 
 
 def _names_an_env(value: Any) -> bool:
@@ -219,13 +209,13 @@ def _is_network(value: Any) -> bool:
 
 # What an annotation takes, and how a sentence calls it.
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "int": (_is_whole, "a whole number"),
+    "int": (_is_whole, "an integer"),
     "float": (_is_number, "a number"),
     "bool": (_is_flag, "True or False"),
     "str": (lambda value: isinstance(value, str), "a string"),
     "tuple[int, ...]": (
         lambda value: isinstance(value, tuple) and all(map(_is_whole, value)),
-        "a tuple of whole numbers such as (64, 64)",
+        "a tuple of integers such as (64, 64)",
     ),
     "Network": (_is_network, "an object with init and apply"),
     "ActorAndCritics": (

@@ -1,4 +1,4 @@
-"""Play whole episodes with a policy and return what they earned."""
+"""Evaluate a policy: play whole episodes and return their undiscounted returns."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from rljax.envs import Env, make
 from rljax.errors import number
 from rljax.types import Policy, RecurrentPolicy
 
-MOST_STEPS = 100_000  # of an evaluated episode
+MOST_STEPS = 100_000  # limit on an evaluation episode
 
 
 def evaluate(
@@ -19,15 +19,18 @@ def evaluate(
     num_episodes: int = 100,
     max_steps: int = MOST_STEPS,
 ) -> jax.Array:
-    """Undiscounted returns `[num_episodes]` of whole episodes, in the environment's raw reward.
+    """Return undiscounted returns `[num_episodes]` of whole episodes, summed over the environment's raw rewards.
 
     Args:
-        key: draws the first states, the steps and the policy's randomness.
-        env: the environment, or its id; running statistics are the policy's affair and do not move.
-        policy: `(key, obs [num_episodes, ...]) -> action [num_episodes, ...]`, for instance `ppo.act(state, config)`;
-            or one with a memory, which begins anew with each episode.
-        num_episodes: how many, side by side.
-        max_steps: an episode that has not ended by then gives NaN; `play` has its return so far.
+        key: randomness of the resets, the steps and the policy.
+        env: the environment, or its id; running statistics belong to the policy and are not updated.
+        policy: `(key, obs [num_episodes, ...]) -> action [num_episodes, ...]`, for example `ppo.act(state, config)`;
+            or a `RecurrentPolicy`, whose hidden state is reset at the start of each episode.
+        num_episodes: number of parallel episodes.
+        max_steps: an episode that has not ended by then gives NaN; `play` returns its return so far.
+
+    Raises:
+        UsageError: `num_episodes` is not an integer of at least 1, or `env` is unknown.
     """
     returns, ended = play(key, env, policy, num_episodes, max_steps)
     return jnp.where(ended, returns, jnp.nan)
@@ -40,31 +43,32 @@ def play(
     num_episodes: int,
     max_steps: int = MOST_STEPS,
 ) -> tuple[jax.Array, jax.Array]:
-    """Undiscounted returns `[num_episodes]`, of whole episodes or of `max_steps` steps, and which episodes ended.
+    """Return undiscounted returns `[num_episodes]` after at most `max_steps` steps, and which episodes ended.
 
-    Its arguments are those of `evaluate`.
+    The arguments are those of `evaluate`.
     """
     env, num_episodes = make(env), number("num_episodes", num_episodes, whole=True, minimum=1)
     key_reset, key_steps = jax.random.split(key)
     obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, num_episodes), env.params)
     step_env = jax.vmap(env.step, (0, 0, 0, None))
     if not isinstance(policy, RecurrentPolicy):
-        memoryless = policy
-        policy = RecurrentPolicy(lambda _: (), lambda key, obs, _: (memoryless(key, obs), ()))
+        feedforward = policy
+        policy = RecurrentPolicy(lambda _: (), lambda key, obs, _: (feedforward(key, obs), ()))
 
     def unfinished(carry: Any) -> jax.Array:
         time, _, _, _, _, ended = carry
         return (time < max_steps) & ~jnp.all(ended)
 
     def step(carry: Any) -> Any:
-        time, obs, env_state, memory, returns, ended = carry
+        time, obs, env_state, hidden_state, returns, ended = carry
         key_policy, key_env = jax.random.split(jax.random.fold_in(key_steps, time))
-        action, memory = policy.step(key_policy, obs, memory)
+        action, hidden_state = policy.step(key_policy, obs, hidden_state)
         result, env_state = step_env(jax.random.split(key_env, num_episodes), env_state, action, env.params)
         returns = returns + jnp.where(ended, 0.0, result.reward)
-        return time + 1, result.next_obs, env_state, memory, returns, ended | result.terminated | result.truncated
+        ended = ended | result.terminated | result.truncated
+        return time + 1, result.next_obs, env_state, hidden_state, returns, ended
 
-    memory = policy.initial_memory(num_episodes)
-    start = (jnp.int32(0), obs, env_state, memory, jnp.zeros(num_episodes), jnp.zeros(num_episodes, bool))
+    hidden_state = policy.initial_hidden_state(num_episodes)
+    start = (jnp.int32(0), obs, env_state, hidden_state, jnp.zeros(num_episodes), jnp.zeros(num_episodes, bool))
     _, _, _, _, returns, ended = jax.lax.while_loop(unfinished, step, start)
     return returns, ended

@@ -1,4 +1,4 @@
-"""Exploration: epsilon-greedy actions and a rollout of such actions; noise for continuous ones."""
+"""Exploration: epsilon-greedy actions and rollouts, and correlated noise for continuous actions."""
 
 from collections.abc import Callable
 
@@ -12,10 +12,10 @@ from rljax.types import Metrics, Scalar
 
 
 def epsilon_greedy(
-    action_values: jax.Array, explores: jax.Array, random_action: jax.Array, epsilon: Scalar
+    action_values: jax.Array, uniform: jax.Array, random_action: jax.Array, epsilon: Scalar
 ) -> jax.Array:
-    """The best action of `[..., A]`, or the random one `[...]` where `explores` `[...]`, uniform in [0, 1), is low."""
-    return jnp.where(explores < epsilon, random_action, jnp.argmax(action_values, axis=-1).astype(jnp.int32))
+    """Take `random_action` if `uniform` in [0, 1) is below `epsilon`, else the best action: `[..., A]` to `[...]`."""
+    return jnp.where(uniform < epsilon, random_action, jnp.argmax(action_values, axis=-1).astype(jnp.int32))
 
 
 def epsilon_greedy_rollout(
@@ -28,13 +28,13 @@ def epsilon_greedy_rollout(
     *,
     raw: bool = False,
 ) -> tuple[rollout.Collector, rollout.Trajectory, Metrics]:
-    """`rollout.rollout` under the epsilon-greedy policy of `action_values`, `(key, obs [N, ...]) -> [N, A]`."""
+    """Run `rollout.rollout` under the epsilon-greedy policy of `action_values`, `(key, obs [N, ...]) -> [N, A]`."""
     key_actions, key_values, key_rollout = jax.random.split(key, 3)
     bits = jax.random.bits(key_actions, (2, num_steps, collector.obs.shape[0]))
 
     def policy(noise: tuple[jax.Array, jax.Array, jax.Array], obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        explores, random_action, key = noise
-        action = epsilon_greedy(action_values(key, obs), explores, random_action, epsilon)
+        uniform, random_action, key = noise
+        action = epsilon_greedy(action_values(key, obs), uniform, random_action, epsilon)
         return action, action
 
     noise = (
@@ -46,14 +46,14 @@ def epsilon_greedy_rollout(
 
 
 def correlated_noise(previous: jax.Array, normal: jax.Array, deviation: Scalar, reversion: Scalar) -> jax.Array:
-    r"""The next value of an Ornstein-Uhlenbeck process $x' = (1 - \theta) x + \sigma \epsilon$ (Lillicrap et al. 2016).
+    r"""Step an Ornstein-Uhlenbeck process: $x' = (1 - \theta) x + \sigma \epsilon$ (Lillicrap et al. 2016).
 
     Args:
-        previous: x, `[...]`; zeros where an episode begins.
+        previous: x, `[...]`; zero at the start of an episode.
         normal: $\epsilon$, standard normal `[...]`.
-        deviation: d, that of the process once it has settled: $\sigma = d \sqrt{1 - (1 - \theta)^2}$.
-        reversion: $\theta$ in [0, 1]. Values k steps apart have the correlation $(1 - \theta)^k$, so 1 makes them
-            independent, plain Gaussian noise.
+        deviation: d, the stationary standard deviation: $\sigma = d \sqrt{1 - (1 - \theta)^2}$.
+        reversion: $\theta$ in [0, 1]. Values k steps apart have correlation $(1 - \theta)^k$; 1 gives independent
+            Gaussian noise.
     """
-    kept = 1.0 - reversion
-    return kept * previous + deviation * jnp.sqrt(1.0 - kept**2) * normal
+    decay = 1.0 - reversion
+    return decay * previous + deviation * jnp.sqrt(1.0 - decay**2) * normal

@@ -1,7 +1,7 @@
-"""What learners from a replay share: how their steps are counted, filling the replay, batches, and gradient steps.
+"""Shared by algorithms with a replay buffer: step counts, the prefill, sampling and gradient steps.
 
-A `config` here is an algorithm's, with `total_steps`, `num_envs`, `num_steps`, `gradient_steps`, `batch_size`,
-`buffer_size`, `prefill_steps` and `discount`.
+`config` is the algorithm's, with `total_steps`, `num_envs`, `num_steps`, `gradient_steps`, `batch_size`, `buffer_size`,
+`prefill_steps` and `discount`.
 """
 
 import math
@@ -19,17 +19,17 @@ from rljax.types import Metrics, Scalar
 
 
 def prefill_rows(config: Any) -> int:
-    """Steps of each environment before the first update."""
+    """Steps per environment before the first update."""
     return max(config.prefill_steps // config.num_envs, 1)
 
 
 def num_updates(config: Any) -> int:
-    """Updates of the whole run: as many as fit into `total_steps` after the prefill."""
+    """Updates in a whole run: as many as fit into `total_steps` after the prefill."""
     return _updates(config, config.total_steps)
 
 
 def schedule_updates(config: Any) -> int:
-    """Updates over which schedules move: those that fit into `schedule_steps` after the prefill."""
+    """Updates over which schedules run: as many as fit into `schedule_steps` after the prefill."""
     return max(_updates(config, config.schedule_steps or config.total_steps), 1)
 
 
@@ -38,29 +38,29 @@ def _updates(config: Any, total_steps: int) -> int:
 
 
 def env_steps(config: Any, updates: jax.Array) -> jax.Array:
-    """Environment steps after so many updates, the prefill among them, `[]` int32."""
+    """Environment steps after a number of updates, including the prefill, `[]` int32."""
     return prefill_rows(config) * config.num_envs + updates * core.steps_per_update(config)
 
 
 def check_counts(config: Any, n_step: int = 1) -> None:
-    """Refuse, when a config is made, a replay that cannot hold what is put into it, and what would give no update."""
+    """Raise a `UsageError` unless the buffer holds every rollout and the run has at least one update."""
     rows, prefill = config.buffer_size // config.num_envs, prefill_rows(config)
     needed = max(config.num_steps, prefill)
     if rows < needed:
         raise UsageError(
             f"buffer_size={config.buffer_size} cannot hold a rollout of {needed} steps of {config.num_envs} "
-            "environments: raise it, or lower num_steps or prefill_steps."
+            "environments: raise it or lower num_steps or prefill_steps."
         )
     if n_step > prefill:
         raise UsageError(
-            f"prefill_steps={config.prefill_steps} is {prefill} steps of {config.num_envs} environments, "
+            f"prefill_steps={config.prefill_steps} gives {prefill} steps of each of {config.num_envs} environments, "
             f"less than n_step={n_step}: raise it."
         )
     core.check_counts(config.total_steps, core.steps_per_update(config), prefill_steps=prefill * config.num_envs)
     if num_updates(config) * config.gradient_steps >= 2**31:
         raise UsageError(
             f"{num_updates(config)} updates of gradient_steps={config.gradient_steps} cannot be counted in 32 bits: "
-            "lower total_steps or gradient_steps, so that their product is less than 2**31."
+            "lower total_steps or gradient_steps."
         )
 
 
@@ -72,7 +72,7 @@ def prefill(
     prioritized: bool = False,
     successor_slots: int | None = None,
 ) -> tuple[rollout.Collector, replay.Replay]:
-    """The replay after `prefill_steps` of uniform actions; those of a box are kept as vectors `[D]` in [-1, 1]."""
+    """Fill a new replay buffer with `prefill_steps` of uniform actions; box actions are stored as `[D]` in [-1, 1]."""
     key_action, key_rollout = jax.random.split(key)
     space, shape = config.env.action_space, (prefill_rows(config), config.num_envs)
     if isinstance(space, Discrete):
@@ -85,23 +85,23 @@ def prefill(
         return to_action(action), action
 
     collector, steps, _ = rollout.rollout(key_rollout, policy, actions, collector, config.env, shape[0], raw=True)
-    memory = replay.init(
+    buffer = replay.init(
         collector.obs[0], actions[0, 0], config.num_envs, config.buffer_size, prioritized, successor_slots
     )
-    return collector, replay.add(memory, steps, n_step)
+    return collector, replay.add(buffer, steps, n_step)
 
 
 def sample(
     bits: jax.Array,
-    stored: replay.Replay,
+    buffer: replay.Replay,
     collector: rollout.Collector,
     config: Any,
     n_step: int = 1,
     importance_exponent: Scalar = 0.0,
 ) -> replay.Sample:
-    """A batch out of the replay, its raw observations and rewards as the learner sees them by now."""
+    """Sample a batch from the replay buffer, normalised with the current statistics."""
     batch = replay.sample(
-        bits, stored, config.discount, n_step, importance_exponent,
+        bits, buffer, config.discount, n_step, importance_exponent,
         lambda reward: rollout.scale(collector, config.env, reward),
     )  # fmt: skip
     return batch._replace(
@@ -111,7 +111,7 @@ def sample(
 
 
 def critic_loss(values: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, Metrics]:
-    r"""$\sum_i \frac{1}{2} (Q_i - y)^2$ of values `[B, C]` and targets `[B]`: its weighted mean, and metrics."""
+    r"""Weighted mean of $\sum_i \frac{1}{2} (Q_i - y)^2$ over values `[B, C]` and targets `[B]`, and metrics."""
     targets = jnp.broadcast_to(targets[:, None], values.shape)
     total = jnp.mean(weights * losses.squared(values, targets).sum(axis=-1))
     error = jnp.abs(values - targets).mean()
@@ -126,14 +126,14 @@ def gradient_steps(
     updates: jax.Array,
     config: Any,
 ) -> tuple[Any, Metrics]:
-    """`config.gradient_steps` times `learn(carry, (bits, noise, number)) -> (carry, metrics)`.
+    """Call `learn(carry, (bits, noise, number)) -> (carry, metrics)` `config.gradient_steps` times.
 
-    All that is random is drawn before the loop: `bits` `[B]` to `sample` a batch with, here and in one call, and the
-    algorithm's own `noise` `[gradient_steps, ...]`, a slice a step. The number, from 1 on, is that of the gradient step
-    in the whole run, `updates` of which are done; it is not batched under `vmap`, so that a branch on it stays one. The
-    metrics come as rows `[gradient_steps]`.
+    All randomness is drawn before the loop: `bits` `[B]`, with which `sample` draws a batch, and the algorithm's
+    `noise` `[gradient_steps, ...]`, one slice per step. `number` counts the gradient steps of the whole run from 1,
+    given `updates` completed updates; it is not batched under `vmap`, so a branch on it stays a branch. Each metric is
+    returned as `[gradient_steps]`.
     """
     bits = jax.random.bits(key, (config.gradient_steps, config.batch_size))
     numbers = updates * config.gradient_steps + 1 + jnp.arange(config.gradient_steps)
-    # A turn of the loop copies what it carries, parameters and all: every other turn is saved.
+    # Each iteration copies the carry, parameters included; unrolling by 2 saves every other copy.
     return jax.lax.scan(learn, start, (bits, noise, numbers), unroll=2)

@@ -1,7 +1,7 @@
-"""What the on-policy actor-critics share: a rollout under the current policy as a batch with advantages to learn from.
+"""Shared by on-policy actor-critics: collect a rollout under the current policy and compute its advantages.
 
-All of it holds for networks with and without a memory. A network's memory is kept as a tuple, `(memory,)`, and is `()`
-where there is none, so that `network.apply(params, obs, *memory)` is right for both.
+Networks may be feedforward or recurrent. A hidden state is stored as a tuple, `(hidden_state,)` if recurrent and `()`
+if not, so that `network.apply(params, obs, *hidden_state)` works for both.
 """
 
 from typing import Any, NamedTuple
@@ -15,13 +15,13 @@ from rljax.envs import Env
 from rljax.types import Metrics, Policy, RecurrentPolicy
 
 
-class Batch(NamedTuple):
-    """Samples of a rollout: its steps, each `[B, ...]` with B = T * N.
+class Samples(NamedTuple):
+    """Training samples of a rollout: one per step, `[B, ...]` with B = T * N.
 
-    With a memory a sample is the whole sequence of one environment, each `[N, T, ...]`.
+    With a recurrent network a sample is the sequence of one environment, `[N, T, ...]`.
     """
 
-    inputs: tuple[Any, ...]  # of the network: obs; with a memory also that before the sequence [N, ...], and began
+    inputs: tuple[Any, ...]  # of the network: (obs,), or (obs, hidden state before the sequence [N, ...], began)
     action: jax.Array
     log_prob: jax.Array
     value: jax.Array
@@ -29,101 +29,101 @@ class Batch(NamedTuple):
     target: jax.Array
 
 
-class Acted(NamedTuple):
-    """What is kept of the policy at every step of a rollout, each `[T, N, ...]`."""
+class PolicyStep(NamedTuple):
+    """The policy's part of every step of a rollout, `[T, N, ...]`."""
 
     action: jax.Array
-    outputs: jax.Array  # of the network, that the action was drawn by
-    memory: tuple[Any, ...]  # before the step
-    next_memory: tuple[Any, ...]  # after the step, also where the episode ended
+    outputs: jax.Array  # of the network: parameters of the distribution that the action was drawn from
+    hidden_state: tuple[Any, ...]  # before the step
+    next_hidden_state: tuple[Any, ...]  # after the step, before any reset at the end of an episode
 
 
-def initial_memory(network: networks.Network, num_envs: int) -> tuple[Any, ...]:
-    """What a network remembers at the beginning of an episode: `(memory [N, ...],)`, or `()` where it has none."""
+def initial_hidden_state(network: networks.Network, num_envs: int) -> tuple[Any, ...]:
+    """Hidden state at the start of an episode: `(hidden_state [N, ...],)`, or `()` for a feedforward network."""
     return (network.initial_hidden_state(num_envs),) if hasattr(network, "initial_hidden_state") else ()
 
 
 def init(key: jax.Array, network: networks.Network, obs: jax.Array, env: Env) -> tuple[Any, tuple[Any, ...]]:
-    """Fresh parameters and what the network remembers at first, for observations `[N, ...]`."""
-    memory = initial_memory(network, obs.shape[0])
+    """Initialise the parameters and the hidden state for observations `[N, ...]`."""
+    hidden_state = initial_hidden_state(network, obs.shape[0])
     num_outputs = policy_head(env.action_space).num_outputs
-    return networks.init(network, key, obs, (num_outputs,), (), hidden_state=memory), memory
+    return networks.init(network, key, obs, (num_outputs,), (), hidden_state=hidden_state), hidden_state
 
 
 def greedy(network: networks.Network, params: Any, collector: rollout.Collector, env: Env) -> Policy | RecurrentPolicy:
-    """The greedy policy: the distribution's mode."""
+    """Return the greedy policy: the mode of the action distribution."""
     head = policy_head(env.action_space)
 
-    def step(key: jax.Array, obs: jax.Array, memory: tuple[Any, ...]) -> tuple[jax.Array, tuple[Any, ...]]:
-        outputs, _, *memory_after = network.apply(params, rollout.observe(collector, env, obs), *memory)
-        return head.to_action(head.distribution(outputs).mode()), tuple(memory_after)
+    def step(key: jax.Array, obs: jax.Array, hidden_state: tuple[Any, ...]) -> tuple[jax.Array, tuple[Any, ...]]:
+        outputs, _, *next_hidden_state = network.apply(params, rollout.observe(collector, env, obs), *hidden_state)
+        return head.to_action(head.distribution(outputs).mode()), tuple(next_hidden_state)
 
-    if initial_memory(network, 1):
-        return RecurrentPolicy(lambda num_envs: initial_memory(network, num_envs), step)
+    if initial_hidden_state(network, 1):
+        return RecurrentPolicy(lambda num_envs: initial_hidden_state(network, num_envs), step)
     return lambda key, obs: step(key, obs, ())[0]
 
 
 def collect(
     key_noise: jax.Array, key_rollout: jax.Array, network: networks.Network, state: Any, config: Any
-) -> tuple[rollout.Collector, tuple[Any, ...], Batch, Metrics]:
-    """T steps of N environments under the current policy, with advantages by GAE.
+) -> tuple[rollout.Collector, tuple[Any, ...], Samples, Metrics]:
+    """Play T steps of N environments under the current policy and compute advantages by GAE (Schulman et al. 2016).
 
     Args:
-        key_noise: for the actions.
-        key_rollout: for the environments.
-        network: obs to policy outputs and values.
-        state: has `params`, `collector` and `memory`.
+        key_noise: randomness of the actions.
+        key_rollout: randomness of the environments.
+        network: maps obs to policy outputs and values.
+        state: has `params`, `collector` and `hidden_state`.
         config: has `env`, `num_envs`, `num_steps`, `discount` and `gae_lambda`.
 
     Returns:
-        the collector and the memory afterwards, the batch, and metrics: the episode statistics and how much of the
-        targets' variance the values knew, 1 for all of it and 0 for none.
+        the collector and the hidden state after the rollout, the samples, and metrics: episode statistics and
+        `explained_variance`, the fraction of the targets' variance that the values explain (1 is all of it).
     """
     env, params = config.env, state.params
     head = policy_head(env.action_space)
 
-    def policy(memory: tuple[Any, ...], noise: jax.Array, obs: jax.Array) -> tuple[jax.Array, Acted]:
-        outputs, _, *next_memory = network.apply(params, obs, *memory)
+    def policy(hidden_state: tuple[Any, ...], noise: jax.Array, obs: jax.Array) -> tuple[jax.Array, PolicyStep]:
+        outputs, _, *next_hidden_state = network.apply(params, obs, *hidden_state)
         action = head.distribution(outputs).transform(noise)
-        return head.to_action(action), Acted(action, outputs, memory, tuple(next_memory))
+        return head.to_action(action), PolicyStep(action, outputs, hidden_state, tuple(next_hidden_state))
 
-    def remember(_: Any, noise: jax.Array, step: rollout.Trajectory) -> tuple[tuple[Any, ...], rollout.Trajectory]:
-        return networks.reset_hidden_state(step.action.next_memory, step.terminated | step.truncated), step
+    def carry_over(_: Any, noise: jax.Array, step: rollout.Trajectory) -> tuple[tuple[Any, ...], rollout.Trajectory]:
+        return networks.reset_hidden_state(step.action.next_hidden_state, step.terminated | step.truncated), step
 
     noise = head.noise(key_noise, (config.num_steps, config.num_envs))
-    collector, memory, trajectory, episodes = rollout.interact(
-        key_rollout, policy, remember, state.memory, noise, state.collector, env, config.num_steps
+    collector, hidden_state, trajectory, episodes = rollout.interact(
+        key_rollout, policy, carry_over, state.hidden_state, noise, state.collector, env, config.num_steps
     )
     trajectory = rollout.seen(trajectory, state.collector, collector, env)
-    acted = trajectory.action
+    taken = trajectory.action
 
-    # Values outside the loop, in one product. A step's successor is what the next one acts on, and its value is there
-    # already, but for the last step and where an episode was cut off: those are read at the true next observation, and
-    # with a memory that goes on from the step's.
-    def read(step: rollout.Trajectory, memory: tuple[Any, ...]) -> jax.Array:
-        return network.apply(params, step.next_obs, *memory)[1]
+    # One product outside the loop computes all values. The next value of a step is the value of the row below, except
+    # at the last step and at truncations: there the network evaluates the true next observation, continuing from the
+    # step's hidden state.
+    def value_after(step: rollout.Trajectory, hidden_state: tuple[Any, ...]) -> jax.Array:
+        return network.apply(params, step.next_obs, *hidden_state)[1]
 
-    values = network.apply(params, trajectory.obs, *acted.memory)[1]
-    last = read(*jax.tree.map(lambda x: x[-1:], (trajectory, acted.next_memory)))
+    values = network.apply(params, trajectory.obs, *taken.hidden_state)[1]
+    last = value_after(*jax.tree.map(lambda x: x[-1:], (trajectory, taken.next_hidden_state)))
     next_values = rollout.where_any(
         trajectory.truncated,
-        lambda: read(trajectory, acted.next_memory),
+        lambda: value_after(trajectory, taken.next_hidden_state),
         jnp.concatenate([values[1:], last]),
     )
     ends = (trajectory.terminated, trajectory.truncated)
     advantages = returns.gae(trajectory.reward, values, next_values, *ends, config.discount, config.gae_lambda)
     targets = advantages + values
-    log_prob = head.distribution(acted.outputs).log_prob(acted.action)
+    log_prob = head.distribution(taken.outputs).log_prob(taken.action)
     metrics = {**episodes, "explained_variance": 1.0 - jnp.var(targets - values) / jnp.var(targets)}
-    batch = Batch((trajectory.obs,), acted.action, log_prob, values, advantages, targets)
-    if not memory:
-        return collector, memory, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch), metrics
+    samples = Samples((trajectory.obs,), taken.action, log_prob, values, advantages, targets)
+    if not hidden_state:
+        return collector, hidden_state, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), samples), metrics
     ended = trajectory.terminated | trajectory.truncated
-    began = jnp.roll(ended, 1, axis=0).at[0].set(False)  # the memory before the first step is as it should be
-    batch, began = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (batch, began))
-    return collector, memory, batch._replace(inputs=(*batch.inputs, *state.memory, began)), metrics
+    began = jnp.roll(ended, 1, axis=0).at[0].set(False)  # the hidden state before the first step is already reset
+    samples, began = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (samples, began))
+    return collector, hidden_state, samples._replace(inputs=(*samples.inputs, *state.hidden_state, began)), metrics
 
 
 def standardize(advantages: jax.Array) -> jax.Array:
-    """Advantages of mean 0 and deviation 1; a single one as it is."""
+    """Scale advantages to mean 0 and standard deviation 1; a single advantage stays unchanged."""
     return (advantages - advantages.mean()) / (advantages.std() + 1e-8) if advantages.size > 1 else advantages

@@ -1,14 +1,14 @@
-r"""Population-based training (Jaderberg et al. 2017), a pure function like any training run.
+r"""Population-based training (Jaderberg et al. 2017) as a pure function, like any training run.
 
-P runs train side by side, each with values of its own for some traced fields. After every `interval` updates the worst
-of them exploit and explore: each copies the state and the values of one of the best, and every copied value $x$ is
+P runs train side by side, each with its own values of some traced fields. After every `interval` updates the worst
+runs exploit and explore: each copies the state and the values of one of the best, and every copied value $x$ is
 perturbed,
 
-$$ x \leftarrow \mathrm{clip}(x \cdot f, \mathrm{low}, \mathrm{high}), \qquad f \in \{1/c, c\} \text{ by a toss}. $$
+$$ x \leftarrow \mathrm{clip}(x \cdot f, \mathrm{low}, \mathrm{high}), \qquad f \in \{1/c, c\} \text{ at random}. $$
 
-Selection is the paper's truncation (its section 4.1.1), by the mean return of the episodes since the last one. A run
-without such a return, since no episode ended or since it diverged, is among the worst and never copied from; and a run
-copies none that is not better, so that nothing is copied where no run has a return.
+Selection is the paper's truncation selection (its section 4.1.1) by the mean return of the episodes that ended in the
+round. A run without a finite score, because no episode ended or because it diverged, ranks last and is never copied. A
+run copies only a strictly better one, so nothing is copied while no run has a score.
 """
 
 from collections.abc import Mapping
@@ -20,21 +20,22 @@ import numpy as np
 
 from rljax import core
 from rljax.backend import lanes
+from rljax.config import value_at, with_values
 from rljax.errors import UsageError
 from rljax.types import Metrics
 
 
-class Trained(NamedTuple):
-    """What a population came to after R rounds of `interval` updates."""
+class Outcome(NamedTuple):
+    """A population after R rounds of `interval` updates, with its history."""
 
     states: Any
-    """The final states `[P, ...]`, counters as they are."""
+    """The final states `[P, ...]`; step counters have no axis `P`."""
     values: dict[str, jax.Array]
     """The values `[R + 1, P]` of each field: first those drawn, then those after each round."""
     scores: jax.Array
     """`[R, P]` mean episode returns of each round, NaN where no episode ended."""
     parents: jax.Array
-    """`[R, P]` int32, whose state and values each run went on with after the round; its own place for most."""
+    """`[R, P]` int32, the index of the run whose state and values each run copied after the round; mostly its own."""
     metrics: Metrics
     """Every update's metrics, `[P, R * interval, ...]`."""
 
@@ -49,29 +50,29 @@ def train(
     interval: int = 10,
     fraction: float = 0.25,
     factor: float = 1.25,
-) -> Trained:
-    """Train a population; `jit` it, with all but the key and the config's traced fields closed over.
+) -> Outcome:
+    """Train a population. To `jit` it, close over all arguments except the key and the config's traced fields.
 
     Args:
         algorithm: a module or namespace with `init` and `update`.
         key: the population's only source of randomness.
-        config: what holds for all runs; `num_updates` is each run's length, in whole rounds.
-        explore: path of a traced field, such as "learning_rate" or "env.params.gravity", to its lowest and its highest
-            value. First values are drawn from between them, log-uniformly where the lowest is above zero.
+        config: shared by all runs; `num_updates` is each run's length, rounded down to full rounds.
+        explore: from the path of a traced field, such as "learning_rate" or "env.params.gravity", to its bounds
+            `(low, high)`. Initial values are drawn log-uniformly if low is above zero, else uniformly.
         population: P.
-        interval: updates of a round.
-        fraction: part of the population that copies, and part that is copied from.
+        interval: updates per round.
+        fraction: fraction of the population that copies, and that is copied from.
         factor: c above, greater than 1.
 
     Raises:
-        UsageError: an argument cannot be.
+        UsageError: an argument is invalid.
     """
     _check(config, explore, population, interval, fraction, factor)
     key_values, key_runs, key_rounds = jax.random.split(key, 3)
     values = _draw(key_values, explore, population)
     run_keys = jax.random.split(key_runs, population)
-    configs = config.with_values(config, values)
-    config_axes = jax.tree.map(lambda ours, theirs: None if ours is theirs else 0, configs, config)
+    configs = with_values(config, values)
+    config_axes = jax.tree.map(lambda stacked, shared: None if stacked is shared else 0, configs, config)
     axes = lanes.stacked_axes(algorithm, run_keys, configs, config_axes)
 
     def init(key: jax.Array, config: Any) -> tuple[jax.Array, Any]:
@@ -81,13 +82,13 @@ def train(
     def advance(key: jax.Array, state: Any, config: Any, first: jax.Array) -> tuple[Any, Metrics]:
         return core.advance(algorithm.update, key, state, config, first, interval, interval)
 
-    def play_round(carry: tuple[Any, dict[str, jax.Array]], number: jax.Array) -> Any:
+    def play_round(carry: tuple[Any, dict[str, jax.Array]], index: jax.Array) -> Any:
         states, values = carry
         advance_all = jax.vmap(advance, (0, axes, config_axes, None), (axes, 0))
-        states, metrics = advance_all(update_keys, states, config.with_values(config, values), number * interval)
-        alive = jax.vmap(lanes.finite, (axes,))(states)
-        scores = jnp.where(alive, _scores(metrics), jnp.nan)
-        key_parents, key_values = jax.random.split(jax.random.fold_in(key_rounds, number))
+        states, metrics = advance_all(update_keys, states, with_values(config, values), index * interval)
+        finite = jax.vmap(lanes.finite, (axes,))(states)
+        scores = jnp.where(finite, _scores(metrics), jnp.nan)
+        key_parents, key_values = jax.random.split(jax.random.fold_in(key_rounds, index))
         parents = exploit(key_parents, scores, fraction)
         leaves, leaf_axes, structure = lanes.flat(states, axes)
         leaves = [x if axis is None else x[parents] for x, axis in zip(leaves, leaf_axes, strict=True)]
@@ -96,23 +97,25 @@ def train(
 
     update_keys, states = jax.vmap(init, (0, config_axes), (0, axes))(run_keys, configs)
     rounds = jnp.arange(config.num_updates // interval)
-    (states, _), (moved, scores, parents, metrics) = jax.lax.scan(play_round, (states, values), rounds)
-    history = {path: jnp.concatenate([values[path][None], moved[path]]) for path in values}
+    (states, _), (perturbed, scores, parents, metrics) = jax.lax.scan(play_round, (states, values), rounds)
+    history = {path: jnp.concatenate([values[path][None], perturbed[path]]) for path in values}
     metrics = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(population, -1, *x.shape[3:]), metrics)
-    return Trained(states, history, scores, parents, metrics)
+    return Outcome(states, history, scores, parents, metrics)
 
 
 def exploit(key: jax.Array, scores: jax.Array, fraction: float) -> jax.Array:
-    """Each run's parent `[P]`, int32: itself, but for the worst part, which draws one of the best.
+    """Each run's parent `[P]`, int32: one of the best runs for each of the worst, the run itself for all others.
 
-    A score `[P]` that is not finite is the worst and no parent's; a run keeps to itself where its draw is no better.
+    A run whose score `[P]` is not finite ranks last and is never a parent. A run keeps its own state if the parent
+    drawn for it is no better.
     """
     population = scores.shape[0]
     count = max(int(population * fraction), 1)
     ranked = jnp.where(jnp.isfinite(scores), scores, -jnp.inf)
     order = jnp.argsort(ranked)
-    best = jnp.clip(jnp.isfinite(scores).sum(), 1, count)  # with none it is drawn in vain: it is no better
-    worst, drawn = order[:count], order[population - 1 - jax.random.randint(key, (count,), 0, best)]
+    # Without a finite score, 1 only keeps the draw valid: the run that it gives is no better and is not copied.
+    num_best = jnp.clip(jnp.isfinite(scores).sum(), 1, count)
+    worst, drawn = order[:count], order[population - 1 - jax.random.randint(key, (count,), 0, num_best)]
     parents = jnp.where(ranked[drawn] > ranked[worst], drawn, worst)
     return jnp.arange(population).at[worst].set(parents).astype(jnp.int32)
 
@@ -124,14 +127,14 @@ def perturb(
     bounds: Mapping[str, tuple[float, float]],
     factor: float,
 ) -> dict[str, jax.Array]:
-    """Values `[P]` of each field: the parent's, perturbed within the bounds where the parent is another run."""
+    """Values `[P]` of each field after a round: a run with another parent gets the parent's, perturbed and clipped."""
     copied = parents != jnp.arange(len(parents))
-    moved = {}
+    perturbed = {}
     for key_field, (path, x) in zip(jax.random.split(key, len(values)), values.items(), strict=True):
         low, high = bounds[path]
         up = jax.random.bernoulli(key_field, 0.5, x.shape)
-        moved[path] = jnp.where(copied, jnp.clip(x[parents] * jnp.where(up, factor, 1.0 / factor), low, high), x)
-    return moved
+        perturbed[path] = jnp.where(copied, jnp.clip(x[parents] * jnp.where(up, factor, 1.0 / factor), low, high), x)
+    return perturbed
 
 
 def _draw(key: jax.Array, explore: Mapping[str, tuple[float, float]], population: int) -> dict[str, jax.Array]:
@@ -145,11 +148,11 @@ def _draw(key: jax.Array, explore: Mapping[str, tuple[float, float]], population
 
 
 def _scores(metrics: Metrics) -> jax.Array:
-    """Mean returns `[P]` of the episodes that ended in a round of metrics `[P, interval]`."""
+    """Mean returns `[P]` of the episodes that ended in a round with metrics `[P, interval]`."""
     returns = metrics["episode_return"]
     episodes = metrics.get("episodes", jnp.ones_like(returns))
     total = jnp.sum(jnp.where(episodes > 0, returns * episodes, 0.0), axis=1)
-    return total / episodes.sum(axis=1)  # 0 / 0 is NaN on purpose: no episode ended
+    return total / episodes.sum(axis=1)  # NaN (0 / 0) if no episode ended
 
 
 def _check(config: Any, explore: Any, population: int, interval: int, fraction: float, factor: float) -> None:
@@ -158,12 +161,12 @@ def _check(config: Any, explore: Any, population: int, interval: int, fraction: 
     for path, bounds in explore.items():
         if not isinstance(bounds, tuple | list) or len(bounds) != 2 or not bounds[0] < bounds[1]:
             raise UsageError(f"explore needs (low, high) for {path}, got {bounds!r}.")
-        current = config.value_at(config, path)
+        current = value_at(config, path)
         is_leaf = any(current is leaf for leaf in jax.tree.leaves(config))
         if not is_leaf or not jnp.issubdtype(jnp.result_type(current), jnp.floating):
-            raise UsageError(f"{path} cannot be explored: only a traced number that is no count can.")
+            raise UsageError(f"{path} cannot be explored: only traced floating-point fields can.")
         for bound in bounds:
-            config.with_values(config, {path: float(bound)})  # has the config say what it cannot be
+            with_values(config, {path: float(bound)})  # raises if the field does not allow this value
     if population < 2:
         raise UsageError(f"A population needs at least two runs, got {population}.")
     if not 1 <= interval <= config.num_updates:

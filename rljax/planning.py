@@ -1,8 +1,8 @@
 r"""Exact solutions of small Markov decision processes: the ground truth that learners are tested against.
 
-Everything here is a pure function of arrays: `jit` it, `vmap` it over models or over discounts. There are S states
-and A actions. A policy is a table of probabilities `[S, A]`; `greedy` and `epsilon_greedy` make one of action values.
-Models of the tabular environments come from `rljax.envs.tabular_model`. Under `jax.enable_x64` all is done in 64 bits.
+All functions are pure: `jit` them, `vmap` them over models or over discounts. There are S states and A actions. A
+policy is a table of probabilities `[S, A]`; `greedy` and `epsilon_greedy` compute one from action values.
+`rljax.envs.tabular_model` returns the model of a tabular environment. Under `jax.enable_x64` all values have 64 bits.
 """
 
 import functools
@@ -16,21 +16,21 @@ from rljax.envs import Model
 from rljax.errors import UsageError, scalar
 from rljax.types import Scalar
 
-# Some accelerators round the factors of a product to 10 bits unless told otherwise, and exact values would not be.
-_product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+# By default some accelerators round the factors of a matrix product to 10 bits: too coarse for exact values.
+_matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class Solution(NamedTuple):
-    """Values, and how good they are."""
+    """Values of a model, with a bound on their error."""
 
     values: jax.Array  # [S]
     action_values: jax.Array  # [S, A], one backup of `values`
     iterations: jax.Array  # [] int32
-    error_bound: jax.Array  # [] the most by which any of `values` may be off, rounding included
+    error_bound: jax.Array  # [] upper bound on the error of every value, rounding included
 
 
 def action_values(model: Model, values: jax.Array, discount: Scalar) -> jax.Array:
-    r"""$Q(s, a) = r(s, a) + \gamma \sum_{s'} P(s' | s, a) V(s')$, nothing being earned after a termination.
+    r"""$Q(s, a) = r(s, a) + \gamma \sum_{s'} P(s' | s, a) V(s')$, with $V(s') = 0$ after a termination.
 
     Args:
         model: the process.
@@ -40,16 +40,16 @@ def action_values(model: Model, values: jax.Array, discount: Scalar) -> jax.Arra
     Returns:
         `[S, A]` (Sutton and Barto 2018, equation 4.10 before the maximum).
     """
-    return model.rewards + discount * _product(jnp.where(model.terminated, 0.0, model.transitions), values)
+    return model.rewards + discount * _matmul(jnp.where(model.terminated, 0.0, model.transitions), values)
 
 
 def greedy(action_values: jax.Array) -> jax.Array:
-    """The policy `[S, A]` that takes the best action of `[S, A]`, the first of equals."""
+    """The policy `[S, A]` that takes the best action under action values `[S, A]`; ties go to the first."""
     return jax.nn.one_hot(jnp.argmax(action_values, axis=-1), action_values.shape[-1])
 
 
 def epsilon_greedy(action_values: jax.Array, epsilon: Scalar) -> jax.Array:
-    """The policy `[S, A]` that takes a uniform action with probability epsilon, else the best one."""
+    """The policy `[S, A]` that takes a uniformly random action with probability epsilon, else the best one."""
     return (1.0 - epsilon) * greedy(action_values) + epsilon / action_values.shape[-1]
 
 
@@ -60,39 +60,42 @@ def _check_model(model: Model) -> None:
         dtype = jnp.result_type(getattr(model, name))
         if not jnp.issubdtype(dtype, jnp.floating):
             raise UsageError(
-                f"A model's {name} are floats, got {dtype}: rljax.envs.from_model(model).params has them so."
+                f"A model's {name} must be floats, got {dtype}: rljax.envs.from_model(model).params converts them."
             )
 
 
-def _under(model: Model, policy: jax.Array, discount: Scalar) -> tuple[jax.Array, jax.Array]:
-    """The chain that a policy makes of a model: discounted transitions `[S, S]` that go on, and rewards `[S]`."""
+def _reward_process(model: Model, policy: jax.Array, discount: Scalar) -> tuple[jax.Array, jax.Array]:
+    """The Markov reward process under a policy: discounted transitions that do not end `[S, S]`, and rewards `[S]`."""
     _check_model(model)
     if jnp.shape(policy) != model.rewards.shape:
         raise UsageError(
-            f"A policy is a table of probabilities {model.rewards.shape}, got shape {jnp.shape(policy)}: "
+            f"A policy must be a table of probabilities of shape {model.rewards.shape}, got {jnp.shape(policy)}: "
             "make one with planning.greedy or planning.epsilon_greedy."
         )
-    going_on = jnp.where(model.terminated, 0.0, model.transitions)
-    transitions = _product(policy[:, None, :], going_on)[:, 0]
+    continuing = jnp.where(model.terminated, 0.0, model.transitions)
+    transitions = _matmul(policy[:, None, :], continuing)[:, 0]
     return discount * transitions, jnp.sum(policy * model.rewards, axis=-1)
 
 
 def policy_values(model: Model, policy: jax.Array, discount: Scalar) -> jax.Array:
     r"""The values `[S]` of a policy, $V = (I - \gamma P_\pi)^{-1} r_\pi$ (Puterman 1994, theorem 6.1.1).
 
-    With a discount of one the policy must come to an end from everywhere, or the system has no solution.
+    With a discount of one the policy must terminate from every state, or the system has no solution.
     """
-    transitions, rewards = _under(model, policy, discount)
+    transitions, rewards = _reward_process(model, policy, discount)
     return jnp.linalg.solve(jnp.eye(len(rewards), dtype=rewards.dtype) - transitions, rewards)
 
 
 def iterate_policy_values(
     model: Model, policy: jax.Array, discount: Scalar, tolerance: Scalar = 1e-6, max_iterations: int = 100_000
 ) -> Solution:
-    r"""The values of a policy by repeated backups $V \leftarrow r_\pi + \gamma P_\pi V$; ends as `value_iteration`."""
-    transitions, rewards = _under(model, policy, discount)
+    r"""The values of a policy by repeated backups $V \leftarrow r_\pi + \gamma P_\pi V$.
+
+    Stops as `value_iteration` does.
+    """
+    transitions, rewards = _reward_process(model, policy, discount)
     return _fixed_point(
-        model, lambda values: rewards + _product(transitions, values), discount, tolerance, max_iterations
+        model, lambda values: rewards + _matmul(transitions, values), discount, tolerance, max_iterations
     )
 
 
@@ -106,30 +109,30 @@ def value_iteration(
     r"""Optimal values by repeated backups
     $V \leftarrow (1 - \epsilon) \max_a Q(\cdot, a) + \epsilon\, \mathrm{mean}_a Q(\cdot, a)$.
 
-    Stops when $\gamma / (1 - \gamma) \max_s |V_{k+1}(s) - V_k(s)|$, which bounds the error of $V_{k+1}$ but for
-    rounding (Puterman 1994, theorem 6.3.1), is at most `tolerance`, when the values no longer change at all, or
-    after `max_iterations`. `error_bound` adds what rounding can do, which in 32 bits may be more than the tolerance.
-    With a discount of one there is no such bound: it is infinite until the values stand still, then zero.
+    Stops when $\gamma / (1 - \gamma) \max_s |V_{k+1}(s) - V_k(s)|$, which bounds the error of $V_{k+1}$ except for
+    rounding (Puterman 1994, theorem 6.3.1), is at most `tolerance`, when the values no longer change, or after
+    `max_iterations`. `error_bound` adds the error of rounding, which in 32 bits may exceed the tolerance. With a
+    discount of one the bound is infinite until the values no longer change, then zero.
 
     Args:
         model: the process.
         discount: scalar.
-        epsilon: how often a uniform action replaces the chosen one: 0 for the optimum, else the values of the best of
-            all epsilon-soft policies, where SARSA converges (Sutton and Barto 2018, section 5.4).
-        tolerance: of the values, see above.
-        max_iterations: backups at most.
+        epsilon: probability of a uniformly random action. 0 gives the optimal values; above 0, the values of the best
+            epsilon-soft policy, to which SARSA converges (Sutton and Barto 2018, section 5.4).
+        tolerance: largest accepted error of the values, see above.
+        max_iterations: maximum number of backups.
     """
     _check_model(model)
     return _fixed_point(
         model,
-        lambda values: _best(action_values(model, values, discount), epsilon),
+        lambda values: _epsilon_greedy_values(action_values(model, values, discount), epsilon),
         discount,
         tolerance,
         max_iterations,
     )
 
 
-def _best(action_values: jax.Array, epsilon: Scalar) -> jax.Array:
+def _epsilon_greedy_values(action_values: jax.Array, epsilon: Scalar) -> jax.Array:
     return (1.0 - epsilon) * jnp.max(action_values, axis=-1) + epsilon * jnp.mean(action_values, axis=-1)
 
 
@@ -142,7 +145,7 @@ def _fixed_point(
 ) -> Solution:
     def unfinished(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         _, residual, iterations = carry
-        return (_bound(residual, discount) > tolerance) & (iterations < max_iterations)
+        return (_error_bound(residual, discount) > tolerance) & (iterations < max_iterations)
 
     def step(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         values, _, iterations = carry
@@ -153,21 +156,21 @@ def _fixed_point(
     start = jnp.zeros_like(model.rewards[:, 0])
     first = (start, jnp.full((), jnp.inf, start.dtype), jnp.int32(0))
     values, residual, iterations = jax.lax.while_loop(unfinished, step, first)
-    bound = _bound(residual + _rounding(model, values, discount), discount)
+    bound = _error_bound(residual + _rounding_error(model, values, discount), discount)
     return Solution(values, action_values(model, values, discount), iterations, bound)
 
 
-def _bound(residual: jax.Array, discount: Scalar) -> jax.Array:
-    """How far values with a Bellman residual may be off: infinitely with a discount of one, unless it is zero."""
+def _error_bound(residual: jax.Array, discount: Scalar) -> jax.Array:
+    """Residual / (1 - discount): infinite with a discount of one, unless the residual is zero."""
     remaining = jnp.maximum(1.0 - jnp.asarray(discount, residual.dtype), 0.0)
     return jnp.where(residual == 0.0, 0.0, residual / remaining)
 
 
-def _rounding(model: Model, values: jax.Array, discount: Scalar) -> jax.Array:
-    """The most by which rounding may change a backup of `values`, in whatever order its terms are summed.
+def _rounding_error(model: Model, values: jax.Array, discount: Scalar) -> jax.Array:
+    """Upper bound on the rounding error of one backup of `values`, for any order of summation.
 
-    After Higham (2002, section 3.1): so many times the unit roundoff as terms and factors, times what they add up to.
-    Zero with a discount of one, where no finite error of a backup bounds that of the values.
+    The number of operations times the unit roundoff times the largest sum (Higham 2002, section 3.1). Zero with a
+    discount of one, where a backup's error does not bound that of the values.
     """
     operations = sum(model.rewards.shape) + 4
     largest = jnp.max(jnp.abs(model.rewards)) + jnp.max(jnp.abs(values))
@@ -175,12 +178,12 @@ def _rounding(model: Model, values: jax.Array, discount: Scalar) -> jax.Array:
 
 
 def policy_iteration(model: Model, discount: Scalar, max_iterations: int = 1_000) -> Solution:
-    r"""Optimal values by exact evaluation and greedy improvement in turn (Howard 1960), from the uniform policy.
+    r"""Optimal values by alternating exact evaluation and greedy improvement (Howard 1960), from the uniform policy.
 
-    Ends when no action improves on the policy's own by more than rounding. `error_bound` is
-    $(\max_s |(T V)(s) - V(s)| + \delta) / (1 - \gamma)$, $\delta$ being the most that rounding may add. With a
-    discount of one every policy on the way must come to an end; use `value_iteration` where one does not; the bound is
-    then infinite unless the residual is zero.
+    Stops when no action improves on the policy by more than rounding. `error_bound` is
+    $(\max_s |(T V)(s) - V(s)| + \delta) / (1 - \gamma)$, where $\delta$ bounds the rounding error. With a discount of
+    one, every intermediate policy must terminate from every state (otherwise use `value_iteration`), and the bound is
+    infinite unless the residual is zero.
     """
     _check_model(model)
     num_states, num_actions = model.rewards.shape
@@ -196,7 +199,7 @@ def policy_iteration(model: Model, discount: Scalar, max_iterations: int = 1_000
         policy, _, _, iterations = carry
         values = policy_values(model, policy, discount)
         backed_up = action_values(model, values, discount)
-        # Among equals the policy keeps its action: rounding would otherwise make it change for ever.
+        # On a tie the policy keeps its action: otherwise rounding could make it alternate forever.
         better = jnp.max(backed_up, axis=-1) > values + precision * (1.0 + jnp.abs(values))
         improved = jnp.where(better[:, None], greedy(backed_up), policy)
         return improved, values, better.any(), iterations + 1
@@ -206,16 +209,16 @@ def policy_iteration(model: Model, discount: Scalar, max_iterations: int = 1_000
     _, values, _, iterations = jax.lax.while_loop(unfinished, step, first)
     backed_up = action_values(model, values, discount)
     residual = jnp.max(jnp.abs(jnp.max(backed_up, axis=-1) - values))
-    bound = _bound(residual + _rounding(model, values, discount), discount)
+    bound = _error_bound(residual + _rounding_error(model, values, discount), discount)
     return Solution(values, backed_up, iterations, bound)
 
 
 def finite_horizon(model: Model, horizon: int, discount: Scalar = 1.0) -> tuple[jax.Array, jax.Array]:
-    r"""Optimal values with a number of steps left: $V_0 = 0$, $V_h(s) = \max_a r + \gamma \sum_{s'} P V_{h-1}(s')$.
+    r"""Optimal values with h steps left: $V_0 = 0$, $V_h(s) = \max_a r + \gamma \sum_{s'} P V_{h-1}(s')$.
 
     Returns:
-        values `[horizon + 1, S]` and action values `[horizon, S, A]`: `values[h]` is what h more steps can earn, and
-        the best action with h steps left is the largest of `action_values[h - 1]` (Puterman 1994, section 4.5).
+        values `[horizon + 1, S]` and action values `[horizon, S, A]`: `values[h]` are the values with h steps left,
+        and the best action is then the argmax of `action_values[h - 1]` (Puterman 1994, section 4.5).
     """
     _check_model(model)
     _check_horizon(horizon)
@@ -231,31 +234,31 @@ def finite_horizon(model: Model, horizon: int, discount: Scalar = 1.0) -> tuple[
 
 
 def finite_horizon_policy_values(model: Model, policy: jax.Array, horizon: int, discount: Scalar = 1.0) -> jax.Array:
-    """What a stationary policy `[S, A]` earns within `horizon` steps, `[S]`."""
+    """The expected discounted return `[S]` of a stationary policy `[S, A]` over `horizon` steps."""
     _check_horizon(horizon)
-    transitions, rewards = _under(model, policy, discount)
+    transitions, rewards = _reward_process(model, policy, discount)
     return jax.lax.fori_loop(
-        0, horizon, lambda _, values: rewards + _product(transitions, values), jnp.zeros_like(rewards)
+        0, horizon, lambda _, values: rewards + _matmul(transitions, values), jnp.zeros_like(rewards)
     )
 
 
 def _check_horizon(horizon: int) -> None:
     if not isinstance(scalar(horizon), int) or horizon < 0:
-        raise UsageError(f"A horizon is a whole number of steps of at least 0, got {horizon!r}.")
+        raise UsageError(f"A horizon must be an integer of at least 0, got {horizon!r}.")
 
 
 def expected_return(model: Model, policy: jax.Array, horizon: int | None = None, discount: Scalar = 1.0) -> jax.Array:
-    """The exact mean return `[]` of a policy `[S, A]` from the model's first states.
+    """The exact expected return `[]` of a policy `[S, A]` from the model's start distribution.
 
     Args:
         model: the process.
         policy: probabilities, for instance `epsilon_greedy(action_values, 0.1)`.
-        horizon: steps after which an episode is cut, or None where it runs to its end.
-        discount: scalar; 1 for the return that is reported.
+        horizon: steps after which an episode is truncated, or None for no limit.
+        discount: scalar; 1 for the undiscounted return that runs report.
     """
     if horizon is None:
-        return _product(model.start, policy_values(model, policy, discount))
-    return _product(model.start, finite_horizon_policy_values(model, policy, horizon, discount))
+        return _matmul(model.start, policy_values(model, policy, discount))
+    return _matmul(model.start, finite_horizon_policy_values(model, policy, horizon, discount))
 
 
 def grid_value_iteration(
@@ -267,31 +270,31 @@ def grid_value_iteration(
 ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
     r"""Values of a deterministic process with continuous states, by value iteration on a grid.
 
-    Between the grid's points values are interpolated linearly; beyond its ends they are those of the ends.
+    Values are interpolated linearly between grid points; outside the grid, those of the nearest edge apply.
 
     Args:
         step: `(state [D], action) -> (next state [D], reward [], terminated [])`.
-        axes: D evenly spaced increasing `[G_d]` coordinates; with one, values do not depend on it.
-        actions: `[A, ...]` those to choose from.
-        iterations: backups, starting from zero; as many as an episode has steps for a finite horizon.
+        axes: D arrays `[G_d]` of evenly spaced, increasing coordinates; values do not depend on an axis of one point.
+        actions: `[A, ...]`, the actions to choose from.
+        iterations: backups, starting from zero values; for a finite horizon, the episode's number of steps.
         discount: scalar.
 
     Returns:
-        the values `[G_1, ..., G_D]`, and the policy `state [D] -> action` that looks one step ahead on them.
+        the values `[G_1, ..., G_D]`, and the policy `state [D] -> action` that is greedy with one-step lookahead.
     """
     axes = [jnp.asarray(axis, jnp.promote_types(jnp.result_type(axis), jnp.float32)) for axis in axes]
     actions = jnp.asarray(actions)
     points = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)  # [G_1, ..., G_D, D]
     low = jnp.stack([axis[0] for axis in axes])
-    # An axis of one point has no spacing: all of it lies at that point.
+    # An axis of one point has no spacing; an infinite one maps every coordinate to that point.
     spacing = jnp.stack(
         [(axis[-1] - axis[0]) / (len(axis) - 1) if len(axis) > 1 else axis[0] + jnp.inf for axis in axes]
     )
 
-    def backup(values: jax.Array, following: jax.Array, rewards: jax.Array, terminated: jax.Array) -> jax.Array:
-        at = jnp.moveaxis((following - low) / spacing, -1, 0)
-        ahead = jax.scipy.ndimage.map_coordinates(values, list(at), order=1, mode="nearest")
-        return rewards + discount * jnp.where(terminated, 0.0, ahead)
+    def backup(values: jax.Array, next_states: jax.Array, rewards: jax.Array, terminated: jax.Array) -> jax.Array:
+        coordinates = jnp.moveaxis((next_states - low) / spacing, -1, 0)
+        next_values = jax.scipy.ndimage.map_coordinates(values, list(coordinates), order=1, mode="nearest")
+        return rewards + discount * jnp.where(terminated, 0.0, next_values)
 
     each_action = jax.vmap(step, (None, 0))
     each_point = each_action

@@ -1,4 +1,4 @@
-"""The types that modules share."""
+"""Types shared between modules."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,10 +11,10 @@ Policy = Callable[[Any, jax.Array], Any]
 
 
 class RecurrentPolicy(NamedTuple):
-    """A policy with a memory, carried from step to step: what `act` may give in place of a `Policy`."""
+    """A policy with a hidden state carried from step to step; `act` returns one for a recurrent network."""
 
-    initial_memory: Callable[[int], Any]  # of that many environments: a pytree [N, ...]
-    step: Callable[[Any, jax.Array, Any], tuple[Any, Any]]  # (key, obs [N, ...], memory) -> (action [N, ...], memory)
+    initial_hidden_state: Callable[[int], Any]  # N -> hidden state, a pytree [N, ...]
+    step: Callable[[Any, jax.Array, Any], tuple[Any, Any]]  # (key, obs, hidden state) -> (action, hidden state)
 
 
 Init = Callable[[jax.Array, Any], Any]

@@ -1,4 +1,6 @@
-"""What has to be settled before anything starts JAX: one CPU device a core, and quick compilation."""
+"""Settings that come before JAX starts: one CPU device a core, quick compilation, and signals as in a terminal."""
+
+import signal
 
 import jax
 import pytest
@@ -7,6 +9,10 @@ from rljax.backend.devices import configure_jax
 
 
 def pytest_configure(config):
+    # A shell starts background jobs with SIGINT ignored, and their children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_enable_compilation_cache", False)  # the command line would fill the user's
     configure_jax()
     if "slow" not in config.getoption("-m").replace("not slow", ""):  # long learning runs want the fast programs
         # Most tests compile a program to run it once, and compiling is most of their time; see `toys.optimized`.

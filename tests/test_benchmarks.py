@@ -2,12 +2,8 @@
 
 import importlib
 import json
-import os
 import pathlib
-import signal
-import subprocess
 import sys
-import time
 
 import bars
 import compiling
@@ -27,8 +23,7 @@ import thousands
 import throughput
 
 import rljax
-from rljax import cli, planning, ppo
-from rljax.cli import bench
+from rljax import planning, ppo
 
 SCRIPTS = (bars, compiling, learning, minatar, peers, scaling, tables, thousands, throughput)
 
@@ -163,69 +158,6 @@ def test_thousands_of_agents_are_timed_and_held_against_the_claim(tmp_path, caps
     assert json.loads(capsys.readouterr().out) == result
 
 
-def test_the_command_line_names_the_benchmarks_and_hands_on_how_they_ended(monkeypatch, capsys):
-    assert cli.main(["bench", "throughputs"]) == 2
-    assert "There is no benchmark 'throughputs'" in capsys.readouterr().err
-    ran = []
-
-    class Process:
-        def __init__(self, command):
-            ran.append([pathlib.Path(command[1]).name, *command[2:]])
-
-        def wait(self):
-            return int(ran[-1][0] == "peers.py")
-
-    monkeypatch.setattr(subprocess, "Popen", Process)
-    assert cli.main(["bench", "thousands", "--seeds", "4"]) == 0
-    assert cli.main(["bench"]) == 1
-    assert ran == [["thousands.py", "--seeds", "4"], *[[f"{n}.py"] for n in list(bench._BENCHMARKS)[:5]]]
-    assert all((pathlib.Path(tables.__file__).parent / script).is_file() for script, *_ in bench._BENCHMARKS.values())
-
-
-def test_nothing_more_is_measured_after_an_interrupt(monkeypatch):
-    ran = []
-
-    class Process:
-        def __init__(self, command):
-            ran.append(command)
-
-        def wait(self, seconds=None):
-            if seconds is None:
-                raise KeyboardInterrupt
-            return 0
-
-    monkeypatch.setattr(subprocess, "Popen", Process)
-    assert cli.main(["bench"]) == 130
-    assert len(ran) == 1
-
-
-@pytest.mark.parametrize("deafness", [0, 1, 2])
-def test_a_script_is_ended_where_rljax_is_terminated(monkeypatch, deafness):
-    """At first by an interrupt, then by all that it takes."""
-    sent = []
-
-    class Process:
-        def __init__(self, command):
-            pass
-
-        def wait(self, seconds=None):
-            if not sent:
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(10)  # the signal's handler ends this
-            if len(sent) <= deafness:
-                raise subprocess.TimeoutExpired("script", seconds)
-            return 0
-
-        def send_signal(self, number):
-            sent.append(number)
-
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(subprocess, "Popen", Process)
-    assert cli.main(["bench"]) == 130
-    assert sent == [signal.SIGINT, signal.SIGINT, signal.SIGTERM][: deafness + 1]
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
 def test_the_plain_loop_finds_the_optimum_of_a_lake_that_is_not_slippery():
     config = rljax.preset("q_learning", rljax.make("FrozenLake-misc", is_slippery=False), total_steps=20_000)
     model = rljax.envs.tabular_model(config.env)
@@ -277,12 +209,12 @@ def test_help_is_help_and_nothing_is_measured_or_written(benchmark, capsys):
     ("benchmark", "options", "sentence"),
     [
         (thousands, ["--out", "/proc/no/x.json"], "'/proc/no' cannot be a folder"),
-        (thousands, ["--repeats", "0"], "'0' is not a whole number of at least 1"),
-        (tables, ["--steps", "ten"], "'ten' is not a whole number"),
-        (throughput, ["--check", "--seeds", "4"], "have rows of their own"),
+        (thousands, ["--repeats", "0"], "'0' is not an integer of at least 1"),
+        (tables, ["--steps", "ten"], "'ten' is not an integer"),
+        (throughput, ["--check", "--seeds", "4"], "have fixed rows"),
         (throughput, ["--check", "--baseline"], "not allowed with"),
         (compiling, ["--cache", ""], "a folder needs a name"),
-        (peers, ["--seeds", "-1"], "'-1' is not a whole number"),
+        (peers, ["--seeds", "-1"], "'-1' is not an integer"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_before_anything_runs(benchmark, options, sentence, capsys):
@@ -309,7 +241,7 @@ def test_a_script_ends_in_a_sentence_and_a_code(tmp_path, monkeypatch, capsys):
         (lambda _: script.read(tmp_path / "empty.json"), 2, "empty.json does not hold results"),
         (lambda _: script.write(tmp_path, {"a": 1}), 2, "cannot be written"),
         (bars.main, 2, "There are no results"),
-        (lambda _: learning.main(["nobody"]), 2, "There is no line of nobody"),
+        (lambda _: learning.main(["nobody"]), 2, "There is no line for nobody"),
     ):
         with pytest.raises(SystemExit) as ended:
             script.run(main, "all of it is kept.")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import operator
 import re
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 import rljax
 from rljax import networks
+from rljax.report import files
 
 
 @rljax.config.config
@@ -151,13 +153,13 @@ def test_gradients_of_a_config_reach_the_host():
         ("limit", -1.0, "at least 0"),
         ("count", 0, "at least 1"),
         ("count", -3, "at least 1"),
-        ("count", 1.5, "whole number"),
-        ("count", 4.0, "whole number"),
-        ("count", np.float32(4), "whole number"),
-        ("count", float("inf"), "whole number"),
-        ("count", "four", "number"),
+        ("count", 1.5, "an integer"),
+        ("count", 4.0, "an integer"),
+        ("count", np.float32(4), "an integer"),
+        ("count", float("inf"), "an integer"),
+        ("count", "four", "an integer"),
         ("most", 0, "at least 1"),
-        ("most", 1.5, "whole number"),
+        ("most", 1.5, "an integer"),
     ],
 )
 def test_values_out_of_bounds_are_usage_errors(make, field, value, why):
@@ -207,12 +209,12 @@ def everything(**changes):
         ("offset", np.array([0.0, np.nan]), "finite, got array"),
         ("offset", np.array([True]), "a number, got array"),
         ("offset", np.array(["a"]), "a number, got array"),
-        ("period", 2.5, "a whole number, got 2.5"),
-        ("period", 2.0, "a whole number, got 2.0"),
-        ("period", True, "a whole number, got True"),
-        ("period", np.array([1.0]), "a whole number, got array"),
+        ("period", 2.5, "an integer, got 2.5"),
+        ("period", 2.0, "an integer, got 2.0"),
+        ("period", True, "an integer, got True"),
+        ("period", np.array([1.0]), "an integer, got array"),
         ("period", np.array([2, 0]), "at least 1"),
-        ("period", jnp.array(1.5), "a whole number, got 1.5"),
+        ("period", jnp.array(1.5), "an integer, got 1.5"),
         ("offset", jnp.array([1.0, np.nan]), "finite, got Array"),
         ("offset", jax.random.key(0), "a number, got Array"),
         ("period", 2**31, "less than 2[*][*]31"),
@@ -225,11 +227,11 @@ def everything(**changes):
         ("flag", "yes", "True or False, got 'yes'"),
         ("flag", None, "True or False, got None"),
         ("name", 5, "a string, got 5"),
-        ("widths", "64", "a tuple of whole numbers such as"),
-        ("widths", 64, "a tuple of whole numbers such as"),
-        ("widths", (64, 1.5), "a tuple of whole numbers such as"),
-        ("widths", [64, True], "a tuple of whole numbers such as"),
-        ("widths", np.array([64]), "a tuple of whole numbers such as"),
+        ("widths", "64", "a tuple of integers such as"),
+        ("widths", 64, "a tuple of integers such as"),
+        ("widths", (64, 1.5), "a tuple of integers such as"),
+        ("widths", [64, True], "a tuple of integers such as"),
+        ("widths", np.array([64]), "a tuple of integers such as"),
         ("network", 5, "an object with init and apply or None, got 5"),
         ("network", OwnNetwork, "an object with init and apply or None, got <class"),
         ("rule", {"a": 1}, "hashable, as it is a part of the program: unhashable type: 'dict'"),
@@ -312,10 +314,10 @@ def test_the_algorithms_fields_are_checked(algorithm, env, field, value):
         ("entropy_coefficient", "high", "number"),
         ("max_grad_norm", float("nan"), "finite"),
         ("num_envs", 0, "at least 1"),
-        ("num_steps", 1.5, "whole number"),
+        ("num_steps", 1.5, "an integer"),
         ("num_epochs", 0, "at least 1"),
-        ("num_minibatches", 2.0, "whole number"),
-        ("total_steps", 1e5, "whole number"),
+        ("num_minibatches", 2.0, "an integer"),
+        ("total_steps", 1e5, "an integer"),
         ("schedule_steps", 0, "at least 1"),
     ],
 )
@@ -350,7 +352,7 @@ def test_annotations_may_be_strings():
     own = rljax.config.config(own)
     assert own(count=2, most=3).most == 3
     for field in ("count", "most"):
-        with pytest.raises(rljax.UsageError, match=rf"^{field} must be a whole number"):
+        with pytest.raises(rljax.UsageError, match=rf"^{field} must be an integer"):
             own(**{field: 1.5})
 
 
@@ -395,10 +397,10 @@ def test_a_config_that_extends_another_keeps_its_fields_and_its_checks():
 def test_the_algorithms_fields_are_told_by_their_config(name):
     algorithm = getattr(rljax, name)
     told = algorithm.Config.__doc__
-    assert told.startswith("What ")
+    assert told.startswith("Hyperparameters of ")
     for field in dataclasses.fields(algorithm.Config):
         assert re.search(rf"^    {field.name}: \S.*\.$", told, re.MULTILINE), field.name
-    assert "carries from update to update" in algorithm.State.__doc__
+    assert algorithm.State.__doc__.startswith("Training state of ")
 
 
 def test_a_config_that_extends_another_tells_its_fields_too():
@@ -430,7 +432,7 @@ def test_replace_suggests_the_nearest_name(word, nearest):
 
 
 def test_replace_lists_the_names_where_none_is_near():
-    with pytest.raises(rljax.UsageError, match="known are rate, discount, limit"):
+    with pytest.raises(rljax.UsageError, match="choose from rate, discount, limit"):
         rljax.replace(Config(), zzz=1)
 
 
@@ -488,3 +490,28 @@ def test_a_config_survives_its_own_flattening():
     config = small_ppo(learning_rate=0.1, hidden_sizes=(3,))
     leaves, structure = jax.tree.flatten(config)
     assert jax.tree.unflatten(structure, leaves) == config
+
+
+def test_a_config_is_described_as_plain_data(tmp_path):
+    env = rljax.Env(
+        reset=len,
+        step=len,
+        observation_space=rljax.Box(-1, 1, (3,)),
+        action_space=rljax.Discrete(2),
+        params={"gravity": jnp.float32(9.5), "limits": jnp.array([1.0, jnp.inf])},
+        name="mine",
+        wrappers=("time_limit",),
+    )
+    config = rljax.ppo.Config(env=env, learning_rate=np.array([0.5, 0.25]), num_envs=np.int64(8), hidden_sizes=(3,))
+    files.write_json(tmp_path / "config.json", rljax.config.describe(config))
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["env"] == {
+        "name": "mine",
+        "label": "mine",
+        "params": {"gravity": 9.5, "limits": [1.0, None]},
+        "wrappers": ["time_limit"],
+        "recipe": [None],
+    }
+    assert written["learning_rate"] == [0.5, 0.25]
+    assert (written["num_envs"], written["hidden_sizes"]) == (8, [3])
+    assert (written["value_clip"], written["anneal_learning_rate"], written["activation"]) == (None, True, "tanh")

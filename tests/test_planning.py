@@ -244,9 +244,12 @@ def test_bounds_without_a_discount():
     ("call", "sentence"),
     [
         (lambda model: planning.value_iteration("Taxi-v3", 0.9), "planning needs a Model, got str"),
-        (lambda model: planning.policy_values(model, jnp.zeros(6, int), 0.9), "A policy is a table of probabilities"),
-        (lambda model: planning.finite_horizon(model, -1), "A horizon is a whole number"),
-        (lambda model: planning.expected_return(model, jnp.ones((6, 3)) / 3, 2.5), "A horizon is a whole number"),
+        (
+            lambda model: planning.policy_values(model, jnp.zeros(6, int), 0.9),
+            "A policy must be a table of probabilities",
+        ),
+        (lambda model: planning.finite_horizon(model, -1), "A horizon must be an integer"),
+        (lambda model: planning.expected_return(model, jnp.ones((6, 3)) / 3, 2.5), "A horizon must be an integer"),
     ],
 )
 def test_a_mistake_is_one_sentence(call, sentence):
@@ -274,5 +277,5 @@ def test_numbers_of_numpy_are_numbers_and_whole_models_are_refused():
     assert returns[0] == returns[1]
     whole = model._replace(rewards=model.rewards.astype(int))
     for solve in (planning.value_iteration, planning.policy_iteration):
-        with pytest.raises(rljax.UsageError, match=r"rewards are floats, got int.*: rljax\.envs\.from_model"):
+        with pytest.raises(rljax.UsageError, match=r"rewards must be floats, got int.*: rljax\.envs\.from_model"):
             solve(whole, 0.9)

@@ -1,22 +1,52 @@
-"""What the README promises is run."""
+"""The README's snippets run as printed, each in a fresh interpreter."""
 
 import pathlib
 import re
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parent.parent
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
-def test_the_python_example_runs_as_printed(tmp_path):
-    text = (ROOT / "README.md").read_text()
-    example = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
-    assert len([line for line in example.splitlines() if line.strip()]) <= 12
-    done = subprocess.run(
-        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+def run(snippet, folder):
+    return subprocess.run(
+        [sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True, timeout=600, check=False
     )
+
+
+def smaller(snippet):
+    """The same calls with fewer seeds, samples and steps."""
+    snippet = re.sub(r"(seeds|samples)=\d+", r"\1=2", snippet)
+    return snippet.replace("total_steps=50_000", "total_steps=2_048")
+
+
+def test_first_snippet_runs_as_printed_and_learns(tmp_path):
+    assert len([line for line in SNIPPETS[0].splitlines() if line.strip()]) <= 12
+    done = run(SNIPPETS[0], tmp_path)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) > 100
+
+
+def test_other_snippets_run_in_order_with_less_work(tmp_path):
+    for snippet in SNIPPETS[1:]:
+        done = run(smaller(snippet), tmp_path)
+        assert done.returncode == 0, snippet + done.stderr
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"x", "sweep"}
+
+
+@pytest.mark.slow
+def test_other_snippets_run_in_order_as_printed(tmp_path):
+    for snippet in SNIPPETS[1:]:
+        done = run(snippet, tmp_path)
+        assert done.returncode == 0, snippet + done.stderr
+
+
+def test_no_python_outside_fences():
+    text = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert not re.search(r"^ {4}(import|from) ", text, re.MULTILINE)
 
 
 def test_importing_loads_no_plotting():

@@ -1,6 +1,7 @@
 """An environment and an algorithm that compile in no time, for tests of what trains them."""
 
 import contextlib
+import inspect
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rljax
+from rljax.experiment import loop
 from rljax.types import Metrics, Policy
 
 
@@ -28,6 +30,25 @@ def same_bits(left, right):
     return all(
         np.array_equal(np.asarray(a), np.asarray(b), equal_nan=jnp.issubdtype(b.dtype, jnp.inexact)) for a, b in pairs
     )
+
+
+def same_structure(left, right):
+    """True if a program compiled for one pytree serves the other: equal static parts with equal hashes."""
+    left, right = jax.tree.structure(left), jax.tree.structure(right)
+    return left == right and hash(left) == hash(right)
+
+
+def in_chunks_of(most):
+    """A `loop.train` whose calls run at most this number of updates, so that no chunk depends on the clock."""
+    train = loop.train
+    signature = inspect.signature(train)
+
+    def train_in_chunks(*arguments, **named):
+        bound = signature.bind(*arguments, **named)
+        bound.arguments["capacity"] = min(most, bound.arguments["capacity"])
+        return train(*bound.args, **bound.kwargs)
+
+    return train_in_chunks
 
 
 class Slope(NamedTuple):

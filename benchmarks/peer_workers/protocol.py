@@ -1,4 +1,4 @@
-"""What every worker shares: it prepares one training program, and repeats it whenever it is told to."""
+"""Shared by all workers: prepare one training program and repeat it on request."""
 
 import importlib.metadata
 import json
@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 
 
 class Program(NamedTuple):
-    """A training run that can be repeated, and what is asked of its outcome."""
+    """A repeatable training run and the evaluation of its outcome."""
 
-    start: Callable[[int], Callable[[], Any]]  # of a seed: what is timed, a call that ends with its outcome there
-    returns: Callable[[Any], Any]  # greedy returns of an outcome, a number an agent
-    env_steps: int  # of one repetition, all seeds together
+    start: Callable[[int], Callable[[], Any]]  # seed -> the call to time, which returns the finished outcome
+    returns: Callable[[Any], Any]  # greedy returns of an outcome, one per agent
+    env_steps: int  # per repetition, summed over seeds
 
 
 def serve(build: Callable[[dict[str, Any]], Program]) -> None:
-    """Run once and say so, then answer each line `start SEED`, `go` and `returns` with a line of JSON.
+    """Run once and report, then answer each line `start SEED`, `go` or `returns` with a line of JSON.
 
-    The job is the first argument, as JSON; `answers` in it is the file descriptor to answer on.
+    The first argument is the job as JSON; its `answers` is the file descriptor for the answers.
     """
     job = json.loads(sys.argv[1])
     answers = os.fdopen(job["answers"], "w")
@@ -33,7 +33,7 @@ def serve(build: Callable[[dict[str, Any]], Program]) -> None:
     program = build(job)
     outcome = program.start(0)()
     seconds = time.perf_counter() - started
-    program.returns(outcome)  # compiled before anything is timed
+    program.returns(outcome)  # compile before anything is timed
     versions = {name: importlib.metadata.version(name) for name in job["packages"]}
     devices = sys.modules["jax"].devices() if "jax" in sys.modules else []
     device = f"{len(devices)} x {devices[0].device_kind}" if devices else "cpu"
@@ -52,7 +52,7 @@ def serve(build: Callable[[dict[str, Any]], Program]) -> None:
 
 
 def gymnax_returns(env: Any, params: Any, act: Callable[[Any, Any], Any], job: dict[str, Any]) -> Callable[..., Any]:
-    """`(key, agent) -> mean return` of `act(agent, obs)` over whole episodes of a gymnax environment."""
+    """Return `(key, agent) -> mean return` of `act(agent, obs)` over whole episodes of a gymnax environment."""
     import jax
     import jax.numpy as jnp
 
@@ -76,7 +76,7 @@ def gymnax_returns(env: Any, params: Any, act: Callable[[Any, Any], Any], job: d
 
 
 def seeds_of(seed: int, job: dict[str, Any]) -> Any:
-    """As many keys as the job has seeds, `[R]` in the old style, which every library takes."""
+    """Return one key per seed of the job, `[R]`, in the old style that every library accepts."""
     import jax
 
     return jax.random.split(jax.random.PRNGKey(seed), job["seeds"])

@@ -1,4 +1,4 @@
-"""ajax-rl: what `agent.train(seed=[...])` runs, compiled once rather than at every call."""
+"""ajax-rl: the program of `agent.train(seed=[...])`, compiled once instead of at every call."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from protocol import Program, gymnax_returns, seeds_of, serve
 
 
 def agent_of(job: dict[str, Any]) -> Any:
-    """The agent with the job's values."""
-    layers = tuple(word for size in job["hidden"] for word in (str(size), job["activation"]))
+    """Return the agent with the job's values."""
+    layers = tuple(part for size in job["hidden"] for part in (str(size), job["activation"]))
     common = {"env_id": job["env"], "n_envs": job["num_envs"], "gamma": job["discount"]}
     both = {
         "actor_learning_rate": job["learning_rate"],
@@ -52,7 +52,7 @@ def agent_of(job: dict[str, Any]) -> Any:
 
 
 def build(job: dict[str, Any]) -> Program:
-    """All seeds in one program, one seed too."""
+    """Run all seeds in one program, also for a single seed."""
     agent = agent_of(job)
     train = agent.get_make_train()(
         env_args=agent.env_args,

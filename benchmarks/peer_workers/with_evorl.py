@@ -1,4 +1,4 @@
-"""evorl-jax: a workflow's jitted `step` in its `learn`, or vmapped and in a scan, both as its README has it."""
+"""evorl-jax: a workflow's jitted `step` in its `learn`, or vmapped and scanned, both as in its README."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ WORKFLOWS = {"ppo": PPOWorkflow, "dqn": DQNWorkflow, "sac": SACWorkflow}
 
 
 def configure(job: dict[str, Any]) -> Any:
-    """What the repository's YAML files hold for the algorithm, with the job's values."""
+    """Return the repository's YAML settings of the algorithm, with the job's values."""
     hidden = list(job["hidden"])
     layers = {f"{part}_hidden_layer_sizes": hidden for part in ("actor", "critic", "q")}
     values = {
@@ -42,7 +42,7 @@ def configure(job: dict[str, Any]) -> Any:
             "gae_lambda": job["gae_lambda"],
             "normalize_gae": True,
             "clip_epsilon": 0.2,
-            # Its critic's loss is the squared error itself, ours half of it.
+            # Its critic loss is the squared error; ours is half of that.
             "loss_weights": {"actor_loss": 1.0, "critic_loss": 0.25, "actor_entropy": -job["entropy"]},
         }
         return OmegaConf.create(values)
@@ -64,9 +64,9 @@ def configure(job: dict[str, Any]) -> Any:
 
 
 def build(job: dict[str, Any]) -> Program:
-    """`learn` for one seed as it is, else all steps in one program."""
-    whole = job["seeds"] > 1 or job["mode"] == "scan"
-    workflow: Any = WORKFLOWS[job["algorithm"]].build_from_config(configure(job), enable_jit=not whole)
+    """Run `learn` for one seed, otherwise all steps in one program."""
+    scanned = job["seeds"] > 1 or job["mode"] == "scan"
+    workflow: Any = WORKFLOWS[job["algorithm"]].build_from_config(configure(job), enable_jit=not scanned)
     if job["algorithm"] == "ppo":
         activation = getattr(nn, job["activation"])
         workflow.agent = workflow.agent.replace(
@@ -92,17 +92,17 @@ def build(job: dict[str, Any]) -> Program:
     evaluate = jax.jit(jax.vmap(gymnax_returns(env, params, act, job), (0, 0)))
 
     def start(seed: int) -> Any:
-        if whole:
+        if scanned:
             return lambda: jax.block_until_ready(train(seeds_of(seed, job)))
         state = jax.block_until_ready(workflow.init(seeds_of(seed, job)[0]))
         return lambda: jax.block_until_ready(workflow.learn(state))
 
     def returns(states: Any) -> Any:
         states = states.replace(key=None, env_state=None, metrics=None)
-        several = states if whole else jax.tree.map(lambda x: x[None], states)
+        several = states if scanned else jax.tree.map(lambda x: x[None], states)
         return evaluate(seeds_of(1, job), several)
 
-    return Program(start, returns, job["seeds"] * (prefill * whole + loops * per_step))
+    return Program(start, returns, job["seeds"] * (prefill * scanned + loops * per_step))
 
 
 if __name__ == "__main__":

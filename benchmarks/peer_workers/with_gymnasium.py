@@ -1,4 +1,4 @@
-"""Gymnasium: `make_vec` and a loop of `step`, in each of its vectorization modes."""
+"""Gymnasium: `make_vec` and a loop over `step`, in each of its vectorisation modes."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from protocol import Program, serve
 
 
 def build(job: dict[str, Any]) -> Program:
-    """Uniform actions, drawn at every step."""
+    """Step with uniform actions, drawn at every step."""
     num_envs, loops = job["num_envs"], job["steps"] // job["num_envs"]
     envs = gymnasium.make_vec(job["env"], num_envs=num_envs, vectorization_mode=job["mode"])
 

@@ -1,4 +1,4 @@
-"""gymnax: its `step`, which resets by itself, vmapped and in a scan."""
+"""gymnax: its automatically resetting `step`, vmapped and scanned."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from protocol import Program, serve
 
 
 def build(job: dict[str, Any]) -> Program:
-    """Uniform actions, drawn at every step."""
+    """Step with uniform actions, drawn at every step."""
     env, params = gymnax.make(job["env"])
     num_envs = job["num_envs"]
     num_steps = job["steps"] // num_envs

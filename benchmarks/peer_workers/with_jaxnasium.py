@@ -1,4 +1,4 @@
-"""jaxnasium: `algorithm.train(key, env)`, which is jitted already, vmapped over keys for many seeds."""
+"""jaxnasium: `algorithm.train(key, env)`, already jitted; vmapped over keys for many seeds."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from protocol import Program, seeds_of, serve
 
 
 def algorithm_of(job: dict[str, Any]) -> Any:
-    """The algorithm with the job's values; no normalisation, no log."""
+    """Return the algorithm with the job's values, without normalisation or logging."""
     body = MLP.with_params(hidden_sizes=tuple(job["hidden"]), activation=getattr(jax.nn, job["activation"]))
     networks = {"body": body}
     common = {
-        "total_timesteps": job["steps"] - job["prefill"] * (job["algorithm"] != "ppo"),  # it warms up beside them
+        "total_timesteps": job["steps"] - job["prefill"] * (job["algorithm"] != "ppo"),  # warm-up steps come on top
         "num_envs": job["num_envs"],
         "gamma": job["discount"],
         "max_grad_norm": job["max_grad_norm"],
@@ -69,7 +69,7 @@ def algorithm_of(job: dict[str, Any]) -> Any:
 
 
 def build(job: dict[str, Any]) -> Program:
-    """One seed by `train` as it is, several by one vmapped program."""
+    """Run `train` for one seed, one vmapped program for several."""
     env = jym.make(job["env"])
     if len(env.observation_space.shape) > 1:
         env = jym.FlattenObservationWrapper(env)

@@ -1,4 +1,4 @@
-"""rejax: `jax.jit` over `train`, `jax.vmap` over keys, as its README has it."""
+"""rejax: `jax.jit` of `train`, `jax.vmap` over keys, as in its README."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from protocol import Program, gymnax_returns, seeds_of, serve
 
 
 def algorithm(job: dict[str, Any]) -> Any:
-    """The configuration, without evaluation inside the run."""
+    """Return the algorithm with the job's values, without evaluation during the run."""
     common = {
         "env": job["env"],
         "total_timesteps": job["steps"],
@@ -21,7 +21,7 @@ def algorithm(job: dict[str, Any]) -> Any:
         "agent_kwargs": {"activation": job["activation"]},
     }
     if job["algorithm"] == "ppo":
-        made = rejax.PPO.create(
+        algo = rejax.PPO.create(
             **{**common, "agent_kwargs": {"activation": job["activation"], "hidden_layer_sizes": job["hidden"]}},
             num_steps=job["num_steps"],
             num_epochs=job["epochs"],
@@ -29,7 +29,7 @@ def algorithm(job: dict[str, Any]) -> Any:
             gae_lambda=job["gae_lambda"],
             ent_coef=job["entropy"],
         )
-        return made.replace(eval_callback=lambda algo, ts, rng: ())
+        return algo.replace(eval_callback=lambda *_: ())
     replayed = {
         **common,
         "num_epochs": job["gradient_steps"],
@@ -38,7 +38,7 @@ def algorithm(job: dict[str, Any]) -> Any:
         "fill_buffer": job["prefill"],
     }
     if job["algorithm"] == "dqn":  # its networks are always 64 x 64
-        made = rejax.DQN.create(
+        algo = rejax.DQN.create(
             **replayed,
             ddqn=False,
             eps_end=job["epsilon_end"],
@@ -47,17 +47,17 @@ def algorithm(job: dict[str, Any]) -> Any:
             polyak=0.0,
         )
     else:
-        made = rejax.SAC.create(
+        algo = rejax.SAC.create(
             **replayed,
             hidden_layer_sizes=job["hidden"],
             polyak=1.0 - job["target_rate"],
             target_update_freq=1,
         )
-    return made.replace(eval_callback=lambda algo, ts, rng: ())
+    return algo.replace(eval_callback=lambda *_: ())
 
 
 def build(job: dict[str, Any]) -> Program:
-    """One seed jitted, several vmapped."""
+    """Jit one seed, vmap several."""
     algo = algorithm(job)
     train = jax.jit(algo.train) if job["seeds"] == 1 else jax.jit(jax.vmap(algo.train))
 

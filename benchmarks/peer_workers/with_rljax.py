@@ -1,4 +1,4 @@
-"""rljax: `jax.jit(ppo.train)` for one seed, `rljax.run` for many, as its README has it."""
+"""rljax: `jax.jit(ppo.train)` for one seed, `rljax.run` for many, as in its README."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from rljax import dqn, ppo, rollout, sac
 
 
 def configure(job: dict[str, Any]) -> tuple[Any, Any]:
-    """The algorithm's module and its config."""
+    """Return the algorithm's module and its config."""
     env = rljax.envs.flatten_observation(rljax.make(job["env"]))
     common = {
         "env": env,
@@ -52,7 +52,7 @@ def configure(job: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def learn(job: dict[str, Any]) -> Program:
-    """One seed jitted; several over all devices, whose time is all that `run` takes, an episode's evaluation too."""
+    """Jit one seed; run several over all devices, timing all of `rljax.run` with one evaluation episode."""
     algorithm, config = configure(job)
     train = jax.jit(algorithm.train)
 
@@ -76,7 +76,7 @@ def learn(job: dict[str, Any]) -> Program:
 
 
 def step_at_random(job: dict[str, Any]) -> Program:
-    """`core.rollout` with uniform actions, a slice of time after another."""
+    """Roll out uniform actions, one slice of time after another."""
     env, num_envs, num_steps = rljax.make(job["env"]), job["num_envs"], job["num_steps"]
     times = job["steps"] // (num_envs * num_steps)
     env_steps = times * num_envs * num_steps

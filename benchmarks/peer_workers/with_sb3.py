@@ -1,4 +1,4 @@
-"""Stable-Baselines3, and SBX, its sibling on JAX: `learn` on vectorised Gymnasium environments."""
+"""Stable-Baselines3 and SBX, its version in JAX: `learn` on vectorised Gymnasium environments."""
 
 import importlib
 from typing import Any
@@ -10,9 +10,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 
 def build(job: dict[str, Any]) -> Program:
-    """A fresh learner for every repetition and seed, one after the other.
+    """Train a new learner for every repetition and seed, one after the other.
 
-    Each has learnt for a moment before it is timed, since SBX compiles for every learner anew.
+    Each learns briefly before it is timed, since SBX compiles again for every learner.
     """
     library = importlib.import_module(job["library"])
     algorithm = getattr(library, job["algorithm"].upper())

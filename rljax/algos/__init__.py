@@ -16,24 +16,23 @@ _ALGORITHMS = {
     "pqn": pqn,
 }
 
-# Names of their own for a choice of values: (algorithm, values). The tuned values of the algorithm hold for them too.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "recurrent_ppo": ("ppo", {"recurrent": "gru"}),
-    "sarsa": ("q_learning", {"target": "sarsa"}),
-    "expected_sarsa": ("q_learning", {"target": "expected_sarsa"}),
-    "double_q_learning": ("q_learning", {"target": "double_q_learning"}),
-    "double_dqn": ("dqn", {"double": True}),
-    "dueling_dqn": ("dqn", {"dueling": True}),
-    "n_step_dqn": ("dqn", {"n_step": 3}),
-    "prioritized_dqn": ("dqn", {"prioritized": True}),
-    "noisy_dqn": ("dqn", {"noisy": True, "epsilon": 0.0, "epsilon_end": 0.0}),
-    "c51": ("dqn", {"head": "categorical"}),
-    "qr_dqn": ("dqn", {"head": "quantile", "num_atoms": 25, "huber_delta": 1.0}),
-    "ddpg": (
+    "sarsa": ("q_learning", {"target": "sarsa"}),  # Rummery and Niranjan 1994
+    "expected_sarsa": ("q_learning", {"target": "expected_sarsa"}),  # van Seijen et al. 2009
+    "double_q_learning": ("q_learning", {"target": "double_q_learning"}),  # van Hasselt 2010
+    "double_dqn": ("dqn", {"double": True}),  # van Hasselt et al. 2016
+    "dueling_dqn": ("dqn", {"dueling": True}),  # Wang et al. 2016
+    "n_step_dqn": ("dqn", {"n_step": 3}),  # Sutton 1988
+    "prioritized_dqn": ("dqn", {"prioritized": True}),  # Schaul et al. 2016
+    "noisy_dqn": ("dqn", {"noisy": True, "epsilon": 0.0, "epsilon_end": 0.0}),  # Fortunato et al. 2018
+    "c51": ("dqn", {"head": "categorical"}),  # Bellemare et al. 2017
+    "qr_dqn": ("dqn", {"head": "quantile", "num_atoms": 25, "huber_delta": 1.0}),  # Dabney et al. 2018
+    "ddpg": (  # Lillicrap et al. 2016
         "td3",
         {"num_critics": 1, "smoothing_std": 0.0, "actor_period": 1, "noise_std": 0.4, "noise_reversion": 0.15},
     ),
-    "rainbow": (
+    "rainbow": (  # Hessel et al. 2018
         "dqn",
         {
             "double": True,
@@ -47,18 +46,26 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+"""Variants by name: the base algorithm, and the values of its `Config` fields that make the variant.
+
+A variant starts from the presets of its base algorithm.
+"""
 
 
 def algorithms() -> dict[str, str]:
-    """What each algorithm is, by name; variants are the values that make them."""
-    described = {name: str(module.__doc__).strip().splitlines()[0] for name, module in _ALGORITHMS.items()}
+    """Describe every algorithm and variant in one line, by name."""
+    descriptions = {name: str(module.__doc__).strip().splitlines()[0] for name, module in _ALGORITHMS.items()}
     for name, (base, values) in VARIANTS.items():
-        described[name] = f"{base} with {', '.join(f'{field}={value}' for field, value in values.items())}"
-    return described
+        descriptions[name] = f"{base} with {', '.join(f'{field}={value}' for field, value in values.items())}"
+    return descriptions
 
 
 def algorithm(name: str) -> Any:
-    """The algorithm's module, a variant's being that of what it varies; an unknown name is a `UsageError`."""
+    """Return the module of an algorithm, or of a variant's base algorithm.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
     base, _ = VARIANTS.get(name, (name, {}))
     if base not in _ALGORITHMS:
         raise UsageError(f"There is no algorithm {name!r}: {suggest(name, [*_ALGORITHMS, *VARIANTS])}")
@@ -66,5 +73,5 @@ def algorithm(name: str) -> Any:
 
 
 def name_of(algorithm: Any) -> str | None:
-    """The name of one of the library's own modules; None for any other algorithm."""
+    """Return the name under which a module is registered; None for a custom algorithm."""
     return next((name for name, module in _ALGORITHMS.items() if module is algorithm), None)

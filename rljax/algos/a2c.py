@@ -1,15 +1,15 @@
-r"""Advantage actor-critic (Mnih et al. 2016): A3C with many environments in one batch in place of asynchronous workers.
+r"""Advantage actor-critic (Mnih et al. 2016, algorithm S3), batching environments instead of asynchronous workers.
 
 Each update collects a rollout `[T, N]` with the current policy, estimates advantages $A_t$ by GAE (Schulman et al.
-2016), and makes one gradient step down
+2016), and takes one gradient step down
 
 $$ L = E_t[-A_t \log \pi(a_t | s_t) + c_v \tfrac{1}{2} (v(s_t) - G_t)^2 - c_e H(\pi(\cdot | s_t))],
    \qquad G_t = A_t + v_{old}(s_t). $$
 
-With $\lambda = 1$ they are the paper's, $A_t = \sum_{k=0}^{n-1} \gamma^k r_{t+k} + \gamma^n v(s_{t+n}) - v(s_t)$, n
-being the steps from t to the end of the rollout or of the episode, where $v(s_{t+n})$ is zero if it terminated.
+With $\lambda = 1$ they are the paper's, $A_t = \sum_{k=0}^{n-1} \gamma^k r_{t+k} + \gamma^n v(s_{t+n}) - v(s_t)$, where
+n is the number of steps from t to the end of the rollout or episode, and $v(s_{t+n})$ is zero after a termination.
 
-With `recurrent` the network has a memory, as in the paper; see `rljax.ppo`.
+With `recurrent` the network has a hidden state, as in the paper; see `rljax.ppo`.
 """
 
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from rljax.types import Metrics, Policy, RecurrentPolicy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
-    """An actor and a critic of `config.hidden_sizes`; on images, without a core, they share a torso."""
+    """An actor and a critic of `config.hidden_sizes`; if feedforward, they share a torso on images."""
     return networks.actor_critic(
         env,
         config.hidden_sizes,
@@ -40,52 +40,52 @@ def default_network(env: Env, config: "Config") -> networks.Network:
 
 @config
 class Config:
-    """What A2C is told: traced numbers, free to sweep, and static structure."""
+    """Hyperparameters of A2C: traced numbers, free to sweep, and static structure."""
 
     env: Env = traced()
-    """Environment to learn."""
+    """Environment to train on."""
     total_steps: int = static(default=500_000, minimum=1)
-    """Environment steps of the whole run; at most so many, in whole updates of num_envs * num_steps."""
+    """Environment steps of the whole run, rounded down to whole updates of num_envs * num_steps."""
     optimizer: str = static(default="rmsprop")
-    """How the gradient is followed: rmsprop, as in the paper, or adam."""
+    """Optimiser: rmsprop, as in the paper, or adam."""
     learning_rate: float = traced(default=7e-4, minimum=0)
     """The optimiser's step size."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     gae_lambda: float = traced(default=1.0, minimum=0, maximum=1)
-    """Decay of GAE's trace (lambda); 1 for n-step advantages, with n up to num_steps."""
+    """Decay of GAE's trace (lambda); 1 gives n-step advantages, with n up to num_steps."""
     entropy_coefficient: float = traced(default=0.01, minimum=0)
     """Weight of the entropy bonus (c_e)."""
     value_coefficient: float = traced(default=0.5, minimum=0)
     """Weight of the value loss (c_v)."""
     max_grad_norm: float = traced(default=0.5, minimum=1e-6)
-    """Global norm to which gradients are clipped; a large number for no clipping."""
+    """Global norm to which gradients are clipped; a large number disables clipping."""
     num_envs: int = static(default=8, minimum=1)
-    """Environments side by side (N)."""
+    """Parallel environments (N)."""
     num_steps: int = static(default=5, minimum=1)
-    """Steps of each environment per update (T)."""
+    """Steps per environment in each update (T)."""
     normalize_advantages: bool = static(default=False)
-    """Give each rollout's advantages mean 0 and deviation 1."""
+    """Standardize the advantages of each rollout."""
     anneal_learning_rate: bool = static(default=True)
-    """Let the learning rate fall linearly to zero."""
+    """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
-    """Environment steps after which annealed values are zero; None for total_steps."""
+    """Environment steps after which annealed values reach zero; None for total_steps."""
     recurrent: str | None = static(default=None)
-    """Core that gives the default network a memory: gru or lstm; None for no memory."""
+    """Recurrent core of the default network: gru or lstm; None for a feedforward network."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default network's hidden layers."""
     activation: str = static(default="tanh")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
     mixed_precision: bool = static(default=False)
-    """Let linear layers of the default network multiply bfloat16, faster on CPUs with AMX; all else stays float32."""
+    """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
-    """A module whose init and apply take the default network's place: obs to (policy outputs, values)."""
+    """Custom network with init and apply, from obs to (policy outputs, values); None for the default."""
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.num_envs * self.num_steps)
         networks.check_core(self.recurrent, self.hidden_sizes, self.activation)
         if self.optimizer not in ("rmsprop", "adam"):
-            raise UsageError(f"There is no optimizer {self.optimizer!r}: known are rmsprop and adam.")
+            raise UsageError(f"There is no optimizer {self.optimizer!r}: choose rmsprop or adam.")
 
     steps_per_update = property(core.steps_per_update)
     num_updates = property(core.num_updates)
@@ -93,13 +93,13 @@ class Config:
 
 
 class State(NamedTuple):
-    """What A2C carries from update to update: the network's parameters, their optimiser, environments, memories."""
+    """Training state of A2C: network parameters, optimiser state, environments and hidden state."""
 
     params: Any
     opt_state: optax.OptState
     collector: rollout.Collector
-    memory: tuple[Any, ...]  # of a recurrent network, (memory [N, ...],); else ()
-    step: jax.Array  # [] int32, updates done
+    hidden_state: tuple[Any, ...]  # (hidden state [N, ...],) of a recurrent network, else ()
+    step: jax.Array  # [] int32, completed updates
 
 
 def _network(config: Config) -> networks.Network:
@@ -110,25 +110,25 @@ def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTran
     rate = core.learning_rate(config, step)
     if config.optimizer == "adam":
         return optimizers.adam(rate, eps=1e-5, max_grad_norm=config.max_grad_norm)
-    follow = optax.rmsprop(rate, decay=0.99, eps=1e-5)
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), follow)
+    rmsprop = optax.rmsprop(rate, decay=0.99, eps=1e-5)
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), rmsprop)
 
 
 def init(key: jax.Array, config: Config) -> State:
-    """Fresh parameters, fresh environments."""
+    """Initialise the parameters and reset the environments."""
     key_params, key_reset = jax.random.split(key)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
-    params, memory = on_policy.init(key_params, _network(config), collector.obs, config.env)
-    return State(params, _optimizer(config, 0).init(params), collector, memory, jnp.int32(0))
+    params, hidden_state = on_policy.init(key_params, _network(config), collector.obs, config.env)
+    return State(params, _optimizer(config, 0).init(params), collector, hidden_state, jnp.int32(0))
 
 
 def act(state: State, config: Config) -> Policy | RecurrentPolicy:
-    """The greedy policy: the distribution's mode."""
+    """Return the greedy policy: the mode of the action distribution."""
     return on_policy.greedy(_network(config), state.params, state.collector, config.env)
 
 
-def loss(params: Any, batch: on_policy.Batch, config: Config) -> tuple[jax.Array, Metrics]:
-    """The loss `L` of the module's docstring over a rollout, and what it is made of."""
+def loss(params: Any, batch: on_policy.Samples, config: Config) -> tuple[jax.Array, Metrics]:
+    """Return the loss `L` of the module docstring over a rollout, and its terms as metrics."""
     outputs, values, *_ = _network(config).apply(params, *batch.inputs)
     distribution = policy_head(config.env.action_space).distribution(outputs)
     advantages = on_policy.standardize(batch.advantage) if config.normalize_advantages else batch.advantage
@@ -140,12 +140,14 @@ def loss(params: Any, batch: on_policy.Batch, config: Config) -> tuple[jax.Array
 
 
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
-    """Collect one rollout and make one gradient step."""
+    """Collect one rollout and take one gradient step."""
     key_noise, key_rollout = jax.random.split(key)
-    collector, memory, batch, collected = on_policy.collect(key_noise, key_rollout, _network(config), state, config)
+    collector, hidden_state, samples, collected = on_policy.collect(
+        key_noise, key_rollout, _network(config), state, config
+    )
     optimizer = _optimizer(config, state.step)
     params, opt_state, metrics, norm = core.gradient_step(
-        loss, state.params, optimizer, state.opt_state, sharding.shard_batch(batch), config
+        loss, state.params, optimizer, state.opt_state, sharding.shard_batch(samples), config
     )
     step = state.step + 1
     metrics = {
@@ -154,9 +156,9 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
         **metrics,
         "gradient_norm": norm,
     }
-    return State(params, opt_state, collector, memory, step), metrics
+    return State(params, opt_state, collector, hidden_state, step), metrics
 
 
 def train(key: jax.Array, config: Config) -> tuple[State, Metrics]:
-    """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
+    """Train from scratch. A pure function: `jit` it, or `vmap` it over keys and any traced field of `config`."""
     return core.train(init, update, key, config)

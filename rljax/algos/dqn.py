@@ -1,15 +1,14 @@
-r"""Deep Q-learning (Mnih et al. 2015) and what follows from it, each an independent choice that composes.
+r"""Deep Q-learning (Mnih et al. 2015, algorithm 1) and its extensions, which can be combined freely.
 
-Each update collects T steps of N environments epsilon-greedily into a replay and then makes `gradient_steps` steps down
-the mean over a batch of $w \, L(r + \gamma v', Q(s, a))$, in which with the target network's parameters $\theta^-$
+Each update collects T steps of N environments epsilon-greedily into a replay buffer and then takes `gradient_steps`
+steps down the batch mean of $w \, L(r + \gamma v', Q(s, a))$, where, with the target network's parameters $\theta^-$,
 
 $$ v' = Q_{\theta^-}(s', a^*), \qquad a^* = \arg\max_a Q_{\theta^-}(s', a)
    \quad\text{or, Double (van Hasselt et al. 2016),}\quad \arg\max_a Q_\theta(s', a). $$
 
-`n_step` sums n rewards before $v'$ (Sutton 1988); `prioritized` draws batches by error, with importance weights w
-(Schaul et al. 2016); `dueling` and `noisy` are networks (Wang et al. 2016, Fortunato et al. 2018); `head` makes Q and L
-those of a distribution, C51 or QR-DQN (see `rljax.distributional`). All of them together are Rainbow (Hessel et al.
-2018).
+`n_step` sums n rewards before $v'$ (Sutton 1988); `prioritized` samples by error, with importance weights w (Schaul et
+al. 2016); `dueling` and `noisy` change the network (Wang et al. 2016, Fortunato et al. 2018); `head` learns a return
+distribution, C51 or QR-DQN (see `rljax.value_heads`). Rainbow combines all of them (Hessel et al. 2018).
 """
 
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from rljax.types import Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
-    """Observations to K outputs an action `[..., A, K]`."""
+    """A Q-network from observations to K outputs per action, `[..., A, K]`."""
     return networks.QNetwork(
         space=env.observation_space,
         num_actions=count(env.action_space),
@@ -41,82 +40,82 @@ def default_network(env: Env, config: "Config") -> networks.Network:
 
 @config
 class Config:
-    """What DQN and its variants are told: traced numbers, free to sweep, and static structure."""
+    """Hyperparameters of DQN and its variants: traced numbers, free to sweep, and static structure."""
 
     env: Env = traced()
-    """Environment to learn; actions must be discrete."""
+    """Environment to train on; actions must be discrete."""
     total_steps: int = static(default=100_000, minimum=1)
-    """Environment steps of the whole run, the prefill among them; at most so many, in whole updates."""
+    """Environment steps of the whole run, including the prefill, rounded down to whole updates."""
     learning_rate: float = traced(default=1e-3, minimum=0)
     """Adam's step size."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     num_envs: int = static(default=4, minimum=1)
-    """Environments side by side (N)."""
+    """Parallel environments (N)."""
     num_steps: int = static(default=4, minimum=1)
-    """Steps of each environment per update (T)."""
+    """Steps per environment in each update (T)."""
     gradient_steps: int = static(default=4, minimum=1)
-    """Gradient steps per update, so that any ratio to environment steps can be had."""
+    """Gradient steps per update."""
     batch_size: int = static(default=64, minimum=1)
     """Transitions per gradient step."""
     buffer_size: int = static(default=50_000, minimum=1)
-    """Transitions that the replay holds."""
+    """Capacity of the replay buffer in transitions."""
     prefill_steps: int = static(default=1_000, minimum=1)
-    """Environment steps of uniform actions before the first update."""
+    """Environment steps with uniform actions before the first update."""
     successor_slots: int | None = static(default=None, minimum=1)
-    """True successors of truncated transitions that the replay holds; None for one in eight transitions."""
+    """Capacity for true next observations of truncated transitions; None for an eighth of buffer_size."""
     target_period: int = traced(default=100, minimum=1)
-    """Gradient steps between two moves of the target network."""
+    """Gradient steps between updates of the target network."""
     target_rate: float = traced(default=1.0, minimum=0, maximum=1)
-    """Part of the way that the target network moves: 1 copies; a small one with target_period 1 is Polyak averaging."""
+    """Step size of target updates: 1 copies the network; a small one with target_period 1 is Polyak averaging."""
     epsilon: float = traced(default=1.0, minimum=0, maximum=1)
-    """Probability of a uniform action at first."""
+    """Initial probability of a uniform action."""
     epsilon_end: float = traced(default=0.05, minimum=0, maximum=1)
-    """Probability of a uniform action once the schedule has ended."""
+    """Final probability of a uniform action."""
     epsilon_fraction: float = traced(default=0.2, minimum=0, maximum=1)
-    """Part of schedule_steps over which epsilon falls linearly."""
+    """Fraction of schedule_steps over which epsilon falls linearly."""
     huber_delta: float | None = traced(default=None, minimum=1e-6)
-    """Error from which the loss is linear (kappa of QR-DQN); None for the squared loss (plain quantile regression)."""
+    """Error above which the loss is linear (kappa of QR-DQN); None for a squared loss (plain quantile regression)."""
     max_grad_norm: float = traced(default=10.0, minimum=1e-6)
-    """Global norm to which gradients are clipped; a large number for no clipping."""
+    """Global norm to which gradients are clipped; a large number disables clipping."""
     anneal_learning_rate: bool = static(default=False)
-    """Let the step size fall linearly to zero."""
+    """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
-    """Environment steps after which schedules have ended; None for total_steps."""
+    """Environment steps over which schedules run; None for total_steps."""
     averaging: float = traced(default=0.0, minimum=0, maximum=1)
-    """Part of schedule_steps whose parameters `act` averages (after Polyak and Juditsky 1992); 0 for none."""
+    """Fraction of schedule_steps over which `act` averages parameters (Polyak and Juditsky 1992); 0 for none."""
     double: bool = static(default=False)
-    """Choose the successor's action by the online network (Double DQN)."""
+    """Select the next action with the online network (Double DQN)."""
     dueling: bool = static(default=False)
-    """Network of a value and an advantage stream."""
+    """Use separate value and advantage streams (dueling network)."""
     noisy: bool = static(default=False)
-    """Network with noise on its last weights that is learned with them; lower epsilon to 0 beside it."""
+    """Explore by learned noise on the last layers' weights (NoisyNet); set epsilon and epsilon_end to 0."""
     layer_norm: bool = static(default=False)
-    """Network with LayerNorm after every linear layer but the last."""
+    """Apply LayerNorm after every linear layer except the last."""
     n_step: int = static(default=1, minimum=1)
-    """Rewards summed before the successor's value."""
+    """Rewards summed before bootstrapping (n)."""
     prioritized: bool = static(default=False)
-    """Draw batches in proportion to error ** priority_exponent."""
+    """Sample transitions in proportion to error ** priority_exponent."""
     priority_exponent: float = traced(default=0.6, minimum=0, maximum=1)
-    """How much errors count in the draw (alpha): 0 for not at all."""
+    """Exponent of the priorities (alpha); 0 samples uniformly."""
     importance_exponent: float = traced(default=0.4, minimum=0, maximum=1)
-    """How much of the draw's bias the weights undo at first (beta); it rises linearly to 1."""
+    """Initial exponent of the importance weights (beta); it rises linearly to 1, which removes the sampling bias."""
     head: str = static(default="expected")
-    """What is learned of the return: expected, categorical (C51) or quantile (QR-DQN)."""
+    """Value head: expected, categorical (C51) or quantile (QR-DQN)."""
     num_atoms: int = static(default=51, minimum=2)
     """Atoms or quantiles of a distributional head (K)."""
     value_low: float | None = traced(default=None)
-    """Lowest discounted return that the categorical head can tell: it needs one, and so the highest."""
+    """Lowest discounted return of the categorical head's support; required for that head."""
     value_high: float | None = traced(default=None)
-    """Highest discounted return that the categorical head can tell."""
+    """Highest discounted return of the categorical head's support; required for that head."""
     hidden_sizes: tuple[int, ...] = static(default=(128, 128))
     """Widths of the default network's hidden layers."""
     activation: str = static(default="relu")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
     mixed_precision: bool = static(default=False)
-    """Let linear layers of the default network multiply bfloat16, faster on CPUs with AMX; all else stays float32."""
+    """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
-    """A module whose init and apply take the default network's place: obs to outputs [..., A, K]."""
+    """Custom network with init and apply, from obs to outputs [..., A, K]; None for the default."""
 
     def __post_init__(self) -> None:
         networks.check_layers(self.hidden_sizes, self.activation, at_least=1)
@@ -130,15 +129,15 @@ class Config:
 
 
 class State(NamedTuple):
-    """What DQN carries from update to update: the network's parameters, their optimiser, replay, environments."""
+    """Training state of DQN: network parameters, optimiser state, replay buffer and environments."""
 
     params: Any
     target_params: Any
-    averaged_params: Any  # what `act` goes by
+    averaged_params: Any  # used by `act`
     opt_state: optax.OptState
     replay: replay.Replay
     collector: rollout.Collector
-    step: jax.Array  # [] int32, updates done
+    step: jax.Array  # [] int32, completed updates
 
 
 def _network(config: Config) -> networks.Network:
@@ -155,27 +154,20 @@ def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTran
     return optimizers.adam(core.learning_rate(config, step), max_grad_norm=config.max_grad_norm)
 
 
-def _apply(params: Any, obs: jax.Array, key: jax.Array, config: Config) -> jax.Array:
-    """The network's outputs `[..., A, K]`, with noise drawn from `key` where it is noisy."""
-    if config.noisy:
-        return _network(config).apply(params, obs, rngs={"noise": key})  # type: ignore[call-arg]
-    return _network(config).apply(params, obs)
-
-
 def init(key: jax.Array, config: Config) -> State:
-    """Fresh parameters, fresh environments, and a replay filled with `prefill_steps` uniform steps."""
+    """Initialise the parameters, reset the environments and prefill the replay buffer."""
     key_params, key_reset, key_prefill = jax.random.split(key, 3)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
-    collector, memory = off_policy.prefill(
+    collector, buffer = off_policy.prefill(
         key_prefill, collector, config, config.n_step, config.prioritized, config.successor_slots
     )
-    outputs = (count(config.env.action_space), _head(config).num_outputs)
-    params = networks.init(_network(config), key_params, collector.obs, outputs)
-    return State(params, params, params, _optimizer(config, 0).init(params), memory, collector, jnp.int32(0))
+    output_shape = (count(config.env.action_space), _head(config).num_outputs)
+    params = networks.init(_network(config), key_params, collector.obs, output_shape)
+    return State(params, params, params, _optimizer(config, 0).init(params), buffer, collector, jnp.int32(0))
 
 
 def act(state: State, config: Config) -> Policy:
-    """The greedy policy, with noisy weights at their means."""
+    """Return the greedy policy of the averaged parameters; noisy weights are at their means."""
 
     def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
         outputs = _network(config).apply(state.averaged_params, rollout.observe(state.collector, config.env, obs))
@@ -184,24 +176,31 @@ def act(state: State, config: Config) -> Policy:
     return policy
 
 
+def _apply(params: Any, obs: jax.Array, key: jax.Array, config: Config) -> jax.Array:
+    """The network's outputs `[..., A, K]`; if noisy, the noise is drawn from `key`."""
+    if config.noisy:
+        return _network(config).apply(params, obs, rngs={"noise": key})  # type: ignore[call-arg]
+    return _network(config).apply(params, obs)
+
+
 def loss(
     params: Any, target_params: Any, batch: replay.Sample, key: jax.Array, config: Config
 ) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-    """The loss of the module's docstring over one batch; the errors `[B]` that priorities go by, and metrics."""
+    """Return the loss of the module docstring over one batch, the errors `[B]` for priorities, and metrics."""
     key_online, key_target, key_choice = jax.random.split(key, 3)
     head = _head(config)
     outputs = networks.of_action(_apply(params, batch.obs, key_online, config), batch.action)  # [B, K]
     next_outputs = _apply(target_params, batch.next_obs, key_target, config)
-    chooser = _apply(params, batch.next_obs, key_choice, config) if config.double else next_outputs
-    best = jnp.argmax(head.values(chooser), axis=-1)
-    following = jax.lax.stop_gradient(networks.of_action(next_outputs, best))
-    each, errors = head.loss(outputs, following, batch.reward, batch.discount)
-    total = jnp.mean(batch.weight * each)
+    selection_outputs = _apply(params, batch.next_obs, key_choice, config) if config.double else next_outputs
+    best = jnp.argmax(head.values(selection_outputs), axis=-1)
+    best_outputs = jax.lax.stop_gradient(networks.of_action(next_outputs, best))
+    sample_losses, errors = head.loss(outputs, best_outputs, batch.reward, batch.discount)
+    total = jnp.mean(batch.weight * sample_losses)
     return total, (errors, {"loss": total, "td_error": errors.mean(), "action_value": head.values(outputs).mean()})
 
 
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
-    """Collect T steps and make the gradient steps. Metrics are means over the gradient steps."""
+    """Collect T steps and take the gradient steps. Metrics are means over the gradient steps."""
     key_collect, key_batches, key_noise = jax.random.split(key, 3)
     progress = core.progress(config, state.step)
     epsilon = schedules.value("linear", config.epsilon, config.epsilon_end, config.epsilon_fraction, progress)
@@ -212,21 +211,21 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     collector, steps, episodes = exploration.epsilon_greedy_rollout(
         key_collect, values, epsilon, state.collector, config.env, config.num_steps, raw=True
     )
-    memory = replay.add(state.replay, steps, config.n_step)
+    buffer = replay.add(state.replay, steps, config.n_step)
     optimizer = _optimizer(config, state.step)
     importance = config.importance_exponent + (1.0 - config.importance_exponent) * progress
 
     def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, Metrics]:
         params, target_params, opt_state, priorities = carry
         bits, key, number = inputs
-        stored = memory._replace(priorities=priorities)
-        batch = off_policy.sample(bits, stored, collector, config, config.n_step, importance)
+        prioritized = buffer._replace(priorities=priorities)
+        batch = off_policy.sample(bits, prioritized, collector, config, config.n_step, importance)
         params, opt_state, (errors, metrics), norm = core.gradient_step(
             loss, params, optimizer, opt_state, target_params, batch, key, config
         )
-        known = jnp.where(batch.weight > 0.0, errors, 0.0)  # the error of a lost successor means nothing
-        priority = (known + 1e-6) ** config.priority_exponent
-        priorities = replay.reprioritize(stored, batch.position, priority).priorities
+        errors = jnp.where(batch.weight > 0.0, errors, 0.0)  # lost successors have no valid error
+        priority = (errors + 1e-6) ** config.priority_exponent
+        priorities = replay.reprioritize(prioritized, batch.position, priority).priorities
         target_params = jax.lax.cond(
             number % config.target_period == 0,
             lambda new, old: optax.incremental_update(new, old, config.target_rate),
@@ -237,7 +236,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
         metrics = {**metrics, "gradient_norm": norm, "lost_successors": jnp.mean(batch.weight == 0.0)}
         return (params, target_params, opt_state, priorities), metrics
 
-    start = (state.params, state.target_params, state.opt_state, memory.priorities)
+    start = (state.params, state.target_params, state.opt_state, buffer.priorities)
     noise = jax.random.split(key_noise, config.gradient_steps)
     end, metrics = off_policy.gradient_steps(key_batches, learn, start, noise, state.step, config)
     params, target_params, opt_state, priorities = end
@@ -250,10 +249,10 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
         **{name: rows.mean() for name, rows in metrics.items()},
         "epsilon": epsilon,
     }
-    memory = memory._replace(priorities=priorities)
-    return State(params, target_params, averaged_params, opt_state, memory, collector, step), metrics
+    buffer = buffer._replace(priorities=priorities)
+    return State(params, target_params, averaged_params, opt_state, buffer, collector, step), metrics
 
 
 def train(key: jax.Array, config: Config) -> tuple[State, Metrics]:
-    """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
+    """Train from scratch. A pure function: `jit` it, or `vmap` it over keys and any traced field of `config`."""
     return core.train(init, update, key, config)

@@ -1,14 +1,14 @@
-r"""Proximal policy optimisation (Schulman et al. 2017), for discrete and continuous actions.
+r"""Proximal policy optimisation (Schulman et al. 2017, equations 7 and 9), for discrete and continuous actions.
 
 Each update collects a rollout `[T, N]` with the current policy $\pi_{old}$, estimates advantages $A_t$ by GAE
-(Schulman et al. 2016), and then makes several epochs of minibatch steps down
+(Schulman et al. 2016), and then takes several epochs of minibatch steps down
 
 $$ L = E_t[-\min(\rho_t A_t, \mathrm{clip}(\rho_t, 1-\epsilon, 1+\epsilon) A_t)
        + c_v \tfrac{1}{2} (v(s_t) - G_t)^2 - c_e H(\pi(\cdot | s_t))],
    \qquad \rho_t = \frac{\pi(a_t | s_t)}{\pi_{old}(a_t | s_t)}, \quad G_t = A_t + v_{old}(s_t). $$
 
-With `recurrent` the network has a memory. A sample is then the whole sequence of one environment: its memory is
-computed again from what was stored before its first step, and forgotten where an episode begins.
+With `recurrent` the network has a hidden state. A sample is then the sequence of one environment: its hidden states
+are recomputed from the one stored before the first step, and reset where an episode begins.
 """
 
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from rljax.types import Metrics, Policy, RecurrentPolicy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
-    """An actor and a critic of `config.hidden_sizes`; on images, without a core, they share a torso."""
+    """An actor and a critic of `config.hidden_sizes`; if feedforward, they share a torso on images."""
     return networks.actor_critic(
         env,
         config.hidden_sizes,
@@ -39,12 +39,12 @@ def default_network(env: Env, config: "Config") -> networks.Network:
 
 @config
 class Config:
-    """What PPO is told: traced numbers, free to sweep, and static structure."""
+    """Hyperparameters of PPO: traced numbers, free to sweep, and static structure."""
 
     env: Env = traced()
-    """Environment to learn."""
+    """Environment to train on."""
     total_steps: int = static(default=100_000, minimum=1)
-    """Environment steps of the whole run; at most so many, in whole updates of num_envs * num_steps."""
+    """Environment steps of the whole run, rounded down to whole updates of num_envs * num_steps."""
     learning_rate: float = traced(default=2.5e-4, minimum=0)
     """Adam's step size."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
@@ -54,41 +54,41 @@ class Config:
     clip: float = traced(default=0.2, minimum=0)
     """How far the probability ratio may leave 1 before its gradient is cut (epsilon)."""
     value_clip: float | None = traced(default=None, minimum=0)
-    """How far a value may leave its old one before its gradient is cut; None for no such limit."""
+    """How far a value may leave its old value before its gradient is cut; None for no limit."""
     target_kl: float | None = traced(default=None, minimum=0)
-    """Approximate KL divergence from the old policy at which an update stops learning; None for never."""
+    """Approximate KL divergence from the old policy above which an update stops early; None for never."""
     entropy_coefficient: float = traced(default=0.0, minimum=0)
     """Weight of the entropy bonus (c_e)."""
     value_coefficient: float = traced(default=0.5, minimum=0)
     """Weight of the value loss (c_v)."""
     max_grad_norm: float = traced(default=0.5, minimum=1e-6)
-    """Global norm to which gradients are clipped; a large number for no clipping."""
+    """Global norm to which gradients are clipped; a large number disables clipping."""
     num_envs: int = static(default=4, minimum=1)
-    """Environments side by side (N)."""
+    """Parallel environments (N)."""
     num_steps: int = static(default=128, minimum=1)
-    """Steps of each environment per update (T)."""
+    """Steps per environment in each update (T)."""
     num_epochs: int = static(default=4, minimum=1)
-    """Passes over each rollout."""
+    """Epochs over each rollout."""
     num_minibatches: int = static(default=4, minimum=1)
-    """Gradient steps per pass; must divide num_envs * num_steps, with a memory num_envs."""
+    """Minibatches per epoch; must divide num_envs * num_steps, or num_envs with a recurrent network."""
     normalize_advantages: bool = static(default=True)
-    """Give each minibatch's advantages mean 0 and deviation 1."""
+    """Standardize the advantages of each minibatch."""
     anneal_learning_rate: bool = static(default=True)
-    """Let the learning rate fall linearly to zero."""
+    """Anneal the learning rate linearly to zero."""
     anneal_clip: bool = static(default=False)
-    """Let clip fall linearly to zero."""
+    """Anneal clip linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
-    """Environment steps after which annealed values are zero; None for total_steps."""
+    """Environment steps after which annealed values reach zero; None for total_steps."""
     recurrent: str | None = static(default=None)
-    """Core that gives the default network a memory: gru or lstm; None for no memory."""
+    """Recurrent core of the default network: gru or lstm; None for a feedforward network."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default network's hidden layers."""
     activation: str = static(default="tanh")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
     mixed_precision: bool = static(default=False)
-    """Let linear layers of the default network multiply bfloat16, faster on CPUs with AMX; all else stays float32."""
+    """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
-    """A module whose init and apply take the default network's place: obs to (policy outputs, values)."""
+    """Custom network with init and apply, from obs to (policy outputs, values); None for the default."""
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.num_envs * self.num_steps, self.num_minibatches)
@@ -105,13 +105,13 @@ class Config:
 
 
 class State(NamedTuple):
-    """What PPO carries from update to update: the network's parameters, their optimiser, environments, memories."""
+    """Training state of PPO: network parameters, optimiser state, environments and hidden state."""
 
     params: Any
     opt_state: optax.OptState
     collector: rollout.Collector
-    memory: tuple[Any, ...]  # of a recurrent network, (memory [N, ...],); else ()
-    step: jax.Array  # [] int32, updates done
+    hidden_state: tuple[Any, ...]  # (hidden state [N, ...],) of a recurrent network, else ()
+    step: jax.Array  # [] int32, completed updates
 
 
 def _network(config: Config) -> networks.Network:
@@ -124,20 +124,20 @@ def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTran
 
 
 def init(key: jax.Array, config: Config) -> State:
-    """Fresh parameters, fresh environments."""
+    """Initialise the parameters and reset the environments."""
     key_params, key_reset = jax.random.split(key)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
-    params, memory = on_policy.init(key_params, _network(config), collector.obs, config.env)
-    return State(params, _optimizer(config, 0).init(params), collector, memory, jnp.int32(0))
+    params, hidden_state = on_policy.init(key_params, _network(config), collector.obs, config.env)
+    return State(params, _optimizer(config, 0).init(params), collector, hidden_state, jnp.int32(0))
 
 
 def act(state: State, config: Config) -> Policy | RecurrentPolicy:
-    """The greedy policy: the distribution's mode."""
+    """Return the greedy policy: the mode of the action distribution."""
     return on_policy.greedy(_network(config), state.params, state.collector, config.env)
 
 
-def loss(params: Any, batch: on_policy.Batch, clip: jax.Array, config: Config) -> tuple[jax.Array, Metrics]:
-    """The loss `L` of the module's docstring over one minibatch, and what it is made of."""
+def loss(params: Any, batch: on_policy.Samples, clip: jax.Array, config: Config) -> tuple[jax.Array, Metrics]:
+    """Return the loss `L` of the module docstring over one minibatch, and its terms as metrics."""
     outputs, values, *_ = _network(config).apply(params, *batch.inputs)
     distribution = policy_head(config.env.action_space).distribution(outputs)
     advantages = on_policy.standardize(batch.advantage) if config.normalize_advantages else batch.advantage
@@ -160,15 +160,17 @@ def loss(params: Any, batch: on_policy.Batch, clip: jax.Array, config: Config) -
 
 
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
-    """Collect one rollout and learn from it. Metrics are means over the minibatches that were used."""
+    """Collect one rollout and learn from it. Metrics are means over the minibatches used."""
     key_noise, key_rollout, key_shuffle = jax.random.split(key, 3)
-    collector, memory, batch, collected = on_policy.collect(key_noise, key_rollout, _network(config), state, config)
+    collector, hidden_state, samples, collected = on_policy.collect(
+        key_noise, key_rollout, _network(config), state, config
+    )
     optimizer = _optimizer(config, state.step)
     clip = config.clip * (1.0 - core.progress(config, state.step) if config.anneal_clip else 1.0)
 
     def learn(carry: Any, indices: jax.Array) -> tuple[Any, tuple[Metrics, jax.Array]]:
         params, opt_state, stopped = carry
-        minibatch = jax.tree.map(lambda x: x[indices], batch)
+        minibatch = jax.tree.map(lambda x: x[indices], samples)
         new_params, new_opt_state, metrics, norm = core.gradient_step(
             loss, params, optimizer, opt_state, minibatch, clip, config
         )
@@ -179,11 +181,11 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
             )
         return (new_params, new_opt_state, stopped), ({**metrics, "gradient_norm": norm}, ~stopped)
 
-    batch = sharding.replicate(batch)  # sent once, and not a minibatch at a time
-    indices = core.minibatches(key_shuffle, len(batch.advantage), config.num_minibatches, config.num_epochs)
+    samples = sharding.replicate(samples)  # replicated once instead of per minibatch
+    indices = core.minibatches(key_shuffle, len(samples.advantage), config.num_minibatches, config.num_epochs)
     start = (state.params, state.opt_state, jnp.bool_(False))
     (params, opt_state, _), (metrics, used) = jax.lax.scan(learn, start, indices)
-    # The minibatch that stopped an update is measured too: it is why the update stopped.
+    # The metrics include the minibatch that stopped the update: it shows why.
     measured = jnp.roll(used, 1).at[0].set(True)
     metrics = {name: jnp.sum(jnp.where(measured, rows, 0.0)) / measured.sum() for name, rows in metrics.items()}
 
@@ -193,9 +195,9 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
         **collected,
         **metrics,
     }
-    return State(params, opt_state, collector, memory, step), metrics
+    return State(params, opt_state, collector, hidden_state, step), metrics
 
 
 def train(key: jax.Array, config: Config) -> tuple[State, Metrics]:
-    """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
+    """Train from scratch. A pure function: `jit` it, or `vmap` it over keys and any traced field of `config`."""
     return core.train(init, update, key, config)

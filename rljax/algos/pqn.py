@@ -1,11 +1,11 @@
-r"""Parallelised Q-network (Gallici et al. 2024): Q-learning on rollouts, with neither a replay nor a target network.
+r"""Parallelised Q-network (Gallici et al. 2024): Q-learning on rollouts, without a replay buffer or target network.
 
-Each update collects a rollout `[T, N]` epsilon-greedily, computes the returns of Q(lambda) backwards through it,
+Each update collects a rollout `[T, N]` epsilon-greedily, computes Q(lambda) returns backwards through it,
 
 $$ G_t = r_t + \gamma [(1 - \lambda) \max_a Q(s_{t+1}, a) + \lambda G_{t+1}], $$
 
-cut where an episode ends, and makes several epochs of minibatch steps down $\frac{1}{2} (Q(s_t, a_t) - G_t)^2$. What
-keeps this stable is a network with LayerNorm.
+cut where an episode ends, and takes several epochs of minibatch steps down $\frac{1}{2} (Q(s_t, a_t) - G_t)^2$.
+LayerNorm in the network keeps this stable.
 """
 
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from rljax.types import Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
-    """Observations to action values `[..., A, 1]`, normalised after every linear layer but the last."""
+    """A Q-network from observations to action values `[..., A, 1]`, with LayerNorm."""
     return networks.QNetwork(
         space=env.observation_space,
         num_actions=count(env.action_space),
@@ -34,46 +34,46 @@ def default_network(env: Env, config: "Config") -> networks.Network:
 
 @config
 class Config:
-    """What PQN is told: traced numbers, free to sweep, and static structure."""
+    """Hyperparameters of PQN: traced numbers, free to sweep, and static structure."""
 
     env: Env = traced()
-    """Environment to learn; actions must be discrete."""
+    """Environment to train on; actions must be discrete."""
     total_steps: int = static(default=500_000, minimum=1)
-    """Environment steps of the whole run; at most so many, in whole updates of num_envs * num_steps."""
+    """Environment steps of the whole run, rounded down to whole updates of num_envs * num_steps."""
     learning_rate: float = traced(default=2.5e-4, minimum=0)
     """RAdam's step size."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     trace_decay: float = traced(default=0.95, minimum=0, maximum=1)
-    """Decay of the returns' trace (lambda): 0 for one-step targets."""
+    """Trace decay of the returns (lambda); 0 gives one-step targets."""
     epsilon: float = traced(default=1.0, minimum=0, maximum=1)
-    """Probability of a uniform action at first."""
+    """Initial probability of a uniform action."""
     epsilon_end: float = traced(default=0.05, minimum=0, maximum=1)
-    """Probability of a uniform action once the schedule has ended."""
+    """Final probability of a uniform action."""
     epsilon_fraction: float = traced(default=0.2, minimum=0, maximum=1)
-    """Part of schedule_steps over which epsilon falls linearly."""
+    """Fraction of schedule_steps over which epsilon falls linearly."""
     max_grad_norm: float = traced(default=10.0, minimum=1e-6)
-    """Global norm to which gradients are clipped; a large number for no clipping."""
+    """Global norm to which gradients are clipped; a large number disables clipping."""
     num_envs: int = static(default=32, minimum=1)
-    """Environments side by side (N)."""
+    """Parallel environments (N)."""
     num_steps: int = static(default=64, minimum=1)
-    """Steps of each environment per update (T)."""
+    """Steps per environment in each update (T)."""
     num_epochs: int = static(default=4, minimum=1)
-    """Passes over each rollout."""
+    """Epochs over each rollout."""
     num_minibatches: int = static(default=16, minimum=1)
-    """Gradient steps per pass; must divide num_envs * num_steps."""
+    """Minibatches per epoch; must divide num_envs * num_steps."""
     anneal_learning_rate: bool = static(default=True)
-    """Let the step size fall linearly to zero."""
+    """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
-    """Environment steps after which schedules have ended; None for total_steps."""
+    """Environment steps over which schedules run; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(128, 128))
     """Widths of the default network's hidden layers."""
     activation: str = static(default="relu")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
     mixed_precision: bool = static(default=False)
-    """Let linear layers of the default network multiply bfloat16, faster on CPUs with AMX; all else stays float32."""
+    """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
-    """A module whose init and apply take the default network's place: obs to action values [..., A, 1]."""
+    """Custom network with init and apply, from obs to action values [..., A, 1]; None for the default."""
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.steps_per_update, self.num_minibatches)
@@ -86,18 +86,16 @@ class Config:
 
 
 class State(NamedTuple):
-    """What PQN carries from update to update: the network's parameters, their optimiser, environments."""
+    """Training state of PQN: network parameters, optimiser state and environments."""
 
     params: Any
     opt_state: optax.OptState
     collector: rollout.Collector
-    step: jax.Array  # [] int32, updates done
+    step: jax.Array  # [] int32, completed updates
 
 
-def _values(params: Any, obs: jax.Array, config: Config) -> jax.Array:
-    """Action values `[..., A]`."""
-    network = default_network(config.env, config) if config.network is None else config.network
-    return network.apply(params, obs)[..., 0]
+def _network(config: Config) -> networks.Network:
+    return default_network(config.env, config) if config.network is None else config.network
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
@@ -105,16 +103,20 @@ def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTran
 
 
 def init(key: jax.Array, config: Config) -> State:
-    """Fresh parameters, fresh environments."""
+    """Initialise the parameters and reset the environments."""
     key_params, key_reset = jax.random.split(key)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
-    network = default_network(config.env, config) if config.network is None else config.network
-    params = networks.init(network, key_params, collector.obs, (count(config.env.action_space), 1))
+    params = networks.init(_network(config), key_params, collector.obs, (count(config.env.action_space), 1))
     return State(params, _optimizer(config, 0).init(params), collector, jnp.int32(0))
 
 
+def _values(params: Any, obs: jax.Array, config: Config) -> jax.Array:
+    """Action values `[..., A]`."""
+    return _network(config).apply(params, obs)[..., 0]
+
+
 def act(state: State, config: Config) -> Policy:
-    """The greedy policy."""
+    """Return the greedy policy."""
 
     def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
         values = _values(state.params, rollout.observe(state.collector, config.env, obs), config)
@@ -123,16 +125,16 @@ def act(state: State, config: Config) -> Policy:
     return policy
 
 
-class Batch(NamedTuple):
-    """Samples of a rollout, each `[B, ...]`."""
+class QSamples(NamedTuple):
+    """Training samples of Q: the steps of a rollout with their lambda returns, `[B, ...]`."""
 
     obs: jax.Array
     action: jax.Array
     target: jax.Array
 
 
-def loss(params: Any, batch: Batch, config: Config) -> tuple[jax.Array, Metrics]:
-    """The loss of the module's docstring over one minibatch."""
+def loss(params: Any, batch: QSamples, config: Config) -> tuple[jax.Array, Metrics]:
+    """Return the loss of the module docstring over one minibatch, with metrics."""
     values = networks.of_action(_values(params, batch.obs, config), batch.action)
     total = losses.squared(values, batch.target).mean()
     return total, {"loss": total, "td_error": jnp.abs(values - batch.target).mean(), "action_value": values.mean()}
@@ -155,12 +157,12 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     next_values = jnp.max(_values(state.params, trajectory.next_obs, config), axis=-1)
     ends = (trajectory.terminated, trajectory.truncated)
     targets = returns.lambda_returns(trajectory.reward, next_values, *ends, config.discount, config.trace_decay)
-    batch = Batch(trajectory.obs, trajectory.action, targets)
-    batch = jax.tree.map(lambda x: x.reshape(config.steps_per_update, *x.shape[2:]), batch)
+    samples = QSamples(trajectory.obs, trajectory.action, targets)
+    samples = jax.tree.map(lambda x: x.reshape(config.steps_per_update, *x.shape[2:]), samples)
     optimizer = _optimizer(config, state.step)
 
     def learn(carry: Any, indices: jax.Array) -> tuple[Any, Metrics]:
-        minibatch = jax.tree.map(lambda x: x[indices], batch)
+        minibatch = jax.tree.map(lambda x: x[indices], samples)
         *carry, metrics, norm = core.gradient_step(loss, carry[0], optimizer, carry[1], minibatch, config)
         return tuple(carry), {**metrics, "gradient_norm": norm}
 
@@ -177,5 +179,5 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
 
 
 def train(key: jax.Array, config: Config) -> tuple[State, Metrics]:
-    """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
+    """Train from scratch. A pure function: `jit` it, or `vmap` it over keys and any traced field of `config`."""
     return core.train(init, update, key, config)

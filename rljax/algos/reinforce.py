@@ -1,20 +1,20 @@
 r"""REINFORCE (Williams 1992): Monte-Carlo policy gradients over whole episodes, for discrete and continuous actions.
 
-Every step t of an episode that has ended, at step L, is learned from once, with the return from there to the end:
+Every step t of an episode that ended at step L is used once, with its return until the end:
 
 $$ L = E_t[-A_t \log \pi(a_t | s_t) + c_v \tfrac{1}{2} (v(s_t) - G_t)^2 - c_e H(\pi(\cdot | s_t))],
    \qquad G_t = \sum_{k=t}^{L} \gamma^{k-t} r_k, \quad A_t = G_t - v(s_t), $$
 
 or $A_t = G_t$ without the baseline $v$. Without normalisation and with $\gamma = 1$ the gradient estimates that of the
-expected return of an episode, but for the scale: a mean over steps, not a sum over each episode's. With $\gamma < 1$ it
-leaves out the factor $\gamma^t$, as is usual. An episode that a time limit cut off is completed by the baseline at its
-true last observation; without a baseline it counts for what was seen of it.
+expected episode return up to a scale: it averages over steps instead of summing over each episode. With $\gamma < 1$ it
+omits the factor $\gamma^t$, as usual. A truncated episode is bootstrapped with the baseline at its true last
+observation; without a baseline its return ends there.
 
-Episodes of any length in fixed shapes: an update plays T steps of N environments, whose episodes go on from update to
-update. With the H steps before them these make a window `[H + T, N]`, and a step is used in the update in which its
-episode ends: the first end at or after it lies in the newest T rows. So each is used exactly once, whatever the length.
-Steps that leave the window while their episode still runs are lost, and counted; with episodes of at most H there are
-none. The steps of an episode that began in an earlier update were played by an older policy, and are used as they are.
+Episodes of any length fit into fixed shapes. An update plays T steps of N environments, and episodes continue across
+updates. The T steps and the H before them form a window `[H + T, N]`. A step is used in the update in which its episode
+ends: the first end at or after it lies in the newest T rows. So each step is used exactly once. Steps that leave the
+window before their episode ends are lost and counted; episodes of at most H steps lose none. Steps from before the
+update were played by an older policy; they are used without a correction.
 """
 
 from typing import Any, NamedTuple
@@ -32,18 +32,18 @@ from rljax.types import Metrics, Policy, RecurrentPolicy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
-    """An actor and a critic of `config.hidden_sizes`, the critic being the baseline."""
+    """An actor and a critic of `config.hidden_sizes`; the critic is the baseline."""
     return networks.actor_critic(env, config.hidden_sizes, config.activation, mixed_precision=config.mixed_precision)
 
 
 @config
 class Config:
-    """What REINFORCE is told: traced numbers, free to sweep, and static structure."""
+    """Hyperparameters of REINFORCE: traced numbers, free to sweep, and static structure."""
 
     env: Env = traced()
-    """Environment to learn."""
+    """Environment to train on."""
     total_steps: int = static(default=200_000, minimum=1)
-    """Environment steps of the whole run; at most so many, in whole updates of num_envs * num_steps."""
+    """Environment steps of the whole run, rounded down to whole updates of num_envs * num_steps."""
     learning_rate: float = traced(default=2e-3, minimum=0)
     """Adam's step size."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
@@ -53,35 +53,35 @@ class Config:
     value_coefficient: float = traced(default=0.5, minimum=0)
     """Weight of the baseline's loss (c_v)."""
     max_grad_norm: float = traced(default=0.5, minimum=1e-6)
-    """Global norm to which gradients are clipped; a large number for no clipping."""
+    """Global norm to which gradients are clipped; a large number disables clipping."""
     num_envs: int = static(default=8, minimum=1)
-    """Environments side by side (N)."""
+    """Parallel environments (N)."""
     num_steps: int = static(default=64, minimum=1)
-    """Steps of each environment per update (T)."""
+    """Steps per environment in each update (T)."""
     max_episode_steps: int = static(default=500, minimum=1)
-    """Steps of each environment that are kept for its episode's end (H); longer episodes lose their first steps."""
+    """Past steps kept per environment until its episode ends (H); longer episodes lose their first steps."""
     baseline: bool = static(default=True)
-    """Subtract a learned value from the returns, and complete with it what a time limit cut off."""
+    """Subtract a learned value from the returns, and bootstrap truncated episodes with it."""
     normalize_returns: bool = static(default=True)
-    """Give an update's returns, less the baseline, mean 0 and deviation 1."""
+    """Standardize the returns of each update after subtracting the baseline."""
     anneal_learning_rate: bool = static(default=True)
-    """Let the learning rate fall linearly to zero."""
+    """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
-    """Environment steps after which annealed values are zero; None for total_steps."""
+    """Environment steps after which annealed values reach zero; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default network's hidden layers."""
     activation: str = static(default="tanh")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
     mixed_precision: bool = static(default=False)
-    """Let linear layers of the default network multiply bfloat16, faster on CPUs with AMX; all else stays float32."""
+    """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
-    """A module whose init and apply take the default network's place: obs to (policy outputs, values)."""
+    """Custom network with init and apply, from obs to (policy outputs, values); None for the default."""
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.steps_per_update)
         networks.check_layers(self.hidden_sizes, self.activation)
         if hasattr(self.network, "initial_hidden_state"):
-            raise UsageError("REINFORCE takes a network without a memory: use ppo or a2c, or a network without one.")
+            raise UsageError("REINFORCE needs a feedforward network: train a recurrent one with ppo or a2c.")
 
     steps_per_update = property(core.steps_per_update)
     num_updates = property(core.num_updates)
@@ -89,24 +89,24 @@ class Config:
 
 
 class Steps(NamedTuple):
-    """Consecutive steps of N environments, each `[H, N, ...]`, as the learner saw them."""
+    """Consecutive steps of N environments, `[H, N, ...]`, with normalised observations and rewards."""
 
     obs: jax.Array
     action: jax.Array
     reward: jax.Array
-    next_value: jax.Array  # the baseline at the true successor when the step was made, zero without a baseline
+    next_value: jax.Array  # the baseline at the true successor when the step was played; zero without a baseline
     terminated: jax.Array
     truncated: jax.Array
 
 
 class State(NamedTuple):
-    """What REINFORCE carries from update to update: parameters, their optimiser, environments, past steps."""
+    """Training state of REINFORCE: network parameters, optimiser state, environments and past steps."""
 
     params: Any
     opt_state: optax.OptState
     collector: rollout.Collector
     history: Steps  # the last H steps of every environment
-    step: jax.Array  # [] int32, updates done
+    step: jax.Array  # [] int32, completed updates
 
 
 def _network(config: Config) -> networks.Network:
@@ -118,7 +118,7 @@ def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTran
 
 
 def init(key: jax.Array, config: Config) -> State:
-    """Fresh parameters, fresh environments, and a history in which nothing waits for its episode's end."""
+    """Initialise the parameters, reset the environments and fill the history with ended episodes."""
     key_params, key_reset = jax.random.split(key)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
     params, _ = on_policy.init(key_params, _network(config), collector.obs, config.env)
@@ -132,28 +132,12 @@ def init(key: jax.Array, config: Config) -> State:
 
 
 def act(state: State, config: Config) -> Policy | RecurrentPolicy:
-    """The greedy policy: the distribution's mode."""
+    """Return the greedy policy: the mode of the action distribution."""
     return on_policy.greedy(_network(config), state.params, state.collector, config.env)
 
 
-def whole_episodes(ended: jax.Array, num_steps: int) -> tuple[jax.Array, jax.Array]:
-    """Which steps of a window to learn from now that its newest `num_steps` rows are there.
-
-    Args:
-        ended: `[H + T, N]` bool, where an episode ended.
-        num_steps: T.
-
-    Returns:
-        `[H + T, N]` bool, the steps whose episode's end lies in the newest T rows, and the number `[]` of steps in the
-        oldest T rows, those that leave the window now, whose episode still runs.
-    """
-    ends_ahead = jnp.cumsum(ended[::-1], axis=0, dtype=jnp.int32)[::-1]
-    used = (ends_ahead > 0) & (ends_ahead <= ends_ahead[-num_steps])
-    return used, jnp.sum(ends_ahead[:num_steps] == 0)
-
-
 def loss(params: Any, window: Steps, targets: jax.Array, used: jax.Array, config: Config) -> tuple[jax.Array, Metrics]:
-    """The loss `L` of the module's docstring over the steps that are used, and what it is made of."""
+    """Return the loss `L` of the module docstring over the used steps, and its terms as metrics."""
     outputs, values = _network(config).apply(params, window.obs)
     distribution = policy_head(config.env.action_space).distribution(outputs)
     count = jnp.maximum(used.sum(), 1)
@@ -172,8 +156,24 @@ def loss(params: Any, window: Steps, targets: jax.Array, used: jax.Array, config
     return total, {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
 
 
+def whole_episodes(ended: jax.Array, num_steps: int) -> tuple[jax.Array, jax.Array]:
+    """Find the steps of a window to use once its newest `num_steps` rows have been played.
+
+    Args:
+        ended: `[H + T, N]` bool, where an episode ended.
+        num_steps: T.
+
+    Returns:
+        `[H + T, N]` bool, the steps whose episode ends in the newest T rows, and the number `[]` of lost steps: those
+        in the oldest T rows, which leave the window next, whose episode has not ended.
+    """
+    ends_ahead = jnp.cumsum(ended[::-1], axis=0, dtype=jnp.int32)[::-1]
+    used = (ends_ahead > 0) & (ends_ahead <= ends_ahead[-num_steps])
+    return used, jnp.sum(ends_ahead[:num_steps] == 0)
+
+
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
-    """Play T steps and learn from the episodes that ended in them; if none did, nothing moves and losses are zero."""
+    """Play T steps and learn from the episodes that ended; if none did, parameters stay and losses are zero."""
     key_noise, key_rollout = jax.random.split(key)
     env, network = config.env, _network(config)
     head = policy_head(env.action_space)
@@ -183,9 +183,9 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
         return head.to_action(action), action
 
     noise = head.noise(key_noise, (config.num_steps, config.num_envs))
-    collector, played, episodes = rollout.rollout(key_rollout, policy, noise, state.collector, env, config.num_steps)
-    next_values = network.apply(state.params, played.next_obs)[1] if config.baseline else jnp.zeros_like(played.reward)
-    newest = Steps(played.obs, played.action, played.reward, next_values, played.terminated, played.truncated)
+    collector, steps, episodes = rollout.rollout(key_rollout, policy, noise, state.collector, env, config.num_steps)
+    next_values = network.apply(state.params, steps.next_obs)[1] if config.baseline else jnp.zeros_like(steps.reward)
+    newest = Steps(steps.obs, steps.action, steps.reward, next_values, steps.terminated, steps.truncated)
     window = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), state.history, newest)
 
     used, lost_steps = whole_episodes(window.terminated | window.truncated, config.num_steps)
@@ -194,7 +194,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     params, opt_state, metrics, norm = core.gradient_step(
         loss, state.params, _optimizer(config, state.step), state.opt_state, window, targets, used, config
     )
-    # Adam would move on its momentum alone.
+    # Without this, Adam's momentum would move the parameters.
     params, opt_state = jax.tree.map(
         lambda new, old: jnp.where(used.any(), new, old), (params, opt_state), (state.params, state.opt_state)
     )
@@ -212,5 +212,5 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
 
 
 def train(key: jax.Array, config: Config) -> tuple[State, Metrics]:
-    """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
+    """Train from scratch. A pure function: `jit` it, or `vmap` it over keys and any traced field of `config`."""
     return core.train(init, update, key, config)

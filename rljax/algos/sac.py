@@ -1,18 +1,17 @@
-r"""Soft actor-critic (Haarnoja et al. 2018), also for discrete actions (Christodoulou 2019).
+r"""Soft actor-critic (Haarnoja et al. 2018), for continuous and discrete (Christodoulou 2019) actions.
 
-Each update collects T steps of N environments with the current policy into a replay and then makes `gradient_steps`
-steps down $L_Q + L_\pi + L_\alpha$, means over a batch, each with respect to its own parameters alone: those of the
-critics $Q_i$, of the policy $\pi$, and the temperature $\alpha$. With $\bar{V}$ as V of target critics, which follow
-slowly,
+Each update collects T steps of N environments with the current policy into a replay buffer and then takes
+`gradient_steps` steps down the batch mean of $L_Q + L_\pi + L_\alpha$. Each loss trains only one set of parameters: the
+critics $Q_i$, the policy $\pi$ or the temperature $\alpha$. With $\bar{V}$ the V of slowly updated target critics,
 
 $$ V(s) = E_{a \sim \pi}[\min_i Q_i(s, a) - \alpha \log \pi(a | s)], \qquad L_\pi = -V(s), \\
    L_Q = \sum_i \tfrac{1}{2} (Q_i(s, a) - r - \gamma \bar{V}(s'))^2, \qquad
    L_\alpha = \alpha (H(\pi(\cdot | s)) - \bar{H}) $$
 
-("Soft actor-critic algorithms and applications", equations 3, 5, 7 and 18). Discrete actions have the expectation in V
-and the entropy H exactly. Continuous ones have them by one sample, the tanh of a Gaussian, through which the gradient
-passes; log-densities, H and its target $\bar{H}$ are those of actions in units in which every dimension is [-1, 1],
-whatever the environment's bounds.
+("Soft actor-critic algorithms and applications", equations 3, 5, 7 and 18). For discrete actions the expectation in V
+and the entropy H are exact. For continuous actions they are estimated from one sample, the tanh of a Gaussian, through
+which the gradient flows; log-densities, H and its target $\bar{H}$ are those of actions rescaled to [-1, 1] in every
+dimension.
 """
 
 import math
@@ -30,7 +29,7 @@ from rljax.types import Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
-    """An actor of the policy's outputs, and critics of actions: `[..., C]`, or of all discrete ones `[..., A, C]`."""
+    """An actor, and critics of the given action, `[..., C]`, or of all discrete actions, `[..., A, C]`."""
     num_outputs = squashed_head(env.action_space).num_outputs
     return networks.actor_and_critics(
         env, num_outputs, config.num_critics, config.hidden_sizes, config.activation, config.mixed_precision
@@ -39,52 +38,52 @@ def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
 
 @config
 class Config:
-    """What SAC is told: traced numbers, free to sweep, and static structure."""
+    """Hyperparameters of SAC: traced numbers, free to sweep, and static structure."""
 
     env: Env = traced()
-    """Environment to learn; actions must be discrete, or bounded on both sides in every dimension."""
+    """Environment to train on; actions must be discrete, or bounded in every dimension."""
     total_steps: int = static(default=100_000, minimum=1)
-    """Environment steps of the whole run, the prefill among them; at most so many, in whole updates."""
+    """Environment steps of the whole run, including the prefill, rounded down to whole updates."""
     learning_rate: float = traced(default=1e-3, minimum=0)
-    """Adam's step size, for all parameters."""
+    """Adam's step size for all parameters."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     num_envs: int = static(default=1, minimum=1)
-    """Environments side by side (N)."""
+    """Parallel environments (N)."""
     num_steps: int = static(default=1, minimum=1)
-    """Steps of each environment per update (T)."""
+    """Steps per environment in each update (T)."""
     gradient_steps: int = static(default=1, minimum=1)
-    """Gradient steps per update, so that any ratio to environment steps can be had."""
+    """Gradient steps per update."""
     batch_size: int = static(default=256, minimum=1)
     """Transitions per gradient step."""
     buffer_size: int = static(default=100_000, minimum=1)
-    """Transitions that the replay holds."""
+    """Capacity of the replay buffer in transitions."""
     prefill_steps: int = static(default=1_000, minimum=1)
-    """Environment steps of uniform actions before the first update."""
+    """Environment steps with uniform actions before the first update."""
     target_rate: float = traced(default=0.005, minimum=0, maximum=1)
-    """Part of the way that the target critics move at each gradient step (tau)."""
+    """Step size of target updates, at every gradient step (tau)."""
     temperature: float = traced(default=1.0, minimum=1e-6)
-    """Weight of the entropy (alpha); the first one where it is tuned."""
+    """Weight of the entropy (alpha); the initial one if it is tuned."""
     tune_temperature: bool = static(default=True)
-    """Let the temperature follow the entropy that target_entropy asks for."""
+    """Tune the temperature so that the policy's entropy approaches target_entropy."""
     target_entropy: float | None = traced(default=None)
-    """Entropy in nats that the temperature aims at; None for -1 a dimension, or target_entropy_fraction of log A."""
+    """Target entropy in nats; None for -1 per dimension, or target_entropy_fraction * log A for A discrete actions."""
     target_entropy_fraction: float = traced(default=0.5, minimum=0, maximum=1)
-    """Part of the most entropy that A discrete actions can have, for target_entropy."""
+    """Fraction of the maximum entropy of discrete actions that target_entropy defaults to."""
     num_critics: int = static(default=2, minimum=1)
-    """Critics, the lowest of which counts (C)."""
+    """Number of critics (C); their minimum is used."""
     anneal_learning_rate: bool = static(default=False)
-    """Let the step size fall linearly to zero."""
+    """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
-    """Environment steps after which annealed values are zero; None for total_steps."""
+    """Environment steps after which annealed values reach zero; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default networks' hidden layers."""
     activation: str = static(default="relu")
     """Nonlinearity of the default networks: tanh, relu, elu, gelu or silu."""
     mixed_precision: bool = static(default=False)
-    """Let linear layers of the default networks multiply bfloat16, faster on CPUs with AMX; all else stays float32."""
+    """Multiply in bfloat16 in the default networks' linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.ActorAndCritics | None = static(default=None)
-    """A networks.ActorAndCritics that takes the default networks' place."""
+    """Custom networks.ActorAndCritics; None for the default networks."""
 
     def __post_init__(self) -> None:
         networks.check_layers(self.hidden_sizes, self.activation)
@@ -97,7 +96,7 @@ class Config:
 
 
 class Params(NamedTuple):
-    """What SAC learns."""
+    """Learned parameters of SAC."""
 
     actor: Any
     critics: Any
@@ -105,14 +104,14 @@ class Params(NamedTuple):
 
 
 class State(NamedTuple):
-    """What SAC carries from update to update: the networks' parameters, their optimiser, replay, environments."""
+    """Training state of SAC: parameters, optimiser state, replay buffer and environments."""
 
     params: Params
-    target_params: Any  # the critics'
+    target_params: Any  # of the critics
     opt_state: optax.OptState
     replay: replay.Replay
     collector: rollout.Collector
-    step: jax.Array  # [] int32, updates done
+    step: jax.Array  # [] int32, completed updates
 
 
 def _network(config: Config) -> networks.ActorAndCritics:
@@ -123,39 +122,30 @@ def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTran
     return optimizers.adam(core.learning_rate(config, step))
 
 
+def init(key: jax.Array, config: Config) -> State:
+    """Initialise the parameters, reset the environments and prefill the replay buffer."""
+    key_actor, key_critics, key_reset, key_prefill = jax.random.split(key, 4)
+    collector = rollout.reset(key_reset, config.env, config.num_envs)
+    collector, buffer = off_policy.prefill(key_prefill, collector, config)
+    actor, critics = _network(config)
+    obs, action = collector.obs, buffer.action[0]
+    space, head = config.env.action_space, squashed_head(config.env.action_space)
+    per_action, action_input = ((space.n,), ()) if isinstance(space, Discrete) else ((), (action,))
+    params = Params(
+        actor=networks.init(actor, key_actor, obs, (head.num_outputs,)),
+        critics=networks.init(critics, key_critics, obs, (*per_action, config.num_critics), extra_inputs=action_input),
+        log_temperature=jnp.log(jnp.float32(config.temperature)),
+    )
+    return State(params, params.critics, _optimizer(config, 0).init(params), buffer, collector, jnp.int32(0))
+
+
 def _policy(actor: Any, obs: jax.Array, config: Config) -> Any:
-    """The distribution of actions, those of a box in [-1, 1]."""
+    """The distribution of actions; those of a box are in [-1, 1]."""
     return squashed_head(config.env.action_space).distribution(_network(config).actor.apply(actor, obs))
 
 
-def _target_entropy(config: Config) -> jax.typing.ArrayLike:
-    space = config.env.action_space
-    if config.target_entropy is not None:
-        return config.target_entropy
-    return (
-        config.target_entropy_fraction * math.log(space.n) if isinstance(space, Discrete) else -math.prod(space.shape)
-    )
-
-
-def init(key: jax.Array, config: Config) -> State:
-    """Fresh parameters, fresh environments, and a replay filled with `prefill_steps` uniform steps."""
-    key_actor, key_critics, key_reset, key_prefill = jax.random.split(key, 4)
-    collector = rollout.reset(key_reset, config.env, config.num_envs)
-    collector, memory = off_policy.prefill(key_prefill, collector, config)
-    actor, critics = _network(config)
-    obs, action = collector.obs, memory.action[0]
-    space, head = config.env.action_space, squashed_head(config.env.action_space)
-    of_all, beside = ((space.n,), ()) if isinstance(space, Discrete) else ((), (action,))
-    params = Params(
-        actor=networks.init(actor, key_actor, obs, (head.num_outputs,)),
-        critics=networks.init(critics, key_critics, obs, (*of_all, config.num_critics), extra_inputs=beside),
-        log_temperature=jnp.log(jnp.float32(config.temperature)),
-    )
-    return State(params, params.critics, _optimizer(config, 0).init(params), memory, collector, jnp.int32(0))
-
-
 def act(state: State, config: Config) -> Policy:
-    """The greedy policy: the likeliest action, or tanh of the mean."""
+    """Return the greedy policy: the most likely discrete action, or tanh of the Gaussian's mean."""
 
     def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
         distribution = _policy(state.params.actor, rollout.observe(state.collector, config.env, obs), config)
@@ -165,7 +155,7 @@ def act(state: State, config: Config) -> Policy:
 
 
 def _soft_value(noise: jax.Array, params: Params, obs: jax.Array, config: Config) -> tuple[jax.Array, jax.Array]:
-    """V and the policy's entropy `[B]`, exact for discrete actions and otherwise of one sample."""
+    """V and the policy's entropy `[B]`, exact for discrete actions and from one sample otherwise."""
     distribution, critics = _policy(params.actor, obs, config), _network(config).critics
     if isinstance(config.env.action_space, Discrete):
         action_values = critics.apply(params.critics, obs).min(axis=-1)
@@ -177,21 +167,31 @@ def _soft_value(noise: jax.Array, params: Params, obs: jax.Array, config: Config
 
 
 def _action_values(critics: Any, batch: replay.Sample, config: Config) -> jax.Array:
-    """What the critics say of the actions taken, `[B, C]`."""
+    """The critics' values of the actions taken, `[B, C]`."""
     if isinstance(config.env.action_space, Discrete):
         values = _network(config).critics.apply(critics, batch.obs)
         return networks.of_action(values, batch.action)
     return _network(config).critics.apply(critics, batch.obs, batch.action)
 
 
+def _target_entropy(config: Config) -> jax.typing.ArrayLike:
+    space = config.env.action_space
+    if config.target_entropy is not None:
+        return config.target_entropy
+    return (
+        config.target_entropy_fraction * math.log(space.n) if isinstance(space, Discrete) else -math.prod(space.shape)
+    )
+
+
 def loss(
     params: Params, target_params: Any, batch: replay.Sample, noise: jax.Array, config: Config
 ) -> tuple[jax.Array, Metrics]:
-    """The sum of the module's three losses over one batch, with the actions' noise `[2, B, D]`; what it is made of."""
+    """Return the sum of the three losses over one batch, with action noise `[2, B, D]`, and its terms as metrics."""
     fixed = jax.lax.stop_gradient(params)
     next_value, _ = _soft_value(noise[1], fixed._replace(critics=target_params), batch.next_obs, config)
     targets = batch.reward + batch.discount * next_value
-    critic_loss, measured = off_policy.critic_loss(_action_values(params.critics, batch, config), targets, batch.weight)
+    action_values = _action_values(params.critics, batch, config)
+    critic_loss, critic_metrics = off_policy.critic_loss(action_values, targets, batch.weight)
 
     value, entropy = _soft_value(noise[0], fixed._replace(actor=params.actor), batch.obs, config)
     policy_loss, entropy = -value.mean(), entropy.mean()
@@ -199,7 +199,7 @@ def loss(
     total = critic_loss + policy_loss + (temperature * excess if config.tune_temperature else 0.0)
     return total, {
         "loss": total,
-        **measured,
+        **critic_metrics,
         "policy_loss": policy_loss,
         "entropy": entropy,
         "temperature": temperature,
@@ -207,7 +207,7 @@ def loss(
 
 
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
-    """Collect T steps and make the gradient steps. Metrics are means over the gradient steps."""
+    """Collect T steps and take the gradient steps. Metrics are means over the gradient steps."""
     key_noise, key_rollout, key_batches, key_loss = jax.random.split(key, 4)
     head, optimizer = squashed_head(config.env.action_space), _optimizer(config, state.step)
 
@@ -219,12 +219,12 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     collector, steps, episodes = rollout.rollout(
         key_rollout, policy, noise, state.collector, config.env, config.num_steps, raw=True
     )
-    memory = replay.add(state.replay, steps)
+    buffer = replay.add(state.replay, steps)
 
     def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, Metrics]:
         params, target_params, opt_state = carry
         bits, noise, _ = inputs
-        batch = off_policy.sample(bits, memory, collector, config)
+        batch = off_policy.sample(bits, buffer, collector, config)
         params, opt_state, metrics, norm = core.gradient_step(
             loss, params, optimizer, opt_state, target_params, batch, noise, config
         )
@@ -233,8 +233,8 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
         return (params, target_params, opt_state), metrics
 
     start = (state.params, state.target_params, state.opt_state)
-    noises = head.noise(key_loss, (config.gradient_steps, 2, config.batch_size))
-    end, metrics = off_policy.gradient_steps(key_batches, learn, start, noises, state.step, config)
+    loss_noise = head.noise(key_loss, (config.gradient_steps, 2, config.batch_size))
+    end, metrics = off_policy.gradient_steps(key_batches, learn, start, loss_noise, state.step, config)
     params, target_params, opt_state = end
 
     step = state.step + 1
@@ -243,9 +243,9 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
         **episodes,
         **{name: rows.mean() for name, rows in metrics.items()},
     }
-    return State(params, target_params, opt_state, memory, collector, step), metrics
+    return State(params, target_params, opt_state, buffer, collector, step), metrics
 
 
 def train(key: jax.Array, config: Config) -> tuple[State, Metrics]:
-    """A whole run, a pure function: `jit` it, `vmap` it over keys and over any traced field of `config`."""
+    """Train from scratch. A pure function: `jit` it, or `vmap` it over keys and any traced field of `config`."""
     return core.train(init, update, key, config)

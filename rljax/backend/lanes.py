@@ -1,5 +1,6 @@
 """Batches of vmapped runs, one lane per run: which leaves of the state are stacked, and which runs have diverged."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -64,3 +65,25 @@ def flat(states: Any, axes: Any) -> tuple[list[Any], list[int | None], Any]:
     structure: Any
     leaves, structure = jax.tree.flatten(states)
     return leaves, structure.flatten_up_to(axes), structure  # keeps axes of None, but not None in `states`
+
+
+def map_lanes(stacked: Callable[..., Any], axes: Any, *trees: Any, shared: Callable[..., Any] | None = None) -> Any:
+    """Apply one function to the leaves that are stacked over lanes, and another to those that all lanes share.
+
+    Args:
+        stacked: of the leaves at one place of the trees where `axes` has 0.
+        axes: a tree like the others with 0 or None for each leaf.
+        *trees: of the same structure.
+        shared: of the leaves where `axes` has None; by default the last tree's are kept.
+    """
+    first, flat_axes, structure = flat(trees[0], axes)
+    others = [jax.tree.leaves(tree) for tree in trees[1:]]
+    keep_last = shared or (lambda *leaves: leaves[-1])
+    rows = zip(flat_axes, first, *others, strict=True)
+    return jax.tree.unflatten(structure, [(keep_last if axis is None else stacked)(*leaves) for axis, *leaves in rows])
+
+
+def shared_leaves(tree: Any, axes: Any) -> list[Any]:
+    """The leaves that all lanes share, such as counters."""
+    leaves, flat_axes, _ = flat(tree, axes)
+    return [leaf for leaf, axis in zip(leaves, flat_axes, strict=True) if axis is None]

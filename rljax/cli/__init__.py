@@ -1,5 +1,6 @@
 """The command line: `rljax train`, `rljax resume`, `rljax envs`, `rljax algos`, `rljax bench`."""
 
+import argparse
 import contextlib
 import dataclasses
 import itertools
@@ -10,85 +11,18 @@ import sys
 import time
 from typing import Any
 
-import tyro
-
 from rljax import algos
 from rljax.backend import devices, versions
-from rljax.cli import bench, parsing, user_code
-from rljax.cli.parsing import USAGE
+from rljax.cli import bench, user_code
+from rljax.cli.parsing import Parser, add_fields, option_names, swept, values
 from rljax.errors import UsageError
-from rljax.experiment import processes, resume, run
+from rljax.experiment import manifest, processes, resume, run
+from rljax.experiment.options import CHANGEABLE, SHARDED, Options
 from rljax.report import console
 
-
-@dataclasses.dataclass(frozen=True)
-class RunOptions:
-    """What `rljax.run` takes beside the algorithm and its config."""
-
-    seeds: int = 1
-    """Runs side by side, each with a seed of its own."""
-    seed: int = 0
-    """Seed of the key that all the runs' keys are split from."""
-    out: pathlib.Path | None = None
-    """Folder for config.json, summary.json, curves.csv and learning_curve.png; by default a new one in runs/."""
-    sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A field and its values, as learning_rate=1e-4,1e-3 or learning_rate=log_uniform(1e-4,1e-2); may be repeated."""
-    samples: int | None = None
-    """Draws of a sweep's uniform(low,high), log_uniform(low,high) and choice(a,b,...)."""
-    halving: int | None = None
-    """Of a sweep's configurations, let one in so many go on after each rung (successive halving)."""
-    evaluations: int = 20
-    """Evaluations of every seed's greedy policy along the way."""
-    eval_episodes: int = 100
-    """Episodes of each seed's final evaluation."""
-    progress: bool = True
-    """Show a progress bar and the table."""
-    devices: int | None = None
-    """Devices to shard over; None for all there are (on a CPU, one a core)."""
-    shard: str = "runs"
-    """What to divide over the devices: runs, or envs for the environments of every run."""
-    overwrite: bool = False
-    """Replace the files of an earlier run in the folder."""
-    checkpoint_every: float | None = None
-    """Seconds between two checkpoints, from which `rljax resume` goes on; 0 for every chunk, None for none."""
-    memory_limit: str | None = None
-    """Memory of all devices together to use at most, as 8GiB; None for what there is."""
-    distributed: bool = False
-    """Be one of several processes that train one population, as Slurm or Open MPI started them."""
-    coordinator: str | None = None
-    """The same where nobody tells: address of process 0 and a free port there, as 10.0.0.1:1234."""
-    num_processes: int | None = None
-    """With --coordinator: how many processes there are."""
-    process_id: int | None = None
-    """With --coordinator: which one this is, from 0 on."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ResumeOptions:
-    """What `rljax.resume` takes beside the folder."""
-
-    total_steps: int | None = None
-    """A new length of the run, in environment steps; schedules stay as they are."""
-    algorithm: str | None = None
-    """The algorithm, where it is one of your own: path/to/own.py or package.own; or a listed name."""
-    env: str | None = None
-    """The environment, where it is one of your own: path/to/own.py:name or package.module:name."""
-    progress: bool = True
-    """Show a progress bar and the table."""
-    devices: int | None = None
-    """Devices to shard over; None for as many as before."""
-    checkpoint_every: float | None = None
-    """Seconds between two checkpoints; None for as before."""
-    memory_limit: str | None = None
-    """Memory of all devices together that may be used at most, such as 8GiB; None for as before."""
-    distributed: bool = False
-    """Be one of several processes that go on, as Slurm or Open MPI started them."""
-    coordinator: str | None = None
-    """The same where nobody tells: address of process 0 and a free port there, as 10.0.0.1:1234."""
-    num_processes: int | None = None
-    """With --coordinator: how many processes there are."""
-    process_id: int | None = None
-    """With --coordinator: which one this is, from 0 on."""
+_OPTIONS = [field.name for field in dataclasses.fields(Options)]
+_ALGORITHM = "a listed name, or a custom module: a file (path/to/custom.py) or an importable name (package.custom)"
+_ENV = "a listed id, or a custom rljax.Env as path/to/custom.py:name or package.module:name"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -99,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _dispatch(arguments)
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it, as `head` does, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
         return 128 + signal.SIGPIPE
     except UsageError as error:
@@ -112,34 +46,40 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
-    if arguments == ["--version"]:
+    commands = {"train": _train, "resume": _resume, "envs": _envs, "algos": _algos, "bench": bench.bench}
+    parser = Parser("rljax")
+    parser.add_argument("--version", action="store_true", help="print the installed versions, for a bug report")
+    listed = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    for name, text in {
+        "train": "train many seeds and write the results: rljax train ALGO --env ENV; rljax train ALGO --help",
+        "resume": "resume a run that was stopped from its checkpoints: rljax resume FOLDER",
+        "envs": "list the environments",
+        "algos": "list the algorithms, and the environments they have tuned values for",
+        "bench": "measure speed and learning: rljax bench [NAME]; rljax bench --help",
+    }.items():
+        listed.add_parser(name, help=text, add_help=False)
+    parsed = parser.parse_args(arguments[:1])
+    if parsed.version:
         print(", ".join(f"{name} {version}" for name, version in versions.versions().items()))
         return 0
-    command, *rest = arguments
-    commands = {"train": _train, "resume": _resume, "envs": _envs, "algos": _algos, "bench": bench.bench}
-    if command not in commands:
-        raise UsageError(f"There is no command {command!r}: known are {', '.join(commands)}.")
-    if command in ("envs", "algos") and rest:
-        if rest[0] in ("-h", "--help"):
-            print(USAGE)
-            return 0
-        raise UsageError(f"rljax {command} takes no arguments, got {rest[0]!r}.")
-    return commands[command](rest)
+    if parsed.command is None:
+        parser.print_help()
+        return 2
+    return commands[parsed.command](arguments[1:])
 
 
-def _envs(_: list[str]) -> int:
+def _envs(arguments: list[str]) -> int:
     from rljax import envs
 
+    Parser("rljax envs", "List the environments.").parse_all(arguments)
     print("\n".join(envs.registered()))
     return 0
 
 
-def _algos(_: list[str]) -> int:
+def _algos(arguments: list[str]) -> int:
     from rljax import presets
 
+    Parser("rljax algos", "List the algorithms, and the environments they have tuned values for.").parse_all(arguments)
     for name, what in algos.algorithms().items():
         print(f"{name:17} {what}")
         print(f"{'':17} tuned for {', '.join(presets.tuned_for(name)) or 'none'}")
@@ -147,89 +87,147 @@ def _algos(_: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    from rljax import presets
-
-    is_lone = parsing.given(arguments, "seeds") in (None, "1") and parsing.given(arguments, "shard") in (None, "runs")
-    _start_jax(
-        is_lone and not any(parsing.has(arguments, option) for option in ("sweep", "distributed", "coordinator"))
-    )
-    if not arguments or arguments[0].startswith("-"):
-        if any(flag in arguments for flag in ("-h", "--help")):
-            print(USAGE)
-            return 0
-        raise UsageError(
-            "Say which algorithm, before any option: rljax train ppo --env CartPole-v1; `rljax algos` lists them."
-        )
-    name, *rest = arguments
-    algorithm = user_code.algorithm(name)
-    wants_help = any(flag in rest for flag in ("-h", "--help"))
-    env = parsing.given(rest, "env") or ("CartPole-v1" if wants_help else None)
+    name, *rest = arguments or [""]
+    wants_help = any(flag in arguments for flag in ("-h", "--help"))
+    if name.startswith("-") or not name:
+        if not wants_help:
+            raise UsageError("Name the algorithm, before any option: rljax train ppo --env CartPole-v1.")
+        _run_parser("rljax train ALGO").print_help()
+        print(f"\nALGO is {_ALGORITHM}.\nrljax train ALGO --help also lists the fields of its config.")
+        return 0
+    parser = _run_parser(f"rljax train {name}")
+    algorithm, is_custom = user_code.algorithm(name), user_code.is_custom(name)
+    options, for_config = parser.parse_known_args([argument for argument in rest if argument not in ("-h", "--help")])
+    env = getattr(options, "env", None)
+    if wants_help:
+        _add_config(parser, name, algorithm, env)
+        parser.print_help()
+        return 0
+    config_parser = Parser(parser.prog, add_help=False)
+    add_fields(config_parser, algorithm.Config, {})
+    fields = values(config_parser.parse_all(for_config, ["--env", "--sweep", *option_names(Options)]))
     if env is None:
-        raise UsageError(f"Say which environment: rljax train {name} --env CartPole-v1; `rljax envs` lists them.")
-    made = user_code.env(env)
-    config = algorithm.Config(env=made) if user_code.is_own(name) else presets.defaults(name, made)
-    config, options = parsing.parse(f"train {name}", config, RunOptions(), rest)
-    settings = _settings(options)
-    if options.out is None and settings["hosts"] is not None:
+        raise UsageError(f"Name the environment: rljax train {name} --env CartPole-v1; `rljax envs` lists them.")
+    sweep = _sweep(getattr(options, "sweep", []))
+    chosen, hosts = Options(**values(options, _OPTIONS)), _hosts_given(options)
+    _start_jax(single_run=chosen.seeds == 1 and chosen.shard == "runs" and not sweep and not hosts)
+    config = _config(name, algorithm, user_code.env(env), fields)
+    if chosen.out is None and hosts:
         raise UsageError("Several processes train into one folder that all of them see: name it with --out.")
-    sweep = [parsing.swept(text) for text in options.sweep]
-    twice = [path for i, (path, _) in enumerate(sweep) if path in dict(sweep[:i])]
-    if twice:
-        raise UsageError(f"--sweep {twice[0]} is given twice: give all its values at once.")
-    out = options.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}")
-    settings |= {"out": out, "sweep": dict(sweep) or None}
+    out = pathlib.Path(chosen.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}"))
+    settings: dict[str, Any] = {field: getattr(chosen, field) for field in _OPTIONS}
+    settings |= {"out": out, "name": chosen.name or (None if is_custom else name)}
     try:
-        run.run(algorithm, config, name=None if user_code.is_own(name) else name, **settings)
+        run.run(algorithm, config, sweep=sweep, hosts=processes.join(**hosts) if hosts else None, **settings)
     finally:
-        if options.out is None:
+        if chosen.out is None:
             with contextlib.suppress(OSError):  # it is not empty, unless the run was refused
                 os.removedirs(out)
-    _say_written(out)
+    _print_written(out)
     return 0
+
+
+def _run_parser(prog: str) -> Parser:
+    parser = Parser(prog, "Train many seeds side by side, evaluate them, and write the results.")
+    parser.add_argument("--env", default=argparse.SUPPRESS, metavar="ENV", help=f"{_ENV}; required")
+    add_fields(parser, Options, vars(Options()), {"shard": SHARDED})
+    parser.add_argument(
+        "--sweep",
+        action="append",
+        default=argparse.SUPPRESS,
+        metavar="FIELD=VALUES",
+        help="a field and its values, such as learning_rate=1e-4,1e-3, or a distribution to draw --samples from: "
+        "uniform(low,high), log_uniform(low,high) or choice(a,b,...); may be repeated",
+    )
+    _add_hosts(parser)
+    return parser
+
+
+def _add_config(parser: Parser, name: str, algorithm: Any, env: str | None) -> None:
+    """Add the fields of the config to the help, with the values tuned for the environment if there is one."""
+    if env is None:
+        defaults = {f.name: f.default for f in dataclasses.fields(algorithm.Config)}
+        described = "the algorithm's defaults; with --env those tuned for it, if there are any"
+    else:
+        defaults = vars(_config(name, algorithm, user_code.env(env), None))
+        described = f"values tuned for {env}, if there are any"
+    group = parser.add_argument_group(f"config of {name}", described)
+    add_fields(group, algorithm.Config, defaults)
+
+
+def _config(name: str, algorithm: Any, env: Any, fields: dict[str, Any] | None) -> Any:
+    """The config with these fields set; None leaves it unchecked, for the help."""
+    from rljax import presets
+
+    if user_code.is_custom(name):
+        return algorithm.Config(env=env, **(fields or {}))
+    tuned = presets.defaults(name, env)
+    return tuned if fields is None else algorithm.Config(**{**vars(tuned), **fields})
+
+
+def _sweep(texts: list[str]) -> dict[str, Any] | None:
+    sweep = [swept(text) for text in texts]
+    repeated = [path for i, (path, _) in enumerate(sweep) if path in dict(sweep[:i])]
+    if repeated:
+        raise UsageError(f"--sweep {repeated[0]} is given twice: give all its values at once.")
+    return dict(sweep) or None
 
 
 def _resume(arguments: list[str]) -> int:
-    from rljax.report import files
-
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
-        raise UsageError("Say which run, before any option: rljax resume runs/x.")
-    wants_help = arguments[0] in ("-h", "--help")
-    folder, rest = ("FOLDER", arguments) if wants_help else (arguments[0], arguments[1:])
-    about = {} if wants_help else files.read_json(pathlib.Path(folder) / "config.json")
-    _start_jax(isinstance(about, dict) and about.get("threads") == 1)  # what is no object, `resume` complains about
-    _, options = parsing.parse(f"resume {folder}", None, ResumeOptions(), rest)
-    settings = _settings(options)
-    if settings["algorithm"] is not None:
+    name, *rest = arguments or [""]
+    parser = Parser("rljax resume FOLDER", "Resume a run that was stopped, with the results it would have had.")
+    hidden = argparse.SUPPRESS
+    parser.add_argument("--total-steps", type=int, default=hidden, metavar="INT", help="a new length, in env steps")
+    parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help="if it is a custom one: " + _ALGORITHM)
+    parser.add_argument("--env", default=hidden, metavar="ENV", help="if it is a custom one: " + _ENV)
+    add_fields(parser, Options, {}, names=CHANGEABLE)
+    _add_hosts(parser)
+    if name in ("-h", "--help"):
+        parser.print_help()
+        return 0
+    if name.startswith("-") or not name:
+        raise UsageError("Name the run's folder, before any option: rljax resume runs/x.")
+    options = parser.parse_all(rest)
+    _start_jax(single_run=manifest.read(pathlib.Path(name)).threads == 1)
+    settings, hosts = values(options, ("total_steps", "algorithm", "env", *CHANGEABLE)), _hosts_given(options)
+    if "algorithm" in settings:
         settings["algorithm"] = user_code.algorithm(settings["algorithm"])
-    if settings["env"] is not None:
+    if "env" in settings:
         settings["env"] = user_code.env(settings["env"])
-    resume.resume(folder, **settings)
-    _say_written(pathlib.Path(folder))
+    resume.resume(name, hosts=processes.join(**hosts) if hosts else None, **settings)
+    _print_written(pathlib.Path(name))
     return 0
 
 
-def _settings(options: RunOptions | ResumeOptions) -> dict[str, Any]:
-    """The options as arguments of `rljax.run` or `resume`; where there are other processes, once they have met."""
-    settings = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)}
-    found = settings.pop("distributed")
-    given = [settings.pop(name) for name in ("coordinator", "num_processes", "process_id")]
-    is_one_of_several = found or any(each is not None for each in given)
-    return {**settings, "hosts": processes.join(*given) if is_one_of_several else None}
+def _add_hosts(parser: Parser) -> None:
+    group = parser.add_argument_group("several processes")
+    hidden = argparse.SUPPRESS
+    group.add_argument("--distributed", action="store_true", help="one of several started by Slurm or Open MPI")
+    address = "without Slurm or MPI: address of process 0 and a free port there, such as 10.0.0.1:1234"
+    group.add_argument("--coordinator", default=hidden, metavar="ADDRESS", help=address)
+    group.add_argument("--num-processes", type=int, default=hidden, metavar="INT", help="how many there are")
+    group.add_argument("--process-id", type=int, default=hidden, metavar="INT", help="which one this is, from 0")
 
 
-def _say_written(folder: pathlib.Path) -> None:
+def _hosts_given(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `rljax.join`; empty for a single process."""
+    given = values(options, ("coordinator", "num_processes", "process_id"))
+    return given or ({"coordinator": None} if options.distributed else {})
+
+
+def _print_written(folder: pathlib.Path) -> None:
     written = sorted(path.name for path in folder.iterdir())
     print(f"{', '.join(written[:-1])} and {written[-1]} are in {folder}")
 
 
-def _start_jax(is_lone: bool) -> None:
-    """Settle what has to be settled before JAX starts, for one run or for many."""
-    devices.configure_jax(single_run=is_lone)
+def _start_jax(single_run: bool) -> None:
+    """Make the settings that must be made before JAX starts."""
+    devices.configure_jax(single_run)
     _cache_compilations()
 
 
 def _new_folder(name: str) -> pathlib.Path:
-    """A folder in runs/ that nobody has: made here, so that two runs of the same second cannot share it."""
+    """Make a new folder in runs/, so that two runs started in the same second do not share one."""
     for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
         folder = pathlib.Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}{suffix}"
         try:
@@ -243,7 +241,7 @@ def _new_folder(name: str) -> pathlib.Path:
 
 
 def _cache_compilations() -> None:
-    """Keep compiled programs on disk, unless the user has chosen where or that JAX should not."""
+    """Keep compiled programs on disk, unless the user has chosen a folder or none."""
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:

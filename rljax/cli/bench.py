@@ -5,51 +5,49 @@ import signal
 import sys
 from typing import Any
 
-from rljax.cli.parsing import USAGE
-from rljax.errors import UsageError
+from rljax.errors import UsageError, suggest
 
-# What `rljax bench` runs of benchmarks/: a script and its first options.
+# A script of benchmarks/, its first options, and what it measures.
 _BENCHMARKS = {
-    "throughput": ["throughput.py"],
-    "scaling": ["scaling.py"],
-    "tables": ["tables.py"],
-    "compiling": ["compiling.py"],
-    "peers": ["peers.py"],
-    "bars": ["bars.py"],
-    "learning": ["learning.py"],
-    "thousands": ["thousands.py"],
-    "check": ["throughput.py", "--check"],
+    "throughput": (["throughput.py"], "environment steps per second, next to their floors"),
+    "scaling": (["scaling.py"], "how the cost of an update grows"),
+    "tables": (["tables.py"], "ten thousand tables at once"),
+    "compiling": (["compiling.py"], "seconds to compile"),
+    "peers": (["peers.py"], "other libraries at the same work"),
+    "bars": (["bars.py"], "what was aimed at and what was reached"),
+    "learning": (["learning.py"], "what the presets reach on 20 seeds (hours)"),
+    "thousands": (["thousands.py"], "thousands of agents on a GPU"),
+    "check": (["throughput.py", "--check"], "a short throughput, compared with its floors"),
 }
-
-# Hours, what is for a GPU, and what the others do at greater length: only where they are named.
-_LONG_OR_SHORT = ("learning", "thousands", "check")
-
-_SCRIPT_SECONDS = 30.0  # for a script to end by itself where it was interrupted as rljax was
+_NOT_BY_DEFAULT = ("learning", "thousands", "check")
+_SCRIPT_SECONDS = 30.0  # for an interrupted script to end by itself
 
 
 def bench(arguments: list[str]) -> int:
-    """Run one benchmark, or all that are not left out; the exit code."""
+    """Run one benchmark, or all that do not take hours or need a GPU; returns the exit code."""
+    default = [name for name in _BENCHMARKS if name not in _NOT_BY_DEFAULT]
     if arguments and arguments[0] in ("-h", "--help"):
-        print(USAGE)
+        print("usage: rljax bench [NAME] [options]\n\nNAME -h lists the options of a benchmark.\n")
+        for name, (_, what) in _BENCHMARKS.items():
+            print(f"  {name:12} {what}")
+        print(f"\nWithout a name: {', '.join(default)}.")
         return 0
     folder = pathlib.Path(__file__).parents[2] / "benchmarks"
     if not folder.is_dir():
         raise UsageError("The benchmarks are in rljax's repository: install it from its clone, with pip install -e .")
-    names, rest = (
-        (arguments[:1], arguments[1:]) if arguments else ([n for n in _BENCHMARKS if n not in _LONG_OR_SHORT], [])
-    )
+    names, rest = (arguments[:1], arguments[1:]) if arguments else (default, [])
     for name in names:
         if name not in _BENCHMARKS:
-            raise UsageError(f"There is no benchmark {name!r}: known are {', '.join(_BENCHMARKS)}.")
-        script, *options = _BENCHMARKS[name]
-        # A process each: nothing that one has compiled or holds in memory weighs on the next.
+            raise UsageError(f"There is no benchmark {name!r}: {suggest(name, _BENCHMARKS)}")
+        script, *options = _BENCHMARKS[name][0]
+        # One process each, so that compiled programs and memory of one do not slow the next.
         if code := _exit_code([sys.executable, str(folder / script), *options, *rest]):
             return code
     return 0
 
 
 def _exit_code(command: list[str]) -> int:
-    """Run a script to its end and return its exit code; what ends rljax interrupts the script too."""
+    """Run a script and return its exit code; a signal that ends rljax interrupts the script too."""
     import subprocess
 
     process = subprocess.Popen(command)
@@ -61,8 +59,8 @@ def _exit_code(command: list[str]) -> int:
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         return process.wait()
-    except KeyboardInterrupt:  # a terminal's reaches the script too
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is being ended already
+    except KeyboardInterrupt:  # from a terminal, which interrupts the script too
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
         for harder in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             try:
                 return process.wait(_SCRIPT_SECONDS) or 130

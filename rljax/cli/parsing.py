@@ -1,131 +1,166 @@
 """Options of the command line: fields of configs and options, and the values of sweeps."""
 
+import argparse
 import ast
-import contextlib
 import dataclasses
 import difflib
-import io
-import itertools
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
 
-import tyro
-
+from rljax.config import field_docs, kinds
 from rljax.errors import UsageError
 from rljax.experiment import sweeps
 
-USAGE = """usage: rljax COMMAND
 
-  rljax train ALGO --env ENV [options]   train many seeds and write what came out; -h after it lists the options
-  rljax resume FOLDER [options]          go on with a run that was stopped, from its checkpoints
-  rljax envs                             list the environments
-  rljax algos                            list the algorithms and what they have tuned values for
-  rljax bench [NAME] [options]           measure: throughput, scaling, tables, compiling, peers, bars (all of these);
-                                         learning; thousands; check; -h after a name lists its options
-  rljax --version                        say what is installed, for a report of an error
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose errors are `UsageError`s and whose options are not abbreviated."""
 
-ALGO is a listed name, or a module of your own: a file (path/to/own.py) or an importable name (package.own).
-ENV is a listed id, or an rljax.Env of your own as path/to/own.py:name or package.module:name."""
-
-
-def parse(command: str, config: Any, options: Any, arguments: list[str]) -> tuple[Any, Any]:
-    """Fields of the config, if any, and of the options, by tyro; what it complains about becomes one sentence."""
-    from rljax.envs import Env
-
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def _(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-        if info.type is not Env:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="ENV",
-            instance_from_str=lambda _: config.env,  # made already: the preset depends on it
-            is_instance=lambda value: isinstance(value, Env),
-            str_from_instance=lambda env: [env.name],
+    def __init__(self, prog: str, description: str = "", **settings: Any) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=120),
+            **settings,
         )
 
-    parts = {"config": config, "run": options} if config is not None else {"run": options}
-    both = dataclasses.make_dataclass(
-        "Options", [(name, Annotated[type(part), tyro.conf.arg(name="")]) for name, part in parts.items()]
-    )
-    complaint = io.StringIO()
+    def error(self, message: str) -> NoReturn:
+        """Raise the message as one sentence."""
+        message = message[0].upper() + message[1:]
+        raise UsageError(message if message.endswith((".", "?")) else f"{message}.")
+
+    def parse_all(self, arguments: list[str], known: Iterable[str] = ()) -> argparse.Namespace:
+        """Parse arguments; refuse an unknown one with the nearest option of this parser or the `known` ones."""
+        parsed, unknown = self.parse_known_args(arguments)
+        if unknown:
+            refuse(unknown[0], self.prog, [*self._option_string_actions, *known])
+        return parsed
+
+
+def refuse(argument: str, prog: str, options: Iterable[str]) -> NoReturn:
+    """Raise a sentence about an argument that no option takes."""
+    if not argument.startswith("-"):
+        raise UsageError(f"No option takes {argument!r}: values follow their option, and flags have none.")
+    name = argument.partition("=")[0]
+    near = difflib.get_close_matches(name.replace("_", "-"), list(options), n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"{prog} --help lists the options."
+    raise UsageError(f"There is no option {name!r}: {hint}")
+
+
+def option_names(cls: type) -> list[str]:
+    """The options that `add_fields` adds for a class."""
+    return [_flag(field.name) for field in dataclasses.fields(cls) if _readers(field)]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _integer(text: str) -> int:
+    """An integer, also one written as 1e6."""
     try:
-        with registry, contextlib.redirect_stderr(complaint):
-            parsed, unknown = tyro.cli(
-                both,
-                args=arguments,
-                default=both(**parts),
-                return_unknown_args=True,
-                prog=f"rljax {command}",
-                description="Defaults are the tuned values for the environment, where there are any."
-                if config is not None
-                else "What was written is gone on with, to the results it would have had.",
-            )
-    except SystemExit as stop:
-        if stop.code:
-            raise UsageError(_sentence(complaint.getvalue())) from None
-        raise
-    if unknown:
-        option = unknown[0]
-        if not option.startswith("-"):
-            raise UsageError(f"There is nothing that takes {option!r}; switches take no value: --name or --no-name.")
-        known = [f.name for part in parts.values() for f in dataclasses.fields(part)]
-        near = difflib.get_close_matches(option.lstrip("-").partition("=")[0].replace("-", "_"), known, n=2, cutoff=0.4)
-        hint = " or ".join("--" + match.replace("_", "-") for match in near)
-        hint = f"did you mean {hint}?" if hint else f"rljax {command} --help lists the options."
-        raise UsageError(f"There is no option {option!r}: {hint}")
-    return getattr(parsed, "config", None), parsed.run
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if number != int(number):
+            raise ValueError(text) from None
+        return int(number)
+
+
+_integer.__name__ = "integer"
+_READERS: Mapping[str, Callable[[str], Any]] = {"int": _integer, "float": float, "str": str, "PathLike[str]": str}
+
+
+def _readers(field: dataclasses.Field) -> list[str]:
+    """The kinds of a field that a text can give; empty for objects, which only Python can."""
+    found = kinds(field)
+    known = [kind for kind in found if kind in _READERS or kind in ("bool", "tuple[int, ...]")]
+    return known
+
+
+def add_fields(
+    parser: argparse._ActionsContainer,
+    cls: type,
+    defaults: Mapping[str, Any],
+    choices: Mapping[str, Iterable[str]] = {},
+    names: Iterable[str] | None = None,
+) -> None:
+    """Add an option for each field of a config or options class that a text can give.
+
+    Args:
+        parser: gets the options; those that are not given are absent from what it parses.
+        cls: a class made by `rljax.config.config`.
+        defaults: values to show in the help.
+        choices: values that a field is restricted to.
+        names: of the fields; None for all.
+    """
+    docs = field_docs(cls)
+    for field in dataclasses.fields(cls):
+        found = _readers(field)
+        if not found or (names is not None and field.name not in names):
+            continue
+        shown = f" (default: {defaults[field.name]})" if field.name in defaults else ""
+        settings: dict[str, Any] = {
+            "default": argparse.SUPPRESS,
+            "help": (docs.get(field.name, "") + shown).replace("%", "%%"),
+        }
+        if "bool" in found:
+            settings["action"] = argparse.BooleanOptionalAction
+        elif "tuple[int, ...]" in found:
+            settings |= {"type": _integer, "nargs": "*", "metavar": "INT"}
+        else:
+            reader = next(_READERS[kind] for kind in ("int", "float", "str", "PathLike[str]") if kind in found)
+            if {"int", "str"} <= set(found):
+                reader = str
+            if "None" in kinds(field):
+                reader = _or_none(reader)
+            settings |= {"type": reader, "metavar": reader.__name__.upper()}
+        if field.name in choices:
+            settings |= {"choices": list(choices[field.name])}
+            settings.pop("metavar", None)
+        parser.add_argument(_flag(field.name), **settings)
+
+
+def _or_none(reader: Callable[[str], Any]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        return None if text.lower() == "none" else reader(text)
+
+    read.__name__ = reader.__name__
+    return read
+
+
+def values(parsed: argparse.Namespace, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """The values that were given, lists as tuples."""
+    given = vars(parsed)
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in given.items()
+        if names is None or name in names
+    }
 
 
 def swept(text: str) -> tuple[str, Any]:
-    """A field and its list of values, or its sampler."""
-    path, _, values = text.partition("=")
-    if not path or not values:
-        raise UsageError(f"--sweep takes a field and its values, as learning_rate=1e-4,1e-3, got {text!r}.")
-    sampler, bracket, rest = values.partition("(")
+    """A field and its list of values, or its sampler, from the text of a `--sweep`."""
+    path, _, given = text.partition("=")
+    if not path or not given:
+        raise UsageError(f"--sweep needs a field and its values, such as learning_rate=1e-4,1e-3, got {text!r}.")
+    sampler, bracket, rest = given.partition("(")
     if bracket and rest.endswith(")") and sampler in ("uniform", "log_uniform", "choice"):
-        given = _values(rest[:-1])
+        arguments = _literals(rest[:-1])
         if sampler == "choice":
-            return path, sweeps.choice(given)
-        if len(given) != 2:
-            raise UsageError(f"{sampler} takes two numbers, as {path}={sampler}(1e-4,1e-2), got {values!r}.")
-        return path, getattr(sweeps, sampler)(*given)
-    return path, _values(values)
+            return path, sweeps.choice(arguments)
+        if len(arguments) != 2:
+            raise UsageError(f"{sampler} needs two numbers, such as {path}={sampler}(1e-4,1e-2), got {given!r}.")
+        return path, getattr(sweeps, sampler)(*arguments)
+    return path, _literals(given)
 
 
-def _values(text: str) -> list[Any]:
-    """Python literals with commas between them; words where they are none."""
+def _literals(text: str) -> list[Any]:
+    """Python literals separated by commas; those that are not become strings."""
     try:
         return list(ast.literal_eval(f"[{text}]"))
     except (ValueError, SyntaxError):
-        words = text.split(",")
-    return [word.strip() for word in words] if len(words) == 1 else [value for word in words for value in _values(word)]
-
-
-def _sentence(box: str) -> str:
-    """The first paragraph inside the frame that tyro draws, in box characters or plain ones, under a title."""
-
-    def is_rule(line: str) -> bool:
-        return not line.strip("─-╭╮╰╯")
-
-    lines = [line.strip("│| ") for line in box.splitlines()[1:]]
-    paragraph = itertools.takewhile(lambda line: not is_rule(line), itertools.dropwhile(is_rule, lines))
-    text = " ".join(paragraph)
-    return text if text.endswith((".", "?")) else text + "."
-
-
-def has(arguments: list[str], option: str) -> bool:
-    """Whether an option is there, with a value or without."""
-    return any(argument.partition("=")[0] == f"--{option}" for argument in arguments)
-
-
-def given(arguments: list[str], option: str) -> str | None:
-    """The value of an option, wherever it stands, before the other options are known."""
-    value = None
-    for argument, following in itertools.zip_longest(arguments, arguments[1:]):
-        if argument == f"--{option}":
-            value = following
-        elif argument.startswith(f"--{option}="):
-            value = argument.partition("=")[2]
-    return value
+        parts = text.split(",")
+    return (
+        [part.strip() for part in parts] if len(parts) == 1 else [value for part in parts for value in _literals(part)]
+    )

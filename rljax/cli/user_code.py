@@ -13,58 +13,62 @@ from rljax.errors import UsageError
 
 
 def algorithm(name: str) -> Any:
-    """The algorithm of a name, a file or a module."""
-    return own(name) if is_own(name) else algos.algorithm(name)
+    """The algorithm of a listed name, a file or a module."""
+    return _load(name) if is_custom(name) else algos.algorithm(name)
 
 
 def env(reference: str) -> Any:
-    """The environment of an id, or of a reference to a custom one."""
+    """The environment of a listed id, or of a reference to a custom one."""
     place, colon, attribute = reference.partition(":")
     if (colon or place.endswith(".py")) and not attribute:
-        raise UsageError(f"Say which environment of {place}: --env {place}:name.")
-    return own(reference) if colon else reference
+        raise UsageError(f"Name the environment in {place}: --env {place}:name.")
+    return _load(reference) if colon else reference
 
 
-def is_own(name: str) -> bool:
-    """Whether a name is that of a user's own file or module."""
+def is_custom(name: str) -> bool:
+    """True if a name is that of a user's file or module."""
     return "." in name or os.sep in name
 
 
-def own(reference: str) -> Any:
-    """A user's own module `file.py` or `package.module`, or with `:name` an attribute of it."""
+def _load(reference: str) -> Any:
+    """A user's module `file.py` or `package.module`, or with `:name` an attribute of it."""
     place, _, attribute = reference.partition(":")
     if not place.endswith(".py") and (not place or place.startswith(".") or os.sep in place):
-        raise UsageError(f"{reference!r} names neither a file (own.py) nor a module (package.own).")
-    sys.path.insert(0, os.getcwd())
-    try:
-        if place.endswith(".py"):
-            if not pathlib.Path(place).is_file():
-                raise UsageError(f"There is no file {place}.")
-            spec = importlib.util.spec_from_file_location(pathlib.Path(place).stem, place)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(place)
-    except UsageError:
-        raise
-    except Exception as error:  # whatever is wrong with a user's file
-        what = " ".join(str(error).split()) or type(error).__name__
-        if not isinstance(error, ImportError | SyntaxError):  # these say where
-            frames = traceback.extract_tb(error.__traceback__)
-            own = [frame for frame in frames if pathlib.Path(frame.filename).name == pathlib.Path(place).name]
-            frame = (own or frames)[-1]
-            what = f"{type(error).__name__}: {what} ({pathlib.Path(frame.filename).name}, line {frame.lineno})"
-        raise UsageError(f"{place} could not be imported: {what}.") from None
-    finally:
-        sys.path.pop(0)
+        raise UsageError(f"{reference!r} names neither a file (custom.py) nor a module (package.custom).")
+    module = _import(place)
     if not attribute:
         for needed in ("Config", "init", "update", "act"):
             if not hasattr(module, needed):
-                raise UsageError(f"{place} is no algorithm: it has no {needed}.")
+                raise UsageError(f"{place} is not an algorithm: it has no {needed}.")
         return module
     if not hasattr(module, attribute):
         raise UsageError(f"{place} has no {attribute!r}.")
     return getattr(module, attribute)
+
+
+def _import(place: str) -> Any:
+    sys.path.insert(0, os.getcwd())
+    try:
+        if not place.endswith(".py"):
+            return importlib.import_module(place)
+        if not pathlib.Path(place).is_file():
+            raise UsageError(f"There is no file {place}.")
+        spec = importlib.util.spec_from_file_location(pathlib.Path(place).stem, place)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        return module
+    except UsageError:
+        raise
+    except Exception as error:  # a user's file can raise anything
+        what = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, ImportError | SyntaxError):  # whose messages have the line
+            frames = traceback.extract_tb(error.__traceback__)
+            theirs = [frame for frame in frames if pathlib.Path(frame.filename).name == pathlib.Path(place).name]
+            frame = (theirs or frames)[-1]
+            what = f"{type(error).__name__}: {what} ({pathlib.Path(frame.filename).name}, line {frame.lineno})"
+        raise UsageError(f"{place} could not be imported: {what}.") from None
+    finally:
+        sys.path.pop(0)

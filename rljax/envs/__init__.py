@@ -1,4 +1,4 @@
-"""Environments: what one is, how to make it, wrappers, and a checker for one's own."""
+"""Environments: their interface, `make`, wrappers, and a checker for custom ones."""
 
 from rljax.envs.base import Bound, Env, TimeStep, as_features, begin_next_episode, observation_shape, timestep
 from rljax.envs.checker import check, require

@@ -1,4 +1,4 @@
-"""What an environment is: a record of pure functions."""
+"""The environment interface: a record of pure functions."""
 
 import dataclasses
 import functools
@@ -13,20 +13,20 @@ from rljax.envs.spaces import Discrete, Space
 
 
 class TimeStep(NamedTuple):
-    """What one step gives. `next_obs` is the true successor; `obs` is what the agent sees next.
+    """The result of one step. `next_obs` is the true next observation; `obs` is the one the agent sees next.
 
-    The two differ only where the engine has reset an episode that ended: `obs` then begins the next episode.
+    They differ only where an episode ended and the engine reset it: `obs` is then the next episode's first observation.
     """
 
     obs: Any
     next_obs: Any
     reward: jax.Array  # [] float32
-    terminated: jax.Array  # [] bool, the task ended: nothing can be earned after it
-    truncated: jax.Array  # [] bool, cut off by a time limit: the task goes on unseen
+    terminated: jax.Array  # [] bool, the task ended: no reward follows
+    truncated: jax.Array  # [] bool, cut off by a time limit: the task itself has not ended
 
 
 def timestep(obs: Any, reward: Any, terminated: Any, truncated: Any = False) -> TimeStep:
-    """A `TimeStep` of an environment's own step: both observations equal, dtypes as the engine expects them."""
+    """Build the `TimeStep` of an environment's `step`: both observations equal, dtypes as the engine expects them."""
     return TimeStep(obs, obs, jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated))
 
 
@@ -48,21 +48,23 @@ def timestep(obs: Any, reward: Any, terminated: Any, truncated: Any = False) -> 
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Env:
-    """An environment. `params` are the pytree's leaves; everything else is static and compared by value.
+    """An environment as a record of pure functions.
+
+    A pytree whose leaves are those of `params`; all other fields are static and compared by value.
 
     Attributes:
         reset: `(key, params) -> (obs, state)`.
         step: `(key, state, action, params) -> (TimeStep, state)`, with no automatic reset: the engine does that.
         observation_space: a `Discrete` or a `Box`.
         action_space: a `Discrete` or a `Box`.
-        params: what `reset` and `step` are told about the world; traced, so that it can be swept.
-        name: as shown in tables and files.
-        wrappers: the names of the wrappers applied so far, innermost first.
+        params: parameters passed to `reset` and `step`; traced, so that they can be swept.
+        name: shown in tables and files.
+        wrappers: names of the wrappers applied, innermost first.
         normalize_observations: set by the wrapper of that name; the engine keeps the statistics.
         normalize_rewards: the discount of the wrapper of that name, or None.
-        recipe: how it was made, except for its params: `((id, settings), (wrapper, arguments), ...)`, with None
-            instead of the first for a custom environment. Plain data unless a wrapper was given an object.
-        default_params: gives the params that were not set; the label leaves them out.
+        recipe: how the environment was made, without its params: `((id, settings), (wrapper, arguments), ...)`; the
+            first entry is None for a custom environment. Plain data unless a wrapper was given an object.
+        default_params: returns the default params, which the label omits.
     """
 
     reset: Callable[[jax.Array, Any], tuple[Any, Any]]
@@ -70,7 +72,7 @@ class Env:
     observation_space: Space
     action_space: Space
     params: Any = ()
-    name: str = "own"
+    name: str = "custom"
     wrappers: tuple[str, ...] = ()
     normalize_observations: bool = False
     normalize_rewards: float | None = None
@@ -79,16 +81,16 @@ class Env:
 
     @property
     def label(self) -> str:
-        """Its name, params that are not the default, and wrappers: `CartPole-v1(gravity=5.0)+time_limit(50)`."""
-        made, *wrappings = self.recipe
-        settings = list(made[1]) if made else []
-        if made and self.default_params is not None:
+        """Name, non-default params and wrappers: `CartPole-v1(gravity=5.0)+time_limit(50)`."""
+        base, *wrappings = self.recipe
+        settings = list(base[1]) if base else []
+        if base and self.default_params is not None:
             defaults = vars(self.default_params())
             fields = [f.name for f in dataclasses.fields(self.params)]
             params = {name: getattr(self.params, name) for name in fields if name in defaults}
             settings += [(name, x) for name, x in params.items() if not np.array_equal(x, defaults[name])]
-        shown = ", ".join(f"{setting}={_shown(value)}" for setting, value in settings)
-        calls = [f"{wrapper}({', '.join(map(_shown, arguments))})" for wrapper, arguments in filter(None, wrappings)]
+        shown = ", ".join(f"{setting}={_format(value)}" for setting, value in settings)
+        calls = [f"{wrapper}({', '.join(map(_format, arguments))})" for wrapper, arguments in filter(None, wrappings)]
         return "+".join([f"{self.name}({shown})" if shown else self.name, *calls])
 
     def replace(self, **changes: Any) -> "Env":
@@ -98,7 +100,7 @@ class Env:
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """A function with its first arguments given. Unlike `functools.partial`, two made alike are equal."""
+    """A function with its first arguments bound. Unlike `functools.partial`, it compares and hashes by value."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -107,14 +109,14 @@ class Bound:
         return self.function(*self.arguments, *rest)
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         return f"{value:.6g}" if np.ndim(value) == 0 else str(np.asarray(value).tolist())
     return str(getattr(value, "__name__", value))
 
 
 def is_data(value: Any) -> bool:
-    """Whether a value is made of numbers, words and tuples alone, so that a file can hold it."""
+    """True if a value consists only of None, numbers, strings and tuples, so that a file can store it."""
     return (
         value is None
         or isinstance(value, bool | int | float | str)
@@ -123,9 +125,9 @@ def is_data(value: Any) -> bool:
 
 
 def begin_next_episode(result: TimeStep, state: Any, fresh_obs: Any, fresh_state: Any) -> tuple[TimeStep, Any]:
-    """Where an episode ended, replace the state and `obs` by a fresh reset's; `next_obs` keeps the true successor.
+    """Where an episode ended, replace the state and `obs` by those of a reset; `next_obs` is unchanged.
 
-    Works on one environment or on a batch: every array of `result` and `state` leads with the shape of `terminated`.
+    Works on one environment or a batch: the shape of `terminated` leads that of every array in `result` and `state`.
     """
     ended = result.terminated | result.truncated
 
@@ -136,12 +138,12 @@ def begin_next_episode(result: TimeStep, state: Any, fresh_obs: Any, fresh_state
 
 
 def observation_shape(space: Space) -> tuple[int, ...]:
-    """The shape of an observation as a network sees it: one-hot where discrete."""
+    """The shape of an observation as network input: one-hot if discrete."""
     return (space.n,) if isinstance(space, Discrete) else space.shape
 
 
 def as_features(space: Space, obs: jax.Array) -> jax.Array:
-    """Observations `[..., *shape]` as floats for a network: one-hot `[..., n]` where discrete, else cast."""
+    """Observations `[..., *shape]` as network input: one-hot `[..., n]` if discrete, else cast to floats."""
     if isinstance(space, Discrete):
         return jax.nn.one_hot(obs.astype(jnp.int32), space.n)
     return obs if jnp.issubdtype(obs.dtype, np.floating) else obs.astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""A checker of the environment contract, for environments of one's own."""
+"""A checker of the environment contract, for custom environments."""
 
 from typing import Any
 
@@ -12,18 +12,18 @@ from rljax.errors import UsageError
 
 
 def check(env: Env, num_steps: int = 64) -> list[str]:
-    """Every breach of the contract found in `env`, a sentence each; an empty list where all is well.
+    """List every violation of the environment contract in `env`, one sentence each; an empty list if there is none.
 
-    Looks at shapes and dtypes without running anything, then runs `num_steps` random steps in 8 copies under
-    `jit` and `vmap`, so that it also finds NaN, observations outside the space and randomness that ignores its key.
+    Checks shapes and dtypes by tracing, then runs `num_steps` random steps in 8 copies under `jit` and `vmap`, which
+    also finds NaN, observations outside the space and randomness that does not depend on the key.
     """
-    found = _shape_breaches(env)
-    return found or _run_breaches(env, jax.random.key(0), num_steps)
+    found = _shape_violations(env)
+    return found or _run_violations(env, jax.random.key(0), num_steps)
 
 
 def require(env: Env) -> None:
-    """Raise a `UsageError` with the first breach that `check` finds by shapes alone; cheap enough for every run."""
-    found = _shape_breaches(env)
+    """Raise `UsageError` for the first violation that `check` finds by tracing only; cheap enough for every run."""
+    found = _shape_violations(env)
     if found:
         raise UsageError(f"{env.name}: {found[0]}")
 
@@ -41,15 +41,15 @@ def _is_scalar(value: Any, kind: Any) -> bool:
     return getattr(value, "shape", None) == () and bool(jnp.issubdtype(value.dtype, kind))
 
 
-def _shape_breaches(env: Env) -> list[str]:
-    """What tracing alone shows, nothing being run."""
+def _shape_violations(env: Env) -> list[str]:
+    """Violations found by tracing, without running the environment."""
     for name, space in (("observation_space", env.observation_space), ("action_space", env.action_space)):
         if not isinstance(space, Discrete | Box):
             return [f"{name} must be an rljax.Discrete or an rljax.Box, got {space!r}."]
     key = jax.random.key(0)
     try:
         obs, state = jax.eval_shape(env.reset, key, env.params)
-    except Exception as error:  # whatever a user's own code raises is the finding
+    except Exception as error:  # any error of user code is a violation
         return [f"reset(key, params) does not trace to (obs, state): {_first_line(error)}"]
     action = jax.eval_shape(env.action_space.sample, key)
     try:
@@ -57,23 +57,23 @@ def _shape_breaches(env: Env) -> list[str]:
     except Exception as error:
         return [f"step(key, state, action, params) does not trace to (TimeStep, state): {_first_line(error)}"]
     if not isinstance(result, TimeStep):
-        return [f"step must give an rljax.TimeStep first, got {type(result).__name__}: build it with rljax.timestep."]
+        return [f"step must return an rljax.TimeStep first, got {type(result).__name__}: build it with rljax.timestep."]
     if not hasattr(obs, "shape"):
-        return ["reset gives an observation that is not one array: flatten it into one."]
+        return ["reset returns an observation that is not one array: flatten it into one."]
 
     found = []
     if obs.shape != env.observation_space.shape:
         found.append(
-            f"reset gives observations of shape {obs.shape}, but observation_space says {env.observation_space.shape}."
+            f"reset returns observations of shape {obs.shape}, but observation_space has {env.observation_space.shape}."
         )
     if isinstance(env.observation_space, Discrete) and jnp.issubdtype(obs.dtype, jnp.inexact):
-        found.append(f"reset gives {_describe(obs)}, but a Discrete observation must be an integer.")
+        found.append(f"reset returns {_describe(obs)}, but a Discrete observation must be an integer.")
     for name, value in (("obs", result.obs), ("next_obs", result.next_obs)):
         if _describe(value) != _describe(obs):
-            found.append(f"step gives {name} as {_describe(value)}, but reset gave {_describe(obs)}.")
+            found.append(f"step returns {name} as {_describe(value)}, but reset returns {_describe(obs)}.")
     structures = [str(jax.tree.structure(tree)) for tree in (state, next_state)]
     if structures[0] != structures[1]:
-        found.append("step gives a state of another structure than reset does.")
+        found.append("step returns a state with another structure than reset does.")
     elif _describe(next_state) != _describe(state):
         found.append(f"step changes the state's shapes or dtypes from {_describe(state)} to {_describe(next_state)}.")
     if not _is_scalar(result.reward, jnp.floating):
@@ -85,29 +85,29 @@ def _shape_breaches(env: Env) -> list[str]:
     return found
 
 
-def _run_breaches(env: Env, key: jax.Array, num_steps: int) -> list[str]:
-    """What only running shows."""
+def _run_violations(env: Env, key: jax.Array, num_steps: int) -> list[str]:
+    """Violations found by running the environment."""
     try:
-        obs, state, found = _reset_breaches(env, key)
+        obs, state, found = _reset_violations(env, key)
     except Exception as error:
-        return [f"reset cannot be run under jit and vmap: {_first_line(error)}"]
+        return [f"reset fails under jit and vmap: {_first_line(error)}"]
     try:
-        return found + _step_breaches(env, key, obs, state, num_steps)
+        return found + _step_violations(env, key, obs, state, num_steps)
     except Exception as error:
-        return [*found, f"step cannot be run under jit and vmap: {_first_line(error)}"]
+        return [*found, f"step fails under jit and vmap: {_first_line(error)}"]
 
 
-def _reset_breaches(env: Env, key: jax.Array) -> tuple[Any, Any, list[str]]:
+def _reset_violations(env: Env, key: jax.Array) -> tuple[Any, Any, list[str]]:
     keys = jax.random.split(jax.random.split(key, 3)[0], 8)
     reset = jax.jit(jax.vmap(env.reset, (0, None)))
     obs, state = jax.block_until_ready(reset(keys, env.params))
     found = []
     if not _equal((obs, state), reset(keys, env.params)):
-        found.append("reset gives different results for the same key: draw randomness from the key alone.")
+        found.append("reset returns different results for the same key: draw randomness only from the key.")
     return obs, state, found
 
 
-def _step_breaches(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: int) -> list[str]:
+def _step_violations(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: int) -> list[str]:
     found = []
     _, key_other, key_run = jax.random.split(key, 3)
 
@@ -123,7 +123,7 @@ def _step_breaches(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: in
     run = jax.jit(lambda carry, key: jax.lax.scan(body, carry, jax.random.split(key, num_steps)))
     _, steps = run((obs, state), key_run)
     if not _equal(steps, run((obs, state), key_run)[1]):
-        found.append("step gives different results for the same key: draw randomness from the key alone.")
+        found.append("step returns different results for the same key: draw randomness only from the key.")
     seen = np.concatenate([np.asarray(obs)[None], np.asarray(steps.next_obs)])
     if not np.all(np.isfinite(seen)):
         found.append("an observation is NaN or infinite.")
@@ -131,10 +131,10 @@ def _step_breaches(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: in
         low, high = env.observation_space.low, env.observation_space.high
         if np.any(seen < low - 1e-4) or np.any(seen > high + 1e-4):
             found.append(
-                f"observations between {seen.min():g} and {seen.max():g} leave observation_space: widen its bounds."
+                f"observations between {seen.min():g} and {seen.max():g} exceed observation_space: widen its bounds."
             )
     elif seen.min() < 0 or seen.max() >= env.observation_space.n:
-        found.append(f"observations between {seen.min()} and {seen.max()} are not in {env.observation_space}.")
+        found.append(f"observations between {seen.min()} and {seen.max()} are outside {env.observation_space}.")
     if not np.all(np.isfinite(np.asarray(steps.reward))):
         found.append("a reward is NaN or infinite.")
     found.extend(_key_reuse(env, state, key_other))
@@ -142,13 +142,13 @@ def _step_breaches(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: in
 
 
 def _key_reuse(env: Env, state: Any, key: jax.Array) -> list[str]:
-    """With JAX's key checker on, reset and step once outside `jit`: a key used twice is named."""
-    one = jax.tree.map(lambda x: x[0], state)
+    """Run reset and step once with JAX's key-reuse checker on."""
+    one_state = jax.tree.map(lambda x: x[0], state)
     key_reset, key_step, key_action = jax.random.split(key, 3)
     action = env.action_space.sample(key_action)
     calls = {
         "reset": lambda: env.reset(key_reset, env.params),
-        "step": lambda: env.step(key_step, one, action, env.params),
+        "step": lambda: env.step(key_step, one_state, action, env.params),
     }
     found = []
     for name, call in calls.items():
@@ -156,7 +156,7 @@ def _key_reuse(env: Env, state: Any, key: jax.Array) -> list[str]:
             with jax.debug_key_reuse(True):
                 jax.jit(call)()
         except jax.errors.KeyReuseError:
-            found.append(f"{name} uses one key twice: split it once into as many as are needed.")
+            found.append(f"{name} uses one key twice: split it once into as many keys as it needs.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Tabular models: a decision process as arrays, an `Env` made of one, and random ones to learn on."""
+"""Tabular models: a Markov decision process as arrays, the `Env` of a model, and random processes."""
 
 import math
 from typing import NamedTuple
@@ -27,9 +27,12 @@ class TabularState(NamedTuple):
 
 
 def from_model(model: Model, name: str = "tabular") -> Env:
-    """An `Env` that a model describes: it observes its state, has no time limit, and pays expected rewards.
+    """Make an `Env` of a model: it observes the state, has no time limit, and its rewards are the expected ones.
 
     The model is the environment's `params`, so that training can be `vmap`ped over a stack of models.
+
+    Raises:
+        UsageError: the model's shapes do not fit, or its probabilities are invalid.
     """
     if not isinstance(model, Model):
         raise UsageError(f"from_model needs an rljax.envs.Model, got {type(model).__name__}.")
@@ -46,32 +49,32 @@ def from_model(model: Model, name: str = "tabular") -> Env:
 
 
 def _checked(model: Model) -> Model:
-    """The model as arrays of the right kind; a `UsageError` where shapes or probabilities do not fit."""
+    """Convert the model's fields to arrays; raise `UsageError` if shapes or probabilities are invalid."""
     transitions, rewards, start = (jnp.asarray(x, jnp.result_type(float)) for x in (model[0], model[1], model[3]))
     terminated = jnp.asarray(model.terminated, bool)
     if rewards.ndim != 2:
-        raise UsageError(f"A model's rewards are a table [S, A], got shape {rewards.shape}.")
+        raise UsageError(f"A model's rewards must be a table [S, A], got shape {rewards.shape}.")
     states, actions = rewards.shape
-    wanted = {"transitions": (states, actions, states), "terminated": (states, actions, states), "start": (states,)}
+    expected = {"transitions": (states, actions, states), "terminated": (states, actions, states), "start": (states,)}
     for name, x in (("transitions", transitions), ("terminated", terminated), ("start", start)):
-        if x.shape != wanted[name]:
-            raise UsageError(f"A model with rewards {rewards.shape} has {name} {wanted[name]}, got {x.shape}.")
+        if x.shape != expected[name]:
+            raise UsageError(f"A model with rewards {rewards.shape} needs {name} {expected[name]}, got {x.shape}.")
     for name, x in (("transitions", transitions), ("start", start)):
         if not isinstance(x, jax.core.Tracer) and not (
             bool(jnp.all(x >= 0)) and jnp.allclose(x.sum(-1), 1.0, atol=1e-4)
         ):
-            raise UsageError(f"A model's {name} are probabilities: none negative, each row adding up to one.")
+            raise UsageError(f"A model's {name} must be probabilities: not negative, and each row must sum to one.")
     return Model(transitions, rewards, terminated, start)
 
 
 def random_mdp(key: jax.Array, states: int, actions: int) -> Env:
-    """A random process without an end; its model is `env.params`.
+    """Make a random process that never terminates; its model is `env.params`.
 
-    Every row of transitions is uniform over the simplex, every reward uniform in [0, 1), every start equally likely.
+    Each row of transitions is uniform over the simplex, rewards are uniform in [0, 1), the start state is uniform.
     """
     for count, what in ((states, "state"), (actions, "action")):
         if not isinstance(count, int | np.integer) or count < 1:
-            raise UsageError(f"random_mdp needs a whole number of at least one {what}, got {count!r}.")
+            raise UsageError(f"random_mdp needs an integer number of {what}s of at least 1, got {count!r}.")
     key_transitions, key_rewards = jax.random.split(key)
     model = Model(
         transitions=jax.random.dirichlet(key_transitions, jnp.ones(states), (states, actions)),
@@ -82,43 +85,43 @@ def random_mdp(key: jax.Array, states: int, actions: int) -> Env:
     return from_model(model, "random_mdp")
 
 
-class _Sums(NamedTuple):
-    """Sums of S probabilities up to each, in B blocks of B with B * B at least S."""
+class _CumulativeSums(NamedTuple):
+    """Cumulative sums of S probabilities, in B blocks of B with B * B >= S."""
 
-    of_blocks: jax.Array  # [..., B] up to the end of each block
+    block_ends: jax.Array  # [..., B] the last sum of each block
     within: jax.Array  # [..., B, B]
 
 
-def _sums(probabilities: jax.Array) -> _Sums:
-    """Of `[..., S]`, for `_draw`.
+def _cumulative_sums(probabilities: jax.Array) -> _CumulativeSums:
+    """Cumulative sums of `[..., S]`, for `_sample`.
 
-    Taken of whole tables, though a step needs one row: a table is the same at every step, so the compiler takes its
-    sums out of the loop.
+    Computed for the whole table although a step needs one row: the table is constant, so that the compiler hoists the
+    computation out of the loop.
     """
     sums = jnp.cumsum(probabilities, axis=-1)
-    # Where the probability is zero a parallel sum may still move, by rounding: such a state is never to be drawn.
+    # Rounding in a parallel sum may change it where the probability is zero, but that state must never be sampled.
     sums = jax.lax.cummax(jnp.where(probabilities > 0, sums, 0.0), axis=sums.ndim - 1)
     *shape, states = sums.shape
     size = math.isqrt(states - 1) + 1
     padding = [(0, 0)] * len(shape) + [(0, size**2 - states)]
     within = jnp.pad(sums, padding, mode="edge").reshape(*shape, size, size)
-    return _Sums(within[..., -1], within)
+    return _CumulativeSums(within[..., -1], within)
 
 
-def _draw(key: jax.Array, sums: _Sums, *row: jax.Array) -> jax.Array:
-    """The index of a draw by the inverse of a row of sums: first the block, then the place in it."""
-    of_blocks = sums.of_blocks[row]
-    below = random_bits.uniforms(random_bits.word(key)) * of_blocks[-1]
-    block = jnp.sum(of_blocks <= below, dtype=jnp.int32)
-    return block * len(of_blocks) + jnp.sum(sums.within[*row, block] <= below, dtype=jnp.int32)
+def _sample(key: jax.Array, sums: _CumulativeSums, *row: jax.Array) -> jax.Array:
+    """Sample an index by inverting a row of cumulative sums: first the block, then the position in it."""
+    block_ends = sums.block_ends[row]
+    threshold = random_bits.uniforms(random_bits.word(key)) * block_ends[-1]
+    block = jnp.sum(block_ends <= threshold, dtype=jnp.int32)
+    return block * len(block_ends) + jnp.sum(sums.within[*row, block] <= threshold, dtype=jnp.int32)
 
 
 def _reset(key: jax.Array, model: Model) -> tuple[jax.Array, TabularState]:
-    state = _draw(key, _sums(model.start))
+    state = _sample(key, _cumulative_sums(model.start))
     return state, TabularState(state)
 
 
 def _step(key: jax.Array, state: TabularState, action: jax.Array, model: Model) -> tuple[TimeStep, TabularState]:
-    following = _draw(key, _sums(model.transitions), state.state, action)
-    reward, terminated = model.rewards[state.state, action], model.terminated[state.state, action, following]
-    return timestep(following, reward, terminated), TabularState(following)
+    next_state = _sample(key, _cumulative_sums(model.transitions), state.state, action)
+    reward, terminated = model.rewards[state.state, action], model.terminated[state.state, action, next_state]
+    return timestep(next_state, reward, terminated), TabularState(next_state)

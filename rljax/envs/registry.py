@@ -1,10 +1,9 @@
-"""Environments by id: `make`, the ids it knows, and the exact models of the tabular ones."""
+"""Environments by id: `make`, its registered ids, and the exact models of the tabular ones."""
 
 from typing import Any
 
 import jax
 
-from rljax.envs import toy_text
 from rljax.envs.base import Bound, Env
 from rljax.envs.mdp import Model
 from rljax.envs.suites import gymnax
@@ -12,25 +11,25 @@ from rljax.errors import UsageError
 
 
 def make(env: Any, **settings: Any) -> Env:
-    """An `Env` from a gymnax id, a gymnax environment object, or an `Env` (returned as it is).
+    """Make an `Env` from an id or a gymnax environment object; an `Env` is returned unchanged.
 
     Args:
-        env: an id that `rljax envs` lists, or an environment object with gymnax 1.0's `reset_env` and `step_env`.
+        env: an id listed by `rljax envs`, or an environment object with gymnax 1.0's `reset_env` and `step_env`.
         **settings: fields of the environment's params (`gravity=5.0`) or arguments of its constructor (`size=12`).
 
     Raises:
-        UsageError: the id is unknown, a setting is, or data that the environment needs are not there.
+        UsageError: the id or a setting is unknown, or the environment's data files are missing.
     """
     if isinstance(env, Env):
         if settings:
-            raise UsageError("make() takes settings with an id only: use env.replace(params=...) on an Env.")
+            raise UsageError("make() takes no settings for an Env: use env.replace(params=...).")
         return env
-    # An environment's own arrays are constants, also where make is called inside a traced function.
+    # The environment's arrays must be constants even if make is called inside a traced function.
     with jax.ensure_compile_time_eval():
         if isinstance(env, str):
-            toy_text.register()
+            _register()
             return gymnax.make(env, settings)
-        # Asked of the class: gymnax's wrappers hand these two through to what they wrap, and would be passed by.
+        # Look on the class: gymnax's wrappers forward attributes of what they wrap, and would be bypassed.
         if hasattr(type(env), "reset_env") and hasattr(type(env), "step_env"):
             return gymnax.from_object(env, settings)
     raise UsageError(
@@ -39,25 +38,36 @@ def make(env: Any, **settings: Any) -> Env:
 
 
 def registered() -> list[str]:
-    """Every id that `make` knows: gymnax's own, our tabular worlds, and those added with `gymnax.register`."""
-    toy_text.register()
+    """Every id that `make` accepts: gymnax's, our tabular environments, and those added with `gymnax.register`."""
+    _register()
     return gymnax.registered()
+
+
+def _register() -> None:
+    from rljax.envs import toy_text  # imports gymnax, so only when it is needed
+
+    toy_text.register()
 
 
 def tabular_model(env: Any) -> Model:
     """The exact model of FrozenLake, Taxi, CliffWalking, GridWorld or an `Env` made by `from_model`.
 
     Args:
-        env: what `make` takes; without wrappers, since they change what the model would have to say.
+        env: any argument of `make`, without wrappers.
+
+    Raises:
+        UsageError: the environment is wrapped or has no tabular model.
     """
     env = make(env)
     if env.wrappers:
-        raise UsageError(f"There is no table for a wrapped environment ({', '.join(env.wrappers)}): pass the bare one.")
+        raise UsageError(f"A wrapped environment ({', '.join(env.wrappers)}) has no tabular model: unwrap it.")
     if isinstance(env.params, Model):
         return env.params
+    from rljax.envs import toy_text
+
     environment = env.step.arguments[0] if isinstance(env.step, Bound) and env.step.arguments else None
-    with jax.ensure_compile_time_eval():  # also where it is asked for inside a traced function
+    with jax.ensure_compile_time_eval():  # constant arrays even inside a traced function
         model = toy_text.model(environment)
     if model is None:
-        raise UsageError(f"There is no table for {env.name}: it has one if it was made by rljax.envs.from_model.")
+        raise UsageError(f"{env.name} has no tabular model: rljax.envs.from_model makes an environment that has one.")
     return model

@@ -23,20 +23,20 @@ class Discrete:
 
     def __post_init__(self) -> None:
         if not isinstance(self.n, int | np.integer) or self.n < 1:
-            raise UsageError(f"Discrete needs a whole number of at least one element, got n={self.n!r}.")
+            raise UsageError(f"Discrete needs an integer n of at least 1, got n={self.n!r}.")
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """A uniform draw, `[]`."""
+        """A uniform sample, `[]`."""
         return jax.random.randint(key, (), 0, self.n)
 
     def contains(self, x: jax.Array) -> jax.Array:
-        """Whether `x` is an element, `[]` bool."""
+        """True if `x` is an element, `[]` bool."""
         return (x >= 0) & (x < self.n)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Box:
-    """Arrays of a shape within bounds; `low` and `high` broadcast to `shape` and may be infinite."""
+    """Arrays of a given shape within bounds; `low` and `high` broadcast to `shape` and may be infinite."""
 
     low: Any
     high: Any
@@ -78,37 +78,37 @@ class Box:
 
     @property
     def is_integral(self) -> bool:
-        """Whether the elements are whole numbers or flags."""
+        """True if the elements are integers or bools."""
         return not np.issubdtype(self.dtype, np.inexact)
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """A draw, as Gymnasium's: uniform between two bounds, exponential from one, standard normal without any."""
+        """Sample like Gymnasium: uniform between two bounds, exponential from a single one, else standard normal."""
         key_uniform, key_exponential, key_normal = jax.random.split(key, 3)
-        # Every whole number between the bounds is as likely as any other: the next one begins where the last one ends.
+        # Integers are floored, so that each one has an interval of length 1 and all are equally likely.
         low, high = self.low, self.high + 1.0 if self.is_integral else self.high
         ends = np.where(self.bounded, low, 0.0), np.where(self.bounded, high, 1.0)
         uniform = jax.random.uniform(key_uniform, self.shape, minval=ends[0], maxval=ends[1])
-        away = jax.random.exponential(key_exponential, self.shape)
+        distance = jax.random.exponential(key_exponential, self.shape)
         normal = jax.random.normal(key_normal, self.shape)
-        one_sided = jnp.where(np.isfinite(low), low + away, jnp.where(np.isfinite(high), high - away, normal))
-        drawn = jnp.where(self.bounded, uniform, one_sided)
+        one_sided = jnp.where(np.isfinite(low), low + distance, jnp.where(np.isfinite(high), high - distance, normal))
+        sample = jnp.where(self.bounded, uniform, one_sided)
         if self.is_integral:
-            drawn = jnp.minimum(jnp.floor(drawn), self.high)
-        return drawn.astype(self.dtype)
+            sample = jnp.minimum(jnp.floor(sample), self.high)
+        return sample.astype(self.dtype)
 
     def contains(self, x: jax.Array) -> jax.Array:
-        """Whether `x` lies within the bounds, `[]` bool."""
+        """True if `x` lies within the bounds, `[]` bool."""
         return jnp.all((x >= self.low) & (x <= self.high))
 
     def from_unit(self, x: jax.Array) -> jax.Array:
-        """Map `[-1, 1]` onto the bounds, each dimension with its own scale, and clip; unbounded ones pass unscaled."""
+        """Map `[-1, 1]` onto the bounds, dimension by dimension, and clip; unbounded dimensions are not scaled."""
         low, high = np.where(self.bounded, self.low, -1.0), np.where(self.bounded, self.high, 1.0)
         center, half_range = low / 2 + high / 2, high / 2 - low / 2
         scaled = jnp.clip(center + half_range * x, self.low, self.high)
         return (jnp.round(scaled) if self.is_integral else scaled).astype(self.dtype)
 
     def from_unit_vector(self, x: jax.Array) -> jax.Array:
-        """`from_unit` of vectors `[..., D]` with an element for each of the D dimensions, shaped as the space is."""
+        """`from_unit` of flat vectors `[..., D]`, reshaped to `[..., *shape]`; D is the product of `shape`."""
         return self.from_unit(x.reshape(*x.shape[:-1], *self.shape))
 
 
@@ -116,16 +116,16 @@ Space = Discrete | Box
 
 
 def count(space: Space, what: str = "actions") -> int:
-    """How many elements a discrete space has; for a box a `UsageError` that says `what` should be discrete."""
+    """The number of elements of a discrete space. Raises `UsageError` for a Box; `what` completes the message."""
     if isinstance(space, Discrete):
         return space.n
-    raise UsageError(f"This algorithm needs discrete {what}, and the environment's are a Box of shape {space.shape}.")
+    raise UsageError(f"This algorithm needs discrete {what}, but the environment's are a Box of shape {space.shape}.")
 
 
 def bounded_box(space: Space) -> Box:
-    """The space, which a squashed policy can cover; a `UsageError` where it is discrete or has a bound missing."""
+    """Return the space if it is a fully bounded Box, as a squashed policy needs; otherwise raise `UsageError`."""
     if isinstance(space, Discrete):
-        raise UsageError(f"This algorithm needs continuous actions, and the environment's are {space.n} discrete ones.")
+        raise UsageError(f"This algorithm needs continuous actions, but the environment has {space.n} discrete ones.")
     if not space.bounded.all():
         raise UsageError("This algorithm needs actions bounded on both sides: wrap the environment, or use ppo.")
     return space

@@ -1,8 +1,8 @@
-"""Wrappers: functions from an `Env`, or the id of one, to an `Env` that compose, innermost first.
+"""Wrappers: functions from an `Env` or an id to an `Env`. They compose, innermost first.
 
     env = normalize_observations(frame_stack(mask_observation("CartPole-v1", (0, 2)), 4))
 
-A wrapper leaves `env.params` alone, so that a sweep over `env.params.gravity` works through any of them.
+Wrappers do not change `env.params`, so that a sweep over `env.params.gravity` works through any of them.
 """
 
 import functools
@@ -19,21 +19,21 @@ from rljax.envs.registry import make
 from rljax.envs.spaces import Box, Discrete
 from rljax.errors import UsageError, number
 
-# What may not come inside what: outer -> (inner, why).
+# Invalid orders: (outer, inner) -> why.
 _REFUSED = {
     ("mask_observation", "frame_stack"): "the indices would point into the stack",
-    ("mask_observation", "normalize_observations"): "statistics would be kept of what the agent never sees",
-    ("frame_stack", "normalize_observations"): "the statistics belong to what the agent sees last",
-    ("flatten_observation", "normalize_observations"): "the statistics belong to what the agent sees last",
-    ("normalize_observations", "normalize_observations"): "normalising twice changes nothing",
-    ("normalize_rewards", "normalize_rewards"): "normalising twice changes nothing",
-    ("scale_reward", "normalize_rewards"): "normalising undoes a scale",
+    ("mask_observation", "normalize_observations"): "statistics would include entries that the agent never sees",
+    ("frame_stack", "normalize_observations"): "the statistics must be those of what the agent sees",
+    ("flatten_observation", "normalize_observations"): "the statistics must be those of what the agent sees",
+    ("normalize_observations", "normalize_observations"): "normalizing twice changes nothing",
+    ("normalize_rewards", "normalize_rewards"): "normalizing twice changes nothing",
+    ("scale_reward", "normalize_rewards"): "normalizing undoes the scale",
     ("shape_reward", "normalize_rewards"): "the shaping must be in the reward before its scale is measured",
 }
 
 
 def _wrapped(env: Env, name: str, **changes: Any) -> Env:
-    """`env` with some fields changed and the wrapper's name noted; raises where the order makes no sense."""
+    """Change some fields and add the wrapper's name; raise `UsageError` if the order of wrappers is invalid."""
     for inner in env.wrappers:
         why = _REFUSED.get((name, inner))
         if why is None:
@@ -50,17 +50,18 @@ _by_name: dict[str, Callable[..., Env]] = {}
 def _recorded[**Arguments](
     wrapper: Callable[Concatenate[Env, Arguments], Env],
 ) -> Callable[Concatenate[Env | str, Arguments], Env]:
-    """Let the wrapper take an id for its `Env`, and note in `env.recipe` what it was called with."""
+    """Make a wrapper accept an id as well as an `Env`, and record its arguments in `env.recipe`."""
     signature = inspect.signature(wrapper)
 
     @functools.wraps(wrapper)
-    def apply(env: Env | str, *given: Arguments.args, **named: Arguments.kwargs) -> Env:
+    def apply(env: Env | str, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Env:
         env = make(env)
-        wrapped = wrapper(env, *given, **named)
-        bound = signature.bind(env, *given, **named)
+        wrapped = wrapper(env, *args, **kwargs)
+        bound = signature.bind(env, *args, **kwargs)
         bound.apply_defaults()
+        # Convert to float, so that 2 and 2.0 give equal recipes, also in a file.
         _, *arguments = (
-            float(value) if signature.parameters[name].annotation is float else value  # 2 is 2.0, also in a file
+            float(value) if signature.parameters[name].annotation is float else value
             for name, value in bound.arguments.items()
         )
         return wrapped.replace(recipe=(*env.recipe, (wrapper.__name__, _tuples(arguments))))
@@ -70,7 +71,11 @@ def _recorded[**Arguments](
 
 
 def remake(recipe: Sequence[Sequence[Any]]) -> Env:
-    """The environment of a recipe as `Env.recipe` has it, or as JSON gives it back: with lists for tuples."""
+    """Make the environment of an `Env.recipe`, or of one read from JSON, where tuples became lists.
+
+    Raises:
+        UsageError: the recipe is invalid.
+    """
     try:
         (name, settings), *wrappings = recipe
         env = make(str(name), **{str(setting): _tuples(value) for setting, value in settings})
@@ -79,12 +84,12 @@ def remake(recipe: Sequence[Sequence[Any]]) -> Env:
     except UsageError:
         raise
     except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"There is no environment made as {recipe!r}: {error}.") from None
+        raise UsageError(f"Invalid environment recipe {recipe!r}: {error}.") from None
     return env
 
 
 def _tuples(value: Any) -> Any:
-    """Lists and arrays as tuples, which are data and can be hashed."""
+    """Convert lists and arrays to tuples, which can be hashed and stored in a file."""
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         value = value.tolist()
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple | range) else value
@@ -97,7 +102,7 @@ class TimeLimitState(NamedTuple):
 
 @_recorded
 def time_limit(env: Env, max_steps: int) -> Env:
-    """Truncate after `max_steps` steps, in place of the environment's own time limit."""
+    """Truncate after `max_steps` steps, instead of the environment's built-in time limit."""
     max_steps = number("time_limit's max_steps", max_steps, whole=True, minimum=1, maximum=2**31 - 1)
     return _wrapped(
         env,
@@ -122,13 +127,13 @@ def _time_limit_step(
 
 class StickyState(NamedTuple):
     inner: Any
-    action: Any  # the action carried out last
+    action: Any  # the last executed action
     started: jax.Array  # [] bool, false until the episode's first step
 
 
 @_recorded
 def sticky_actions(env: Env, probability: float = 0.25) -> Env:
-    """Carry out the previous action again with some probability (Machado et al. 2018, section 5.2).
+    """Repeat the previous action with some probability (Machado et al. 2018, section 5.2).
 
     An episode's first action is never replaced.
     """
@@ -172,19 +177,19 @@ def _scale_reward_step(
 
 class ShapedState(NamedTuple):
     inner: Any
-    potential: jax.Array  # [] float32, of the observation that the next action answers
+    potential: jax.Array  # [] float32, of the current observation
 
 
 @_recorded
 def shape_reward(env: Env, potential: Callable[[Any], Any], discount: float) -> Env:
     """Add `discount * potential(next_obs) - potential(obs)` to the reward (Ng, Harada and Russell 1999, equation 2).
 
-    The potential of a terminated state is zero, as the theorem needs; a truncated one keeps its own. The optimal
-    policy is unchanged where the learner uses the same discount.
+    The potential of a terminal state is zero, as the theorem requires; that of a truncated one is not. The optimal
+    policy is unchanged if the learner uses the same discount.
 
     Args:
         env: the environment.
-        potential: from one observation to a scalar.
+        potential: function from one observation to a scalar.
         discount: the learner's discount.
     """
     discount = number("shape_reward's discount", discount, minimum=0, maximum=1)
@@ -205,9 +210,9 @@ def _shaped_step(
     step: Callable, potential: Callable, discount: float, key: jax.Array, state: ShapedState, action: Any, params: Any
 ) -> tuple[TimeStep, ShapedState]:
     result, inner = step(key, state.inner, action, params)
-    following = jnp.where(result.terminated, 0.0, jnp.float32(potential(result.next_obs)))
-    shaped = result._replace(reward=result.reward + discount * following - state.potential)
-    return shaped, ShapedState(inner, following)
+    next_potential = jnp.where(result.terminated, 0.0, jnp.float32(potential(result.next_obs)))
+    shaped = result._replace(reward=result.reward + discount * next_potential - state.potential)
+    return shaped, ShapedState(inner, next_potential)
 
 
 def _map_observation(env: Env, name: str, space: Box, function: Callable[..., Any], *arguments: Any) -> Env:
@@ -236,7 +241,7 @@ def _mapped_step(
 
 @_recorded
 def flatten_observation(env: Env) -> Env:
-    """Observations as one vector of floats: one-hot where they are discrete."""
+    """Flatten observations to one vector of floats; discrete ones become one-hot."""
     space = env.observation_space
     size = int(np.prod(observation_shape(space)))
     if isinstance(space, Discrete):
@@ -252,19 +257,19 @@ def _flatten(space: Box | Discrete, obs: Any) -> jax.Array:
 
 @_recorded
 def mask_observation(env: Env, keep: Sequence[int]) -> Env:
-    """Show only some entries of a vector observation: `(0, 2)` is CartPole without its velocities."""
+    """Keep only some entries of a vector observation: `(0, 2)` is CartPole without its velocities."""
     space = env.observation_space
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise UsageError("mask_observation needs a vector observation: apply flatten_observation first.")
     if not isinstance(keep, Sequence) and np.ndim(keep) != 1:
-        raise UsageError(f"mask_observation takes the indices of what to keep, such as (0, 2), got {keep!r}.")
+        raise UsageError(f"mask_observation takes the indices to keep, such as (0, 2), got {keep!r}.")
     for entry in keep:
         if isinstance(entry, bool | np.bool_) or not isinstance(entry, int | np.integer):
-            raise UsageError(f"mask_observation takes the indices of what to keep, such as (0, 2), got {entry!r}.")
+            raise UsageError(f"mask_observation takes the indices to keep, such as (0, 2), got {entry!r}.")
     kept = tuple(int(i) for i in keep)
     if not kept or not all(0 <= i < space.shape[0] for i in kept):
         raise UsageError(
-            f"mask_observation of {env.name} keeps entries between 0 and {space.shape[0] - 1}, got {keep}."
+            f"mask_observation of {env.name} needs indices between 0 and {space.shape[0] - 1}, got {keep}."
         )
     masked = Box(space.low[list(kept)], space.high[list(kept)], (len(kept),), space.dtype)
     return _map_observation(env, "mask_observation", masked, _keep_entries, kept)
@@ -281,9 +286,9 @@ class StackState(NamedTuple):
 
 @_recorded
 def frame_stack(env: Env, num_frames: int) -> Env:
-    """Show the last `num_frames` observations, joined along the last axis, the oldest first.
+    """Concatenate the last `num_frames` observations along the last axis, the oldest first.
 
-    An episode begins with its first observation repeated.
+    At the start of an episode the first observation is repeated.
     """
     space = env.observation_space
     if not isinstance(space, Box) or not space.shape:
@@ -321,10 +326,10 @@ def _stack_step(
 
 @_recorded
 def normalize_observations(env: Env) -> Env:
-    """Have the learner see observations with running mean 0 and variance 1, clipped to [-10, 10].
+    """Standardize the learner's observations by their running mean and variance, clipped to [-10, 10].
 
-    The statistics are kept in the training state, are updated once per rollout, are frozen when the policy is
-    evaluated, and are saved with it. `env.step` itself goes on giving raw observations.
+    The statistics are part of the training state, are updated once per rollout, are frozen when the policy is
+    evaluated, and are saved with it. `env.step` still returns raw observations.
     """
     if isinstance(env.observation_space, Discrete):
         raise UsageError("normalize_observations needs array observations: apply flatten_observation first.")
@@ -333,9 +338,9 @@ def normalize_observations(env: Env) -> Env:
 
 @_recorded
 def normalize_rewards(env: Env, discount: float = 0.99) -> Env:
-    """Have the learner see rewards over the running deviation of their discounted sum, clipped to [-10, 10].
+    """Divide the learner's rewards by the running standard deviation of their discounted sum, clipped to [-10, 10].
 
-    As in VecNormalize (Stable-Baselines), the mean is kept. Returns that are reported stay in the raw unit.
+    As in VecNormalize (Stable-Baselines), the mean is not subtracted. Reported returns are those of the raw rewards.
     """
     discount = number("normalize_rewards' discount", discount, minimum=0, maximum=1)
     return _wrapped(env, "normalize_rewards", normalize_rewards=float(discount))

@@ -1,7 +1,7 @@
-"""The compiled programs of a batch of runs: begin, advance, evaluate; sharded over devices.
+"""The compiled programs of a batch of runs: initialise, advance, evaluate; sharded over devices.
 
-Either the runs are sharded, a program each without communication, or every run's environments are: the compiler then
-divides one and the same program, with the same keys, so that nothing differs but the order of sums.
+Either the runs are sharded, each device running its own without communication, or the environments of every run are:
+the compiler then divides one program, with the same keys, so that only the order of sums differs.
 """
 
 from collections.abc import Callable
@@ -15,19 +15,18 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from rljax import core, evaluation, replay
-from rljax.backend import lanes, sharding
+from rljax.backend import sharding
+from rljax.backend.lanes import finite, flat, map_lanes, stacked_axes
 from rljax.config import replace_unchecked
 from rljax.errors import UsageError
 
-_COPIED_BYTES = 2**26  # of replays that are copied at each call for the sake of blocks: a few hundredths of its time
-
-_BLOCK_BYTES = 2**19  # of states that are worked on together on a CPU: a quarter of a core's cache, as most now have it
-
-_KEPT = 8  # batches whose compiled programs are kept for another run with other numbers
+_COPIED_BYTES = 2**26  # of replay buffers copied at each call to work in blocks: a few hundredths of its time
+_BLOCK_BYTES = 2**19  # of states worked on together on a CPU: a quarter of a typical core's cache
+_KEPT = 8  # batches whose compiled programs are kept for other runs with other numbers
 
 
 class Keys(NamedTuple):
-    """Each run's keys `[L]`, for what follows `init`."""
+    """The keys of L runs after `init`, `[L]` each."""
 
     updates: jax.Array
     curve: jax.Array
@@ -35,106 +34,129 @@ class Keys(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """What a batch of L runs is trained by. A run of the batch is a lane."""
+    """What trains a batch of L runs, each in a lane."""
 
     init: Callable[..., Any]
-    """`(keys [L], config) -> (Keys, states)`."""
+    """`(keys [L], config) -> states`."""
     advance: Callable[..., Any]
     """`(keys, states, config, first, count) -> (states, metrics [L, capacity, ...], lasted [L])`; `lasted` is the
     number of these updates after which the run's parameters were still finite."""
     evaluate: Callable[..., Any]
-    """`(keys, states, config, number) -> (returns [L, episodes], ended [L, episodes])`, as `core.play` has them."""
+    """`(keys, states, config, number) -> (returns [L, episodes], ended [L, episodes])` from `evaluation.play`."""
     keep: Callable[..., Any]
-    """`(chosen [L], states, others) -> others`, with the lanes chosen as they are in `states`."""
+    """`(chosen [L], states, others) -> others`, with the chosen lanes replaced by those of `states`."""
     axes: Any
-    """Of the state: 0 where a leaf is stacked over lanes, None where it is one for all."""
-    memory: int
+    """Of the state: 0 if a leaf is stacked over lanes, None if all lanes share it."""
+    bytes: int
     """Bytes on each device while it advances."""
 
 
 _compiled: dict[Any, Programs] = {}
 
 
+def latest() -> Programs:
+    """The programs compiled last."""
+    return next(reversed(_compiled.values()))
+
+
+def forget() -> None:
+    """Drop all compiled programs."""
+    _compiled.clear()
+
+
+@jax.jit
+@jax.vmap
+def keys_of(key: jax.Array) -> Keys:
+    """The keys that runs use after `init`, from each run's key `[L]`."""
+    _, key_updates, key_evaluation = core.training_keys(key)
+    key_curve, key_final = jax.random.split(key_evaluation)
+    return Keys(key_updates, key_curve, key_final)
+
+
 def build(
     algorithm: Any, config: Any, config_axes: Any, keys: jax.Array, mesh: Mesh, capacity: int, episodes: int
 ) -> Programs:
-    """Compile a batch's programs, or find them compiled: traced numbers of the config do not enter.
+    """Compile a batch's programs, or return those compiled before: values of traced numbers do not matter.
 
     Args:
         algorithm: has `init`, `update` and `act`.
-        config: its config, leaves stacked `[L, ...]` where `config_axes` says 0.
+        config: its config, with leaves stacked `[L, ...]` where `config_axes` is 0.
         config_axes: a pytree like the config.
-        keys: one a lane, `[L]`; where runs are sharded L divides over the mesh, else `config.num_envs` does.
+        keys: one per lane, `[L]`; if runs are sharded L divides over the mesh, otherwise `config.num_envs` does.
         mesh: the devices, on an axis named for what is sharded over them: "runs" or "envs".
         capacity: the most updates of one call of `advance`.
         episodes: of one call of `evaluate`, for each lane.
     """
-    leaves, axes, structure = lanes.flat(config, config_axes)
+    leaves, axes, structure = flat(config, config_axes)
     signature = tuple((jnp.shape(x), jnp.result_type(x), isinstance(x, int | float)) for x in leaves)
     functions = (algorithm.init, algorithm.update, algorithm.act)
-    cached = (*functions, structure, signature, tuple(axes), keys.shape, mesh, capacity, episodes)
-    if cached not in _compiled:
+    cache_key = (*functions, structure, signature, tuple(axes), keys.shape, mesh, capacity, episodes)
+    if cache_key not in _compiled:
         if len(_compiled) == _KEPT:
             del _compiled[next(iter(_compiled))]
-        _compiled[cached] = _build(algorithm, config, config_axes, keys, mesh, capacity, episodes)
-    return _compiled[cached]
+        _compiled[cache_key] = _build(algorithm, config, config_axes, keys, mesh, capacity, episodes)
+    return _compiled[cache_key]
 
 
 def _build(
     algorithm: Any, config: Any, config_axes: Any, keys: jax.Array, mesh: Mesh, capacity: int, episodes: int
 ) -> Programs:
     # Jitted, so that what is traced for one of the programs serves the others.
-    begin, go_on = jax.jit(algorithm.init, inline=True), jax.jit(algorithm.update, inline=True)
+    init_run, update_run = jax.jit(algorithm.init, inline=True), jax.jit(algorithm.update, inline=True)
 
-    def init(key: jax.Array, config: Any) -> tuple[Keys, Any]:
-        key_init, key_updates, key_evaluation = core.training_keys(key)
-        key_curve, key_final = jax.random.split(key_evaluation)
-        return Keys(key_updates, key_curve, key_final), begin(key_init, config)
+    def init(key: jax.Array, config: Any) -> Any:
+        key_init, _, _ = core.training_keys(key)
+        return init_run(key_init, config)
 
     def advance(key: jax.Array, state: Any, config: Any, first: jax.Array, count: jax.Array) -> Any:
         def update(key: jax.Array, state: Any, config: Any) -> Any:
-            following, metrics = go_on(key, state, config)
-            # Asked of the state that came in, so that nothing is fused into what makes the one that goes out.
-            return following, (metrics, lanes.finite(state))
+            new_state, metrics = update_run(key, state, config)
+            # Checked before the update, so that the check is not fused into what computes the new state.
+            return new_state, (metrics, finite(state))
 
         history: Any
         state, history = core.advance(update, key, state, config, first, count, capacity)
         metrics, was_finite = history
         broken = jnp.logical_not(was_finite) & (jnp.arange(capacity) < count)
-        lasted = jnp.where(jnp.any(broken), jnp.argmax(broken) - 1, count - jnp.logical_not(lanes.finite(state)))
+        lasted = jnp.where(jnp.any(broken), jnp.argmax(broken) - 1, count - jnp.logical_not(finite(state)))
         return state, metrics, jnp.maximum(lasted, 0)
 
     def evaluate(key: jax.Array, state: Any, config: Any, number: jax.Array) -> tuple[jax.Array, jax.Array]:
         policy = algorithm.act(state, config)
         return evaluation.play(jax.random.fold_in(key, number), config.env, policy, episodes)
 
-    number = np.int32(0)
-    axes = lanes.stacked_axes(algorithm, keys, config, config_axes, mesh)
+    axes = stacked_axes(algorithm, keys, config, config_axes, mesh)
 
     def keep(chosen: jax.Array, states: Any, others: Any) -> Any:
-        theirs, stacked, structure = lanes.flat(others, axes)
-        pairs = zip(jax.tree.leaves(states), theirs, stacked, strict=True)
-        return jax.tree.unflatten(structure, [y if axis is None else jnp.where(chosen, x, y) for x, y, axis in pairs])
+        return map_lanes(lambda state, other: jnp.where(chosen, state, other), axes, states, others)
 
     run, state, of_config = _specs(mesh, algorithm, keys, config, config_axes, axes)
-    whole = P()
-    of_run, per_run = (run, state, of_config), (0, axes, config_axes)
-    init_all = sharding.sharded(init, mesh, (0, config_axes), (0, axes), (run, of_config), (run, state))
-    run_keys, states = jax.eval_shape(init_all, keys, config)
+    replicated = P()
+    inputs, axes_in = (run, state, of_config), (0, axes, config_axes)
+    init_all = sharding.sharded(init, mesh, (0, config_axes), axes, (run, of_config), state)
+    states = jax.eval_shape(init_all, keys, config)
     block = _block(states, len(keys), mesh)
     advance_all = sharding.sharded(
-        advance, mesh, (*per_run, None, None), (axes, 0, 0), (*of_run, whole, whole), (state, run, run), block
+        advance,
+        mesh,
+        (*axes_in, None, None),
+        (axes, 0, 0),
+        (*inputs, replicated, replicated),
+        (state, run, run),
+        block,
     )
-    evaluate_all = sharding.sharded(evaluate, mesh, (*per_run, None), (0, 0), (*of_run, whole), (run, run), block)
-    inputs = (run_keys.updates, states, config, number, number)
-    lowered = (init_all.lower(keys, config), advance_all.lower(*inputs), evaluate_all.lower(*inputs[:4]))
+    evaluate_all = sharding.sharded(evaluate, mesh, (*axes_in, None), (0, 0), (*inputs, replicated), (run, run), block)
+    number = np.int32(0)
+    shapes = (jax.eval_shape(keys_of, keys).updates, states, config, number, number)
+    lowered = (init_all.lower(keys, config), advance_all.lower(*shapes), evaluate_all.lower(*shapes[:4]))
     with ThreadPoolExecutor() as threads:  # XLA's compiler uses little more than one core
         begins, advances, evaluates = threads.map(lambda program: program.compile(), lowered)
     keep_all = sharding.sharded(keep, mesh, (0, axes, axes), axes, (run, state, state), state)
-    return Programs(begins, advances, evaluates, keep_all, axes, max(map(_memory, (begins, advances, evaluates))))
+    size = max(map(_bytes_of_program, (begins, advances, evaluates)))
+    return Programs(begins, advances, evaluates, keep_all, axes, size)
 
 
-def _memory(program: Any) -> int:
+def _bytes_of_program(program: Any) -> int:
     analysis = program.memory_analysis()
     if analysis is None:
         return 0
@@ -143,17 +165,17 @@ def _memory(program: Any) -> int:
 
 
 def _specs(mesh: Mesh, algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, axes: Any) -> tuple:
-    """How a batch lies on the devices: an array of one entry a run, the leaves of the state, those of the config."""
+    """The specs of an array with one entry per run, of the state's leaves, and of the config's."""
     if "envs" in mesh.axis_names and mesh.size > 1:
         return P(), _over_envs(algorithm, keys, config, config_axes, axes), P()
     return sharding.over_runs(mesh, 0), sharding.over_runs(mesh, axes), sharding.over_runs(mesh, config_axes)
 
 
 def _over_envs(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, axes: Any) -> Any:
-    """Each leaf of a batch's state with the axis sharded that runs over environments: the one that halves with them.
+    """The specs of a batch's state, sharded along the axis of each leaf that halves with the number of environments.
 
-    Halves rather than doubles, since what holds a number of environments holds fewer too. A replay, which then has
-    more slots, never looks as if it ran over environments there.
+    It is halved, not doubled: with fewer environments a replay buffer has more slots, so that no slot axis looks like
+    an axis of environments, and what fits all environments fits half of them.
     """
 
     def shapes(num_envs: int) -> Any:
@@ -171,28 +193,28 @@ def _over_envs(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, a
     specs = jax.tree.map(spec, shapes(config.num_envs), shapes(fewer))
     if all(spec == P() for spec in jax.tree.leaves(specs)):
         raise UsageError(
-            'The algorithm\'s state has no array over num_envs environments to shard: take shard="runs", or devices=1.'
+            'The algorithm\'s state has no array over num_envs environments to shard: use shard="runs", or devices=1.'
         )
     return specs
 
 
 def side_by_side(state: Any, lanes: int, mesh: Mesh) -> int:
-    """How many of so many runs to train at once, given one's state: on a CPU as many as have small replays together.
+    """How many runs to train at once, given one run's state: on a CPU as many as have small replay buffers together.
 
-    Many runs with large replays at once are slower than the same runs in turn, as each touches more than a cache holds
-    and is not worked on in blocks (see `_block`).
+    Many runs with large replay buffers at once are slower than the same runs one after the other: each touches more
+    than a cache holds, and copying their buffers rules out working in blocks (see `_block`).
     """
-    replays, _ = _bytes(state)
-    if not replays or not _is_for_runs_on_cpu(mesh):
+    buffers, _ = _bytes(state)
+    if not buffers or not _is_for_runs_on_cpu(mesh):
         return lanes
-    return min(max(_COPIED_BYTES // replays // mesh.size, 1) * mesh.size, lanes)
+    return min(max(_COPIED_BYTES // buffers // mesh.size, 1) * mesh.size, lanes)
 
 
 def _block(states: Any, lanes: int, mesh: Mesh) -> int:
-    """How many runs to map together: on a CPU as many as its cache holds, else all.
+    """How many runs to map together: on a CPU as many as its cache holds, otherwise all.
 
-    Many runs at once make large arrays, each of them read from memory and written to it by every small operation. To
-    cut a block out copies its replays, which is more than is won where they are large; of small ones little is touched.
+    Many runs at once make large arrays, which every small operation reads from memory and writes back. Cutting out a
+    block copies its replay buffers, which costs more than it saves if they are large.
     """
     copied, others = _bytes(states)
     if copied > _COPIED_BYTES or not _is_for_runs_on_cpu(mesh):
@@ -201,14 +223,14 @@ def _block(states: Any, lanes: int, mesh: Mesh) -> int:
 
 
 def _bytes(states: Any) -> tuple[int, int]:
-    """Those of the replays in a state or many, and those of all else."""
+    """The bytes of the replay buffers in a state or many, and of everything else."""
 
     def size(tree: Any) -> int:
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
     parts = jax.tree.leaves(states, is_leaf=lambda x: isinstance(x, replay.Replay))
-    replays = size([part for part in parts if isinstance(part, replay.Replay)])
-    return replays, size(states) - replays
+    buffers = size([part for part in parts if isinstance(part, replay.Replay)])
+    return buffers, size(states) - buffers
 
 
 def _is_for_runs_on_cpu(mesh: Mesh) -> bool:

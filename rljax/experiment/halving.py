@@ -1,35 +1,52 @@
-"""Successive halving: which configurations continue after each rung (Jamieson and Talwalkar 2016)."""
+"""Successive halving: when configurations are compared, and which continue (Jamieson and Talwalkar 2016)."""
 
-from collections.abc import Iterator
-
-import jax
 import numpy as np
 
-from rljax.experiment import batching, checkpoints
-from rljax.experiment.batching import Batch, divided
-from rljax.experiment.results import Trained
-from rljax.experiment.spec import Experiment
+from rljax.experiment.history import Runs
 from rljax.report import statistics
 
 
-def select(
-    experiment: Experiment, batch: Batch, done: Trained, saved: checkpoints.Saved, numbers: Iterator[int]
-) -> tuple[Trained, list[Batch]]:
-    """At a rung of successive halving: what is over, and the batch, if any, of the runs that go on."""
-    rungs = experiment.rungs(batch.group, batch.num_updates(experiment))
-    if batch.rung >= len(rungs) or done.record.updates < rungs[batch.rung][0]:
-        return done, []
-    of_run, returns = batch.runs[:, 0], done.final.mean(axis=1)
-    # By the seeds that the best configuration will be chosen by, so that it is reported on others still.
-    chosen_on = batch.runs[:, 1] % 2 == 0
-    scores = {point: statistics.score(returns[chosen_on & (of_run == point)]) for point in np.unique(of_run).tolist()}
-    best = sorted(scores, key=lambda point: -scores[point])[: rungs[batch.rung][1]]
-    kept, dropped = np.flatnonzero(np.isin(of_run, best)), np.flatnonzero(~np.isin(of_run, best))
-    lanes = divided(len(kept), experiment.lane_devices)
-    part = saved.rows(kept)._replace(lanes=lanes, rung=batch.rung + 1)
-    survivors = Batch(batch.group, batch.runs[kept], lanes, part, batch.rung + 1, place=f"{next(numbers):04d}")
-    if experiment.checkpoint_every is not None:
-        batching.save(experiment, survivors, part)
-    states = jax.tree.map(lambda x: x[dropped], done.states)
-    over = Trained(batch, done.record.rows(dropped), states, done.final[dropped], done.record.updates)
-    return over, [survivors]
+def rungs(configurations: int, num_updates: int, factor: int | None) -> list[tuple[int, int]]:
+    """The number of updates at which each rung ends, and how many configurations continue after it.
+
+    As in the Hyperband paper's inner loop (Li et al. 2018), each rung is longer by the factor by which fewer
+    configurations are left, so that every rung costs about the same.
+
+    Args:
+        configurations: how many start.
+        num_updates: of a whole run.
+        factor: one in this many continues; None for no halving.
+    """
+    lengths: list[int] = []
+    remaining: list[int] = []
+    left, updates = configurations, num_updates
+    while factor is not None and left > 1 and updates // factor >= 1:
+        updates //= factor
+        left = -(-left // factor)
+        lengths.append(updates)
+        remaining.append(left)
+    return list(zip(sorted(lengths), remaining, strict=True))
+
+
+def total_updates(configurations: int, num_updates: int, factor: int | None) -> int:
+    """Updates of one seed of all configurations together."""
+    left, total = configurations, 0
+    for end, remaining in rungs(configurations, num_updates, factor):
+        total += (left - remaining) * end
+        left = remaining
+    return total + left * num_updates
+
+
+def survivors(runs: Runs, returns: np.ndarray, remaining: int) -> np.ndarray:
+    """Which of R runs `[R]` bool belong to the configurations that continue, given each run's return `[R]`.
+
+    Configurations are compared on the even seeds, as the best one is in the end, so that it is reported on seeds
+    that no choice was made by.
+    """
+    chosen_on = runs.seeds % 2 == 0
+    scores = {
+        configuration: statistics.score(returns[chosen_on & (runs.configurations == configuration)])
+        for configuration in np.unique(runs.configurations).tolist()
+    }
+    best = sorted(scores, key=lambda configuration: -scores[configuration])[:remaining]
+    return np.isin(runs.configurations, best)

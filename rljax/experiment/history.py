@@ -1,5 +1,7 @@
-"""What has landed of a batch of runs, on the host: metrics, evaluations, and which runs have diverged."""
+"""What a batch of runs has done so far, on the host: metrics, evaluations, and which runs have diverged."""
 
+import dataclasses
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -8,19 +10,50 @@ from rljax.errors import UsageError
 from rljax.types import Metrics
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Runs:
+    """R runs by configuration and seed."""
+
+    configurations: np.ndarray  # [R] numbers of their configurations
+    seeds: np.ndarray  # [R]
+
+    @classmethod
+    def of(cls, pairs: np.ndarray | list[tuple[int, int]]) -> "Runs":
+        """Runs from pairs `[R, 2]` of configuration and seed."""
+        return cls(*np.array(pairs, np.int64).reshape(-1, 2).T)
+
+    @property
+    def pairs(self) -> np.ndarray:
+        """Configuration and seed of each run, `[R, 2]`."""
+        return np.stack([self.configurations, self.seeds], axis=1)
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self.configurations.tolist(), self.seeds.tolist(), strict=True)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> "Runs":
+        return Runs(self.configurations[rows], self.seeds[rows])
+
+    def rows_of(self, configuration: int) -> np.ndarray:
+        """Where the runs of one configuration are."""
+        return np.flatnonzero(self.configurations == configuration)
+
+
 class Diverged(NamedTuple):
     """A run whose parameters stopped being finite, and where it was frozen."""
 
-    update: int  # updates done in its last finite state
+    update: int  # number of updates in its last finite state
     env_steps: int
-    counters: list[np.ndarray]  # those leaves of its state that are one for all runs, as they were
+    counters: list[np.ndarray]  # the leaves of its state that all runs share, at that update
 
 
 class Record:
-    """A batch of R runs as far as it has come."""
+    """The history of a batch of R runs."""
 
-    def __init__(self, runs: np.ndarray) -> None:
-        self.runs = runs  # [R, 2] configuration and seed of each
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
         self.updates = 0
         self.env_steps = 0  # of one run
         self.seconds = 0.0
@@ -30,20 +63,20 @@ class Record:
         self.evaluations: list[np.ndarray] = []
         self.diverged: dict[int, Diverged] = {}  # by lane
 
-    def landed(self, metrics: Metrics, count: int, seconds: float) -> None:
-        """Take in a chunk's metrics `[L, capacity, ...]`, of which `count` columns are filled."""
+    def add_chunk(self, metrics: Metrics, count: int, seconds: float) -> None:
+        """Add a chunk's metrics `[L, capacity, ...]`, of which `count` columns are filled."""
         if "env_steps" not in metrics:
             raise UsageError("The algorithm's metrics have no env_steps: its update must count them.")
         chunk = {name: np.asarray(rows)[: len(self.runs), :count].copy() for name, rows in metrics.items()}
         self.env_steps = int(chunk["env_steps"][:, -1].max())
         for lane, (update, _, _) in self.diverged.items():
-            self._silence(chunk, lane, max(update + 1 - self.updates, 0))
+            self._blank(chunk, lane, max(update + 1 - self.updates, 0))
         self.chunks.append(chunk)
         self.updates += count
         self.seconds += seconds
 
-    def _silence(self, chunk: dict[str, np.ndarray], lane: int, start: int) -> None:
-        """What a frozen run would have done is not what it did: no numbers from `start` on, its steps as they were."""
+    def _blank(self, chunk: dict[str, np.ndarray], lane: int, start: int) -> None:
+        """Remove the numbers of a frozen run from `start` on; its env_steps stay at their last value."""
         for name, rows in chunk.items():
             if name == "env_steps":
                 before = rows[lane, start - 1] if start else self.chunks[-1][name][lane, -1]
@@ -51,14 +84,14 @@ class Record:
             else:
                 rows[lane, start:] = np.nan if np.issubdtype(rows.dtype, np.inexact) else 0
 
-    def evaluated(self, returns: np.ndarray) -> None:
-        """Take in the returns `[L, episodes]` of an evaluation along the way."""
+    def add_evaluation(self, returns: np.ndarray) -> None:
+        """Add the returns `[L, episodes]` of an evaluation during training."""
         self.eval_updates.append(self.updates)
         self.eval_steps.append(self.env_steps)
         self.evaluations.append(returns[: len(self.runs)].mean(axis=1))
 
     def rows(self, rows: np.ndarray) -> "Record":
-        """Some of the runs, as far as they have come."""
+        """The history of some of the runs."""
         part = Record(self.runs[rows])
         part.updates, part.env_steps = self.updates, self.env_steps
         part.seconds = self.seconds * len(rows) / len(self.runs)  # so that parts add up to the whole
@@ -68,19 +101,23 @@ class Record:
         part.diverged = {i: self.diverged[row] for i, row in enumerate(rows.tolist()) if row in self.diverged}
         return part
 
+    def copy(self) -> "Record":
+        """A record that grows without this one."""
+        return self.rows(np.arange(len(self.runs)))
+
     @property
     def latest_return(self) -> float:
-        """Mean of the latest chunk's episode returns, NaN if none did."""
+        """Mean of the latest chunk's episode returns, NaN if no episode ended in it."""
         returns = self.chunks[-1].get("episode_return", np.array([np.nan]))
         return float(returns[np.isfinite(returns)].mean()) if np.isfinite(returns).any() else np.nan
 
     @property
     def eval_returns(self) -> np.ndarray:
-        """`[R, E]`."""
+        """Mean returns of the evaluations, `[R, E]`."""
         return np.stack(self.evaluations, axis=1) if self.evaluations else np.zeros((len(self.runs), 0))
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
-        """`[R, U, ...]` each."""
+        """Every update's metrics, `[R, U, ...]` each."""
         names = self.chunks[0] if self.chunks else {}
         return {name: np.concatenate([chunk[name] for chunk in self.chunks], axis=1) for name in names}

@@ -1,4 +1,4 @@
-"""Watching over a run on the host: Ctrl-C, and a device that does not answer."""
+"""Ctrl-C, and devices that do not answer."""
 
 import contextlib
 import signal
@@ -14,16 +14,16 @@ STALL_SECONDS = 120.0
 
 
 def wait(program: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a compiled program and wait for it, never in silence."""
+    """Call a compiled program and wait for it, with a warning if it takes too long."""
     with watched():
         return jax.block_until_ready(program(*arguments))
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Say so where no update lands for two minutes: a run that hangs is never waited for in silence."""
+    """Warn if no update has finished for two minutes, since the run may hang."""
     sentence = (
-        f"no update has landed for {STALL_SECONDS:.0f} seconds: if the processor is idle, the run hangs; "
+        f"no update has finished for {STALL_SECONDS:.0f} seconds: if the processor is idle, the run hangs; "
         "stop it with Ctrl-C twice and use fewer seeds or devices=1."
     )
     timer = threading.Timer(STALL_SECONDS, console.say, (sentence,))
@@ -37,18 +37,18 @@ def watched() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
-    """Hold Ctrl-C back until asked for: the first one lets the chunk land, a second one stops at once."""
+    """Defer Ctrl-C: the first one lets the chunk finish, a second one stops at once."""
     pressed = threading.Event()
     before = signal.getsignal(signal.SIGINT)
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or before in (None, signal.SIG_IGN):
-        yield pressed.is_set  # Python delivers signals to the main thread only; who ignores them, means it
+        yield pressed.is_set  # Python delivers signals to the main thread only; whoever ignores them means it
         return
 
     def note(*_: Any) -> None:
         pressed.set()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        console.show_cursor()  # a second Ctrl-C ends the process before the bar could give it back
+        console.show_cursor()  # a second Ctrl-C ends the process before the progress bar could show it again
         console.say("stopping after the running chunk; press Ctrl-C again to stop at once and lose it.")
 
     signal.signal(signal.SIGINT, note)

@@ -1,31 +1,34 @@
-"""One batch of runs, from its keys to its final evaluation: the host's loop around the compiled programs."""
+"""The host's loop around the compiled programs of one batch, from its first update to its final evaluation."""
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 
 from rljax import evaluation
-from rljax.backend.lanes import flat
+from rljax.backend.lanes import shared_leaves
 from rljax.experiment.compilation import Keys, Programs
 from rljax.experiment.history import Diverged, Record
 from rljax.experiment.interrupts import wait
 from rljax.experiment.placement import Lanes
 from rljax.report import console
 
-_CHUNK_SECONDS = 0.5  # how long the driver is away: what an interrupt waits for, and how often the bar moves
+_CHUNK_SECONDS = 0.5  # length of a chunk: the delay of an interrupt, and the period of the progress bar
+_CALL_SECONDS = 0.1  # cost of a call besides its updates; if it is higher, chunks are longer in proportion
 
-_CALL_SECONDS = 0.1  # what a call may cost besides its updates; where it costs more, chunks are longer in proportion
 
+class Observer(Protocol):
+    """Watches a batch while it trains."""
 
-class Hooks(NamedTuple):
-    """What a batch tells of itself while it trains."""
+    def after_chunk(self, record: Record, states: Any) -> None:
+        """Called after every chunk, with the states at that time."""
 
-    landed: Callable[[Record], None]  # after every chunk
-    evaluated: Callable[[Record], None]  # after every evaluation
-    safe: Callable[[Record, Any], None]  # after every chunk, with the states that go with the record
-    interrupted: Callable[[], bool]
+    def after_evaluation(self, record: Record) -> None:
+        """Called after every evaluation."""
+
+    def interrupted(self) -> bool:
+        """True if training should stop after this chunk."""
 
 
 def train(
@@ -37,52 +40,51 @@ def train(
     marks: tuple[int, ...],
     num_updates: int,
     capacity: int,
-    hooks: Hooks,
+    observer: Observer,
 ) -> Any:
-    """The updates that are left, in chunks of half a second or five times what a call costs, evaluations between them.
+    """Run the remaining updates, in chunks of half a second or five times what a call costs, and evaluate in between.
 
     Args:
         programs: compiled for these lanes.
         lanes: the runs' configs.
         keys: the runs' keys.
-        start: of one element, the states as far as `record` has come. It is taken out: a caller that still held it
-            would keep a third copy of all replays in memory.
-        record: what has landed; it is added to.
+        start: a list of one element, the states where `record` ends. It is emptied: a caller that kept a reference
+            would keep a third copy of all replay buffers in memory.
+        record: the history so far; it is extended.
         marks: numbers of updates at which to evaluate.
         num_updates: of a whole run.
         capacity: the most updates of a chunk.
-        hooks: told of every chunk and evaluation; asked whether to end early.
+        observer: called after every chunk and evaluation; can end training early.
 
     Returns:
         the states.
     """
     states = start.pop()
-    # A call copies the states, as the ones before it are needed where a run diverges: seconds for gigabytes of replays.
-    none = (keys.updates, states, lanes.config, np.int32(record.updates), np.int32(0))
-    call_seconds = min(_seconds(programs.advance, *none) for _ in range(2))  # the first one may also set things up
-    away = _CHUNK_SECONDS * max(1.0, call_seconds / _CALL_SECONDS)
-    del none
+    # A call copies the states, since the old ones are needed if a run diverges: seconds for gigabytes of buffers.
+    no_updates = (keys.updates, states, lanes.config, np.int32(record.updates), np.int32(0))
+    call_seconds = min(_seconds(programs.advance, *no_updates) for _ in range(2))  # the first call may be slow
+    chunk_seconds = _CHUNK_SECONDS * max(1.0, call_seconds / _CALL_SECONDS)
+    del no_updates
     pace = 1.0
     for number, stop in enumerate((*marks, num_updates)):
         if number < len(record.eval_updates):
             continue
-        while record.updates < stop and not hooks.interrupted():
+        while record.updates < stop and not observer.interrupted():
             count = int(min(max(pace, 1.0), stop - record.updates, capacity))
             started = time.perf_counter()
             before, chunk = states, (np.int32(record.updates), np.int32(count))
             states, metrics, lasted = wait(programs.advance, keys.updates, before, lanes.config, *chunk)
             seconds = time.perf_counter() - started
-            pace = min(4.0 * count, count * away / seconds)
+            pace = min(4.0 * count, count * chunk_seconds / seconds)
             states = _freeze(programs, lanes, keys, before, states, metrics, record, np.asarray(lasted), count)
-            record.landed(metrics, count, seconds)
-            hooks.landed(record)
-            hooks.safe(record, states)
-        if hooks.interrupted():
+            record.add_chunk(metrics, count, seconds)
+            observer.after_chunk(record, states)
+        if observer.interrupted():
             break
         if number < len(marks):
             returns, _ = wait(programs.evaluate, keys.curve, states, lanes.config, np.int32(number))
-            record.evaluated(np.asarray(returns))
-            hooks.evaluated(record)
+            record.add_evaluation(np.asarray(returns))
+            observer.after_evaluation(record)
     return states
 
 
@@ -104,12 +106,12 @@ def _freeze(
     lasted: np.ndarray,
     count: int,
 ) -> Any:
-    """Hold runs that have diverged at their last finite states; the others go on untouched.
+    """Hold runs that have diverged at their last finite states; the other runs do not change.
 
-    A run that diverged in this chunk is led again from the chunk's start to the update before it did, which gives the
-    same bits, so that where it stands does not depend on how the run was cut into chunks.
+    A run that diverged in this chunk is repeated from the chunk's start to the last update before it did, with the
+    same bits, so that its final state does not depend on how the run was cut into chunks.
     """
-    # Lanes beyond the runs are copies of the first ones, and share their fate.
+    # Lanes beyond the runs are copies of the first ones, and freeze with them.
     frozen = np.isin(np.arange(len(lasted)) % len(record.runs), list(record.diverged))
     if frozen.any():
         states = wait(programs.keep, frozen, before, states)
@@ -120,11 +122,10 @@ def _freeze(
             chunk = (np.int32(record.updates + done), np.int32(position - done))
             last, _, _ = wait(programs.advance, keys.updates, last, lanes.config, *chunk)
             done = position
-        here = broken & (lasted == position)
-        states = wait(programs.keep, here, last, states)
-        leaves, axes, _ = flat(last, programs.axes)
-        counters = [np.asarray(x) for x, axis in zip(leaves, axes, strict=True) if axis is None]
-        for lane in np.flatnonzero(here[: len(record.runs)]).tolist():
+        diverged_here = broken & (lasted == position)
+        states = wait(programs.keep, diverged_here, last, states)
+        counters = [np.asarray(leaf) for leaf in shared_leaves(last, programs.axes)]
+        for lane in np.flatnonzero(diverged_here[: len(record.runs)]).tolist():
             if position:
                 env_steps = int(np.asarray(metrics["env_steps"])[lane, position - 1])
             else:
@@ -134,7 +135,7 @@ def _freeze(
 
 
 def evaluate(programs: Programs, lanes: Lanes, keys: Keys, states: Any, runs: int, episodes: int) -> np.ndarray:
-    """Returns `[R, episodes]` of the final greedy policies, in as many calls as it takes."""
+    """Evaluate the final greedy policies: returns `[R, episodes]`, in as many calls as that takes."""
     batches: list[np.ndarray] = []
     endless = 0
     while sum(batch.shape[1] for batch in batches) < episodes:
@@ -144,7 +145,7 @@ def evaluate(programs: Programs, lanes: Lanes, keys: Keys, states: Any, runs: in
     if endless:
         console.say(
             f"{endless:,} of {sum(batch.size for batch in batches):,} episodes of the final evaluation had not ended "
-            f"after {evaluation.MOST_STEPS:,} steps; their returns so far count. To give an environment an end, wrap "
-            "it: rljax.envs.time_limit(env, 1000)."
+            f"after {evaluation.MOST_STEPS:,} steps, and count with their returns so far. To end an environment's "
+            "episodes, wrap it: rljax.envs.time_limit(env, 1000)."
         )
     return np.concatenate(batches, axis=1)[:, :episodes]

@@ -1,8 +1,18 @@
-"""An experiment's config as data, and back: what `config.json` needs to hold for a run to be resumed or loaded."""
+"""`config.json`: the manifest of a run, with all it takes to resume or load it.
+
+It is one JSON object: the recorded options by name, and
+
+- `format`: of the manifest and the checkpoints; `algo`: the algorithm's name in tables;
+- `config`: the config as people read it; `sweep`: the values of each configuration, if there is a sweep;
+- `recipe`: how to make the config again: the algorithm's name, the environment's recipe, the values of the fields;
+- `devices`, `threads`: how many were used, which decides how sums are rounded;
+- `total_steps`: the length, if `resume` has changed it.
+"""
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,42 +24,88 @@ from rljax.backend.devices import cpu_threads
 from rljax.config import describe, same
 from rljax.envs import Env, remake
 from rljax.envs.base import is_data
-from rljax.errors import UsageError
-from rljax.experiment import checkpoints, sweeps
+from rljax.errors import UsageError, number
+from rljax.experiment import sweeps
+from rljax.experiment.checkpoints import FORMAT
+from rljax.experiment.options import NOT_RECORDED, Options
 from rljax.experiment.spec import Experiment
 from rljax.report import files
 
+FILE = "config.json"
+_RECORDED = tuple(f.name for f in dataclasses.fields(Options) if f.name not in NOT_RECORDED)
 
-def about(experiment: Experiment, config: Any, samples: int | None) -> dict[str, Any]:
-    """What `config.json` holds, and `resuming` reads."""
-    about = {
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What `config.json` holds, checked."""
+
+    algo: str
+    options: Options
+    config: Any  # described
+    recipe: dict[str, Any]
+    sweep: list[dict[str, Any]] | None
+    devices: int
+    threads: int
+    total_steps: int | None
+
+
+def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
+    """Write a run's manifest."""
+    options = {name: getattr(experiment.options, name) for name in _RECORDED}
+    manifest = {
+        "format": FORMAT,
         "algo": experiment.name,
-        "seeds": experiment.seeds,
-        "seed": experiment.seed,
-        "evaluations": experiment.evaluations,
-        "eval_episodes": experiment.eval_episodes,
+        **options,
+        "devices": experiment.mesh.size,
+        "threads": cpu_threads(),
         "config": describe(config),
+        "recipe": _recipe(experiment.algorithm, config, experiment.points),
     }
     if experiment.fields:
-        about["samples"] = samples
-        about["sweep"] = [describe(point.values) for point in experiment.points]
-    if experiment.checkpoint_every is not None:
-        about["format"] = checkpoints.FORMAT
-        about["checkpoint_every"] = experiment.checkpoint_every
-        about["devices"] = experiment.mesh.size
-        about["threads"] = cpu_threads()
-        about["memory_limit"] = experiment.memory_limit
-        about["halving"] = experiment.halving
-        about["shard"] = experiment.mesh.axis_names[0]
-        about["recipe"] = recipe(experiment.algorithm, config, experiment.points)
-    return about
+        manifest["sweep"] = [describe(point.values) for point in experiment.points]
+    files.write_json(folder / FILE, manifest)
 
 
-def recipe(algorithm: Any, config: Any, points: Sequence[sweeps.Point]) -> dict[str, Any]:
+def write_total_steps(folder: pathlib.Path, total_steps: int) -> None:
+    """Record a run's new length."""
+    files.write_json(folder / FILE, {**files.read_json(folder / FILE), "total_steps": total_steps})
+
+
+def read(folder: pathlib.Path) -> Manifest:
+    """Read a run's manifest.
+
+    Raises:
+        UsageError: there is none, another version wrote it, or it was changed.
+    """
+    path = folder / FILE
+    fields = files.read_json(path)
+    try:
+        if fields["format"] != FORMAT:
+            raise UsageError(f"{folder} has format {fields['format']}, and this rljax reads format {FORMAT}.")
+        return Manifest(
+            algo=fields["algo"],
+            options=Options(**{name: fields[name] for name in _RECORDED}),
+            config=fields["config"],
+            recipe=fields["recipe"],
+            sweep=fields.get("sweep"),
+            devices=number("devices", fields["devices"], whole=True, minimum=1),
+            threads=number("threads", fields["threads"], whole=True, minimum=1),
+            total_steps=fields.get("total_steps"),
+        )
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise damaged(folder, error) from None
+
+
+def damaged(folder: pathlib.Path, error: Exception) -> UsageError:
+    """The error of a manifest that is not as it was written."""
+    return UsageError(f"{folder / FILE} was changed since rljax wrote it ({error!r}): restore it.")
+
+
+def _recipe(algorithm: Any, config: Any, points: Sequence[sweeps.Point]) -> dict[str, Any]:
     """What it takes to make a config again: the algorithm's name, the environment's recipe, the fields' values.
 
-    Each part is None where data cannot say it: an algorithm, an environment or a network of one's own. A sweep's
-    values are recorded as they are; `objects` has for each of its points, by path, those that are no plain data.
+    A part is None if it is not plain data: a custom algorithm, environment or network. A sweep's values are recorded
+    elsewhere; `objects` has for each of its points, by path, those that are not plain data.
     """
     fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "env"}
     parts = {"algorithm": algos.name_of(algorithm), "fields": describe(fields)}
@@ -62,30 +118,30 @@ def recipe(algorithm: Any, config: Any, points: Sequence[sweeps.Point]) -> dict[
     return parts
 
 
-def algorithm_of(parts: dict[str, Any]) -> Any:
+def algorithm_of(recipe: dict[str, Any]) -> Any:
     """The algorithm of a recipe."""
-    if parts["algorithm"] is None:
+    if recipe["algorithm"] is None:
         raise UsageError(
-            "This run's algorithm is one of your own, which its folder does not hold: "
-            "say rljax resume FOLDER --algorithm own.py, or rljax.resume(folder, algorithm=own)."
+            "This run's algorithm is a custom one, which its folder does not hold: "
+            "use rljax resume FOLDER --algorithm custom.py, or rljax.resume(folder, algorithm=custom)."
         )
-    return algos.algorithm(parts["algorithm"])
+    return algos.algorithm(recipe["algorithm"])
 
 
-def config_of(parts: dict[str, Any], algorithm: Any, env: Env | None = None) -> Any:
-    """The config of a recipe; `env` for an environment of one's own."""
-    if env is None and parts["env"] is None:
+def config_of(recipe: dict[str, Any], algorithm: Any, env: Env | None = None) -> Any:
+    """The config of a recipe; `env` for a custom environment."""
+    if env is None and recipe["env"] is None:
         raise UsageError(
-            "This run's environment is one of your own, which its folder does not hold: "
-            "say rljax resume FOLDER --env own.py:env, or rljax.resume(folder, env=env)."
+            "This run's environment is a custom one, which its folder does not hold: "
+            "use rljax resume FOLDER --env custom.py:env, or rljax.resume(folder, env=env)."
         )
-    if parts["fields"] is None:
+    if recipe["fields"] is None:
         raise UsageError("This run's config holds objects, which its folder does not: pass config= to rljax.resume.")
-    return _config(algorithm, _env(parts["env"]) if env is None else env, parts["fields"])
+    return _config(algorithm, _env(recipe["env"]) if env is None else env, recipe["fields"])
 
 
 def check_unchanged(recorded: Any, given: Any, what: str = "config", where: str = "") -> None:
-    """Refuse a config, or the values of a sweep's point, that is not the recorded one, naming what differs."""
+    """Refuse a config, or the values of a sweep's point, that differs from the recorded one, naming the difference."""
     described = json.loads(files.as_json(describe(given)))
     for field, was, now in _differences("", recorded, described):
         raise UsageError(
@@ -93,21 +149,21 @@ def check_unchanged(recorded: Any, given: Any, what: str = "config", where: str 
         )
 
 
-def points(config: Any, about: dict[str, Any], sweep: Mapping[str, Any] | None) -> list[sweeps.Point]:
-    """The configurations of the run that a `config.json` is about.
+def points_of(manifest: Manifest, config: Any, sweep: Mapping[str, Any] | None) -> list[sweeps.Point]:
+    """The configurations of a run.
 
     Args:
-        config: what holds where the sweep says nothing.
-        about: what the file holds.
-        sweep: as `rljax.run` was given it, where values of it are objects; it is checked against what was recorded.
+        manifest: of the run.
+        config: for the fields that are not swept.
+        sweep: the one given to `rljax.run`, if it has objects as values; it is checked against the recorded values.
     """
-    recorded = about.get("sweep")
+    recorded = manifest.sweep
     if recorded is None:
         if sweep is not None:
             raise UsageError("This run has no sweep: leave sweep= out.")
         return [sweeps.Point({}, config)]
     if sweep is not None:
-        made = sweeps.points(config, sweep, about.get("samples"), about["seed"])
+        made = sweeps.points(config, sweep, manifest.options.samples, manifest.options.seed)
         if len(made) != len(recorded):
             raise UsageError(
                 f"The sweep is not the one that this run began with: it had {len(recorded)} configurations "
@@ -116,12 +172,12 @@ def points(config: Any, about: dict[str, Any], sweep: Mapping[str, Any] | None) 
         for i, (values, point) in enumerate(zip(recorded, made, strict=True)):
             check_unchanged(values, point.values, "sweep", f" of configuration {i}")
         return made
-    objects = about["recipe"].get("objects") or [{}] * len(recorded)
+    objects = manifest.recipe.get("objects") or [{}] * len(recorded)
     return [sweeps.point(config, _with_objects(*both)) for both in zip(recorded, objects, strict=True)]
 
 
 def _objects(points: Sequence[sweeps.Point]) -> list[dict[str, Any]] | None:
-    """Of each point the values that are no plain data, as `_env_as_data` has them; None where there are none."""
+    """The values of each point that are not plain data, from `_env_as_data`; None if all are."""
     as_data: dict[int, Any] = {}  # by identity: a grid has each of its objects many times
     objects: list[dict[str, Any]] = [{} for _ in points]
     for point, own in zip(points, objects, strict=True):
@@ -134,27 +190,25 @@ def _objects(points: Sequence[sweeps.Point]) -> list[dict[str, Any]] | None:
 
 
 def _with_objects(values: dict[str, Any], objects: dict[str, Any]) -> dict[str, Any]:
-    """A point's recorded values, those that are no plain data made again."""
+    """A point's recorded values, with those that are not plain data made again."""
     made = dict(values)
-    for path, value in values.items():
-        if path not in objects and not isinstance(value, dict):  # older versions have described them alone
-            continue
-        if objects.get(path) is None:
+    for path in values.keys() & objects.keys():
+        if objects[path] is None:
             raise UsageError(
                 f"This run's sweep of {path} holds objects, which its folder does not: "
-                "pass sweep= to rljax.resume, as rljax.run was given it."
+                "pass the sweep= given to rljax.run to rljax.resume."
             )
         made[path] = _env(objects[path])
     return made
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether what JSON gives back of a sweep's value makes the same point."""
+    """True if a sweep's value is the same after JSON."""
     return bool(np.isfinite(value).all()) if isinstance(value, np.ndarray) else is_data(_tuple(value))
 
 
 def _env_as_data(env: Env) -> dict[str, Any] | None:
-    """An environment's recipe and the leaves of its params; None where these do not make the same one."""
+    """An environment's recipe and the leaves of its params; None if these do not make the same one."""
     if env.recipe[0] is None or not is_data(env.recipe):
         return None
     params = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(env.params)]
@@ -188,7 +242,7 @@ def _tuple(value: Any) -> Any:
     return tuple(map(_tuple, value)) if isinstance(value, list | tuple) else value
 
 
-def _differences(path: str, was: Any, now: Any) -> Any:
+def _differences(path: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(was, dict) and isinstance(now, dict):
         for name in {**was, **now}:
             yield from _differences(f"{path}.{name}".lstrip("."), was.get(name), now.get(name))

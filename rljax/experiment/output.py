@@ -20,8 +20,10 @@ def curves(experiment: Experiment, records: list[Record]) -> tuple[list[str], It
 
     def rows() -> Iterator[list[Any]]:
         for record in records:
-            for (point, seed), returns in zip(record.runs.tolist(), record.eval_returns, strict=True):
-                about = [point, *experiment.points[point].values.values()] if experiment.fields else []
+            for (point, seed), returns in zip(record.runs, record.eval_returns, strict=True):
+                values = experiment.points[point].values.values() if experiment.fields else ()
+                labels = [getattr(value, "label", value) for value in values]
+                about = [point, *labels] if experiment.fields else []
                 for update, steps, value in zip(record.eval_updates, record.eval_steps, returns, strict=True):
                     yield [*about, seed, update, steps, f"{value:.9g}"]
 

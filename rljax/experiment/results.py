@@ -85,7 +85,7 @@ def result_of(
     common: dict[str, Any] = {
         "algo": experiment.name,
         "env": ", ".join(dict.fromkeys(point.config.env.name for point in experiment.points)),
-        "seeds": experiment.seeds,
+        "seeds": experiment.options.seeds,
         "total_steps": max(int(c.total_steps) for c in configs) if hasattr(configs[0], "total_steps") else None,
         "env_steps": max(t.record.env_steps for t in trained),
         "env_steps_per_second": env_steps / seconds if seconds else 0.0,
@@ -94,7 +94,7 @@ def result_of(
         "device": f"{processes * experiment.mesh.size} x {experiment.mesh.devices.flat[0].device_kind}",
         "versions": versions(),
         "interrupted": any(t.record.updates < t.num_updates for t in trained)
-        or sum(len(t.record.runs) for t in trained) < len(experiment.points) * experiment.seeds,
+        or sum(len(t.record.runs) for t in trained) < experiment.num_runs,
     }
     whole = [_of_point(experiment, trained, point) for point in range(len(experiment.points))]
     if not experiment.fields:
@@ -129,11 +129,11 @@ def _compared(results: list[Result | None], is_interrupted: bool) -> dict[str, A
 
 def _of_point(experiment: Experiment, trained: list[Trained], point: int) -> Result | None:
     """What one configuration's runs came to; None where they were not reached."""
-    parts = [(t, np.flatnonzero(t.record.runs[:, 0] == point)) for t in trained]
+    parts = [(t, t.record.runs.rows_of(point)) for t in trained]
     parts = [(t, rows) for t, rows in parts if len(rows)]
     if not parts:
         return None
-    seeds = np.concatenate([t.record.runs[rows, 1] for t, rows in parts])
+    seeds = np.concatenate([t.record.runs.seeds[rows] for t, rows in parts])
 
     def gathered(pieces: list[Any]) -> Any:
         return by_seed(joined(pieces), seeds)
@@ -141,7 +141,7 @@ def _of_point(experiment: Experiment, trained: list[Trained], point: int) -> Res
     states = gathered([jax.tree.map(lambda x, rows=rows: x[rows[0] : rows[-1] + 1], t.states) for t, rows in parts])
     final = gathered([t.final[rows].mean(axis=1) for t, rows in parts])
     diverged: list[dict[str, int]] = [
-        {"seed": int(t.record.runs[row, 1]), "update": frozen.update, "env_steps": frozen.env_steps}
+        {"seed": int(t.record.runs.seeds[row]), "update": frozen.update, "env_steps": frozen.env_steps}
         for t, rows in parts
         for row, frozen in sorted(t.record.diverged.items())
         if row in rows
@@ -163,7 +163,7 @@ def _of_point(experiment: Experiment, trained: list[Trained], point: int) -> Res
             "values": values,
             "env_steps": longest.env_steps,
             # That each of its runs has had, also those that have not begun.
-            "updates": min(t.record.updates for t, _ in parts) if len(final) == experiment.seeds else 0,
+            "updates": min(t.record.updates for t, _ in parts) if len(final) == experiment.options.seeds else 0,
             "num_updates": experiment.points[point].config.num_updates,
             **summary,
         }

@@ -1,4 +1,4 @@
-"""Sweeps: which values of which fields an experiment tries, and which of its configs share one compiled program."""
+"""Sweeps: the values of fields that an experiment tries, and which configs share one compiled program."""
 
 import dataclasses
 import itertools
@@ -10,24 +10,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.config import kinds_at, value_at, with_values
 from rljax.errors import UsageError, scalar
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """A field's distribution, to be drawn from once a sample."""
+    """A field's distribution, drawn from once per sample."""
 
     draw: Callable[[np.random.Generator], Any]
 
 
 def uniform(low: float, high: float) -> Sampler:
-    """Uniform in [low, high); rounded where the field is a whole number."""
+    """Uniform in [low, high); rounded if the field is an integer."""
     _check_range("uniform", low, high)
     return Sampler(lambda rng: float(rng.uniform(low, high)))
 
 
 def log_uniform(low: float, high: float) -> Sampler:
-    """The exponential of a uniform draw, so that every factor of ten between low and high is as likely."""
+    """Log-uniform in [low, high): every factor of ten is equally likely."""
     _check_range("log_uniform", low, high)
     if low <= 0:
         raise UsageError(f"log_uniform needs positive bounds, got {low!r}.")
@@ -35,7 +36,7 @@ def log_uniform(low: float, high: float) -> Sampler:
 
 
 def choice(options: Iterable[Any]) -> Sampler:
-    """One of a list, each as likely."""
+    """One of a list, each equally likely."""
     options = _listed("choice", options)
     return Sampler(lambda rng: options[rng.integers(len(options))])
 
@@ -67,38 +68,40 @@ class Point(NamedTuple):
 
 
 class Group(NamedTuple):
-    """The configurations that one compiled program trains: they differ in traced numbers alone."""
+    """The configurations that one compiled program trains: they differ only in traced numbers."""
 
-    points: tuple[int, ...]  # their places in the sweep, P of them
+    points: tuple[int, ...]  # their numbers in the sweep, P of them
     config: Any  # leaves that differ are stacked, [P, ...]
-    axes: Any  # of the config: 0 where a leaf is stacked, None where it is one for all
+    axes: Any  # of the config: 0 if a leaf is stacked, None if all share it
 
 
 def points(config: Any, sweep: Mapping[str, Any] | None, samples: int | None = None, seed: int = 0) -> list[Point]:
     """The configurations of a sweep: every combination of its lists, each with every draw of its samplers.
 
     Args:
-        config: what holds where the sweep says nothing.
-        sweep: path to a list of values, or to a `Sampler`. A path goes through fields, as "env.params.gravity" does.
-        samples: how often the samplers are drawn; only with samplers.
-        seed: of their draws.
+        config: for the fields that are not swept.
+        sweep: paths to lists of values, or to a `Sampler`. A path names nested fields, such as "env.params.gravity".
+        samples: number of draws of the samplers; only with samplers.
+        seed: of the draws.
 
     Raises:
-        UsageError: a path leads nowhere, a list is empty, or a value is none that the field can have.
+        UsageError: a path does not exist, a list is empty, or a field cannot have a value.
     """
     if sweep is None:
         if samples is not None:
-            raise UsageError("samples is for a sweep with rljax.uniform, log_uniform or choice: give it a sweep.")
+            raise UsageError("samples is for a sweep with rljax.uniform, log_uniform or choice: pass a sweep as well.")
         return [Point({}, config)]
     if not isinstance(sweep, Mapping) or not sweep:
         raise UsageError(f"sweep must be a dict from fields to lists of values, got {sweep!r}.")
-    whole = {path: _is_whole(config.value_at(config, path), config.kinds_at(config, path)) for path in sweep}
+    whole = {path: _is_whole(value_at(config, path), kinds_at(config, path)) for path in sweep}
     grid = {k: _listed(f"sweep of {k}", v) for k, v in sweep.items() if not isinstance(v, Sampler)}
     samplers, samples = {k: v for k, v in sweep.items() if isinstance(v, Sampler)}, scalar(samples)
     if samplers and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
-        raise UsageError(f"{' and '.join(samplers)} are drawn: say how often with samples=16, got {samples!r}.")
+        raise UsageError(
+            f"{' and '.join(samplers)} are drawn at random: pass samples=16 for 16 draws, got {samples!r}."
+        )
     if not samplers and samples is not None:
-        raise UsageError("samples is for rljax.uniform, log_uniform and choice, and the sweep has lists alone.")
+        raise UsageError("samples is for rljax.uniform, log_uniform and choice, and the sweep has only lists.")
     rng = np.random.default_rng(seed)
     draws = [{path: sampler.draw(rng) for path, sampler in samplers.items()} for _ in range(samples or 1)]
     made = []
@@ -111,16 +114,15 @@ def points(config: Any, sweep: Mapping[str, Any] | None, samples: int | None = N
 
 
 def point(config: Any, given: Mapping[str, Any]) -> Point:
-    """One configuration: the values at their paths, each as its field has it."""
+    """One configuration, from values at paths, each converted to its field's type."""
     values = {
-        path: _fitting(path, config.value_at(config, path), config.kinds_at(config, path), value)
-        for path, value in given.items()
+        path: _fitting(path, value_at(config, path), kinds_at(config, path), value) for path, value in given.items()
     }
-    return Point(values, config.with_values(config, values))
+    return Point(values, with_values(config, values))
 
 
 def groups(points: list[Point]) -> list[Group]:
-    """The fewest compiled programs: configs of the same structure share one, whatever their numbers."""
+    """Group the configurations that share a compiled program: those of the same structure, whatever their numbers."""
     alike: dict[Any, list[int]] = {}
     for i, point in enumerate(points):
         leaves, structure = jax.tree.flatten(point.config)
@@ -139,12 +141,12 @@ def _group(members: list[int], configs: list[Any]) -> Group:
 
 
 def _is_whole(current: Any, annotated: set[str]) -> bool:
-    """Whether a field holds whole numbers; one that is annotated as a float does not, even if it holds a 1 now."""
+    """True if a field holds integers; one annotated as a float does not, even if it is 1 now."""
     return isinstance(current, int | np.integer) and not isinstance(current, bool) and "float" not in annotated
 
 
 def _fitting(path: str, current: Any, annotated: set[str], value: Any) -> Any:
-    """The value as the field has it; a `UsageError` where it is of another kind."""
+    """The value converted to the field's type; a `UsageError` if it is of another kind."""
 
     def refuse(wanted: str) -> UsageError:
         return UsageError(f"The sweep of {path} needs {wanted}, got {value!r}.")
@@ -162,12 +164,12 @@ def _fitting(path: str, current: Any, annotated: set[str], value: Any) -> Any:
             raise refuse("finite numbers")
         if _is_whole(current, annotated):
             if value != int(value):
-                raise refuse("whole numbers")
+                raise refuse("integers")
             return int(value)
         return float(value)
     elif isinstance(current, str):
         if not isinstance(value, str):
-            raise refuse("words")
+            raise refuse("strings")
     elif isinstance(current, tuple) and not hasattr(current, "_fields"):
         if not isinstance(value, tuple | list):
             raise refuse("tuples")

@@ -1,4 +1,4 @@
-"""Training an experiment: batch after batch within the memory there is, saved along the way."""
+"""Train the batches of an experiment one after the other within the memory there is, and save them along the way."""
 
 import dataclasses
 import itertools
@@ -15,47 +15,72 @@ import numpy as np
 from rljax.backend import devices
 from rljax.errors import UsageError
 from rljax.experiment import batching, checkpoints, compilation, halving, loop, placement, processes, sweeps
-from rljax.experiment.batching import Batch, batches
+from rljax.experiment.batching import Batch, batches, divided, group_updates
+from rljax.experiment.checkpoints import Saved
+from rljax.experiment.compilation import Keys, Programs
 from rljax.experiment.history import Record
-from rljax.experiment.interrupts import interrupts
+from rljax.experiment.interrupts import interrupts, wait
 from rljax.experiment.output import write, write_curves
 from rljax.experiment.results import Interrupted, Result, Sweep, Trained, result_of
 from rljax.experiment.spec import Experiment
 from rljax.report import console
 
-_MOST_UPDATES = 1024  # of one call of `advance`: what its metrics hold
-
+_MOST_UPDATES = 1024  # of one call of `advance`, whose metrics it holds
 _EVALUATION_BATCH = 20  # episodes side by side; a larger evaluation calls the same program again
 
 
 @dataclasses.dataclass
-class _Done:
-    """What has been trained; it outlives an error in what comes next."""
+class _Session:
+    """One call of `train`: what it has trained, and what its batches share."""
 
+    experiment: Experiment
+    pending: list[Batch]  # until they are done; after an error the first one is the batch that failed
+    numbers: Iterator[int]  # for the folders of batches
+    available: int | None  # bytes of each device
+    interrupted: Callable[[], bool]
+    show: console.Progress
+    writer: checkpoints.Writer | None
     trained: list[Trained] = dataclasses.field(default_factory=list)
     compile_seconds: float = 0.0
 
+    def save(self, batch: Batch, saved: Saved) -> None:
+        """Write a batch's checkpoint; if that fails, report it and continue."""
+        if self.writer is not None:
+            _or_report(lambda writer: writer.save(batch.place, saved), self.writer)
 
-def states_of(experiment: Experiment, saved: checkpoints.Saved, lanes: int) -> tuple[Any, Any]:
-    """The states that a batch's checkpoint holds, over so many lanes, and their axes."""
-    config = experiment.points[saved.record.runs[0, 0]].config
+    def flush(self) -> None:
+        """Wait for the last checkpoint to be written."""
+        if self.writer is not None:
+            _or_report(lambda writer: writer.close(), self.writer)
+
+
+def _or_report(action: Callable[[checkpoints.Writer], None], writer: checkpoints.Writer) -> None:
+    try:
+        action(writer)
+    except UsageError as error:
+        console.say(f"{error} The run continues.")
+
+
+def states_of(experiment: Experiment, saved: Saved, lanes: int) -> tuple[Any, Any]:
+    """The states of a batch's checkpoint, over this many lanes, and their axes."""
+    config = experiment.points[saved.record.runs.configurations[0]].config
     like = jax.eval_shape(experiment.algorithm.init, jax.random.key(0), config)
     return placement.restore(saved.leaves, saved.axes, like, lanes)
 
 
-def train(experiment: Experiment, saved: list[checkpoints.Saved], peers: processes.Peers) -> Result | Sweep:
-    """Train batch after batch, and put together and write what comes out."""
+def train(experiment: Experiment, saved: list[Saved], peers: processes.Peers) -> Result | Sweep:
+    """Train all batches, and combine and write their results."""
+    options, folder = experiment.options, experiment.folder
     groups = sweeps.groups(list(experiment.points))
-    runs = len(experiment.points) * experiment.seeds
-    updates = sum(experiment.updates(group) for group in groups)
-    if experiment.progress and experiment.fields:
+    updates = sum(group_updates(experiment, group) for group in groups)
+    if options.progress and experiment.fields:
         _say_plan(experiment, groups)
     pending = batches(experiment, groups, saved, peers.processes)
     if not peers.is_alone:
         pending = [batch for batch in pending if not batch.is_done(experiment)][peers.process :: peers.processes]
         updates = sum(len(batch.runs) * batch.until(experiment) for batch in pending)
-    pending = [part for batch in pending for part in batching.in_turn(experiment, batch)]
-    numbers = itertools.count(max((int(one.place) for one in saved), default=-1) + 1 + peers.process, peers.processes)
+    pending = [part for batch in pending for part in batching.split_for_speed(experiment, batch)]
+    first_number = max((int(one.place) for one in saved), default=-1) + 1 + peers.process
     with interrupts() as pressed:
 
         def interrupted() -> bool:
@@ -63,65 +88,76 @@ def train(experiment: Experiment, saved: list[checkpoints.Saved], peers: process
 
         peers.reach(processes.READ)
         peers.wait(processes.READ, pressed)  # nobody writes before all have read the same
-        so_far = _Done()
-        try:
-            with console.progress_bar(f"{experiment.title} x {runs}", max(updates, 1), experiment.progress) as show:
-                shared = devices.available_bytes(experiment.mesh.devices.flat, experiment.memory_limit, peers.here)
-                _train_batches(experiment, pending, so_far, numbers, shared, show, interrupted)
-        except Exception as error:
-            if peers.is_alone and experiment.folder is not None:
-                _keep(experiment, experiment.folder, groups, pending, so_far, error)
-            raise
-        trained = so_far.trained if peers.is_alone else _merged(experiment, groups, peers, pressed)
-        result = result_of(experiment, trained, so_far.compile_seconds, peers.processes)
+        writer = checkpoints.Writer(folder) if folder is not None and experiment.saves else None
+        description = f"{experiment.title} x {experiment.num_runs}"
+        with console.progress_bar(description, max(updates, 1), options.progress) as show:
+            session = _Session(
+                experiment=experiment,
+                pending=pending,
+                numbers=itertools.count(first_number, peers.processes),
+                available=devices.available_bytes(experiment.mesh.devices.flat, options.memory_bytes, peers.here),
+                interrupted=interrupted,
+                show=show,
+                writer=writer,
+            )
+            try:
+                _train_batches(session)
+            except Exception as error:
+                if peers.is_alone and folder is not None:
+                    session.flush()
+                    _keep(session, folder, groups, error)
+                raise
+            finally:
+                session.flush()
+        trained = session.trained if peers.is_alone else _merged(experiment, groups, peers, pressed)
+        result = result_of(experiment, trained, session.compile_seconds, peers.processes)
         if peers.process == 0:
             try:
-                if experiment.folder is not None:
-                    write(experiment, experiment.folder, result, trained)
+                if folder is not None:
+                    write(experiment, folder, result, trained)
             finally:
-                if experiment.progress:
+                if options.progress:
                     console.print_summary(result.summary)
         if pressed() or (interrupted() and result.summary["interrupted"]):
-            finished = sum(len(t.record.runs) * t.record.updates for t in trained)
-            waiting = runs - sum(len(t.record.runs) for t in trained)
-            mean = " on average" if waiting or len({t.record.updates for t in trained}) > 1 else ""
-            mean += f", {waiting:,} of {runs:,} runs not begun" if waiting else ""
-            kept = "" if experiment.folder is None else f"; what is done is in {experiment.folder}"
-            if experiment.checkpoint_every is not None and result.summary["interrupted"]:
-                kept += f", and `rljax resume {experiment.folder}` goes on"
-            raise Interrupted(f"stopped after {finished // runs:,} of {updates // runs:,} updates{mean}{kept}.", result)
+            raise Interrupted(_what_is_done(experiment, trained, updates, result), result)
     return result
 
 
-def _keep(
-    experiment: Experiment,
-    folder: pathlib.Path,
-    groups: list[sweeps.Group],
-    pending: list[Batch],
-    so_far: _Done,
-    error: Exception,
-) -> None:
-    """Write what was done before an error, and say so in a note on it."""
+def _what_is_done(experiment: Experiment, trained: list[Trained], updates: int, result: Result | Sweep) -> str:
+    """A sentence about an interrupted experiment."""
+    runs = experiment.num_runs
+    finished = sum(len(t.record.runs) * t.record.updates for t in trained)
+    waiting = runs - sum(len(t.record.runs) for t in trained)
+    mean = " on average" if waiting or len({t.record.updates for t in trained}) > 1 else ""
+    mean += f", {waiting:,} of {runs:,} runs not begun" if waiting else ""
+    kept = "" if experiment.folder is None else f"; what is done is in {experiment.folder}"
+    if experiment.saves and result.summary["interrupted"]:
+        kept += f", and `rljax resume {experiment.folder}` continues"
+    return f"stopped after {finished // runs:,} of {updates // runs:,} updates{mean}{kept}."
+
+
+def _keep(session: _Session, folder: pathlib.Path, groups: list[sweeps.Group], error: Exception) -> None:
+    """Write what was done before an error, and add a note to it."""
+    experiment = session.experiment
     try:
-        runs = {tuple(run) for t in so_far.trained for run in t.record.runs.tolist()}
-        in_memory = [batch.saved for batch in pending if batch.saved is not None]
-        saved = in_memory if experiment.checkpoint_every is None else checkpoints.load(folder)
-        planned = batches(experiment, groups, saved)
-        others = [batch for batch in planned if runs.isdisjoint(map(tuple, batch.runs.tolist()))]
-        trained = [*so_far.trained, *_begun(experiment, others)]
+        done = {run for t in session.trained for run in t.record.runs}
+        in_memory = [batch.saved for batch in session.pending if batch.saved is not None]
+        saved = checkpoints.load(folder) if experiment.saves else in_memory
+        others = [batch for batch in batches(experiment, groups, saved) if done.isdisjoint(batch.runs)]
+        trained = [*session.trained, *_begun(experiment, others)]
         if not trained:
             return
-        write(experiment, folder, result_of(experiment, trained, so_far.compile_seconds), trained)
-    except Exception as failure:  # whatever it is, it must not hide the error
+        write(experiment, folder, result_of(experiment, trained, session.compile_seconds), trained)
+    except Exception as failure:  # it must not hide the error
         error.add_note(f"What was done before could not be written ({failure}).")
         return
-    done, whole = sum(len(t.record.runs) for t in trained), len(experiment.points) * experiment.seeds
-    goes_on = "" if experiment.checkpoint_every is None else f", and `rljax resume {folder}` goes on"
-    error.add_note(f"What was done before, of {done:,} of {whole:,} runs, is in {folder}{goes_on}.")
+    runs = sum(len(t.record.runs) for t in trained)
+    continues = f", and `rljax resume {folder}` continues" if experiment.saves else ""
+    error.add_note(f"What was done before, of {runs:,} of {experiment.num_runs:,} runs, is in {folder}{continues}.")
 
 
 def _begun(experiment: Experiment, pending: list[Batch]) -> list[Trained]:
-    """Of batches to come what their checkpoints hold: nothing of one before its first update."""
+    """The checkpoints of pending batches, except those before their first update."""
     begun = [batch for batch in pending if batch.saved is not None and batch.saved.record.updates]
     return [_from_checkpoint(experiment, batch)[0] for batch in begun]
 
@@ -129,46 +165,47 @@ def _begun(experiment: Experiment, pending: list[Batch]) -> list[Trained]:
 def _merged(
     experiment: Experiment, groups: list[sweeps.Group], peers: processes.Peers, pressed: Callable[[], bool]
 ) -> list[Trained]:
-    """What all processes have trained, once all have: as their checkpoints in the folder hold it.
+    """What all processes have trained, from the checkpoints in the folder, once all are done.
 
     Raises:
         Interrupted: Ctrl-C.
         PeerLost: another process died or stopped, or could not write.
     """
     assert experiment.folder is not None
-    goes_on = f"start all processes again with `rljax resume {experiment.folder}`."
+    advice = f"start all processes again with `rljax resume {experiment.folder}`."
     if not pressed() and peers.lost() is None:
         peers.reach(processes.DONE)
         peers.wait(processes.DONE, pressed)
     if pressed():
-        raise Interrupted(f"stopped; what is done is saved: {goes_on}", None)
+        raise Interrupted(f"stopped; what is done is saved: {advice}", None)
     if peers.lost() is not None:
-        raise processes.PeerLost(f"{peers.lost()} What is done is saved: {goes_on}")
+        raise processes.PeerLost(f"{peers.lost()} What is done is saved: {advice}")
     saved = checkpoints.load(experiment.folder)
     for one in saved:
-        experiment.check_own(one)
+        check_checkpoint(experiment, one)
     merged = batches(experiment, groups, saved)
     if not all(batch.is_done(experiment) for batch in merged):
-        raise processes.PeerLost(f"Not every process could write what it trained: make room, and {goes_on}")
+        raise processes.PeerLost(f"Not every process could write what it trained: make room, and {advice}")
     return [_from_checkpoint(experiment, batch)[0] for batch in merged]
 
 
-def _train_batches(
-    experiment: Experiment,
-    pending: list[Batch],
-    so_far: _Done,
-    numbers: Iterator[int],
-    available: int | None,
-    show: console.Progress,
-    interrupted: Callable[[], bool],
-) -> None:
-    """Train the batches, those that they are split into, and those of the runs that a rung leaves.
+def check_checkpoint(experiment: Experiment, saved: Saved) -> None:
+    """Refuse a checkpoint of another experiment; report if its bits cannot be continued."""
+    if saved.about["fingerprint"] != experiment.about["fingerprint"]:
+        raise UsageError(
+            f"The checkpoints in {experiment.folder} are not of the run that its config.json describes: "
+            "one of them was changed; restore it."
+        )
+    for name in ("versions", "device"):
+        if saved.about[name] != experiment.about[name]:
+            console.say(f"this run was begun on another {name.rstrip('s')}: results agree to rounding only.")
 
-    Each is in `pending` until it is done, and then in `so_far`; an error leaves its batch the first that is pending.
-    """
-    trained = so_far.trained
-    last: checkpoints.Saved | None
-    while pending and not (trained and interrupted()):
+
+def _train_batches(session: _Session) -> None:
+    """Train the pending batches, the parts that they are split into, and those of the runs that a rung leaves."""
+    experiment, pending, trained = session.experiment, session.pending, session.trained
+    last: Saved | None
+    while pending and not (trained and session.interrupted()):
         batch = pending[0]
         try:
             if batch.is_done(experiment):
@@ -176,40 +213,59 @@ def _train_batches(
             else:
                 started = time.perf_counter()
                 compiled = _compile(experiment, batch)
-                so_far.compile_seconds += time.perf_counter() - started
-                lanes = batching.lanes_that_fit(experiment, batch, compiled.programs.memory, available)
+                session.compile_seconds += time.perf_counter() - started
+                needed, available = compiled.programs.bytes, session.available
+                lanes = batching.lanes_that_fit(experiment, batch, needed, available)
                 if lanes < batch.lanes:
-                    pending[:1] = batching.split(experiment, batch, lanes, compiled.programs.memory, available)
+                    pending[:1] = batching.split_to_fit(experiment, batch, lanes, needed, available)
                     continue
-                if experiment.progress and experiment.fields and not _is_known(batch, trained):
-                    _say_batch(experiment, batch, compiled, available, [] if trained else pending[1:])
-                batch = batch._replace(place=batch.place or f"{next(numbers):04d}")
-                done, last = _train_batch(experiment, batch, compiled, trained, pending[1:], show, interrupted)
+                if experiment.options.progress and experiment.fields and not _is_known(batch, trained):
+                    _say_batch(session, batch, compiled, [] if trained else pending[1:])
+                batch = batch._replace(place=batch.place or f"{next(session.numbers):04d}")
+                done, last = _train_batch(session, batch, compiled)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            pending[:1] = batching.halved(experiment, batch)
+            pending[:1] = batching.split_in_two(experiment, batch)
             if experiment.folder is not None and batch.place:
-                shutil.rmtree(batch.folder(experiment), ignore_errors=True)
+                session.flush()
+                shutil.rmtree(experiment.folder / checkpoints.FOLDER / batch.place, ignore_errors=True)
             continue
         survivors: list[Batch] = []
-        if experiment.halving is not None and not batch.dropped and not interrupted():
+        if experiment.options.halving is not None and not batch.dropped and not session.interrupted():
             assert last is not None
-            done, survivors = halving.select(experiment, batch, done, last, numbers)
+            done, survivors = _select(session, batch, done, last)
         pending[:1] = survivors
         trained.append(done)
-    trained += _begun(experiment, pending)  # where an interrupt ended it
-    if any(t.record.updates for t in trained):  # one that was interrupted before its first update is none of them
+    trained += _begun(experiment, pending)  # after an interrupt
+    if any(t.record.updates for t in trained):  # a batch that was interrupted before its first update does not count
         trained[:] = [t for t in trained if t.record.updates]
 
 
 def _is_known(batch: Batch, trained: list[Trained]) -> bool:
-    """Whether one like it has been trained, of which it was said what it takes."""
+    """True if a batch like this one was trained, and what it takes was reported then."""
     return any(t.batch.group is batch.group and t.batch.lanes == batch.lanes for t in trained)
 
 
-def _from_checkpoint(experiment: Experiment, batch: Batch) -> tuple[Trained, checkpoints.Saved]:
-    """A batch as its checkpoint holds it; its final returns are NaN where it was saved on the way there."""
+def _select(session: _Session, batch: Batch, done: Trained, saved: Saved) -> tuple[Trained, list[Batch]]:
+    """Compare configurations at a rung: the outcome of those that end, and a batch of those that continue, if any."""
+    experiment, rungs = session.experiment, batch.rungs(session.experiment)
+    if batch.rung >= len(rungs) or done.record.updates < rungs[batch.rung][0]:
+        return done, []
+    survives = halving.survivors(batch.runs, done.final.mean(axis=1), rungs[batch.rung][1])
+    kept, dropped = np.flatnonzero(survives), np.flatnonzero(~survives)
+    lanes = divided(len(kept), experiment.lane_devices)
+    part = saved.rows(kept)._replace(lanes=lanes, rung=batch.rung + 1)
+    place = f"{next(session.numbers):04d}"
+    survivors = Batch(batch.group, batch.runs[kept], lanes, part, batch.rung + 1, place=place)
+    session.save(survivors, part)
+    states = jax.tree.map(lambda x: x[dropped], done.states)
+    over = Trained(batch, done.record.rows(dropped), states, done.final[dropped], done.record.updates)
+    return over, [survivors]
+
+
+def _from_checkpoint(experiment: Experiment, batch: Batch) -> tuple[Trained, Saved]:
+    """A batch's outcome from its checkpoint; final returns are NaN if it was saved before the end."""
     saved = batch.saved
     assert saved is not None
     states, axes = states_of(experiment, saved, len(batch.runs))
@@ -220,36 +276,35 @@ def _from_checkpoint(experiment: Experiment, batch: Batch) -> tuple[Trained, che
 
 
 def _say_plan(experiment: Experiment, groups: list[sweeps.Group]) -> None:
-    points, seeds = len(experiment.points), experiment.seeds
+    points, seeds = len(experiment.points), experiment.options.seeds
     compiles = f"{len(groups)} compiled program{'s' * (len(groups) > 1)}"
     console.say(f"{points} configurations x {seeds} seeds = {points * seeds} runs, by {compiles}.")
 
 
-def _say_batch(
-    experiment: Experiment, batch: Batch, compiled: "_Compiled", available: int | None, others: list[Batch]
-) -> None:
-    """What a batch will take: memory by the compiler, time by one update that is thrown away; and at first all of them.
+def _say_batch(session: _Session, batch: Batch, compiled: "_Compiled", others: list[Batch]) -> None:
+    """Report a batch's memory, from the compiler, and time, from one update that is thrown away.
 
-    The others are taken to need as long for an update of a run as this one.
+    The first time also the time of all batches, taking an update of any run to last as long as of this one's.
     """
-    built, lanes, _ = compiled
-    keys, states = loop.wait(built.init, lanes.keys, lanes.config)
+    experiment, (programs, lanes, keys, _) = session.experiment, compiled
+    states = wait(programs.init, lanes.keys, lanes.config)
     started = time.perf_counter()
-    loop.wait(built.advance, keys.updates, states, lanes.config, np.int32(0), np.int32(1))
+    wait(programs.advance, keys.updates, states, lanes.config, np.int32(0), np.int32(1))
     seconds = (time.perf_counter() - started) * batch.until(experiment)
     work = [len(one.runs) * one.until(experiment) for one in (batch, *others)]
-    whole = f", all {len(work)} batches about {console.duration(seconds * sum(work) / work[0])}" if others else ""
-    there = "" if available is None else f" of the {devices.readable(available)} there are"
+    total = f", all {len(work)} batches about {console.duration(seconds * sum(work) / work[0])}" if others else ""
+    available = "" if session.available is None else f" of the {devices.readable(session.available)} available"
     console.say(
         f"{len(batch.runs)} runs of {batch.until(experiment):,} updates side by side: "
-        f"{devices.readable(built.memory)}{there} on each of {experiment.mesh.size} devices, "
-        f"about {console.duration(seconds)} and the evaluations{whole}."
+        f"{devices.readable(programs.bytes)}{available} on each of {experiment.mesh.size} devices, "
+        f"about {console.duration(seconds)} and the evaluations{total}."
     )
 
 
 class _Compiled(NamedTuple):
-    programs: compilation.Programs
+    programs: Programs
     lanes: placement.Lanes
+    keys: Keys
     capacity: int
 
 
@@ -257,75 +312,78 @@ def _compile(experiment: Experiment, batch: Batch) -> _Compiled:
     num_updates = batch.num_updates(experiment)
     lanes = placement.lanes(batch.group, batch.runs, batch.lanes, experiment.keys)
     capacity = min(int(np.diff([0, *experiment.marks(num_updates), num_updates]).max()), _MOST_UPDATES)
-    episodes = min(experiment.eval_episodes, _EVALUATION_BATCH)
-    built = compilation.build(
+    episodes = min(experiment.options.eval_episodes, _EVALUATION_BATCH)
+    programs = compilation.build(
         experiment.algorithm, lanes.config, lanes.axes, lanes.keys, experiment.mesh, capacity, episodes
     )
-    return _Compiled(built, lanes, capacity)
+    return _Compiled(programs, lanes, compilation.keys_of(lanes.keys), capacity)
 
 
-def _train_batch(
-    experiment: Experiment,
-    batch: Batch,
-    compiled: _Compiled,
-    earlier: list[Trained],
-    later: list[Batch],
-    show: console.Progress,
-    interrupted: Callable[[], bool],
-) -> tuple[Trained, checkpoints.Saved | None]:
-    """One batch to its final evaluation, earlier when interrupted: its outcome, and what a rung goes on from."""
-    built, lanes, capacity = compiled
-    num_updates, saved = batch.num_updates(experiment), batch.saved
-    # A copy, so that what is saved stays as it is where an error ends the batch.
-    record = Record(batch.runs) if saved is None else saved.record.rows(np.arange(len(batch.runs)))
-    before = sum(len(t.record.runs) * t.record.updates for t in earlier)
-    written = time.perf_counter()
+@dataclasses.dataclass
+class _Observer:
+    """Shows a batch's progress, and writes its curves and checkpoints while it trains."""
 
-    def landed(record: Record) -> None:
+    session: _Session
+    batch: Batch
+    axes: Any  # of the states
+    keys: np.ndarray  # [R, ...] key data of the runs' updates
+    saved_at: float
+
+    def after_chunk(self, record: Record, states: Any) -> None:
+        """Move the progress bar, and save if it is time to."""
+        session, every = self.session, self.session.experiment.options.checkpoint_every
+        before = sum(len(t.record.runs) * t.record.updates for t in session.trained)
         rate = len(record.runs) * record.env_steps / record.seconds
-        show(before + len(record.runs) * record.updates, rate, record.latest_return)
+        session.show(before + len(record.runs) * record.updates, rate, record.latest_return)
+        if every is not None and time.perf_counter() - self.saved_at >= every:
+            session.save(self.batch, self.snapshot(record, states))
+            self.saved_at = time.perf_counter()
 
-    def evaluated(record: Record) -> None:
+    def after_evaluation(self, record: Record) -> None:
+        """Write the curves so far."""
+        experiment = self.session.experiment
         if experiment.folder is not None and experiment.is_first:
-            saved_ones = (one.saved.record for one in later if one.saved is not None)
-            write_curves(experiment, experiment.folder, [*(t.record for t in earlier), record, *saved_ones])
+            earlier = [t.record for t in self.session.trained]
+            later = [one.saved.record for one in self.session.pending[1:] if one.saved is not None]
+            write_curves(experiment, experiment.folder, [*earlier, record, *later])
 
-    def taken(states: Any, final: np.ndarray | None = None) -> checkpoints.Saved:
-        leaves, axes = placement.capture(states, built.axes, len(batch.runs))
-        data = np.asarray(jax.random.key_data(keys.updates))[: len(batch.runs)]
-        return checkpoints.Saved(record, leaves, axes, data, final, batch.lanes, experiment.about, batch.rung)
+    def interrupted(self) -> bool:
+        """True after Ctrl-C, or if another process was lost."""
+        return self.session.interrupted()
 
-    def safe(record: Record, states: Any) -> None:
-        nonlocal written
-        every = experiment.checkpoint_every
-        if every is not None and time.perf_counter() - written >= every:
-            batching.save(experiment, batch, taken(states))
-            written = time.perf_counter()
+    def snapshot(self, record: Record, states: Any, final: np.ndarray | None = None) -> Saved:
+        """What a checkpoint holds."""
+        leaves, axes = placement.capture(states, self.axes, len(self.batch.runs))
+        about = self.session.experiment.about
+        return Saved(record, leaves, axes, self.keys, final, self.batch.lanes, about, self.batch.rung)
 
-    hooks = loop.Hooks(landed, evaluated, safe, interrupted)
-    keys, *start = loop.wait(built.init, lanes.keys, lanes.config)
-    if saved is not None:
-        data = np.asarray(jax.random.key_data(keys.updates))[: len(batch.runs)]
-        if not np.array_equal(data, saved.keys):
+
+def _train_batch(session: _Session, batch: Batch, compiled: _Compiled) -> tuple[Trained, Saved | None]:
+    """Train a batch to its final evaluation, or an interrupt: its outcome, and a snapshot for checkpoints and rungs."""
+    experiment, (programs, lanes, keys, capacity) = session.experiment, compiled
+    options, saved, runs = experiment.options, batch.saved, len(batch.runs)
+    key_data = np.asarray(jax.random.key_data(keys.updates))[:runs]
+    if saved is None:
+        record, start = Record(batch.runs), [wait(programs.init, lanes.keys, lanes.config)]
+    else:
+        if not np.array_equal(key_data, saved.keys):
             raise UsageError("JAX makes other keys here than where this run was begun: check jax_default_prng_impl.")
-        start = [states_of(experiment, saved, len(lanes.keys))[0]]
-    until = batch.until(experiment)
+        # A copy, so that the checkpoint is still intact if an error ends the batch.
+        record, start = saved.record.copy(), [states_of(experiment, saved, len(lanes.keys))[0]]
+    num_updates, until = batch.num_updates(experiment), batch.until(experiment)
+    observer = _Observer(session, batch, programs.axes, key_data, saved_at=time.perf_counter())
     marks = tuple(u for u in experiment.marks(num_updates, record.eval_updates) if u <= until)
-    states = loop.train(built, lanes, keys, start, record, marks, until, capacity, hooks)
-    episodes = experiment.eval_episodes
-    saves = experiment.checkpoint_every is not None
-    stopped = interrupted()  # asked once: what comes while the end is evaluated does not stop it any more
-    if stopped:
-        episodes = min(episodes, _EVALUATION_BATCH)
-        if saves:
-            batching.save(experiment, batch, taken(states))
-    final = loop.evaluate(built, lanes, keys, states, len(batch.runs), episodes)
-    last = taken(states, final) if saves or experiment.halving is not None else None
-    if saves and not stopped:
-        assert last is not None
-        batching.save(experiment, batch, last)
-    states = placement.stacked(states, built.axes, record)
-    if len(batch.runs) < len(experiment.points) * experiment.seeds:  # the devices are for the batches to come
+    states = loop.train(programs, lanes, keys, start, record, marks, until, capacity, observer)
+    stopped = session.interrupted()  # read once: an interrupt during the final evaluation comes too late to stop it
+    episodes = min(options.eval_episodes, _EVALUATION_BATCH) if stopped else options.eval_episodes
+    if stopped and experiment.saves:
+        session.save(batch, observer.snapshot(record, states))
+    final = loop.evaluate(programs, lanes, keys, states, runs, episodes)
+    last = observer.snapshot(record, states, final) if experiment.saves or options.halving is not None else None
+    if last is not None and not stopped:
+        session.save(batch, last)
+    states = placement.stacked(states, programs.axes, record)
+    if runs < experiment.num_runs:  # later batches need the devices
         states = jax.tree.map(_on_host, states)
     return Trained(batch, record, states, final, num_updates), last
 

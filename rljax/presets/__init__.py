@@ -1,4 +1,4 @@
-"""Tuned configs: the values that reach the reference results, found on other seeds than those that are reported."""
+"""Tuned configs that reach the reference results. They were tuned on other seeds than those reported."""
 
 from typing import Any
 
@@ -17,38 +17,41 @@ _PRESETS: dict[tuple[str, str], Preset] = {
 
 
 def tuned_for(algo: str) -> list[str]:
-    """The environments that an algorithm has tuned values for."""
+    """List the environments for which an algorithm or variant has tuned values."""
     base, _ = VARIANTS.get(algo, (algo, {}))
     return list(dict.fromkeys(env for name, env in _PRESETS if name in (base, algo)))
 
 
 def preset(algo: str, env: Any, **changes: Any) -> Any:
-    """The tuned config of an algorithm on an environment; its defaults where there is none.
+    """Return the tuned config of an algorithm for an environment, or its default config if there is none.
 
     Args:
-        algo: name of an algorithm or of a variant, such as "ppo" or "rainbow".
-        env: an environment's id, object or `Env`. Tuned values are for ids, and for what `rljax.make` gives of them.
-        **changes: fields to set otherwise.
+        algo: name of an algorithm or variant, for example "ppo" or "rainbow".
+        env: an environment's id, object or `Env`. Tuned values apply to ids and to what `rljax.make` returns for them.
+        **changes: fields to override.
+
+    Raises:
+        UsageError: the algorithm or environment is unknown, or a field is invalid.
     """
     values = _values(algo, env)
     return replace(algos.algorithm(algo).Config(env=values["env"]), **{**values, **changes})
 
 
 def defaults(algo: str, env: Any) -> Any:
-    """The same with its checks left to whoever completes it, as the command line's options do."""
+    """Return the same config unchecked, for the command line to complete with its options."""
     return unchecked(algos.algorithm(algo).Config, **_values(algo, env))
 
 
 def _values(algo: str, env: Any) -> dict[str, Any]:
-    base, chosen = VARIANTS.get(algo, (algo, {}))
+    base, variant = VARIANTS.get(algo, (algo, {}))
     name = env if isinstance(env, str) else _id_of(env)
-    tuned, wrap = _PRESETS.get((base, name), ({}, None))
-    own, own_wrap = _PRESETS.get((algo, name), ({}, None))
-    made, wrap = make(env), own_wrap or wrap
-    return {**tuned, **chosen, **own, "env": made if wrap is None else wrap(made)}
+    base_tuned, base_wrap = _PRESETS.get((base, name), ({}, None))
+    tuned, wrap = _PRESETS.get((algo, name), ({}, None))
+    made, wrap = make(env), wrap or base_wrap
+    return {**base_tuned, **variant, **tuned, "env": made if wrap is None else wrap(made)}
 
 
 def _id_of(env: Any) -> str:
-    """The id that gives this very environment; "" where none does, as it was made, wrapped or changed otherwise."""
+    """Return the id from which `make` gives exactly this environment, "" if there is none."""
     has_values = isinstance(env, Env) and any(env.name == name for _, name in _PRESETS)
     return env.name if has_values and same(env, make(env.name)) else ""

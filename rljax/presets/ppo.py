@@ -11,7 +11,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
         {"total_steps": 150_000, "learning_rate": 3e-3, "num_envs": 16, "num_steps": 64, "hidden_sizes": (32,)},
         None,
     ),
-    # Whole sequences: four environments make four minibatches at most.
+    # A sample is a sequence, so four environments allow at most four minibatches.
     ("recurrent_ppo", "Pendulum-v1"): ({"num_minibatches": 4}, None),
     ("recurrent_ppo", "CartPole-v1"): (
         {

@@ -1,4 +1,4 @@
-"""How presets scale what an environment gives: not at all, rewards only, or observations and rewards."""
+"""Normalization in presets: none, rewards only, or observations and rewards."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from rljax.envs import Env, normalize_observations, normalize_rewards
 
 Preset = tuple[dict[str, Any], Callable[[Env], Env] | None]
-"""Values of a config's fields, and how the environment is wrapped; None as the algorithm's other presets have it."""
+"""Values of config fields, and a wrapper of the environment; None falls back on the base algorithm's wrapper."""
 
 
 def raw(env: Env) -> Env:
-    """The environment as it is."""
+    """Leave the environment unchanged."""
     return env
 
 

@@ -18,7 +18,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
         },
         None,
     ),
-    # Slow and wide noise swings the car up to the goal where steps of independent noise cancel out.
+    # Slow, wide noise swings the car up to the goal; steps of independent noise cancel out.
     ("td3", "MountainCarContinuous-v0"): (
         {
             "total_steps": 100_000,

@@ -1,1 +1,1 @@
-"""What a person sees of runs: the terminal, statistics, pictures."""
+"""Reports of runs: terminal output, statistics, plots, files."""

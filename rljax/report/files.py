@@ -1,25 +1,28 @@
-"""The files of a run: `config.json`, `summary.json`, `curves.csv`, each written whole or not at all."""
+"""The files of a run: `config.json`, `summary.json`, `curves.csv`. An error never leaves a partly written file."""
 
 import csv
 import io
 import json
 import math
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from rljax.envs import Env
 from rljax.errors import UsageError
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Write a file by renaming a finished one over it, so that a full disk leaves the old one as it was."""
+def replace(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:
+    """Write to a temporary file and rename it, so that an error such as a full disk leaves the old file unchanged.
+
+    Raises:
+        UsageError: the file could not be written.
+    """
     part = path.with_name(path.name + ".part")
     try:
-        part.write_text(text, encoding="utf-8")
+        write(part)
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -28,22 +31,27 @@ def write_text(path: pathlib.Path, text: str) -> None:
         ) from None
 
 
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a text file."""
+    replace(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write JSON, with null in place of NaN and infinity, which JSON does not have."""
+    """Write JSON, with null instead of NaN and infinity, which JSON does not have."""
     write_text(path, as_json(value))
 
 
 def as_json(value: Any) -> str:
-    """A value as JSON text."""
+    """Format a value as JSON."""
     return json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """A JSON file's value; a `UsageError` where there is none."""
+    """Read a JSON file; raise `UsageError` if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"{path.parent} is no folder of a run: it has no {path.name}.") from None
+        raise UsageError(f"{path.parent} is not the folder of a run: it has no {path.name}.") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}).") from None
     except ValueError as error:
@@ -55,7 +63,7 @@ def write_table(path: pathlib.Path, columns: Sequence[str], rows: Iterable[Seque
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
-    table.writerows([cell.label if isinstance(cell, Env) else cell for cell in row] for row in rows)
+    table.writerows(rows)
     write_text(path, text.getvalue())
 
 

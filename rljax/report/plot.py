@@ -1,4 +1,4 @@
-"""Pictures of learning curves."""
+"""Plots of learning curves."""
 
 import pathlib
 from collections.abc import Mapping
@@ -6,40 +6,40 @@ from typing import Any
 
 import numpy as np
 
-from rljax.errors import UsageError
+from rljax.report import files
 from rljax.report.statistics import bootstrap_interval, interquartile_mean
 
-_MOST_CURVES = 10  # in one picture
+_MAX_CURVES = 10  # in one plot
 
 
 def learning_curve(path: pathlib.Path, env_steps: np.ndarray, returns: np.ndarray, title: str) -> None:
-    """Draw the IQM of `returns` `[seeds, evaluations]` with its 95% band, and a thin line a seed."""
+    """Plot the IQM of `returns` `[seeds, evaluations]` with its 95% interval, and a thin line per seed."""
     figure, axes = _axes(title)
     axes.plot(env_steps, returns.T, color="0.6", linewidth=0.4, alpha=0.6)
-    whole, seeds = _whole(returns), "1 seed" if len(returns) == 1 else f"{len(returns)} seeds"
-    cut_short = f", {len(whole)} that were not cut short" if len(whole) < len(returns) else ""
+    complete, seeds = _complete(returns), "1 seed" if len(returns) == 1 else f"{len(returns)} seeds"
+    cut_short = f", {len(complete)} that were not cut short" if len(complete) < len(returns) else ""
     axes.plot([], [], color="0.6", linewidth=0.8, label=f"each of {seeds}")
-    low, high = bootstrap_interval(whole)
+    low, high = bootstrap_interval(complete)
     axes.fill_between(env_steps, low, high, color="tab:blue", alpha=0.3, linewidth=0, label="95% bootstrap interval")
     label = f"interquartile mean{cut_short}"
-    axes.plot(env_steps, interquartile_mean(whole), color="tab:blue", linewidth=2, label=label)
+    axes.plot(env_steps, interquartile_mean(complete), color="tab:blue", linewidth=2, label=label)
     _save(path, figure)
 
 
 def learning_curves(path: pathlib.Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> None:
-    """Draw the IQM and its 95% band of each configuration, the ten that end highest.
+    """Plot the IQM and its 95% interval for the ten configurations with the highest final IQM.
 
     Args:
-        path: of the picture.
-        curves: label to environment steps `[evaluations]` and returns `[seeds, evaluations]`.
-        title: of the picture.
+        path: the PNG file.
+        curves: from label to environment steps `[evaluations]` and returns `[seeds, evaluations]`.
+        title: of the plot.
     """
     figure, axes = _axes(title)
-    curves = {label: (env_steps, _whole(returns)) for label, (env_steps, returns) in curves.items()}
+    curves = {label: (env_steps, _complete(returns)) for label, (env_steps, returns) in curves.items()}
     finals = {
         label: np.nan_to_num(interquartile_mean(returns)[-1], nan=-np.inf) for label, (_, returns) in curves.items()
     }
-    shown = sorted(finals, key=lambda label: finals[label], reverse=True)[:_MOST_CURVES]
+    shown = sorted(finals, key=lambda label: finals[label], reverse=True)[:_MAX_CURVES]
     for label in shown:
         env_steps, returns = curves[label]
         (line,) = axes.plot(env_steps, interquartile_mean(returns), linewidth=1.6, label=label)
@@ -47,10 +47,10 @@ def learning_curves(path: pathlib.Path, curves: Mapping[str, tuple[np.ndarray, n
     _save(path, figure)
 
 
-def _whole(returns: np.ndarray) -> np.ndarray:
-    """Of `[seeds, evaluations]` those that an interrupt did not cut short; all where none is whole."""
-    is_whole = ~np.isnan(returns).any(axis=1)
-    return returns[is_whole] if is_whole.any() else returns
+def _complete(returns: np.ndarray) -> np.ndarray:
+    """The seeds of `[seeds, evaluations]` that were not cut short by an interrupt; all seeds if every one was."""
+    is_complete = ~np.isnan(returns).any(axis=1)
+    return returns[is_complete] if is_complete.any() else returns
 
 
 def _axes(title: str) -> tuple[Any, Any]:
@@ -58,7 +58,7 @@ def _axes(title: str) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)  # drawn without pyplot, so that no window system or global state is touched
+    FigureCanvasAgg(figure)  # without pyplot, which would use a window system and global state
     axes = figure.add_subplot()
     axes.set(xlabel="environment steps", ylabel="greedy return", title=title)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x else "0")
@@ -68,12 +68,4 @@ def _axes(title: str) -> tuple[Any, Any]:
 
 def _save(path: pathlib.Path, figure: Any) -> None:
     figure.axes[0].legend(frameon=False, loc="best")
-    part = path.with_name(path.name + ".part")
-    try:
-        figure.savefig(part, format="png")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UsageError(
-            f"{path} could not be written ({error.strerror}): make room, or choose another folder."
-        ) from None
+    files.replace(path, lambda part: figure.savefig(part, format="png"))

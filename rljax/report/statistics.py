@@ -6,53 +6,54 @@ from typing import Any
 
 import numpy as np
 
-LEAST_SEEDS = 5  # for an interval: of normal values it holds their middle 51% of the time with two, 75 with three
+MIN_SEEDS = 5  # for an interval; on normal values its coverage is only 51% with two seeds, 75% with three
 
-_RESAMPLES = 5_000
+_MAX_RESAMPLES = 5_000
 
-_LEAST_RESAMPLES = 500  # of many seeds, whose interval is narrow anyway
+_MIN_RESAMPLES = 500  # enough for many seeds, whose interval is narrow
 
-_DRAWS = 2e7  # values at most that are drawn for them, where the least leaves a choice
+_MAX_DRAWS = 2e7  # bound on resamples times seeds, unless _MIN_RESAMPLES exceeds it
 
 _COMPARISONS = 1_000
 
-_MOST_COMPARED = 100  # configurations of the table of all pairs, which grows with their square
+_MAX_COMPARED = 100  # configurations; the table of all pairs grows with their square
 
 
 def interquartile_mean(values: np.ndarray, axis: int = 0) -> Any:
-    """Mean of the middle half along `axis`: a quarter of the values is cut off at either end."""
+    """Mean of the middle half along `axis`: the lowest and the highest quarter of the values are dropped."""
     from scipy import stats
 
     return stats.trim_mean(values, 0.25, axis=axis)
 
 
 def bootstrap_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap interval of the interquartile mean over the first axis, seeds being resampled.
+    """Percentile bootstrap interval of the interquartile mean over the first axis, resampling seeds.
 
-    Of few seeds it is somewhat narrow: 95% are 89 with five normal values, 92 with eight, 94 with twenty.
+    With few seeds it is somewhat narrow: a 95% interval of normal values covers 89% with five, 92% with eight, 94% with
+    twenty.
 
     Args:
         values: `[seeds, ...]`.
         confidence: coverage in (0, 1).
 
     Returns:
-        lower and upper ends, each `[...]`; NaN with fewer than five seeds, of which resampling knows too little.
+        lower and upper ends, each `[...]`; NaN with fewer than five seeds, too few for resampling.
     """
     from scipy import stats
 
-    if len(values) < LEAST_SEEDS:
+    if len(values) < MIN_SEEDS:
         missing = np.full(values.shape[1:], np.nan)
         return missing, missing
     with warnings.catch_warnings():
-        # A point without a finite value has no interval, which the NaN says already.
+        # A point without a finite value has no interval; the NaN result shows it.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
             (values,),
             interquartile_mean,
             axis=0,
             vectorized=True,
-            n_resamples=int(np.clip(_DRAWS / len(values), _LEAST_RESAMPLES, _RESAMPLES)),
-            batch=int(np.clip(_DRAWS / values.size, 1, 1_000)),
+            n_resamples=int(np.clip(_MAX_DRAWS / len(values), _MIN_RESAMPLES, _MAX_RESAMPLES)),
+            batch=int(np.clip(_MAX_DRAWS / values.size, 1, 1_000)),
             confidence_level=confidence,
             method="percentile",
             rng=np.random.default_rng(0),
@@ -61,9 +62,9 @@ def bootstrap_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np
 
 
 def summarize(per_seed: np.ndarray) -> dict[str, Any]:
-    """`iqm, ci95, mean, median, min, max, per_seed` of one value a seed `[seeds]`.
+    """`iqm, ci95, mean, median, min, max, per_seed` of one value per seed `[seeds]`.
 
-    A seed without a finite value is named in `not_finite` and left out of the statistics; nothing else is.
+    Seeds without a finite value are listed in `not_finite` and excluded from the statistics; all others count.
     """
     finite = np.isfinite(per_seed)
     values = per_seed[finite] if finite.any() else np.array([np.nan])
@@ -81,12 +82,12 @@ def summarize(per_seed: np.ndarray) -> dict[str, Any]:
 
 
 def probability_of_improvement(values: np.ndarray, others: np.ndarray) -> float:
-    """How often a draw of `values` is above one of `others`, ties counting half (Agarwal et al. 2021, section 4.3)."""
+    """P(X > Y) for X from `values` and Y from `others`, ties counting half (Agarwal et al. 2021, section 4.3)."""
     return float(_improvements(values[None], others[None])[0])
 
 
 def _improvements(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """`[B, S]` against `[B, T]`: the Mann-Whitney statistic over its largest value, `[B]`."""
+    """The Mann-Whitney statistic of `[B, S]` against `[B, T]`, divided by its maximum, `[B]`."""
     counts = [
         np.searchsorted(row, x, "left").sum() + np.searchsorted(row, x, "right").sum()
         for x, row in zip(values, np.sort(others, axis=1), strict=True)
@@ -95,11 +96,11 @@ def _improvements(values: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def improvement_interval(values: np.ndarray, others: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Stratified bootstrap interval of `probability_of_improvement`: either side's seeds are resampled apart.
+    """Stratified bootstrap interval of `probability_of_improvement`: each side's seeds are resampled separately.
 
-    NaN where a side has fewer than five seeds.
+    NaN if a side has fewer than five seeds.
     """
-    if min(len(values), len(others)) < LEAST_SEEDS:
+    if min(len(values), len(others)) < MIN_SEEDS:
         return np.nan, np.nan
     rng = np.random.default_rng(0)
     draws = _improvements(*(rng.choice(x, (_COMPARISONS, len(x))) for x in (values, others)))
@@ -108,7 +109,7 @@ def improvement_interval(values: np.ndarray, others: np.ndarray, confidence: flo
 
 
 def score(values: np.ndarray) -> float:
-    """What configurations are ranked by: the interquartile mean of the finite values, minus infinity without one."""
+    """The score that ranks configurations: the interquartile mean of the finite values, minus infinity without any."""
     finite = _finite(values)
     return float(interquartile_mean(finite)) if len(finite) else -np.inf
 
@@ -118,16 +119,16 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def compare(configurations: Sequence[np.ndarray | None]) -> dict[str, Any]:
-    """Which of C configurations, given one value a seed `[S]` of each, is the best; None is not to be compared.
+    """Find the best of C configurations, given one value per seed `[S]` of each; None excludes a configuration.
 
     The best is chosen by the interquartile mean on seeds 0, 2, 4, ... and reported on seeds 1, 3, 5, ..., since the
-    value that a choice was made by flatters it. Values that are not finite are left out; `summarize` names them.
+    values used for the choice overestimate it. Values that are not finite are excluded; `summarize` lists them.
 
     Returns:
-        `best`, with its place in the list, and `best_improves_on`, for each configuration the probability that the
-        best one improves on it with its 95% interval, both on the seeds that the choice was not made by; and
-        `probability_of_improvement`, on all seeds, `[C][C]` of a row's configuration on a column's. Both are None
-        where a configuration has no finite value or is not compared. Of more than 100 there is no such table.
+        `best`, with its index in the list; `best_improves_on`, for each configuration the probability that the best
+        one improves on it and its 95% interval, both on the seeds not used for the choice; and
+        `probability_of_improvement` on all seeds, `[C][C]`, of the row's configuration over the column's. Entries are
+        None if a configuration has no finite value or is excluded; with more than 100 configurations the table is None.
     """
     compared = [i for i, values in enumerate(configurations) if values is not None]
     returns = [np.zeros(0) if values is None else values for values in configurations]
@@ -145,10 +146,10 @@ def compare(configurations: Sequence[np.ndarray | None]) -> dict[str, Any]:
         else None
         for other in held_out
     ]
-    every = [_finite(values) for values in returns]
+    finite = [_finite(values) for values in returns]
     table = None
-    if len(every) <= _MOST_COMPARED:
-        table = [[probability_of_improvement(a, b) if len(a) and len(b) else None for b in every] for a in every]
+    if len(finite) <= _MAX_COMPARED:
+        table = [[probability_of_improvement(a, b) if len(a) and len(b) else None for b in finite] for a in finite]
     return {
         "best": {
             "configuration": best,

@@ -1,0 +1,100 @@
+"""The options of a run, each declared once: for `rljax.run`, `rljax.resume`, the command line and `config.json`."""
+
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rljax.backend.devices import parse_bytes
+from rljax.config import config, field_docs, replace, static
+from rljax.errors import UsageError
+
+SHARDED = ("runs", "envs")  # what can be divided over the devices
+CHANGEABLE = ("progress", "devices", "checkpoint_every", "memory_limit")  # by `resume`
+NOT_RECORDED = ("out", "progress", "overwrite", "name")  # in config.json: they belong to one call
+
+
+@config
+class Options:
+    """How runs are trained, evaluated and stored."""
+
+    seeds: int = static(default=1, minimum=1)
+    """Number of runs of each configuration."""
+    seed: int = static(default=0, minimum=0)
+    """Seed of the key that all runs' keys are split from, and of the draws of a sweep's samplers."""
+    samples: int | None = static(default=None, minimum=1)
+    """Number of draws of a sweep's samplers."""
+    halving: int | None = static(default=None, minimum=2)
+    """Keep one in this many of a sweep's configurations after each rung (successive halving, Jamieson and Talwalkar
+    2016). The last rung has the full length; each earlier one is this many times shorter."""
+    evaluations: int = static(default=20, minimum=0)
+    """Evaluations of the greedy policies during training, after the one before the first update; 0 for none."""
+    eval_episodes: int = static(default=100, minimum=1)
+    """Episodes of each seed's final evaluation; evaluations during training use at most 20 of them."""
+    out: str | os.PathLike[str] | None = static(default=None)
+    """Folder for config.json, summary.json, curves.csv and learning_curve.png."""
+    overwrite: bool = static(default=False)
+    """Replace the files of an earlier run in that folder."""
+    name: str | None = static(default=None)
+    """What to call the algorithm in tables and files, instead of its module's name."""
+    progress: bool = static(default=True)
+    """Show a progress bar and the table."""
+    devices: int | None = static(default=None, minimum=1)
+    """Number of devices to use; None for all (on a CPU, one per core)."""
+    shard: str = static(default="runs")
+    """What to divide over the devices: "runs", each on one device, or "envs", the environments of every run."""
+    checkpoint_every: float | None = static(default=None, minimum=0)
+    """Seconds between two checkpoints, from which `rljax.resume` continues; 0 for every chunk, None for none."""
+    memory_limit: int | str | None = static(default=None)
+    """Bytes of all devices together to use at most, or a size such as 8GiB; None for what is free."""
+
+    def __post_init__(self) -> None:
+        if self.seed >= 2**32:
+            raise UsageError(f"seed must be less than 2**32, got {self.seed}.")
+        if self.shard not in SHARDED:
+            raise UsageError(f"shard must be 'runs' or 'envs', got {self.shard!r}.")
+        if self.memory_limit is not None:
+            parse_bytes(self.memory_limit)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory limit in bytes."""
+        return None if self.memory_limit is None else parse_bytes(self.memory_limit)
+
+
+def with_changes(options: Options, changes: Mapping[str, Any], known: Iterable[str] = ()) -> Options:
+    """The options with those changes whose value is not None; others than the `known` ones are a `UsageError`."""
+    for name in changes:
+        if known and name not in known:
+            raise UsageError(f"resume() cannot change {name}: it can change {', '.join(known)}.")
+    return replace(options, **{name: value for name, value in changes.items() if value is not None})
+
+
+def documented[**P, T](*names: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Put options (all by default) into a function's signature and docstring, for `help` and completion.
+
+    The function takes them as `**options`, and its docstring has a line `{options}` among its arguments.
+    """
+    docs = field_docs(Options)
+    names = names or tuple(docs)
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        signature = inspect.signature(function)
+        defaults = Options()
+        is_change = names != tuple(docs)
+        options = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None if is_change else getattr(defaults, name),
+                annotation=Options.__annotations__[name],
+            )
+            for name in names
+        ]
+        others = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        function.__signature__ = signature.replace(parameters=[*others, *options])  # type: ignore[attr-defined]
+        lines = "\n        ".join(f"{name}: {' '.join(docs[name].split())}" for name in names)
+        function.__doc__ = (function.__doc__ or "").replace("{options}", lines)
+        return function
+
+    return decorate

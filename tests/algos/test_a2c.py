@@ -1,0 +1,181 @@
+"""A2C against plain NumPy, known values, and what a pure function promises."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toys
+from reference import (
+    as_float64,
+    backward,
+    check_gradient,
+    clip_by_norm,
+    drawn_fresh,
+    forward,
+    line,
+    log_softmax,
+    one_step,
+    play,
+)
+
+import rljax
+from rljax import a2c, on_policy
+from rljax.distributions import policy_head
+
+
+@pytest.fixture(scope="module")
+def env():
+    return rljax.make("CartPole-v1")
+
+
+@pytest.fixture(scope="module")
+def small(env):
+    """A run of eight updates that compiles fast."""
+    return a2c.Config(env=env, total_steps=256, num_envs=4, num_steps=8, hidden_sizes=(16,))
+
+
+@pytest.fixture(scope="module")
+def train():
+    return jax.jit(a2c.train)
+
+
+@pytest.fixture(scope="module")
+def train_many():
+    return jax.jit(jax.vmap(a2c.train, (0, None)))
+
+
+def reference_update(params, squares, config, obs, gumbel, fresh, learning_rate):
+    """Mnih et al. 2016, algorithm S3 with its workers in one batch and RMSProp of section 4, in float64."""
+    actor, critic, pi, v = params["actor"], params["critic"], params["Dense_0"], params["Dense_1"]
+    rows = play(lambda obs, _: log_softmax(forward(actor, pi, obs)[1]), obs, gumbel, fresh)
+    next_values = forward(critic, v, rows["next_obs"])[1][..., 0]
+    horizon, num_envs = rows["reward"].shape
+    targets = np.zeros((horizon, num_envs))
+    for n in range(num_envs):
+        for t in reversed(range(horizon)):
+            if rows["terminated"][t, n]:
+                following = 0.0
+            elif rows["truncated"][t, n] or t == horizon - 1:
+                following = next_values[t, n]
+            else:
+                following = targets[t + 1, n]
+            targets[t, n] = rows["reward"][t, n] + config.discount * following
+
+    x, action, target = (a.reshape(-1, *a.shape[2:]) for a in (rows["obs"], rows["action"], targets))
+    features, logits = forward(actor, pi, x)
+    critic_features, value = forward(critic, v, x)
+    log_probs = log_softmax(logits)
+    probs, taken, size = np.exp(log_probs), np.eye(2)[action.astype(int)], len(x)
+    advantage = target - value[:, 0]  # a constant in the policy's gradient
+    entropy = -(probs * log_probs).sum(1)
+    policy_loss = -(advantage * (log_probs * taken).sum(1)).mean()
+    value_loss = 0.5 * (advantage**2).mean()
+    loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy.mean()
+    d_logits = -advantage[:, None] * (taken - probs) / size
+    d_logits += config.entropy_coefficient * probs * (log_probs + entropy[:, None]) / size
+    d_value = config.value_coefficient * (value - target[:, None]) / size
+    d_actor, d_pi = backward(actor, pi, x, features, d_logits)
+    d_critic, d_v = backward(critic, v, x, critic_features, d_value)
+    gradient = {"actor": d_actor, "critic": d_critic, "Dense_0": d_pi, "Dense_1": d_v}
+    gradient = clip_by_norm(gradient, config.max_grad_norm)
+    squares = jax.tree.map(lambda s, g: 0.99 * s + 0.01 * g**2, squares, gradient)
+    params = jax.tree.map(lambda p, s, g: p - learning_rate * g / np.sqrt(s + 1e-5), params, squares, gradient)
+    return params, loss
+
+
+def test_one_update_equals_numpy(env):
+    """The second update of a run, so that RMSProp has a past and the step size has fallen."""
+    limited = rljax.envs.time_limit(env, 6)
+    config = a2c.Config(
+        env=limited, total_steps=3 * 16 * 4, num_envs=3, num_steps=16, hidden_sizes=(8,), learning_rate=0.1
+    )
+    key_init, key_first, key = jax.random.split(jax.random.key(3), 3)
+    update = jax.jit(a2c.update)
+    state, _ = update(key_first, jax.jit(a2c.init)(key_init, config), config)
+    # Environments in the middle of their episodes would have to be told to the reference: these begin anew.
+    state = state._replace(collector=jax.jit(a2c.init)(key_init, config).collector)
+    after, metrics = update(key, state, config)
+
+    key_noise, key_rollout = jax.random.split(key)
+    gumbel = policy_head(env.action_space).noise(key_noise, (16, 3))
+    fresh = drawn_fresh(limited, key_rollout, 16, 3)
+    start = as_float64(state.params["params"])
+    squares = as_float64(state.opt_state[1][0].nu["params"])
+    inputs = as_float64((state.collector.obs, gumbel, fresh))
+    expected, loss = reference_update(start, squares, config, *inputs, 0.1 * 3 / 4)
+    for got, want, before in zip(
+        *(jax.tree.leaves(tree) for tree in (after.params["params"], expected, start)), strict=True
+    ):
+        assert np.abs(want - before).max() > 1e-3  # it did move, by far more than the tolerance
+        np.testing.assert_allclose(got, want, atol=3e-5)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
+    assert int(after.step) == 2
+
+
+@pytest.mark.parametrize(("name", "recurrent"), [("CartPole-v1", None), ("Pendulum-v1", "gru")])
+def test_the_gradient_of_the_loss_is_its_finite_difference(name, recurrent):
+    config = a2c.Config(env=rljax.make(name), num_envs=3, num_steps=6, hidden_sizes=(5,), recurrent=recurrent)
+    key_init, key_noise, key_rollout = jax.random.split(jax.random.key(0), 3)
+    state = jax.jit(a2c.init)(key_init, config)
+    *_, batch, _ = on_policy.collect(key_noise, key_rollout, a2c._network(config), state, config)
+    check_gradient(lambda params, batch: a2c.loss(params, batch, config), state.params, batch)
+
+
+@pytest.mark.parametrize("terminates", [False, True])
+def test_bootstrap_is_cut_at_termination_but_not_at_truncation(terminates):
+    """Discount 0.5: the uncut chain is worth 1 / (1 - 0.5) = 2 everywhere; the cut one 1.75, 1.5 and 1."""
+    config = a2c.Config(
+        env=line(terminates),
+        total_steps=8 * 5 * 3000,
+        optimizer="adam",
+        discount=0.5,
+        learning_rate=5e-3,
+        hidden_sizes=(32,),
+    )
+    state, _ = jax.jit(a2c.train)(jax.random.key(0), config)
+    _, values = a2c.default_network(config.env, config).apply(state.params, jnp.eye(3))
+    if terminates:
+        np.testing.assert_allclose(values, [1.75, 1.5, 1.0], atol=0.02)
+    else:
+        np.testing.assert_allclose(values[0], 2.0, atol=0.02)
+
+
+def test_normalized_advantages_and_the_optimizer_matter(small, train):
+    key = jax.random.key(0)
+    kernels = [
+        train(key, config)[0].params["params"]["actor"]["Dense_0"]["kernel"]
+        for config in (
+            small,
+            dataclasses.replace(small, normalize_advantages=True),
+            dataclasses.replace(small, optimizer="adam"),
+        )
+    ]
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-5
+    assert np.abs(kernels[0] - kernels[2]).max() > 1e-5
+
+
+def test_continuous_actions_learn_a_known_optimum():
+    """One step, the best action of which is known."""
+    config = a2c.Config(env=one_step(), total_steps=80_000, optimizer="adam", learning_rate=3e-3, num_envs=16)
+    state, _ = jax.jit(a2c.train)(jax.random.key(0), config)
+    action = a2c.act(state, config)(jax.random.key(1), jnp.ones((1, 1)))
+    np.testing.assert_allclose(action, [[0.3]], atol=0.03)
+
+
+@toys.optimized()
+def test_cartpole_is_learned(train_many):
+    """A small budget: most seeds are far above the random policy's 22."""
+    config = rljax.preset("a2c", "CartPole-v1", total_steps=100_000, learning_rate=3e-3)  # a short run, large steps
+    keys = jax.random.split(jax.random.key(7), 4)
+    states, _ = train_many(keys, config)
+
+    @jax.jit
+    @jax.vmap
+    def returns(key, state):
+        return rljax.evaluate(key, config.env, a2c.act(state, config), num_episodes=20).mean()
+
+    values = np.sort(returns(keys, states))
+    assert values[1:3].mean() > 250
+    assert values[0] > 60

@@ -1,0 +1,267 @@
+"""PPO against plain NumPy, closed forms, and what a pure function promises."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toys
+from reference import (
+    LIMIT,
+    as_float64,
+    backward,
+    clip_by_norm,
+    drawn_fresh,
+    forward,
+    generalized_advantages,
+    line,
+    log_softmax,
+    one_step,
+    play,
+)
+
+import rljax
+from rljax import core, ppo
+from rljax.distributions import policy_head
+
+
+@pytest.fixture(scope="module")
+def env():
+    return rljax.make("CartPole-v1")
+
+
+@pytest.fixture(scope="module")
+def small(env):
+    """A run of four updates that compiles fast."""
+    return ppo.Config(env=env, total_steps=256, num_envs=4, num_steps=16, num_minibatches=2, hidden_sizes=(16,))
+
+
+@pytest.fixture(scope="module")
+def train():
+    return jax.jit(ppo.train)
+
+
+@pytest.fixture(scope="module")
+def train_many():
+    return jax.jit(jax.vmap(ppo.train, (0, None)))
+
+
+# --- one whole update against NumPy -------------------------------------------------------------------------------
+
+
+def reference_update(params, config, obs, gumbel, fresh, indices, learning_rate):
+    """Schulman et al. 2017 on CartPole with a time limit of LIMIT steps, Adam as in Kingma and Ba 2015, in float64."""
+    actor, critic, pi, v = params["actor"], params["critic"], params["Dense_0"], params["Dense_1"]
+    rows = play(lambda obs, _: log_softmax(forward(actor, pi, obs)[1]), obs, gumbel, fresh)
+    values, next_values = (forward(critic, v, rows[name])[1][..., 0] for name in ("obs", "next_obs"))
+    advantages = generalized_advantages(rows, values, next_values, config.discount, config.gae_lambda)
+    targets = advantages + values
+    flat = [a.reshape(-1, *a.shape[2:]) for a in (rows["obs"], rows["action"], rows["log_prob"], advantages, targets)]
+
+    first = jax.tree.map(np.zeros_like, params)
+    second = jax.tree.map(np.zeros_like, params)
+    losses = []
+    for step, chosen in enumerate(indices, start=1):
+        x, action, old_log_prob, advantage, target = (a[chosen] for a in flat)
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        size = len(chosen)
+        features, logits = forward(params["actor"], params["Dense_0"], x)
+        critic_features, value = forward(params["critic"], params["Dense_1"], x)
+        log_probs = log_softmax(logits)
+        probs = np.exp(log_probs)
+        taken = np.eye(2)[action.astype(int)]
+        ratio = np.exp((log_probs * taken).sum(1) - old_log_prob)
+        clipped = np.clip(ratio, 1 - config.clip, 1 + config.clip)
+        entropy = -(probs * log_probs).sum(1)
+        policy_loss = -np.minimum(ratio * advantage, clipped * advantage).mean()
+        value_loss = 0.5 * ((value[:, 0] - target) ** 2).mean()
+        losses.append(policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy.mean())
+        active = ratio * advantage <= clipped * advantage
+        d_logits = (-(active * ratio * advantage)[:, None] * (taken - probs)) / size
+        d_logits += config.entropy_coefficient * probs * (log_probs + entropy[:, None]) / size
+        d_value = config.value_coefficient * (value - target[:, None]) / size
+        d_actor, d_pi = backward(params["actor"], params["Dense_0"], x, features, d_logits)
+        d_critic, d_v = backward(params["critic"], params["Dense_1"], x, critic_features, d_value)
+        gradient = {"actor": d_actor, "critic": d_critic, "Dense_0": d_pi, "Dense_1": d_v}
+        gradient = clip_by_norm(gradient, config.max_grad_norm)
+        first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradient)
+        second = jax.tree.map(lambda s, g: 0.999 * s + 0.001 * g**2, second, gradient)
+        params = jax.tree.map(
+            lambda p, m, s, k=step: p - learning_rate * (m / (1 - 0.9**k)) / (np.sqrt(s / (1 - 0.999**k)) + 1e-5),
+            params,
+            first,
+            second,
+        )
+    return params, np.mean(losses)
+
+
+def test_one_update_equals_numpy(env):
+    limited = rljax.envs.time_limit(env, LIMIT)
+    config = ppo.Config(
+        env=limited,
+        total_steps=32 * 3 * 10,
+        num_envs=3,
+        num_steps=32,
+        num_epochs=3,
+        num_minibatches=4,
+        hidden_sizes=(8,),
+        learning_rate=3e-3,
+        clip=0.02,  # narrow, so that it binds
+        entropy_coefficient=0.01,
+    )
+    key_init, key = jax.random.split(jax.random.key(3))
+    state = jax.jit(ppo.init)(key_init, config)
+    after, metrics = jax.jit(ppo.update)(key, state, config)
+
+    key_noise, key_rollout, key_shuffle = jax.random.split(key, 3)
+    gumbel = policy_head(env.action_space).noise(key_noise, (32, 3))
+    fresh = drawn_fresh(limited, key_rollout, 32, 3)
+    indices = core.minibatches(key_shuffle, 96, 4, 3)
+    start_params = as_float64(state.params["params"])
+    inputs = as_float64((state.collector.obs, gumbel, fresh))
+    expected, loss = reference_update(start_params, config, *inputs, np.asarray(indices), 3e-3)
+
+    for got, want, start in zip(
+        *(jax.tree.leaves(tree) for tree in (after.params["params"], expected, start_params)), strict=True
+    ):
+        assert np.abs(want - start).max() > 1e-3  # it did move, by far more than the tolerance
+        np.testing.assert_allclose(got, want, atol=3e-5)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
+    assert metrics["clip_fraction"] > 0.05
+    assert metrics["episodes"] >= 3 * (32 // LIMIT)
+    assert int(after.step) == 1
+
+
+# --- what the critic learns at the end of an episode ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("terminates", [False, True])
+def test_bootstrap_is_cut_at_termination_but_not_at_truncation(terminates):
+    """Discount 0.5: the uncut chain is worth 1 / (1 - 0.5) = 2 everywhere; the cut one 1.75, 1.5 and 1."""
+    config = ppo.Config(
+        env=line(terminates),
+        total_steps=16 * 8 * 300,
+        discount=0.5,
+        learning_rate=5e-3,
+        num_envs=8,
+        num_steps=16,
+        num_epochs=4,
+        hidden_sizes=(32,),
+    )
+    state, _ = jax.jit(ppo.train)(jax.random.key(0), config)
+    _, values = ppo.default_network(config.env, config).apply(state.params, jnp.eye(3))
+    if terminates:
+        np.testing.assert_allclose(values, [1.75, 1.5, 1.0], atol=0.02)
+    else:
+        np.testing.assert_allclose(values[0], 2.0, atol=0.02)
+
+
+# --- a pure function -----------------------------------------------------------------------------------------------
+
+
+def test_the_ratio_is_one_at_the_first_minibatch(small, env):
+    one = dataclasses.replace(small, num_epochs=1, num_minibatches=1, total_steps=64)
+    state = jax.jit(ppo.init)(jax.random.key(0), one)
+    _, metrics = jax.jit(ppo.update)(jax.random.key(1), state, one)
+    assert abs(float(metrics["approximate_kl"])) < 1e-6
+    assert float(metrics["clip_fraction"]) == 0.0
+    # With a ratio of one and normalised advantages the policy's loss is minus their mean: zero.
+    assert abs(float(metrics["policy_loss"])) < 1e-5
+
+
+def test_a_stacked_config_vmaps_and_a_static_mismatch_raises(small, train):
+    rates = [1e-4, 1e-2]
+    configs = [dataclasses.replace(small, learning_rate=rate) for rate in rates]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *configs)
+    key = jax.random.key(0)
+    states, _ = jax.jit(jax.vmap(ppo.train, (None, 0)))(key, stacked)
+    for i, config in enumerate(configs):
+        state, _ = train(key, config)
+        for got, want in zip(jax.tree.leaves(states.params), jax.tree.leaves(state.params), strict=True):
+            np.testing.assert_allclose(got[i], want, atol=2e-5)
+    with pytest.raises(ValueError, match=r"(?i)mismatch|custom node type|different"):
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), small, dataclasses.replace(small, num_epochs=1))
+
+
+def test_schedule_steps_sets_the_annealing_horizon(small):
+    """The rate falls linearly to zero over schedule_steps: then nothing moves any more."""
+    config = dataclasses.replace(small, schedule_steps=128)
+    key_init, key_updates, _ = core.training_keys(jax.random.key(0))
+    state = jax.jit(ppo.init)(key_init, config)
+    update = jax.jit(ppo.update)
+    moved = []
+    for i in range(4):
+        following, _ = update(jax.random.fold_in(key_updates, i), state, config)
+        pairs = zip(jax.tree.leaves(state.params), jax.tree.leaves(following.params), strict=True)
+        moved.append(max(float(jnp.abs(a - b).max()) for a, b in pairs))
+        state = following
+    assert moved[0] > moved[1] > 0
+    assert moved[2] == moved[3] == 0
+
+
+def test_target_kl_stops_an_update(small):
+    key = jax.random.key(0)
+    state = jax.jit(ppo.init)(key, small)
+    free = dataclasses.replace(small, learning_rate=0.05, num_epochs=8)
+    _, unlimited = jax.jit(ppo.update)(key, state, free)
+    stopped_state, stopped = jax.jit(ppo.update)(key, state, dataclasses.replace(free, target_kl=1e-4))
+    assert float(unlimited["approximate_kl"]) > float(stopped["approximate_kl"]) > 1e-4
+    never_state, never = jax.jit(ppo.update)(key, state, dataclasses.replace(free, target_kl=1e9))
+    np.testing.assert_allclose(never["approximate_kl"], unlimited["approximate_kl"], rtol=1e-4)
+    counts = [int(s.opt_state.count) for s in (stopped_state, never_state)]
+    assert 1 <= counts[0] < counts[1] == 16
+
+
+def test_value_clip_limits_how_far_values_move(small):
+    key = jax.random.key(0)
+    state = jax.jit(ppo.init)(key, small)
+    fast = dataclasses.replace(small, learning_rate=0.02, num_epochs=8, max_grad_norm=100.0)
+    network = ppo.default_network(small.env, small)
+    before = network.apply(state.params, state.collector.obs)[1]
+    moved = {}
+    for limit in (None, 0.05):
+        after, _ = jax.jit(ppo.update)(key, state, dataclasses.replace(fast, value_clip=limit))
+        moved[limit] = float(jnp.abs(network.apply(after.params, state.collector.obs)[1] - before).mean())
+    assert moved[0.05] < 0.5 * moved[None]
+
+
+def test_any_module_can_be_the_network(small):
+    class Linear:
+        """Not Flax: any object with init and apply."""
+
+        def init(self, key, obs):
+            return {"policy": jnp.zeros((4, 2)), "value": jnp.zeros(4)}
+
+        def apply(self, params, obs):
+            return obs @ params["policy"], obs @ params["value"]
+
+    state, metrics = jax.jit(ppo.train)(jax.random.key(0), dataclasses.replace(small, network=Linear()))
+    assert state.params["policy"].shape == (4, 2)
+    assert np.abs(state.params["policy"]).max() > 0
+    assert np.isfinite(metrics["loss"]).all()
+
+
+def test_continuous_actions_learn_a_known_optimum():
+    """One step, the best action of which is known."""
+    config = ppo.Config(env=one_step(), total_steps=40_000, learning_rate=3e-3, num_envs=16, num_steps=8)
+    state, _ = jax.jit(ppo.train)(jax.random.key(0), config)
+    action = ppo.act(state, config)(jax.random.key(1), jnp.ones((1, 1)))
+    np.testing.assert_allclose(action, [[0.3]], atol=0.03)
+
+
+@toys.optimized()
+def test_cartpole_is_learned(train_many):
+    """A small budget: most seeds are near the top at 50k steps, none is at the random policy's 22."""
+    config = rljax.preset("ppo", "CartPole-v1", total_steps=50_000)
+    keys = jax.random.split(jax.random.key(7), 8)
+    states, _ = train_many(keys, config)
+
+    @jax.jit
+    @jax.vmap
+    def returns(key, state):
+        return rljax.evaluate(key, config.env, ppo.act(state, config), num_episodes=20).mean()
+
+    values = np.sort(returns(keys, states))
+    assert values[2:6].mean() > 450
+    assert values[0] > 100

@@ -1,0 +1,220 @@
+"""The command line as a person meets it: what it prints, writes and returns."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from rljax import cli
+
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = ["--total-steps", "128", "--num-envs", "4", "--num-steps", "16", "--hidden-sizes", "8", "--evaluations", "1"]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+
+def complaint(capsys, *arguments):
+    """The exit code is 2 and there is one sentence on standard error, which is returned."""
+    assert cli.main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].endswith((".", "?"))
+    return lines[0]
+
+
+def test_train_writes_its_files_and_prints_a_table(capsys, tmp_path):
+    code = cli.main(
+        [
+            *("train", "ppo", "--env", "CartPole-v1", "--seeds", "2", *TINY, "--learning-rate", "3e-3"),
+            *("--eval-episodes", "4", "--target-kl", "0.1", "--no-anneal-clip", "--out", "runs/x"),
+        ]
+    )
+    captured = capsys.readouterr()
+    assert code == 0
+    assert "IQM return" in captured.out
+    assert "worst seed" in captured.out
+    about = json.loads((tmp_path / "runs/x/config.json").read_text())
+    assert about["config"]["learning_rate"] == 3e-3
+    assert about["config"]["target_kl"] == 0.1
+    assert about["config"]["discount"] == 0.98  # the preset's, not the default
+    assert json.loads((tmp_path / "runs/x/summary.json").read_text())["seeds"] == 2
+    assert "in use" in complaint(capsys, "train", "ppo", "--env", "CartPole-v1", *TINY, "--out", "runs/x")
+
+
+def test_custom_algorithm_and_custom_environment(capsys, tmp_path):
+    algorithm, environment = ROOT / "examples/custom_algorithm.py", ROOT / "examples/custom_environment.py"
+    assert len(algorithm.read_text().splitlines()) < 80
+    assert len(environment.read_text().splitlines()) < 80
+    options = ["--total-steps", "2048", "--evaluations", "1", "--eval-episodes", "2", "--no-progress"]
+    assert cli.main(["train", str(algorithm), "--env", f"{environment}:env", *options, "--out", "runs/own"]) == 0
+    summary = json.loads((tmp_path / "runs/own/summary.json").read_text())
+    assert (summary["algo"], summary["env"]) == ("custom_algorithm", "Target")
+    assert summary["env_steps"] == 2048
+
+
+def test_lists(capsys):
+    assert cli.main(["envs"]) == 0
+    listed = capsys.readouterr().out.split()
+    assert "CartPole-v1" in listed
+    assert len(listed) >= 26
+    assert cli.main(["algos"]) == 0
+    assert "ppo" in capsys.readouterr().out
+
+
+def test_versions_are_those_installed(capsys):
+    assert cli.main(["--version"]) == 0
+    told = capsys.readouterr().out
+    assert f"rljax {importlib.metadata.version('rljax-engine')}, " in told
+    assert f"jax {jax.__version__}, " in told
+
+
+def test_every_field_is_an_option_with_its_docstring(capsys):
+    assert cli.main(["train", "ppo", "--help"]) == 0
+    text = capsys.readouterr().out
+    for words in ("--gae-lambda", "Decay of GAE's trace", "--target-kl", "--seeds", "--eval-episodes", "--out"):
+        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], ["trian", "train"]),
+        (["train"], ["Name the algorithm"]),
+        (["train", "pppo", "--env", "CartPole-v1"], ["pppo", "did you mean ppo?"]),
+        (["train", "ppo"], ["Name the environment"]),
+        (["train", "ppo", "--env", "CartPol-v1"], ["CartPol-v1", "CartPole-v1"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--lerning-rate", "1e-3"], ["--lerning-rate", "--learning-rate"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--learning-rate", "fast"], ["learning-rate", "fast"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--learning-rate", "-1"], ["learning_rate", "at least 0"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--discount", "1.1"], ["discount", "at most 1"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--num-minibatches", "7"], ["divide"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--seeds", "0"], ["seeds", "at least 1"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--num-envs", "0"], ["num_envs", "at least 1"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--num-envs", "2.5"], ["num-envs", "2.5"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--total-steps"], ["total-steps"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--total-steps", "3"], ["total_steps=3"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--devices", "1000"], ["devices=1000"]),
+        (["train", "c51", "--env", "Acrobot-v1"], ["value_low and value_high"]),
+        (["train", "c51", "--env", "Acrobot-v1", "--value-low=-100", "--value-high=-100"], ["value_low must be below"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--sweep", "anneal_clip=True,maybe"], ["anneal_clip", "got 'maybe'"]),
+        (["train", "nothere.py", "--env", "CartPole-v1"], ["nothere.py"]),
+        (["train", "no.such.module", "--env", "CartPole-v1"], ["no.such.module"]),
+        (["train", "ppo", "--env", "nothere.py:env"], ["nothere.py"]),
+        (["train", "ppo", "--env", "own.py:"], ["Name the environment in own.py: --env own.py:name"]),
+        (["train", "ppo", "--env", "own.py"], ["Name the environment in own.py: --env own.py:name"]),
+        (["train", "--env", "CartPole-v1", "ppo"], ["Name the algorithm, before any option"]),
+        (["resume", "--total-steps", "5", "runs/x"], ["Name the run's folder, before any option"]),
+    ],
+)
+def test_mistakes_end_in_one_sentence(capsys, arguments, words):
+    sentence = complaint(capsys, *arguments)
+    for word in words:
+        assert word in sentence
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("x = 1\ndef (", "invalid syntax (own.py, line 2)"),
+        ("from rljax import nothing", "cannot import name 'nothing' from 'rljax'"),
+        ("import nothere", "No module named 'nothere'"),
+        ("import json\n\njson.loads('{')", "JSONDecodeError: Expecting property name"),
+        ("import json\n\njson.loads('{')", "(own.py, line 3)"),
+        ("import rljax\nrljax.make('CartPol-v1')", "did you mean CartPole-v1"),
+    ],
+)
+def test_files_of_ones_own_that_cannot_be_imported(capsys, tmp_path, code, words):
+    (tmp_path / "own.py").write_text(code)
+    assert words in complaint(capsys, "train", "own.py", "--env", "CartPole-v1")
+    assert words in complaint(capsys, "train", "ppo", "--env", "own.py:env")
+
+
+def test_a_run_that_is_refused_leaves_no_folder(capsys, tmp_path):
+    complaint(capsys, "train", "ppo", "--env", "CartPole-v1", "--seeds", "0")
+    complaint(capsys, "train", "ppo", "--env", "CartPole-v1", "--sweep", "clip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_pipe_is_no_mistake():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rljax.cli", "envs"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+
+
+def test_a_pipe_that_is_closed_before_the_table_comes_loses_no_result(tmp_path):
+    out = tmp_path / "x"
+    command = [sys.executable, "-m", "rljax.cli", "train", "q_learning", "--env", "FrozenLake-misc"]
+    command += ["--total-steps", "200", "--evaluations", "0", "--eval-episodes", "2", "--out", str(out)]
+    with (tmp_path / "errors").open("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+        process.stdout.close()
+        assert process.wait() == 141
+        errors.seek(0)
+        assert "Traceback" not in errors.read()
+    assert (out / "summary.json").exists()
+
+
+def test_an_output_folder_that_cannot_be(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    arguments = ["train", "ppo", "--env", "CartPole-v1", *TINY, "--out"]
+    assert "file is in its way" in complaint(capsys, *arguments, "file")
+    assert "file" in complaint(capsys, *arguments, "file/below")
+
+
+def test_what_was_done_before_a_mistake_was_met_is_said(capsys, tmp_path):
+    (tmp_path / "fussy.py").write_text(
+        "import rljax, toys\n"
+        "from toys import Config, act, init\n"
+        "def update(key, state, config):\n"
+        "    if config.width == 3:\n"
+        "        raise rljax.UsageError('A width of 3 cannot be: take 2.')\n"
+        "    return toys.update(key, state, config)\n"
+    )
+    arguments = ["train", "fussy.py", "--env", f"{ROOT}/tests/toys.py:walk", "--num-updates", "5", "--no-progress"]
+    options = ["--sweep", "width=2,3", "--evaluations", "1", "--eval-episodes", "2", "--out", "x"]
+    said = complaint(capsys, *arguments, *options)
+    assert said == "rljax: A width of 3 cannot be: take 2. What was done before, of 1 of 2 runs, is in x."
+    assert len(json.loads((tmp_path / "x/summary.json").read_text())["configurations"]) == 1
+
+
+def test_an_interrupt_writes_what_is_done_and_returns_130(tmp_path):
+    command = [sys.executable, "-m", "rljax.cli", "train", "ppo", "--env", "CartPole-v1", "--num-steps", "32"]
+    command += ["--total-steps", "100000000", "--evaluations", "100000", "--eval-episodes", "2", "--out", "runs/x"]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": "cache"},
+    )
+    try:
+        curves = tmp_path / "runs/x/curves.csv"
+        deadline = time.monotonic() + 600
+        while not curves.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=600)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "stopped after" in err
+    assert "IQM return" in out
+    summary = json.loads((tmp_path / "runs/x/summary.json").read_text())
+    assert summary["interrupted"] is True
+    assert 0 <= summary["env_steps"] < 100_000_000

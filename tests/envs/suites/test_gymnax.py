@@ -1,0 +1,295 @@
+"""gymnax: every id trains, steps equal those of gymnax and Gymnasium, and objects, wrappers and spaces convert."""
+
+import urllib.error
+
+import gymnasium
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnax.environments import spaces as gymnax_spaces
+from gymnax.wrappers import purerl
+from tiny_ppo import TINY, assert_finite_losses, evaluate, train_two_seeds, two_keys
+
+import rljax
+from rljax import envs, ppo
+from rljax.envs.suites.gymnax import space_of
+
+NEEDS_DATA = "MNISTBandit-bsuite"
+TRAINABLE = [name for name in envs.registered() if name != NEEDS_DATA]
+
+
+def test_there_are_ids_to_test():
+    assert len(envs.registered()) >= 26
+    assert len(TRAINABLE) == len(envs.registered()) - 1
+    assert set(TRAINABLE) >= {"CartPole-v1", "Pendulum-v1", "Breakout-MinAtar", "FrozenLake-misc"}
+
+
+# Breakout stands for its kin by default: each of them takes a minute to compile.
+LONG = {f"{name}-MinAtar" for name in ("Asterix", "Freeway", "Seaquest", "SpaceInvaders")}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in TRAINABLE]
+)
+def test_id_resets_steps_and_trains(name):
+    env = rljax.make(name)
+    assert env.name == name
+    space = env.observation_space
+
+    def reset_and_step(key):
+        obs, state = env.reset(key, env.params)
+        result, next_state = env.step(key, state, env.action_space.sample(key), env.params)
+        return obs, state, result, next_state
+
+    # Traced only: the training below compiles and runs the same functions, and compiling is what takes the time.
+    obs, state, result, next_state = jax.eval_shape(reset_and_step, jax.random.key(0))
+    assert (obs.shape, obs.dtype) == (space.shape, space.dtype)
+    for successor in (result.obs, result.next_obs):
+        assert (successor.shape, successor.dtype) == (obs.shape, obs.dtype)
+    assert (result.reward.shape, result.reward.dtype) == ((), jnp.float32)
+    for flag in (result.terminated, result.truncated):
+        assert (flag.shape, flag.dtype) == ((), jnp.bool_)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), next_state)
+
+    final, metrics = train_two_seeds(two_keys(), ppo.Config(env=env, **TINY))
+    assert_finite_losses(metrics)
+    assert metrics["env_steps"].tolist() == [[16, 32]] * 2
+    seen = np.asarray(final.collector.obs)
+    assert seen.shape == (2, 2, *space.shape)
+    assert np.all(np.isfinite(seen))
+    if isinstance(space, rljax.Discrete):
+        assert np.all((seen >= 0) & (seen < space.n))
+
+
+def test_mnist_without_its_data_is_one_sentence(monkeypatch):
+    def no_network(*arguments):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("gymnax.utils.load_mnist._download", no_network)
+    with pytest.raises(rljax.UsageError, match="MNIST") as caught:
+        rljax.make(NEEDS_DATA)
+    message = str(caught.value)
+    assert NEEDS_DATA in message
+    assert "no route to host" in message
+    assert "\n" not in message
+    assert message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda: purerl.FlattenObservationWrapper(gymnax.make("Catch-bsuite")[0]),
+        lambda: purerl.StickyActionWrapper(gymnax.make("CartPole-v1")[0], 0.5),
+    ],
+)
+def test_make_refuses_gymnax_wrappers(wrapped):
+    # They hand reset_env and step_env of the environment inside through, so that nothing would be wrapped.
+    with pytest.raises(rljax.UsageError):
+        rljax.make(wrapped())
+
+
+@pytest.fixture
+def register():
+    added = []
+
+    def add(name, factory):
+        gymnax.register(name, factory)
+        added.append(name)
+
+    yield add
+    for name in added:
+        gymnax.registered_envs.remove(name)
+        gymnax.registration._registry.pop(name)
+
+
+def test_registered_factory_takes_settings(register):
+    deep_sea = type(gymnax.make("DeepSea-bsuite")[0])
+    register("Sea-test", lambda width=3: deep_sea(size=width))
+    register("SeaOfAnySize-test", lambda width: deep_sea(size=width))
+    assert "Sea-test" in envs.registered()
+    assert rljax.make("Sea-test").observation_space.shape == (3, 3)
+    assert rljax.make("Sea-test", width=4).observation_space.shape == (4, 4)
+    assert rljax.make("SeaOfAnySize-test", width=4).observation_space.shape == (4, 4)
+    with pytest.raises(rljax.UsageError, match="width"):
+        rljax.make("Sea-test", with_=4)
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "DeepSea-bsuite"])
+def test_make_inside_a_traced_function(name, register):
+    register(f"{name}-test", type(gymnax.make(name)[0]))  # an id that has not been made before
+
+    def first_observation(key):
+        env = rljax.make(f"{name}-test")
+        return env.reset(key, env.params)[0]
+
+    inside = jax.eval_shape(first_observation, jax.random.key(0))
+    assert first_observation(jax.random.key(0)).shape == inside.shape  # no tracer stayed in the cache
+
+
+def test_gymnax_object_trains_and_evaluates():
+    config = ppo.Config(env=gymnax.make("MountainCar-v0")[0], **TINY)
+    states, metrics = train_two_seeds(two_keys(), config)
+    assert_finite_losses(metrics)
+    # An untrained policy does not climb the hill: each of the 200 steps costs one.
+    assert evaluate(config, jax.tree.map(lambda x: x[0], states)).tolist() == [-200.0] * 3
+
+
+def with_gravity(config, gravity):
+    return rljax.replace(config, env=config.env.replace(params=config.env.params.replace(gravity=gravity)))
+
+
+def test_sweep_over_gravity_is_one_vmap():
+    config = ppo.Config(env="CartPole-v1", **TINY)
+    assert 9.8 in jax.tree.leaves(config)
+    gravities = np.array([0.1, 1.0, 5.0, 9.8, 20.0, 50.0, 100.0, 200.0], np.float32)
+    axes = with_gravity(jax.tree.map(lambda _: None, config), 0)
+    sweep = jax.jit(jax.vmap(jax.vmap(ppo.train, (0, None)), in_axes=(None, axes)))
+    states, metrics = sweep(two_keys(), with_gravity(config, gravities))
+    assert metrics["loss"].shape == (8, 2, 2)
+    for seed in (0, 1):
+        assert len(np.unique(metrics["loss"][:, seed, 0])) == 8
+
+    before = train_two_seeds._cache_size()
+    for lane in (0, 3, 7):
+        state, alone = train_two_seeds(two_keys(), with_gravity(config, float(gravities[lane])))
+        for name, values in alone.items():
+            assert np.allclose(metrics[name][lane], values, rtol=1e-3, atol=1e-4, equal_nan=True), (lane, name)
+        assert np.allclose(states.collector.obs[lane], state.collector.obs, rtol=1e-3, atol=1e-4)
+    assert train_two_seeds._cache_size() <= before + 1  # three gravities, one program
+
+
+def act_on(space, key, num_steps):
+    return jax.vmap(space.sample)(jax.random.split(key, num_steps))
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", "MountainCar-v0"])
+def test_step_is_gymnaxs_step(name):
+    limit, num_steps = 25, 40
+    env = rljax.make(name, max_steps_in_episode=limit)
+    environment = gymnax.make(name)[0]
+
+    def run(key, params):
+        key_reset, key_actions = jax.random.split(key)
+        obs, state = env.reset(key_reset, params)
+        their_obs, their_state = environment.reset_env(key_reset, params)
+        same_start = jnp.array_equal(obs, their_obs)
+
+        def step(carry, action):
+            state, their_state = carry
+            result, state = env.step(key, state, action, params)
+            obs, their_state, reward, terminated, _ = environment.step_env(key, their_state, action, params)
+            truncated = environment.is_truncated(their_state, params)
+            return (state, jax.tree.map(jnp.asarray, their_state)), (result, (obs, reward, terminated, truncated))
+
+        carry = jax.tree.map(jnp.asarray, (state, their_state))
+        _, steps = jax.lax.scan(step, carry, act_on(env.action_space, key_actions, num_steps))
+        return same_start, steps
+
+    same_start, (result, (obs, reward, terminated, truncated)) = jax.jit(run)(jax.random.key(5), env.params)
+    assert same_start
+    for ours, theirs in ((result.obs, obs), (result.next_obs, obs), (result.reward, reward)):
+        assert np.allclose(ours, theirs, rtol=1e-6)
+    assert np.array_equal(result.terminated, terminated)
+    assert np.array_equal(result.truncated, truncated)
+    assert result.truncated.tolist() == [t + 1 >= limit for t in range(num_steps)]
+    assert len(np.unique(result.obs, axis=0)) > 10
+
+
+def cart_pole_state(state, values):
+    x, x_dot, theta, theta_dot = values
+    return state.replace(x=x, x_dot=x_dot, theta=theta, theta_dot=theta_dot)
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "place", "actions"),
+    [
+        ("CartPole-v1", [0.03, -0.02, 0.04, 0.01], cart_pole_state, np.resize([0, 1, 1, 0, 1], 20)),
+        ("CartPole-v1", [0.0, 0.0, 0.1, 0.5], cart_pole_state, np.zeros(20, int)),
+        (
+            "Pendulum-v1",
+            [2.5, -0.7],
+            lambda state, values: state.replace(theta=values[0], theta_dot=values[1]),
+            np.linspace(-2.5, 2.5, 20)[:, None],  # also beyond the bounds, where both clip
+        ),
+        (
+            "MountainCar-v0",
+            [-0.5, 0.01],
+            lambda state, values: state.replace(position=values[0], velocity=values[1]),
+            np.resize([2, 2, 1, 0, 2], 20),
+        ),
+        (
+            "MountainCar-v0",
+            [0.4, 0.06],
+            lambda state, values: state.replace(position=values[0], velocity=values[1]),
+            np.full(20, 2),
+        ),
+    ],
+)
+def test_step_is_gymnasiums_step(name, start, place, actions):
+    theirs = gymnasium.make(name).unwrapped
+    theirs.reset(seed=0)
+    theirs.state = np.array(start, np.float64)
+    expected = []
+    for action in actions:
+        obs, reward, terminated, _, _ = theirs.step(action)
+        expected.append((obs, reward, terminated))
+        if terminated:
+            break
+    actions = actions[: len(expected)]
+    assert len(expected) >= 2
+
+    env = rljax.make(name)
+
+    def run(params):
+        _, state = env.reset(jax.random.key(0), params)
+        state = place(state, jnp.array(start, jnp.float32))
+
+        def step(state, action):
+            result, state = env.step(jax.random.key(0), state, action, params)
+            return state, result
+
+        return jax.lax.scan(step, state, jnp.asarray(actions, env.action_space.dtype))[1]
+
+    result = jax.jit(run)(env.params)
+    obs, rewards, terminated = (np.array(column) for column in zip(*expected, strict=True))
+    assert np.allclose(result.next_obs, obs, rtol=1e-4, atol=1e-5)
+    assert np.array_equal(result.terminated, terminated)
+    # gymnax pays nothing for the step that tips the pole over only where a pole had fallen before it.
+    assert np.allclose(result.reward, rewards, rtol=1e-4, atol=1e-5)
+    assert not np.any(result.truncated)
+
+
+@pytest.mark.parametrize("name", ["MemoryChain-bsuite", "GaussianBandit-misc", "MetaMaze-misc"])
+def test_bounds_that_gymnax_declares_wrongly_are_not_believed(name):
+    env = rljax.make(name)
+    declared = gymnax.make(name)[0].observation_space(env.params)
+    assert np.isfinite(np.asarray(declared.high)).all()
+    assert not env.observation_space.bounded.any()
+    assert (env.observation_space.shape, env.observation_space.dtype) == (declared.shape, np.float32)
+    assert rljax.make(gymnax.make(name)[0]).observation_space == env.observation_space
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_every_id_keeps_the_contract(name):
+    assert envs.check(rljax.make(name)) == []
+
+
+def test_a_gymnax_environment_that_declares_another_shape_has_the_one_it_returns():
+    class Wider(type(gymnax.make("CartPole-v1")[0])):
+        def observation_space(self, params):
+            return gymnax_spaces.Box(-1.0, 1.0, (5,), jnp.float32)
+
+    assert rljax.make(Wider()).observation_space == rljax.Box(-np.inf, np.inf, (4,))
+
+
+def test_from_gymnax():
+    assert space_of(gymnax_spaces.Discrete(3)) == rljax.Discrete(3)
+    assert space_of(gymnax_spaces.Box(-1.0, jnp.array([1.0, 2.0]), (2,))) == rljax.Box(-1.0, [1.0, 2.0], (2,))
+    assert space_of(rljax.Discrete(3)) == rljax.Discrete(3)
+    discrete = gymnax_spaces.Discrete(3)
+    for space in (gymnax_spaces.Dict({"a": discrete}), gymnax_spaces.Tuple([discrete, discrete])):
+        with pytest.raises(rljax.UsageError, match=f"{type(space).__name__} spaces are not supported"):
+            space_of(space)

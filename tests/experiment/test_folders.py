@@ -1,0 +1,91 @@
+"""The folder of a run: created, refused, overwritten, and held by one process."""
+
+import errno
+import functools
+import json
+import pathlib
+import tempfile
+from typing import Any
+
+import pytest
+from toys import own
+
+import rljax
+from rljax.experiment import folders
+
+
+def fail_with(code, *_, **__):
+    raise OSError(code, errno.errorcode[code])
+
+
+def test_a_folder_is_made_with_its_parents(tmp_path):
+    folder = folders.prepare(str(tmp_path / "a" / "b"), overwrite=False)
+    assert folder == tmp_path / "a" / "b"
+    assert folder.is_dir()
+    assert list(folder.iterdir()) == []
+    assert folders.prepare(folder, overwrite=False) == folder
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(rljax.UsageError, match=r"in use.*overwrite"):
+        folders.prepare(tmp_path, overwrite=False)
+    assert (tmp_path / "summary.json").read_text() == "{}"
+
+
+def test_a_config_alone_does_not_put_a_folder_in_use(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    folders.prepare(tmp_path, overwrite=False)
+    assert (tmp_path / "config.json").read_text() == "{}"
+
+
+def test_overwrite_removes_the_files_of_a_run_and_nothing_else(tmp_path):
+    for name in ("config.json", "summary.json", "curves.csv", "learning_curve.png", "notes.txt"):
+        (tmp_path / name).write_text(name)
+    folders.prepare(tmp_path, overwrite=True)
+    assert len(list(tmp_path.iterdir())) == 5  # nothing goes before the new run is known to be possible
+    folders.begin(tmp_path, {"seeds": 3})
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.json", "notes.txt"]
+    assert json.loads((tmp_path / "config.json").read_text()) == {"seeds": 3}
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "file" / "far" / "below"):
+        with pytest.raises(rljax.UsageError, match="a file is in its way"):
+            folders.prepare(out, overwrite=True)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["mkdir", "TemporaryFile"])
+def test_an_unwritable_folder_is_refused(tmp_path, monkeypatch, place):
+    (tmp_path / "summary.json").write_text("{}")
+    owner = pathlib.Path if place == "mkdir" else tempfile
+    monkeypatch.setattr(owner, place, functools.partial(fail_with, errno.EACCES))
+    with pytest.raises(rljax.UsageError, match=r"cannot be written \(EACCES\)"):
+        folders.prepare(tmp_path, overwrite=True)
+    assert (tmp_path / "summary.json").read_text() == "{}"
+
+
+def test_a_folder_in_use_is_refused_before_anything_runs(config, tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(rljax.UsageError, match="in use"):
+        rljax.run(own, config, out=tmp_path)
+    assert (tmp_path / "summary.json").read_text() == "{}"
+    rljax.run(own, config, out=tmp_path, overwrite=True, progress=False, evaluations=1, eval_episodes=2)
+    assert json.loads((tmp_path / "summary.json").read_text())["algo"] == "own"
+
+
+def test_two_runs_do_not_train_into_one_folder(config, tmp_path):
+    options: dict[str, Any] = {"seeds": 2, "evaluations": 0, "eval_episodes": 2, "progress": False, "overwrite": True}
+    out = tmp_path / "x"
+    rljax.run(own, config, out=out, checkpoint_every=0, **options)
+    summary = (out / "summary.json").read_bytes()
+    with folders.held(out):
+        with pytest.raises(rljax.UsageError, match="is in use by another process"):
+            rljax.run(own, config, out=out, **options)
+        with pytest.raises(rljax.UsageError, match="is in use by another process"):
+            rljax.resume(out, algorithm=own, config=config, total_steps=1000, progress=False)
+    assert "total_steps" not in json.loads((out / "config.json").read_text())
+    assert (out / "summary.json").read_bytes() == summary
+    rljax.resume(out, algorithm=own, config=config, progress=False)

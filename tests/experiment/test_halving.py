@@ -1,0 +1,110 @@
+"""Successive halving."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from toys import own, same_bits, walk
+
+import rljax
+from rljax import ppo
+from rljax.experiment import compilation
+
+
+@pytest.fixture(scope="module")
+def config():
+    env = rljax.make("CartPole-v1")
+    return ppo.Config(env=env, total_steps=256, num_envs=4, num_steps=16, num_minibatches=2, hidden_sizes=(8,))
+
+
+SWEEP = {"learning_rate": [1e-3, 1e-2], "env.params.gravity": [5.0, 9.8]}
+
+
+def test_an_error_after_a_rung_keeps_those_that_go_on_as_well(tmp_path, monkeypatch):
+    """Their batch is smaller and compiles anew."""
+    base = own.Config(env=walk, num_updates=9)
+    build, built = compilation.build, []
+
+    def fail(*inputs):
+        built.append(len(inputs[3]))
+        if len(built) == 2:
+            raise RuntimeError("no compiler")
+        return build(*inputs)
+
+    monkeypatch.setattr(compilation, "build", fail)
+    options = {"seeds": 2, "sweep": {"rate": [0.1, 0.9, 0.5]}, "halving": 3, "evaluations": 1, "eval_episodes": 2}
+    with pytest.raises(RuntimeError, match="no compiler") as error:
+        rljax.run(own, base, out=tmp_path / "x", progress=False, devices=1, **options)
+    assert built == [6, 2]
+    assert "of 6 of 6 runs" in error.value.__notes__[0]
+    summary = json.loads((tmp_path / "x/summary.json").read_text())
+    assert [c["env_steps"] for c in summary["configurations"]] == [30, 30, 30]
+    assert all(c["final_return"]["not_finite"] == [] for c in summary["configurations"])
+
+
+def test_halving_drops_the_worst_and_compacts_the_others(tmp_path, monkeypatch):
+    """Nine rates, a third of them after each rung; the higher the rate, the better."""
+    base = own.Config(env=walk, num_updates=27)
+    rates = [0.1, 0.9, 0.5, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6]
+    options = {"seeds": 2, "sweep": {"rate": rates}, "evaluations": 3, "eval_episodes": 2, "devices": 1}
+    lanes, build = [], compilation.build
+
+    def note(*inputs):
+        lanes.append(len(inputs[3]))
+        return build(*inputs)
+
+    monkeypatch.setattr(compilation, "build", note)
+    result = rljax.run(own, base, halving=3, progress=False, out=tmp_path / "x", checkpoint_every=1e9, **options)
+    assert lanes == [18, 6, 2]
+    lengths = {rate: one.metrics["env_steps"].shape[1] for rate, one in zip(rates, result.results, strict=True)}
+    assert lengths == {rate: {0.9: 27, 0.8: 9, 0.7: 9}.get(rate, 3) for rate in rates}
+    assert result.summary["best"]["configuration"] == 1
+    assert result.summary["interrupted"] is False
+    lengths = [(c["updates"], c["num_updates"]) for c in result.summary["configurations"]]
+    assert lengths == [(one.metrics["env_steps"].shape[1], 27) for one in result.results]
+    whole = rljax.run(own, rljax.replace(base, rate=0.9), progress=False, **{**options, "sweep": None})
+    np.testing.assert_allclose(result.results[1].states.params, whole.states.params, rtol=1e-6)
+    np.testing.assert_allclose(result.results[1].eval_returns, whole.eval_returns, rtol=1e-6)
+    assert result.results[1].eval_steps.tolist() == [0, 90, 180, 270]
+    loaded = rljax.load(tmp_path / "x", configuration=1, algorithm=own, config=base)
+    assert same_bits(loaded.states, result.results[1].states)
+    # What its folder holds is the same, and killed after its first rung it goes on to the same.
+    again = rljax.resume(tmp_path / "x", algorithm=own, config=base, progress=False)
+    assert str(again.summary["configurations"]) == str(result.summary["configurations"])
+    for batch in ("0001", "0002"):
+        shutil.rmtree(tmp_path / "x/checkpoints" / batch)
+    again = rljax.resume(tmp_path / "x", algorithm=own, config=base, progress=False)
+    assert str(again.summary["configurations"]) == str(result.summary["configurations"])
+
+
+def test_what_a_rung_dropped_is_not_the_best_whatever_its_return(capsys):
+    """Returns that fall the longer one trains: those that were dropped have the highest."""
+
+    def act(state, config):
+        return own.act(state._replace(params=config.rate - state.step), config)
+
+    falling = SimpleNamespace(__name__="falling", init=own.init, update=own.update, act=act)
+    rates = [500.0, 400.0, 450.0]
+    options = {"seeds": 2, "sweep": {"rate": rates}, "halving": 3, "evaluations": 0, "eval_episodes": 20}
+    result = rljax.run(falling, own.Config(env=walk, num_updates=300), **options)
+    assert [c["updates"] for c in result.summary["configurations"]] == [300, 100, 100]
+    returns = [c["final_return"]["iqm"] for c in result.summary["configurations"]]
+    assert returns[0] < returns[1] < returns[2]
+    assert result.summary["best"]["configuration"] == 0
+    assert result.summary["best_improves_on"][1:] == [None, None]
+    assert result.summary["probability_of_improvement"][1:] == [[None] * 3] * 2
+    said = capsys.readouterr().out
+    rows = [line for line in said.splitlines() if "of 300" in line]
+    assert [row.split("│")[2].strip() for row in rows] == ["300 of 300", "100 of 300", "100 of 300"]
+    assert "Best on one half of the seeds: rate 500;" in said
+    assert "provisional" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"halving": 3}, {"halving": 1, "sweep": SWEEP}, {"halving": 2.5, "sweep": SWEEP}]
+)
+def test_halving_that_cannot_be(config, arguments):
+    with pytest.raises(rljax.UsageError, match="halving"):
+        rljax.run(ppo, config, progress=False, **arguments)

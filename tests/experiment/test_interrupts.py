@@ -1,0 +1,65 @@
+"""Ctrl-C, and a device that does not answer."""
+
+import json
+import signal
+import threading
+
+import pytest
+from toys import own
+
+import rljax
+from rljax.experiment import history, interrupts
+from rljax.report import console
+
+
+def test_ctrl_c_writes_what_is_done(config, tmp_path, monkeypatch):
+    """The signal arrives while a chunk runs; the chunk lands, files are written, and the result is in the exception."""
+    add_chunk = history.Record.add_chunk
+
+    def interrupt(self, *arguments):
+        add_chunk(self, *arguments)
+        if self.updates >= 10:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(history.Record, "add_chunk", interrupt)
+    out = tmp_path / "stopped"
+    with pytest.raises(rljax.Interrupted) as stopped:
+        rljax.run(own, config, seeds=2, evaluations=25, eval_episodes=5, progress=False, out=out)
+    done = stopped.value.result.metrics["env_steps"].shape[1]
+    assert 10 <= done < 50
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["interrupted"] is True
+    assert summary["env_steps"] == done * 10
+    assert "\n" not in str(stopped.value)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_run_that_hangs_is_noticed(monkeypatch):
+    said, sentences = threading.Event(), []
+
+    def say(sentence):
+        sentences.append(sentence)
+        said.set()
+
+    monkeypatch.setattr(console, "say", say)
+    monkeypatch.setattr(interrupts, "STALL_SECONDS", 0.01)
+    with interrupts.watched():
+        assert said.wait(600)
+    assert "no update has finished" in sentences.pop()
+    monkeypatch.setattr(interrupts, "STALL_SECONDS", 3600.0)
+    others = set(threading.enumerate())
+    with interrupts.watched():
+        (timer,) = set(threading.enumerate()) - others
+    timer.join(600)  # it has been cancelled, and ends
+    assert not timer.is_alive()
+    assert sentences == []
+
+
+def test_it_runs_in_a_thread_where_signals_cannot_be_caught(config):
+    results = []
+    thread = threading.Thread(
+        target=lambda: results.append(rljax.run(own, config, evaluations=0, eval_episodes=2, progress=False))
+    )
+    thread.start()
+    thread.join()
+    assert results[0].summary["env_steps"] == 500

@@ -1,0 +1,71 @@
+"""Runs that die at a checkpoint, and the comparison of their resumed results."""
+
+import json
+
+import numpy as np
+import pytest
+from toys import in_chunks_of, own, same_bits
+
+import rljax
+from rljax.experiment import checkpoints, loop
+from rljax.report import files
+
+OPTIONS = {"seeds": 3, "evaluations": 4, "eval_episodes": 3, "progress": False}
+
+
+class Stop(BaseException):
+    """The process's sudden end."""
+
+
+def stopped(monkeypatch, out, algorithm, config, saves, **options):
+    """Start a run that dies right after its so many-th checkpoint."""
+    save, seen = checkpoints.Writer.save, []
+
+    def save_and_die(writer, *arguments):
+        save(writer, *arguments)
+        writer.close()
+        seen.append(arguments)
+        if len(seen) == saves:
+            raise Stop
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.Writer, "save", save_and_die)
+        patched.setattr(loop, "train", in_chunks_of(1))
+        with pytest.raises(Stop):
+            rljax.run(algorithm, config, out=out, checkpoint_every=0, **{**OPTIONS, **options})
+
+
+def write(folder, place, saved):
+    """Write a batch's checkpoint."""
+    writer = checkpoints.Writer(folder)
+    writer.save(place, saved)
+    writer.close()
+
+
+def as_written(value):
+    """As a file has it, and None, which equals itself, in place of NaN."""
+    return json.loads(files.as_json(value))
+
+
+def same_results(left, right):
+    assert same_bits(left.states, right.states)
+    assert set(left.metrics) == set(right.metrics)
+    for name, rows in left.metrics.items():
+        np.testing.assert_array_equal(rows, right.metrics[name], err_msg=name)
+    np.testing.assert_array_equal(left.eval_steps, right.eval_steps)
+    np.testing.assert_array_equal(left.eval_returns, right.eval_returns)
+    for name in ("final_return", "diverged", "env_steps"):
+        assert as_written(left.summary[name]) == as_written(right.summary[name])
+
+
+def damage(path, how):
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.stat().st_size > 300):
+        data = file.read_bytes()
+        file.write_bytes({"truncated": data[: len(data) // 2], "empty": b"", "foreign": b"hello" * 99}[how])
+
+
+def refusal(folder, config, **options):
+    with pytest.raises(rljax.UsageError) as error:
+        rljax.resume(folder, **{"algorithm": own, "config": config, "progress": False, **options})
+    assert "\n" not in str(error.value)
+    return str(error.value)

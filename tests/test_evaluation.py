@@ -1,0 +1,45 @@
+"""Evaluation: each episode counts once, and an episode that does not end gives NaN."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toys import Slope, walk
+
+import rljax
+from rljax import evaluation
+
+
+def test_evaluate_counts_each_episode_once():
+    """Episodes of different lengths side by side: the return is that of the first episode of each."""
+
+    def reset(key, params):
+        length = jax.random.randint(key, (), 1, 9)
+        return length[None].astype(jnp.float32), (length, jnp.int32(0))
+
+    def step(key, state, action, params):
+        length, time = state
+        return rljax.timestep(length[None].astype(jnp.float32), 1.0, time + 1 >= length), (length, time + 1)
+
+    env = rljax.Env(reset=reset, step=step, observation_space=rljax.Box(0, 9, (1,)), action_space=rljax.Discrete(2))
+    seen = []
+
+    def policy(key, obs):
+        seen.append(obs.shape)
+        return jnp.zeros(50, jnp.int32)
+
+    returns = jax.jit(lambda key: evaluation.evaluate(key, env, policy, 50))(jax.random.key(0))
+    lengths = jax.vmap(lambda key: env.reset(key, ())[1][0])(
+        jax.random.split(jax.random.split(jax.random.key(0))[0], 50)
+    )
+    np.testing.assert_array_equal(returns, lengths)
+    assert len(np.unique(returns)) == 8
+    assert seen == [(50, 1)]
+
+
+def test_an_episode_that_does_not_end_gives_nan():
+    env = walk.replace(params=Slope(steps=10))
+    returns = evaluation.evaluate(jax.random.key(0), env, lambda key, obs: jnp.ones(3, jnp.int32), 3, max_steps=4)
+    assert np.isnan(returns).all()
+    with pytest.raises(rljax.UsageError, match="num_episodes must be an integer of at least 1"):
+        evaluation.evaluate(jax.random.key(0), env, lambda key, obs: obs, 0)
