@@ -142,7 +142,7 @@ def add(replay: Replay, steps: Trajectory, n_step: int = 1) -> Replay:
         truncations=(replay.truncations + truncated.sum()) % room,
         priorities=_prioritize_new(replay, num_steps, n_step),
     )
-    # Later reads must not be fused with these writes: they would read the old ring, of which XLA would keep a copy.
+    # Later reads must not be fused with these writes: they would read the old ring, and XLA would copy it for them.
     return jax.lax.optimization_barrier(replay)
 
 

@@ -30,7 +30,7 @@ class Collector(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """A rollout `[T, N, ...]`, with observations and rewards normalised if `env` says so."""
+    """A rollout `[T, N, ...]`, with observations and rewards normalised if `env` is set to."""
 
     obs: jax.Array
     action: Any  # the policy's second output, `extra`
@@ -130,8 +130,9 @@ def interact(
     key_steps, key_resets = jax.random.split(key)
     step_keys = jax.random.split(key_steps, (num_steps, num_envs))
     step_env = jax.vmap(env.step, (0, 0, 0, None))
-    # Resets are drawn a few at a time, when an environment has none left. That is a branch, which would make devices
-    # that share the environments wait for each other, and on a GPU takes longer than a draw: there all are drawn first.
+    # Resets are drawn a few at a time, in a branch that runs when an environment has none left. If devices share the
+    # environments it would make them wait for each other, and on a GPU a branch is slower than a draw. In both cases
+    # all resets are drawn before the loop.
     on_cpu = jax.default_backend() == "cpu"
     size = min(_RESETS_PER_DRAW, num_steps) if on_cpu and not sharding.environments_are_sharded() else num_steps
 

@@ -68,18 +68,18 @@ def flat(states: Any, axes: Any) -> tuple[list[Any], list[int | None], Any]:
 
 
 def map_lanes(stacked: Callable[..., Any], axes: Any, *trees: Any, shared: Callable[..., Any] | None = None) -> Any:
-    """Apply one function to the leaves that are stacked over lanes, and another to those that all lanes share.
+    """Apply one function to leaves that are stacked over lanes, and another to leaves that all lanes share.
 
     Args:
-        stacked: of the leaves at one place of the trees where `axes` has 0.
-        axes: a tree like the others with 0 or None for each leaf.
+        stacked: called with the trees' corresponding leaves where `axes` is 0.
+        axes: a tree with 0 or None for each leaf.
         *trees: of the same structure.
-        shared: of the leaves where `axes` has None; by default the last tree's are kept.
+        shared: called with the trees' corresponding leaves where `axes` is None; by default it returns the last one.
     """
     first, flat_axes, structure = flat(trees[0], axes)
-    others = [jax.tree.leaves(tree) for tree in trees[1:]]
+    remaining = [jax.tree.leaves(tree) for tree in trees[1:]]
     keep_last = shared or (lambda *leaves: leaves[-1])
-    rows = zip(flat_axes, first, *others, strict=True)
+    rows = zip(flat_axes, first, *remaining, strict=True)
     return jax.tree.unflatten(structure, [(keep_last if axis is None else stacked)(*leaves) for axis, *leaves in rows])
 
 
