@@ -68,7 +68,7 @@ def minibatches(key: jax.Array, batch_size: int, num_minibatches: int, num_epoch
     """
     keys = jax.random.split(key, num_epochs)
     order = jax.vmap(lambda key: random_bits.permutation(key, batch_size))(keys)
-    return sharding.spread(order.reshape(num_epochs * num_minibatches, batch_size // num_minibatches), axis=1)
+    return sharding.shard_batch(order.reshape(num_epochs * num_minibatches, batch_size // num_minibatches), axis=1)
 
 
 def gradient_step(
