@@ -1,14 +1,14 @@
-# Everything runs in .venv, made with the first interpreter found that is new enough.
+# All commands use .venv, created with the first Python found that is new enough.
 VENV := .venv
 RUN := $(VENV)/bin
 CANDIDATES := $(PYTHON) python3.12 python3.13 python3.14 python3 python
 
-.PHONY: demo test test-slow learning bench bench-check lint format clean
+.PHONY: demo test test-slow learning bench bench-check lint format ci clean
 
 demo: $(VENV)/ready
 	$(RUN)/rljax train ppo --env CartPole-v1 --seeds 64 --total-steps 100000 --out runs/demo --overwrite
 
-# Most of a test's time is compiling, which takes one core: a process a core, each with whole files.
+# Tests mostly compile, on one core each: use several processes, and keep each file in one process.
 test: $(VENV)/ready
 	$(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
@@ -18,10 +18,11 @@ test-slow: $(VENV)/ready
 learning: $(VENV)/ready
 	$(RUN)/python benchmarks/learning.py
 
-# About an hour, most of it the peers'; leave the machine alone meanwhile.
+# Takes about an hour, mostly for the peers; leave the machine idle meanwhile.
 bench: $(VENV)/ready
 	$(RUN)/rljax bench
 
+# Compares the speed of a few algorithms with benchmarks/results/baseline.json.
 bench-check: $(VENV)/ready
 	$(RUN)/rljax bench check
 
@@ -33,6 +34,10 @@ lint: $(VENV)/ready
 format: $(VENV)/ready
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
+
+# Everything that must pass before a change lands.
+ci:
+	.ci/run
 
 $(VENV)/ready: pyproject.toml
 	@for python in $(CANDIDATES); do \

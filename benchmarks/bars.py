@@ -43,7 +43,7 @@ def against_peers(folder: str, task: str, way: str, work: str, bar: float, aim: 
         return None
     fastest = max(rivals, key=lambda row: row["env_steps_per_second"])
     ratio = fastest["times_as_fast_is_rljax"]
-    source = source or f"{fastest['peer']}, {'as its README says' if way == README else way}"
+    source = source or f"{fastest['peer']}, {'as in its README' if way == README else way}"
     mixed = in_mixed_precision(rows, ratio)
     met = "yes" if ratio >= bar else "in mixed precision" if mixed is not None and mixed >= bar else "no"
     return Bar(work, f"{bar:g}x", f"{aim:g}x", f"{ratio:.2f}x", met, source, "" if mixed is None else f"{mixed:.2f}x")
@@ -58,7 +58,7 @@ def in_mixed_precision(rows: list[dict[str, Any]], ratio: float) -> float | None
 def on_cpu(folder: str) -> list[Bar]:
     """The lines of a CPU, for all results on disk."""
     against = functools.partial(against_peers, folder)
-    found: list[Bar | None] = [
+    bars: list[Bar | None] = [
         against("ppo_cartpole", README, "PPO CartPole 4 x 128, one seed", 1.5, 2.5),
         against("ppo_cartpole_many", README, "the same, 64 seeds", 1.6, 2.5),
         against("ppo_cartpole_many", PER_CORE, "the same, 64 seeds", 1.25, 1.8),
@@ -70,16 +70,16 @@ def on_cpu(folder: str) -> list[Bar]:
     ]
     tables, compiling, throughput = (results(name, folder) for name in ("tables", "compiling", "throughput"))
     if tables is not None:
-        found.append(of_tables(tables))
+        bars.append(of_tables(tables))
     for row in (throughput or {"rows": []})["rows"]:
         if (row["algorithm"], row["environment"], row["seeds"]) == ("ppo", "CartPole-v1", 64):
             part = row["of_products"]
             work = "PPO CartPole, 64 seeds, of the floor"
-            found.append(Bar(work, "35%", "60%", f"{part:.0%}", yes(part >= 0.35), "large matrix products, all cores"))
+            bars.append(Bar(work, "35%", "60%", f"{part:.0%}", yes(part >= 0.35), "large matrix products, all cores"))
     if compiling is not None:
         cold, cached = compiling["cold"]["seconds"], compiling["cached"]["seconds"]
         met = yes(cold <= 8 and cached <= 1.5)
-        found.append(
+        bars.append(
             Bar(
                 "compile a whole PPO run",
                 "8 s / 1.5 s",
@@ -89,26 +89,26 @@ def on_cpu(folder: str) -> list[Bar]:
                 "cold / cached",
             )
         )
-    return [bar for bar in found if bar is not None]
+    return [bar for bar in bars if bar is not None]
 
 
 def on_gpu(folder: str) -> list[Bar]:
     """The lines of a GPU, for all results on disk."""
     tables, thousands, peers = (results(name, folder) for name in ("tables", "thousands", "peers"))
-    found = []
+    bars = []
     if thousands is not None:
         work = f"PPO CartPole, {thousands['agents']:,} agents of {thousands['env_steps_of_each']:,} steps"
         times = thousands["times_the_claim"]
         source = f"{thousands['claim']['source']}, on an {thousands['claim']['device']}"
-        found.append(Bar(work, "2x", "10x", f"{times:.2f}x", yes(times >= 2), source))
+        bars.append(Bar(work, "2x", "10x", f"{times:.2f}x", yes(times >= 2), source))
     rows = (peers or {}).get("ppo_cartpole_many", {}).get("rows", [])
     for row in rows:
         if row["peer"] != "rljax" and "times_as_fast_is_rljax" in row:
             work = f"PPO CartPole, {row['seeds']:,} agents of {row['env_steps'] // row['seeds']:,} steps"
             times, mixed = row["times_as_fast_is_rljax"], in_mixed_precision(rows, row["times_as_fast_is_rljax"])
             source, in_mixed = f"{row['peer']} on the same GPU", "" if mixed is None else f"{mixed:.2f}x"
-            found.append(Bar(work, "1x", "", f"{times:.2f}x", yes(times >= 1), source, in_mixed))
-    return found if tables is None else [*found, of_tables(tables)]
+            bars.append(Bar(work, "1x", "", f"{times:.2f}x", yes(times >= 1), source, in_mixed))
+    return bars if tables is None else [*bars, of_tables(tables)]
 
 
 def of_tables(tables: dict[str, Any]) -> Bar:
@@ -117,22 +117,22 @@ def of_tables(tables: dict[str, Any]) -> Bar:
     return Bar(work, "1,000x", "10,000x", f"{times:,.0f}x", yes(times >= 1000), "a NumPy loop of one agent")
 
 
-def page(found: list[Bar]) -> str:
+def page(bars: list[Bar]) -> str:
     """Format the lines as a Markdown table."""
     head = "| work | against | bar | aim | measured | in mixed precision | met |\n|---|---|---|---|---|---|---|\n"
     return head + "\n".join(
-        f"| {b.work} | {b.source} | {b.bar} | {b.aim} | {b.measured} | {b.mixed} | {b.met} |" for b in found
+        f"| {b.work} | {b.source} | {b.bar} | {b.aim} | {b.measured} | {b.mixed} | {b.met} |" for b in bars
     )
 
 
 def devices(folder: str) -> list[tuple[int, str]]:
     """Cores and device of a folder's results; more than one pair means that several machines were used."""
     tasks = (results("peers", folder) or {}).values()
-    found = [(task["cores"], row["device"]) for task in tasks for row in task["rows"][:1] if "device" in row]
+    pairs = [(task["cores"], row["device"]) for task in tasks for row in task["rows"][:1] if "device" in row]
     for name in ("throughput", "scaling"):
         known = results(name, folder)
-        found += [] if known is None else [(known["cores"], known["device"])]
-    return list(dict.fromkeys((cores, device.split(" x ")[-1]) for cores, device in found))
+        pairs += [] if known is None else [(known["cores"], known["device"])]
+    return list(dict.fromkeys((cores, device.split(" x ")[-1]) for cores, device in pairs))
 
 
 def is_of_cpu(folder: str) -> bool:
@@ -146,12 +146,12 @@ def section(folder: str) -> str:
     known = devices(folder)
     title = " and ".join(f"{device.upper()} of {cores} cores" for cores, device in known)
     if not folder:
-        found = on_cpu(folder)
+        bars = on_cpu(folder)
     elif is_of_cpu(folder):
-        found, title = on_cpu(folder), ", ".join(part for part in (folder.upper(), title) if part)
+        bars, title = on_cpu(folder), ", ".join(part for part in (folder.upper(), title) if part)
     else:
-        found, title = on_gpu(folder), folder.upper()
-    return f"## {title}\n\n{page(found)}\n" if found else ""
+        bars, title = on_gpu(folder), folder.upper()
+    return f"## {title}\n\n{page(bars)}\n" if bars else ""
 
 
 def main(arguments: list[str]) -> None:

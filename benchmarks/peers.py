@@ -75,7 +75,7 @@ PEERS = {
         "with_jaxnasium.py",
         ("jaxnasium[algs]==0.1.1", "gymnax==1.0.1", "six", JAX),
         {
-            "all": "its own classic environments",
+            "all": "its versions of the classic environments",
             "ppo": "also computes the value of every next observation",
             "dqn": "target network by Polyak averaging with 1/100",
         },

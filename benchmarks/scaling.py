@@ -22,7 +22,7 @@ from throughput import bytes_of_a_run
 
 import rljax
 from rljax import dqn, ppo
-from rljax.backend.devices import use_cpu_cores
+from rljax.backend.devices import configure_jax
 from rljax.errors import UsageError
 from rljax.experiment import compilation
 
@@ -158,7 +158,7 @@ def overhead(seeds: int) -> dict:
 
 def main(arguments: list[str]) -> None:
     """Measure, print, and write the results after each axis."""
-    use_cpu_cores()
+    configure_jax()
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("axes", nargs="*", help=f"{', '.join(AXES)} (default: all, and the overhead of rljax.run)")
     axes = parser.parse_args(arguments).axes

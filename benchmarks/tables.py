@@ -21,7 +21,7 @@ import script
 
 import rljax
 from rljax import envs, planning, q_learning
-from rljax.backend.devices import use_cpu_cores
+from rljax.backend.devices import configure_jax
 from rljax.errors import UsageError
 from rljax.experiment import compilation
 
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--steps", type=script.positive, default=10_000, help="environment steps per agent")
     given = parser.parse_args(arguments)
     agents, steps = given.agents, given.steps
-    use_cpu_cores()
+    configure_jax()
     lake = rljax.make("FrozenLake-misc")
     model, limit = envs.tabular_model(lake), int(lake.params.max_steps_in_episode)
     env = envs.time_limit(envs.from_model(model), limit)

@@ -15,7 +15,7 @@ import script
 
 import rljax
 from rljax import ppo
-from rljax.backend.devices import use_cpu_cores
+from rljax.backend.devices import configure_jax
 
 RESULT = pathlib.Path(__file__).parent / "results" / "thousands.json"
 CLAIM = {"env_steps_per_second": 2048 * 500_000 / 98, "device": "A100", "source": "purejaxrl's README"}
@@ -40,7 +40,7 @@ def config(steps: int) -> ppo.Config:
 
 def main(arguments: list[str]) -> None:
     """Train once to compile, then `--repeats` times, and write the results."""
-    use_cpu_cores()
+    configure_jax()
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--seeds", type=script.positive, default=2048, help="agents")
     parser.add_argument("--steps", type=script.positive, default=500_000, help="environment steps per agent")

@@ -26,7 +26,7 @@ import script
 
 import rljax
 from rljax import algos, core
-from rljax.backend.devices import use_cpu_cores
+from rljax.backend.devices import configure_jax
 from rljax.errors import UsageError
 from rljax.experiment import compilation
 
@@ -204,7 +204,7 @@ def check() -> int:
 
 def main(arguments: list[str]) -> int:
     """Measure, print and write; the exit code is 1 if a check failed."""
-    use_cpu_cores()
+    configure_jax()
     parser = argparse.ArgumentParser(description="Training throughput, compared with its floors.")
     short = parser.add_mutually_exclusive_group()
     short.add_argument("--check", action="store_true", help="compare a few rows with results/baseline.json")

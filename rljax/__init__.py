@@ -2,6 +2,7 @@
 
 from rljax import envs, pbt, planning
 from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
+from rljax.backend.devices import configure_jax
 from rljax.config import replace, static, traced
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
 from rljax.errors import UsageError
@@ -28,6 +29,7 @@ __all__ = [
     "a2c",
     "best",
     "choice",
+    "configure_jax",
     "dqn",
     "envs",
     "evaluate",

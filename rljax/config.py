@@ -1,7 +1,7 @@
-"""What a `Config` is made of: traced numbers, static structure, and the types and bounds that both must keep.
+"""Configs: dataclasses of traced numbers and static structure, with checked types and bounds.
 
-A config is a frozen dataclass and a pytree. Its `traced` fields are leaves, so changing one never recompiles and a
-stack of them can be `vmap`ped. Its `static` fields fix a shape or the program's structure and are compared by value.
+A config is a frozen dataclass and a pytree. Its `traced` fields are leaves, so changing one never recompiles, and
+stacked ones can be `vmap`ped. Its `static` fields fix a shape or the program's structure and are compared by value.
 """
 
 import contextlib
@@ -26,26 +26,26 @@ _ARRAYS = np.generic | np.ndarray | jax.Array
 
 
 def traced(*, default: Any = dataclasses.MISSING, minimum: float | None = None, maximum: float | None = None) -> Any:
-    """A field that only changes values: a leaf of the pytree, free to sweep without a recompile."""
+    """A field that only changes values: a leaf of the pytree, which can be swept without recompiling."""
     return dataclasses.field(default=default, metadata={_STATIC: False, _BOUNDS: (minimum, maximum)})
 
 
 def static(*, default: Any = dataclasses.MISSING, minimum: float | None = None, maximum: float | None = None) -> Any:
-    """A field that fixes a shape or the program's structure: hashable, part of what is compiled."""
+    """A field that fixes a shape or the program's structure: hashable, and part of the compiled program."""
     return dataclasses.field(default=default, metadata={_STATIC: True, _BOUNDS: (minimum, maximum)})
 
 
 def is_static(field: dataclasses.Field) -> bool:
-    """Whether a config's field is part of the compiled program rather than one of its inputs."""
+    """True if a config's field is part of the compiled program, not one of its inputs."""
     return bool(field.metadata.get(_STATIC, False))
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(traced, static))
 def config[T](cls: type[T]) -> type[T]:
-    """Class decorator: a frozen, keyword-only dataclass that is a pytree and checks its fields when it is made.
+    """Class decorator: make a frozen, keyword-only dataclass that is a pytree and checks its fields.
 
-    A field's annotation says what it takes: int, float, bool, str, `tuple[int, ...]`, `Env` (also an id or a gymnax
-    object, which stand for theirs), `Network`, or any of these `| None`. Other annotations take anything.
+    A field's annotation decides which values are valid: int, float, bool, str, `tuple[int, ...]`, `Env` (or an id or a
+    gymnax object, from which one is made), `Network`, or any of these `| None`. Other annotations accept anything.
     A string below a field is its docstring, for `help` and for the command line's `--help`.
     """
     own_check = getattr(cls, "__post_init__", None)
@@ -98,12 +98,12 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 def _names_an_env(value: Any) -> bool:
-    """Whether this, in a field that may hold anything, stands for an `Env`: an id, or a gymnax object."""
+    """True if a value of a field without a type stands for an `Env`: an id, or a gymnax object."""
     return isinstance(value, str) or hasattr(type(value), "reset_env")
 
 
 def _register(cls: type) -> None:
-    """Make a config class a pytree that is rebuilt without its checks: a tree map may put anything in a leaf."""
+    """Make a config class a pytree that is rebuilt without checks, since a tree map may put anything in a leaf."""
     leaves = [f.name for f in dataclasses.fields(cls) if not is_static(f)]
     structure = [f.name for f in dataclasses.fields(cls) if is_static(f)]
 
@@ -123,7 +123,7 @@ def _register(cls: type) -> None:
 
 
 def unchecked[T](cls: type[T], **values: Any) -> T:
-    """A config whose checks are left to whoever makes another of it; fields not named have their defaults."""
+    """Make a config without checking it; fields not given have their defaults."""
     made = object.__new__(cls)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         object.__setattr__(made, field.name, values.get(field.name, field.default))
@@ -131,9 +131,9 @@ def unchecked[T](cls: type[T], **values: Any) -> T:
 
 
 def replace[T](config: T, **changes: Any) -> T:
-    """A copy of a config (or an `Env`) with some fields changed; an unknown name is a `UsageError`.
+    """Copy a config (or an `Env`) with some fields changed; an unknown name is a `UsageError`.
 
-    What a tree map has made of a config, such as the `in_axes` of a `vmap`, stays as free of checks as it was.
+    A config that comes from a tree map, such as the `in_axes` of a `vmap`, is not checked.
     """
     fields = dataclasses.fields(config)  # type: ignore[arg-type]
     known = [f.name for f in fields]
@@ -146,13 +146,13 @@ def replace[T](config: T, **changes: Any) -> T:
 
 
 def replace_unchecked[T](config: T, **changes: Any) -> T:
-    """A copy of a config with some fields changed, its checks left out: for the shapes that another would have."""
+    """Copy a config with some fields changed and without checks, to trace the shapes that it would have."""
     fields = dataclasses.fields(config)  # type: ignore[arg-type]
     return unchecked(type(config), **{f.name: getattr(config, f.name) for f in fields} | changes)
 
 
 def same(left: Any, right: Any) -> bool:
-    """Whether two pytrees would compile to the same program and compute with the same bits; not known of tracers."""
+    """True if two pytrees compile to the same program and compute the same bits; False for tracers."""
     structure: Any
     leaves, structure = jax.tree.flatten(left)
     others = jax.tree.leaves(right)
@@ -166,7 +166,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def check_one_run(config: Any) -> None:
-    """Refuse numbers that are stacked for a `vmap`, where a config is that of one run."""
+    """Refuse numbers that are stacked for a `vmap`, in the config of one run."""
     for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
         shape = np.shape(getattr(config, field.name)) if kinds(field) <= {"int", "float", "None"} else ()
         if shape:
@@ -177,7 +177,7 @@ def check_one_run(config: Any) -> None:
 
 
 def _as_number(field: dataclasses.Field, value: Any) -> Any:
-    """A scalar array as the number that it holds: a file can hold that, and it is bounded wherever it came from."""
+    """Convert a scalar array to a number, which a file can hold and bounds can check."""
     return value if is_static(field) and not isinstance(value, np.generic) else scalar(value)
 
 
@@ -186,7 +186,7 @@ def _holds(value: Any, kind: Any) -> bool:
 
 
 def _is_number(value: Any, kind: Any = np.number) -> bool:
-    """Whether this is one number, or an array of them that are known; a flag is none."""
+    """True for a number or a concrete array of numbers, but not for a bool."""
     if isinstance(value, jax.core.Tracer):
         return False
     if isinstance(value, _ARRAYS):
@@ -194,7 +194,7 @@ def _is_number(value: Any, kind: Any = np.number) -> bool:
     return isinstance(value, int if kind is np.integer else int | float) and not isinstance(value, bool)
 
 
-def _is_whole(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return _is_number(value, np.integer)
 
 
@@ -207,14 +207,14 @@ def _is_network(value: Any) -> bool:
     return has_both and not isinstance(value, type)
 
 
-# What an annotation takes, and how a sentence calls it.
+# The valid values of an annotation, and their description in messages.
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "int": (_is_whole, "an integer"),
+    "int": (_is_integer, "an integer"),
     "float": (_is_number, "a number"),
     "bool": (_is_flag, "True or False"),
     "str": (lambda value: isinstance(value, str), "a string"),
     "tuple[int, ...]": (
-        lambda value: isinstance(value, tuple) and all(map(_is_whole, value)),
+        lambda value: isinstance(value, tuple) and all(map(_is_integer, value)),
         "a tuple of integers such as (64, 64)",
     ),
     "Network": (_is_network, "an object with init and apply"),
@@ -225,17 +225,17 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "None": (lambda value: value is None, "None"),
 }
 
-_NUMBERS = {"int", "float", "bool"}  # annotations of what a scalar array can stand for
+_NUMBERS = {"int", "float", "bool"}  # annotations whose values may be given as scalar arrays
 
 
 def kinds(field: dataclasses.Field) -> set[str]:
-    """The types of a field's annotation, by name: it may be a type, a union of them, or either as a string."""
+    """The names of the types in a field's annotation: a type, a union of types, or either as a string."""
     text = field.type.__name__ if type(field.type) is type else str(field.type)
     return {part.strip() if "[" in part else part.strip().rpartition(".")[2] for part in text.split("|")}
 
 
 def _takes(field: dataclasses.Field, value: Any) -> bool:
-    """Whether a field's annotation lets the value be; a tracer is any number."""
+    """True if a field's annotation allows the value; a tracer counts as any number."""
     allowed = kinds(field)
     if not allowed <= _KINDS.keys():
         return True
@@ -245,7 +245,7 @@ def _takes(field: dataclasses.Field, value: Any) -> bool:
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:
-    """Check one field's type and the numbers that are known now."""
+    """Check one field's type, and the bounds of concrete numbers."""
     shown = " ".join(repr(value).split())
     if not _takes(field, value):
         wanted = " or ".join(what for kind, (_, what) in _KINDS.items() if kind in kinds(field))
@@ -254,24 +254,24 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         try:
             hash(value)
         except TypeError as error:
-            raise UsageError(f"{field.name} must be hashable, as it is a part of the program: {error}.") from None
+            raise UsageError(f"{field.name} must be hashable, since it is part of the program: {error}.") from None
     low, high = field.metadata.get(_BOUNDS, (None, None))
     bounded = low is not None or high is not None
     if not _is_number(value) or not (bounded or kinds(field) & {"int", "float"}):
         return
-    # Python's whole numbers are always finite, and may be too large for NumPy to say so.
+    # Python's integers are always finite, and may be too large for NumPy to check.
     if not isinstance(value, int) and not np.all(np.isfinite(value)):
         raise UsageError(f"{field.name} must be finite, got {shown}.")
     if low is not None and np.any(np.less(value, low)):
         raise UsageError(f"{field.name} must be at least {low:g}, got {shown}.")
     if high is not None and np.any(np.greater(value, high)):
         raise UsageError(f"{field.name} must be at most {high:g}, got {shown}.")
-    if not is_static(field) and _is_whole(value) and np.any(np.greater_equal(np.abs(value), 2**31)):
+    if not is_static(field) and _is_integer(value) and np.any(np.greater_equal(np.abs(value), 2**31)):
         raise UsageError(f"{field.name} must be less than 2**31, got {shown}.")
 
 
 def describe(value: Any) -> Any:
-    """A config, an environment or one of their fields as plain data for `config.json`."""
+    """Describe a config, an environment or one of their fields as plain data, for `config.json`."""
     if isinstance(value, Env):
         parts = {"name": value.name, "label": value.label, "params": value.params, "recipe": value.recipe}
         return describe({**parts, "wrappers": value.wrappers})
@@ -285,11 +285,11 @@ def describe(value: Any) -> Any:
         return np.asarray(value).tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address says nothing in another process
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address means nothing in another process
 
 
 def _names(node: Any) -> list[str]:
-    """What a path can go on with from here."""
+    """The names that can follow in a path."""
     if dataclasses.is_dataclass(node) and not isinstance(node, type):
         return [f.name for f in dataclasses.fields(node)]
     if isinstance(node, dict):
@@ -302,18 +302,18 @@ def _child(node: Any, name: str) -> Any:
 
 
 def value_at(config: Any, path: str) -> Any:
-    """What a path leads to; a `UsageError` that names the nearest where it leads nowhere."""
+    """The value at a path; a `UsageError` with the nearest name if there is none."""
     node, passed = config, type(config).__qualname__
     for name in str(path).split("."):
         if name not in _names(node):
-            hint = suggest(name, _names(node)) if _names(node) else "there is nothing below it."
-            raise UsageError(f"There is nothing to sweep at {path!r}, since {passed} has no {name!r}: {hint}")
+            hint = suggest(name, _names(node)) if _names(node) else "it has no fields."
+            raise UsageError(f"There is no field at {path!r}, since {passed} has no {name!r}: {hint}")
         node, passed = _child(node, name), name
     return node
 
 
 def with_values(config: Any, values: dict[str, Any]) -> Any:
-    """A copy with values at paths: all of one node's at once, so that values that need each other can be set."""
+    """Copy with values at paths, all of one object's fields at once, since the values may only be valid together."""
     own: dict[str, Any] = {}
     below: dict[str, dict[str, Any]] = {}
     for path, value in values.items():
@@ -332,7 +332,7 @@ def with_values(config: Any, values: dict[str, Any]) -> Any:
 
 
 def kinds_at(config: Any, path: str) -> set[str]:
-    """What the field at a path is annotated with; nothing where it is no dataclass's."""
+    """The types in the annotation of the field at a path; empty if it is not a dataclass's."""
     parent, _, name = path.rpartition(".")
     node = value_at(config, parent) if parent else config
     fields = dataclasses.fields(node) if dataclasses.is_dataclass(node) else ()

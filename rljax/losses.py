@@ -1,13 +1,14 @@
-r"""Losses, one equation a function: arrays of samples `[...]` in, `[...]` out; the caller takes the mean."""
+r"""Losses, one function per equation. They map samples `[...]` to losses `[...]`; the caller takes the mean."""
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from rljax.types import Scalar
 
 
 def policy_gradient(log_prob: jax.Array, advantages: jax.Array) -> jax.Array:
-    r"""$-A \log \pi(a | s)$, whose gradient is minus the policy gradient's estimate (Williams 1992, equation 6)."""
+    r"""$-A \log \pi(a | s)$, with minus the policy gradient estimate as its gradient (Williams 1992, equation 6)."""
     return -advantages * log_prob
 
 
@@ -16,42 +17,42 @@ def clipped_surrogate(log_ratio: jax.Array, advantages: jax.Array, clip: Scalar)
 
     Schulman et al. 2017, equation 7.
     """
-    # An overflow would turn a clipped ratio's gradient of zero into NaN. An unclipped one's, of a negative advantage,
-    # ends at e^80 as well.
+    # Without a limit an overflow would make the zero gradient of a clipped ratio NaN. Ratios that are not clipped
+    # above, those of negative advantages, end at e^80 as well.
     ratio = jnp.exp(jnp.minimum(log_ratio, 80.0))
     return -jnp.minimum(ratio * advantages, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantages)
 
 
-def squared(predictions: jax.Array, targets: jax.Array) -> jax.Array:
-    r"""$\frac{1}{2} (v - G)^2$."""
-    return 0.5 * jnp.square(predictions - targets)
+squared = optax.l2_loss
+r"""$\frac{1}{2} (v - G)^2$."""
 
 
 def huber(predictions: jax.Array, targets: jax.Array | float, delta: Scalar) -> jax.Array:
     r"""$\frac{1}{2} u^2$ where $|u| \le \delta$, else $\delta (|u| - \frac{1}{2} \delta)$; $u = v - G$ (Huber 1964)."""
+    # `optax.huber_loss` is equal only to rounding, which would change the results of earlier versions.
     error = jnp.abs(predictions - targets)
     return jnp.where(error <= delta, 0.5 * jnp.square(error), delta * (error - 0.5 * delta))
 
 
 def regression(predictions: jax.Array, targets: jax.Array, huber_delta: Scalar | None) -> jax.Array:
-    """The Huber loss, or the squared one where there is no delta."""
+    """The Huber loss, or the squared loss if `huber_delta` is None."""
     return squared(predictions, targets) if huber_delta is None else huber(predictions, targets, huber_delta)
 
 
 def clipped_squared(predictions: jax.Array, old_predictions: jax.Array, targets: jax.Array, clip: Scalar) -> jax.Array:
     r"""$\frac{1}{2} \max((v - G)^2, (v_{old} + \mathrm{clip}(v - v_{old}, \pm\epsilon) - G)^2)$.
 
-    The pessimistic value loss of PPO's first implementation (Engstrom et al. 2020, section 3): a maximum, so that a
-    prediction that has left the trust region towards its target stops moving, and one that has left it away from
-    its target does not.
+    The pessimistic value loss of PPO's first implementation (Engstrom et al. 2020, section 3). Due to the maximum, a
+    prediction that has left the trust region towards its target has no gradient, and one that has left it away from
+    the target has.
     """
-    limited = old_predictions + jnp.clip(predictions - old_predictions, -clip, clip)
-    return 0.5 * jnp.maximum(jnp.square(predictions - targets), jnp.square(limited - targets))
+    clipped = old_predictions + jnp.clip(predictions - old_predictions, -clip, clip)
+    return 0.5 * jnp.maximum(jnp.square(predictions - targets), jnp.square(clipped - targets))
 
 
 def approximate_kl(log_ratio: jax.Array) -> jax.Array:
-    r"""$(\rho - 1) - \log \rho$: an unbiased, never negative estimate of $KL(\mathrm{old} \| \mathrm{new})$.
+    r"""$(\rho - 1) - \log \rho$, an unbiased and nonnegative estimate of $KL(\mathrm{old} \| \mathrm{new})$.
 
-    Schulman 2020, "Approximating KL divergence", estimator k3, on samples of the old policy.
+    Estimator k3 of Schulman 2020, "Approximating KL divergence", for samples of the old policy.
     """
     return jnp.expm1(log_ratio) - log_ratio

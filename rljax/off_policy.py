@@ -112,8 +112,9 @@ def sample(
 
 def critic_loss(values: jax.Array, targets: jax.Array, weights: jax.Array) -> tuple[jax.Array, Metrics]:
     r"""Weighted mean of $\sum_i \frac{1}{2} (Q_i - y)^2$ over values `[B, C]` and targets `[B]`, and metrics."""
-    total = jnp.mean(weights * losses.squared(values, targets[:, None]).sum(axis=-1))
-    error = jnp.abs(values - targets[:, None]).mean()
+    targets = jnp.broadcast_to(targets[:, None], values.shape)
+    total = jnp.mean(weights * losses.squared(values, targets).sum(axis=-1))
+    error = jnp.abs(values - targets).mean()
     return total, {"critic_loss": total, "td_error": error, "action_value": values.mean()}
 
 

@@ -1,14 +1,14 @@
-r"""Adam, its gradients clipped by their global norm, in the order of computation that divides once a parameter.
+r"""Adam with gradients clipped by their global norm, computed with one division per parameter.
 
-With the moments $m \leftarrow \beta_1 m + (1 - \beta_1) g$ and $v \leftarrow \beta_2 v + (1 - \beta_2) g^2$ parameters
-move, at step t, by
+With the moments $m \leftarrow \beta_1 m + (1 - \beta_1) g$ and $v \leftarrow \beta_2 v + (1 - \beta_2) g^2$ the update
+of step t is
 
 $$ -\alpha_t \frac{m}{\sqrt v + \hat\epsilon_t}, \qquad
    \alpha_t = \alpha \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}, \qquad
    \hat\epsilon_t = \epsilon \sqrt{1 - \beta_2^t} $$
 
-(Kingma and Ba 2015, the end of section 2). To rounding it is what Optax's own `clip_by_global_norm` and `adam` compute
-with four divisions, which a CPU makes one after the other.
+(Kingma and Ba 2015, end of section 2). It equals Optax's `clip_by_global_norm` and `adam` to rounding. Those take four
+divisions per parameter, which are slow on CPUs.
 """
 
 import jax
@@ -22,26 +22,26 @@ _FIRST_DECAY, _SECOND_DECAY = 0.9, 0.999
 
 @jax.custom_jvp
 def _root(x: jax.Array) -> jax.Array:
-    """The square root, whose slope is taken to be 0 at 0: a gradient that is always zero moves nothing.
+    """The square root, with derivative 0 at 0.
 
-    Without that a derivative through training is NaN as soon as one unit is dead.
+    With the true derivative, a gradient through training would be NaN as soon as one unit is dead.
     """
     return jnp.sqrt(x)
 
 
 @_root.defjvp
-def _slope_of_root(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+def _root_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     root = jnp.sqrt(primals[0])
     return root, jnp.where(root > 0, tangents[0] / (2.0 * jnp.where(root > 0, root, 1.0)), 0.0)
 
 
 def adam(learning_rate: Scalar, eps: float = 1e-8, max_grad_norm: Scalar | None = None) -> optax.GradientTransformation:
-    r"""Adam with Optax's interface and its `ScaleByAdamState`.
+    r"""Adam with Optax's interface and `ScaleByAdamState`.
 
     Args:
         learning_rate: $\alpha$, `[]`.
         eps: $\epsilon$.
-        max_grad_norm: what a gradient of a larger global norm is scaled down to; None for no clipping.
+        max_grad_norm: gradients of a larger global norm are scaled down to it; None for no clipping.
     """
 
     def init(params: optax.Params) -> optax.OptState:

@@ -73,7 +73,7 @@ def train(
     run_keys = jax.random.split(key_runs, population)
     configs = with_values(config, values)
     config_axes = jax.tree.map(lambda stacked, shared: None if stacked is shared else 0, configs, config)
-    axes = lanes.stacked_axes(algorithm, run_keys, configs, config_axes)
+    axes = core.stacked_axes(algorithm, run_keys, configs, config_axes)
 
     def init(key: jax.Array, config: Any) -> tuple[jax.Array, Any]:
         key_init, key_updates, _ = core.training_keys(key)

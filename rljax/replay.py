@@ -1,13 +1,12 @@
 r"""Experience replay, uniform and prioritised: `init`, `add`, `sample` and `reprioritize` as pure functions.
 
-A ring of L steps of N environments, `[L, N, ...]`, that stores every observation once: the successor of a step is the
-observation in the next slot, so a ring of L steps holds L - 1 transitions of each environment. Where an episode was
-truncated the next slot begins another episode; the true successor of such a transition lies in a small table beside the
-ring, with room for a part of the capacity. Should more truncations than that be in the ring at once, the oldest ones'
-successors are lost and those transitions are sampled with weight zero rather than learned from wrongly.
+The buffer is a ring of L steps of N environments, `[L, N, ...]`. It stores every observation once: the successor of a
+step is the observation in the next slot, so that L slots hold L - 1 transitions per environment. After a truncation the
+next slot starts another episode, so the true successor is stored in a separate, smaller table. If the ring holds more
+truncations than this table, the oldest successors are lost and their transitions are sampled with weight zero.
 
-Priorities are the leaves of a binary tree of sums (Schaul et al. 2016, appendix B.2.1): both drawing a leaf and
-changing one take as many steps as the tree has levels.
+Priorities are the leaves of a binary sum tree (Schaul et al. 2016, appendix B.2.1): drawing or changing a leaf takes
+one step per level.
 """
 
 import math
@@ -20,31 +19,31 @@ import jax.numpy as jnp
 
 from rljax import returns
 from rljax.backend import random_bits
-from rljax.backend.sharding import spread, whole
+from rljax.backend.sharding import replicate, shard_batch
 from rljax.errors import UsageError
 from rljax.rollout import Trajectory
 from rljax.types import Scalar
 
-_GOES_ON, _TERMINATED = -1, -2  # in `Replay.end`; a number from 0 on is the slot of a true successor
+_CONTINUES, _TERMINATED = -1, -2  # values of `Replay.end`; others are indices into `Replay.successors`
 
 
 class Priorities(NamedTuple):
-    tree: jax.Array  # [2 P] sums: the root at 1, the children of node i at 2 i and 2 i + 1, the leaves from P on
-    highest: jax.Array  # [] the highest priority that any transition has had
+    tree: jax.Array  # [2 P] sums: the root is at 1, the children of node i at 2 i and 2 i + 1, the leaves start at P
+    highest: jax.Array  # [] the highest priority of any transition so far
 
 
 class Replay(NamedTuple):
-    """L slots of N environments; M true successors of truncated transitions."""
+    """A buffer of L slots for N environments, and of M true successors of truncated transitions."""
 
     obs: jax.Array  # [L, N, ...]
     action: jax.Array  # [L, N, ...]
     reward: jax.Array  # [L, N]
-    end: jax.Array  # [L, N] int32: whether and how the episode ended here
-    added: jax.Array  # [] int32, steps of each environment so far; the next goes into slot `added % L`
+    end: jax.Array  # [L, N] int32: _CONTINUES, _TERMINATED, or if truncated the index of the true successor
+    added: jax.Array  # [] int32, steps added per environment so far; the next step goes into slot `added % L`
     successors: jax.Array  # [M, ...] observations
-    owners: jax.Array  # [M] int32, slot * N + environment of the transition that each successor belongs to
+    owners: jax.Array  # [M] int32, slot * N + environment of each successor's transition
     truncations: jax.Array  # [] int32, successors stored so far, modulo M
-    priorities: Priorities | None  # None where samples are uniform
+    priorities: Priorities | None  # None if sampling is uniform
 
 
 class Sample(NamedTuple):
@@ -53,28 +52,31 @@ class Sample(NamedTuple):
     obs: jax.Array
     action: jax.Array
     reward: jax.Array  # discounted sum of up to n rewards
-    discount: jax.Array  # factor of the successor's value: gamma to the number of rewards; 0 where terminated
+    discount: jax.Array  # of the successor's value: gamma to the power of the number of rewards, 0 where terminated
     next_obs: jax.Array  # the true successor
     weight: jax.Array  # importance weight, at most 1
-    position: jax.Array  # int32, slot * N + environment, for `reprioritize`
+    position: jax.Array  # int32, slot * N + environment, an argument of `reprioritize`
 
 
 def init(
     obs: Any, action: Any, num_envs: int, capacity: int, prioritized: bool = False, truncations: int | None = None
 ) -> Replay:
-    """An empty replay.
+    """An empty replay buffer.
 
     Args:
         obs, action: one observation and one action, for their shapes and dtypes.
         num_envs: N.
-        capacity: transitions to hold; rounded down to a multiple of N.
-        prioritized: whether to sample by priorities.
-        truncations: true successors to hold for truncated transitions; None for one in eight transitions, which is
-            enough for time limits of eight steps and more.
+        capacity: number of transitions, rounded down to a multiple of N.
+        prioritized: sample in proportion to priorities.
+        truncations: M, the number of true successors to hold; None for one per eight transitions, enough for time
+            limits of at least eight steps.
+
+    Raises:
+        UsageError: the capacity is less than N.
     """
     if capacity < num_envs:
         raise UsageError(
-            f"A replay of {capacity} transitions cannot hold a step of {num_envs} environments: enlarge it."
+            f"A replay buffer of {capacity} transitions cannot hold a step of {num_envs} environments: enlarge it."
         )
     slots = capacity // num_envs + 1
     successors = truncations or num_envs * math.ceil((slots - 1) / 8)
@@ -84,7 +86,7 @@ def init(
         obs=jnp.zeros((slots, num_envs, *obs.shape), obs.dtype),
         action=jnp.zeros((slots, num_envs, *action.shape), action.dtype),
         reward=jnp.zeros((slots, num_envs)),
-        end=jnp.full((slots, num_envs), _GOES_ON, jnp.int32),
+        end=jnp.full((slots, num_envs), _CONTINUES, jnp.int32),
         added=jnp.int32(0),
         successors=jnp.zeros((successors, *obs.shape), obs.dtype),
         owners=jnp.full(successors, -1, jnp.int32),
@@ -94,36 +96,39 @@ def init(
 
 
 def size(replay: Replay, n_step: int = 1) -> jax.Array:
-    """Transitions of n steps that can be sampled, `[]` int32."""
+    """Number of n-step transitions that can be sampled, `[]` int32."""
     slots, num_envs = replay.reward.shape
     return jnp.maximum(jnp.minimum(replay.added, slots - 1) - n_step + 1, 0) * num_envs
 
 
 def add(replay: Replay, steps: Trajectory, n_step: int = 1) -> Replay:
-    """Store a rollout `[T, N, ...]` of raw observations and rewards over the oldest one; T may be up to L - 1.
+    """Overwrite the oldest steps with a rollout `[T, N, ...]` of raw observations and rewards, T <= L - 1.
 
-    With priorities, a transition can be drawn as soon as it has n successors, and then has the highest priority so far.
+    With priorities, a transition can be drawn once it has n successors, and starts with the highest priority so far.
+
+    Raises:
+        UsageError: the rollout is longer than L - 1 steps.
     """
     slots, num_envs = replay.reward.shape
     num_steps = steps.reward.shape[0]
     chex.assert_shape(steps.reward, (num_steps, num_envs))
     if num_steps >= slots:
-        raise UsageError(f"A rollout of {num_steps} steps does not fit a replay of {slots - 1}: enlarge the buffer.")
+        raise UsageError(f"A rollout of {num_steps} steps does not fit a replay buffer of {slots - 1}: enlarge it.")
     written = (replay.added + jnp.arange(num_steps)) % slots
 
-    # True successors of truncated steps; a step that is terminated as well needs none.
+    # Store the true successors of truncated steps. Steps that also terminated need none.
     room = len(replay.owners)
     truncated = (steps.truncated & ~steps.terminated).reshape(-1)
     rank = jnp.cumsum(truncated) - 1
     kept = truncated & (rank >= truncated.sum() - room)
-    place = (replay.truncations + rank) % room
+    index = (replay.truncations + rank) % room
     owner = (written[:, None] * num_envs + jnp.arange(num_envs)).reshape(-1)
     flat_next = steps.next_obs.reshape(-1, *replay.successors.shape[1:])
-    place_or_nowhere = jnp.where(kept, place, room)  # out of bounds: dropped
-    end = jnp.where(truncated, place, _GOES_ON).reshape(num_steps, num_envs)
+    index_if_kept = jnp.where(kept, index, room)  # an index out of bounds drops the successor
+    end = jnp.where(truncated, index, _CONTINUES).reshape(num_steps, num_envs)
     end = jnp.where(steps.terminated, _TERMINATED, end).astype(jnp.int32)
 
-    # The newest step's successor waits in the slot that the next step will fill.
+    # The newest step's successor goes into the slot of the next step.
     obs = jnp.concatenate([steps.obs, steps.next_obs[-1:]])
     added = replay.added + num_steps
     replay = Replay(
@@ -132,24 +137,23 @@ def add(replay: Replay, steps: Trajectory, n_step: int = 1) -> Replay:
         reward=replay.reward.at[written].set(steps.reward),
         end=replay.end.at[written].set(end),
         added=added,
-        successors=replay.successors.at[place_or_nowhere].set(flat_next, mode="drop"),
-        owners=replay.owners.at[place_or_nowhere].set(owner.astype(jnp.int32), mode="drop"),
+        successors=replay.successors.at[index_if_kept].set(flat_next, mode="drop"),
+        owners=replay.owners.at[index_if_kept].set(owner.astype(jnp.int32), mode="drop"),
         truncations=(replay.truncations + truncated.sum()) % room,
-        priorities=_admit(replay, num_steps, n_step),
+        priorities=_prioritize_new(replay, num_steps, n_step),
     )
-    # What reads the ring must not be fused with this writing: it would then read what was there before, for which XLA
-    # keeps a copy of the whole ring.
+    # Later reads must not be fused with these writes: they would read the old ring, and XLA would copy it for them.
     return jax.lax.optimization_barrier(replay)
 
 
-def _admit(replay: Replay, num_steps: int, n_step: int) -> Priorities | None:
-    """Give what `num_steps` new steps complete the highest priority, and what is not complete yet none."""
+def _prioritize_new(replay: Replay, num_steps: int, n_step: int) -> Priorities | None:
+    """Give transitions that `num_steps` new steps complete the highest priority, and incomplete ones priority zero."""
     if replay.priorities is None:
         return None
     slots, num_envs = replay.reward.shape
-    time = replay.added - n_step + 1 + jnp.arange(num_steps + n_step)  # up to the slot that waits for the next step
+    time = replay.added - n_step + 1 + jnp.arange(num_steps + n_step)  # up to the slot of the next step
     newest = replay.added + num_steps
-    complete = (time >= 0) & (time > newest - slots) & (time <= newest - n_step)  # and not overwritten at once
+    complete = (time >= 0) & (time > newest - slots) & (time <= newest - n_step)  # and not overwritten
     leaves = (time % slots)[:, None] * num_envs + jnp.arange(num_envs)
     values = jnp.broadcast_to(jnp.where(complete, replay.priorities.highest, 0.0)[:, None], leaves.shape)
     return replay.priorities._replace(tree=_set_leaves(replay.priorities.tree, leaves.reshape(-1), values.reshape(-1)))
@@ -163,17 +167,17 @@ def sample(
     importance_exponent: Scalar = 0.0,
     rescale: Callable[[jax.Array], jax.Array] = lambda reward: reward,
 ) -> Sample:
-    r"""B transitions, drawn with replacement: uniformly, or in proportion to their priorities.
+    r"""Draw B transitions with replacement: uniformly, or in proportion to their priorities.
 
     Args:
-        bits: `[B]` uint32, `jax.random.bits(key, (B,))`: a word a transition, so that the words of many batches can be
-            drawn in one call.
-        replay: holds at least one transition of n steps.
-        discount: gamma.
-        n_step: n, the most rewards that a transition sums; fewer where the episode ends.
-        importance_exponent: $\beta$ of the weights $(K P(i))^{-\beta}$ over their maximum, K being the number of
-            transitions (Schaul et al. 2016, section 3.4); without priorities all weights are one.
-        rescale: what a learner makes of each reward before the sum.
+        bits: `[B]` uint32, `jax.random.bits(key, (B,))`; an argument, so that the bits of many batches can be drawn in
+            one call.
+        replay: with at least one transition of n steps.
+        discount: $\gamma$.
+        n_step: n, the number of rewards in a transition's sum, which has fewer where the episode ends.
+        importance_exponent: $\beta$ of the weights $(K P(i))^{-\beta}$, divided by their maximum, for K transitions
+            (Schaul et al. 2016, section 3.4); without priorities all weights are 1.
+        rescale: applied to each reward before the sum.
     """
     slots, num_envs = replay.reward.shape
     if replay.priorities is None:
@@ -187,40 +191,40 @@ def sample(
         slot, env = position // num_envs, position % num_envs
         weight = (size(replay, n_step) * probability) ** -importance_exponent
 
-    # Where the ring is sharded by environments it stays where it is: all devices look for the whole batch.
-    slot, env = whole((slot, env))
+    # A ring that is sharded by environments is not moved: every device looks up the whole batch.
+    slot, env = replicate((slot, env))
     ahead = (slot + jnp.arange(n_step)[:, None]) % slots  # [n, B]
     ends, rewards = replay.end[ahead, env], rescale(replay.reward[ahead, env])
-    cut = ends != _GOES_ON
+    cut = ends != _CONTINUES
     last = jnp.where(cut.any(axis=0), jnp.argmax(cut, axis=0), n_step - 1)  # [B] the last step of each transition
     end = jnp.take_along_axis(ends, last[None], axis=0)[0]
     last_slot = (slot + last) % slots
     truncated = end >= 0
-    following = replay.obs[(last_slot + 1) % slots, env]
-    beside = replay.successors[jnp.maximum(end, 0)]
+    next_slot_obs = replay.obs[(last_slot + 1) % slots, env]
+    successor = replay.successors[jnp.maximum(end, 0)]
     lost = truncated & (replay.owners[jnp.maximum(end, 0)] != last_slot * num_envs + env)
     weight = jnp.where(lost, 0.0, weight)
     if replay.priorities is not None:
-        weight = weight / jnp.maximum(weight.max(), jnp.finfo(weight.dtype).tiny)  # all may be lost
+        weight = weight / jnp.maximum(weight.max(), jnp.finfo(weight.dtype).tiny)  # all may be zero
     n_rewards = returns.n_step(rewards, jnp.zeros_like(rewards), ends == _TERMINATED, ends >= 0, discount, n_step)
     batch = Sample(
         obs=replay.obs[slot, env],
         action=replay.action[slot, env],
         reward=n_rewards[0],
         discount=jnp.where(end == _TERMINATED, 0.0, jnp.asarray(discount) ** (last + 1)),
-        next_obs=jnp.where(truncated.reshape(-1, *[1] * (beside.ndim - 1)), beside, following),
+        next_obs=jnp.where(truncated.reshape(-1, *[1] * (successor.ndim - 1)), successor, next_slot_obs),
         weight=weight,
         position=slot * num_envs + env,
     )
-    return spread(batch)
+    return shard_batch(batch)
 
 
 def reprioritize(replay: Replay, position: jax.Array, priority: jax.Array) -> Replay:
-    """Give the transitions at `position` `[B]` of a sample new priorities `[B]`, none of them negative."""
+    """Give the transitions at `position` `[B]` of a sample new, nonnegative priorities `[B]`."""
     if replay.priorities is None:
         return replay
     tree, highest = replay.priorities
-    # A sample has read the tree: unless its writing waits for what came of that, XLA copies the tree to have both.
+    # The sample was read from this tree: unless the write waits for it, XLA copies the whole tree.
     tree, priority = jax.lax.optimization_barrier((tree, priority.astype(tree.dtype)))
     return replay._replace(
         priorities=Priorities(_set_leaves(tree, position, priority), jnp.maximum(highest, priority.max()))
@@ -228,9 +232,9 @@ def reprioritize(replay: Replay, position: jax.Array, priority: jax.Array) -> Re
 
 
 def _set_leaves(tree: jax.Array, leaves: jax.Array, values: jax.Array) -> jax.Array:
-    """Change leaves and every sum above them, level by level, so that rounding errors do not add up."""
+    """Set leaves and recompute the sums above them level by level, so that rounding errors do not accumulate."""
     first_leaf = len(tree) // 2
-    leaves, values = whole((leaves, values))  # every device keeps the tree: it is the batch that is sent, not the tree
+    leaves, values = replicate((leaves, values))  # every device has the tree, so only the batch has to be sent
     nodes = leaves + first_leaf
 
     def up(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -238,23 +242,27 @@ def _set_leaves(tree: jax.Array, leaves: jax.Array, values: jax.Array) -> jax.Ar
         parents = nodes // 2
         return tree.at[parents].set(tree[2 * parents] + tree[2 * parents + 1]), parents
 
-    # Where an index is repeated the largest value stays, whatever order they are written in.
+    # The largest value of a repeated index wins, so the result does not depend on the order of writes.
     tree = tree.at[nodes].set(0.0).at[nodes].max(values)
     return jax.lax.fori_loop(0, int(math.log2(first_leaf)), up, (tree, nodes))[0]
 
 
 def _draw_leaves(bits: jax.Array, tree: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Leaves `[B]` drawn by their values with words `[B]`, one from each of B equal parts of the sum; their chances."""
+    """Draw leaves `[B]` in proportion to their values, one from each of B equal parts of the sum.
+
+    Returns:
+        the leaves and their probabilities `[B]`.
+    """
     first_leaf, count = len(tree) // 2, len(bits)
-    part = (jnp.arange(count) + random_bits.uniforms(bits)) / count
+    quantile = (jnp.arange(count) + random_bits.uniforms(bits)) / count
 
     def down(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        node, rest = carry
+        node, remainder = carry
         left, right = tree[2 * node], tree[2 * node + 1]
-        # Rounding may leave a rest beyond the last leaf: never turn towards a sum of zero.
-        to_right = (right > 0.0) & ((rest >= left) | (left <= 0.0))
-        return 2 * node + to_right, jnp.where(to_right, rest - left, rest)
+        # Rounding may leave a remainder beyond the last leaf: never go towards a sum of zero.
+        to_right = (right > 0.0) & ((remainder >= left) | (left <= 0.0))
+        return 2 * node + to_right, jnp.where(to_right, remainder - left, remainder)
 
-    start = (jnp.ones(count, jnp.int32), part * tree[1])
+    start = (jnp.ones(count, jnp.int32), quantile * tree[1])
     node, _ = jax.lax.fori_loop(0, int(math.log2(first_leaf)), down, start)
     return node - first_leaf, tree[node] / tree[1]

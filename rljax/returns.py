@@ -1,13 +1,13 @@
-r"""Returns and advantages of rollouts: arrays `[T, ...]` in, `[T, ...]` out, T being time.
+r"""Returns and advantages of rollouts: functions of arrays `[T, ...]` over time T that return `[T, ...]`.
 
-All of them obey the same two rules about how an episode ends:
+Two rules hold at the end of every episode:
 
-- *terminated* cuts the bootstrap: nothing can be earned after it, so the successor's value counts as zero;
-- *truncated* cuts only the trace: the sum stops there and is completed by the value of the true successor.
+- *terminated* cuts the bootstrap: there is no reward after it, so the successor's value is zero;
+- *truncated* cuts only the trace: the sum stops there and bootstraps from the value of the true successor.
 
-A step that is both counts as terminated. The rollout's last step is completed by its successor's value as well.
+A step that is both counts as terminated. The last step of the rollout also bootstraps from its successor.
 `next_values[t]` is always the value of the true successor of step t (`next_obs`), never of the observation
-that follows an automatic reset.
+after an automatic reset.
 
 Notation: reward $r_t$, discount $\gamma$, value $v$, successor's value $v'_t$ (zero where terminated).
 """
@@ -30,7 +30,7 @@ def discounted(
 
     Args:
         rewards: `[T, ...]`.
-        next_values: `[T, ...]`, read only where a trace is cut and not terminated.
+        next_values: `[T, ...]`, used only where the trace is cut without termination.
         terminated, truncated: `[T, ...]` bool.
         discount: scalar.
 
@@ -54,7 +54,7 @@ def n_step(
         rewards, next_values: `[T, ...]`.
         terminated, truncated: `[T, ...]` bool.
         discount: scalar.
-        n: number of rewards, at least one.
+        n: number of rewards, at least 1.
 
     Returns:
         `[T, ...]` returns (Sutton and Barto 2018, equation 7.1).
@@ -93,7 +93,7 @@ def lambda_returns(
     live = discount * jnp.where(terminated, 0.0, 1.0)
     trace = jnp.where(terminated | truncated, 0.0, trace_decay).at[-1].set(0.0)
     weight = live * (1.0 - trace)
-    # A successor that does not count may be anything, NaN too: zero times it must stay zero.
+    # Values that do not count can be NaN, and zero times NaN is NaN.
     return _accumulate(rewards + weight * jnp.where(weight == 0.0, 0.0, next_values), live * trace)
 
 
@@ -109,7 +109,7 @@ def gae(
     r"""Generalised advantages $A_t = \delta_t + \gamma \lambda A_{t+1}$ with $\delta_t = r_t + \gamma v'_t - v_t$.
 
     Args:
-        rewards, values, next_values: `[T, ...]`; `values[t]` is the value of the observation acted on.
+        rewards, values, next_values: `[T, ...]`; `values[t]` is the value of the observation at step t.
         terminated, truncated: `[T, ...]` bool.
         discount: scalar.
         trace_decay: scalar $\lambda$.
@@ -124,7 +124,7 @@ def gae(
 
 
 def _accumulate(terms: jax.Array, decay: jax.Array) -> jax.Array:
-    """Solve `x[t] = terms[t] + decay[t] * x[t + 1]` backwards, with nothing after the end."""
+    """Solve `x[t] = terms[t] + decay[t] * x[t + 1]` backwards in time, with `x[T] = 0`."""
 
     def step(following: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         term, factor = inputs

@@ -1,6 +1,6 @@
-r"""Step N environments T times under a policy, the one loop that all algorithms collect with.
+r"""Step N environments for T steps under a policy: the loop with which all algorithms collect data.
 
-Shapes: T is time, N environments in parallel, so that a rollout's arrays are `[T, N, ...]`.
+Shapes: T is time, N the number of parallel environments; a rollout's arrays are `[T, N, ...]`.
 """
 
 from collections.abc import Callable
@@ -14,34 +14,34 @@ from rljax.backend import sharding
 from rljax.envs import Env, begin_next_episode
 from rljax.types import Metrics, Policy
 
-_STOCK = 8  # episodes drawn at a time for each environment
+_RESETS_PER_DRAW = 8  # for each environment
 
 
 class Collector(NamedTuple):
-    """Where N environments stand between two rollouts, and what was measured of them."""
+    """The state of N environments between two rollouts, and their running statistics."""
 
     env_state: Any
-    obs: jax.Array  # [N, ...] raw observations to act on next
-    episode_return: jax.Array  # [N] raw rewards of the running episode so far
-    episode_length: jax.Array  # [N] int32
-    discounted_reward: jax.Array  # [N] discounted sum of rewards, for their normalisation
+    obs: jax.Array  # [N, ...] current raw observations
+    episode_return: jax.Array  # [N] sum of raw rewards in the current episode
+    episode_length: jax.Array  # [N] int32, steps in the current episode
+    discounted_reward: jax.Array  # [N] discounted sum of rewards, for reward normalisation
     obs_moments: running_statistics.Moments
     reward_moments: running_statistics.Moments
 
 
 class Trajectory(NamedTuple):
-    """A rollout `[T, N, ...]`, observations and rewards normalised where the environment asks for it."""
+    """A rollout `[T, N, ...]`, with observations and rewards normalised if `env` is set to."""
 
     obs: jax.Array
-    action: Any  # whatever the policy gave as its second result, the environment's action left out
+    action: Any  # the policy's second output, `extra`
     reward: jax.Array
     terminated: jax.Array
     truncated: jax.Array
-    next_obs: jax.Array  # the true successor, also where the episode ended
+    next_obs: jax.Array  # the true successor, also at the end of an episode
 
 
 def reset(key: jax.Array, env: Env, num_envs: int) -> Collector:
-    """N freshly reset environments."""
+    """Reset N environments."""
     obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key, num_envs), env.params)
     return Collector(
         env_state=env_state,
@@ -55,34 +55,34 @@ def reset(key: jax.Array, env: Env, num_envs: int) -> Collector:
 
 
 def observe(collector: Collector, env: Env, obs: jax.Array) -> jax.Array:
-    """An observation as the learner sees it: normalised by the statistics so far, where `env` asks for it."""
-    return running_statistics.whiten(collector.obs_moments, obs) if env.normalize_observations else obs
+    """The learner's observation: standardized by the statistics so far if `env.normalize_observations`."""
+    return running_statistics.standardize(collector.obs_moments, obs) if env.normalize_observations else obs
 
 
 def scale(collector: Collector, env: Env, reward: jax.Array) -> jax.Array:
-    """A reward as the learner sees it: divided by the deviation of returns so far, where `env` asks for it."""
+    """The learner's reward: divided by the standard deviation of returns so far if `env.normalize_rewards` is set."""
     return reward if env.normalize_rewards is None else running_statistics.rescale(collector.reward_moments, reward)
 
 
 def rollout(
     key: jax.Array, policy: Policy, noise: Any, collector: Collector, env: Env, num_steps: int, *, raw: bool = False
 ) -> tuple[Collector, Trajectory, Metrics]:
-    """Step N environments `num_steps` times under a fixed policy, resetting those whose episode ends.
+    """Step N environments `num_steps` times under a fixed policy, and reset them when their episodes end.
 
     Args:
-        key: for the environments: all steps' keys are drawn in one call before the loop, resets a few at a time.
-        policy: `(noise, obs [N, ...]) -> (action [N, ...], extra)`; `extra` is any pytree `[N, ...]` to be kept.
-        noise: the policy's randomness, a pytree `[T, N, ...]` (or keys `[T]`), a slice a step.
-        collector: where the environments stand.
+        key: for the environments. All steps' keys are drawn in one call before the loop, resets a few at a time.
+        policy: `(noise, obs [N, ...]) -> (action [N, ...], extra)`; `extra` is any pytree `[N, ...]` to record.
+        noise: the policy's randomness, a pytree `[T, N, ...]` (or keys `[T]`), one slice per step.
+        collector: the state of the environments.
         env: the environment.
         num_steps: T.
-        raw: leave the trajectory's observations and rewards as they came, for a replay that outlives the statistics.
+        raw: do not normalise the trajectory; for a replay buffer, whose samples are normalised when they are drawn.
 
     Returns:
-        the collector afterwards, the trajectory `[T, N, ...]` whose `action` is the policy's `extra`, and the
-        episode statistics: `episode_return` and `episode_length` (means over the `episodes` that ended, NaN if none).
+        the next collector; the trajectory `[T, N, ...]`, with `extra` as its `action`; and episode statistics:
+        `episode_return` and `episode_length` (means over the `episodes` that ended, NaN if none).
     """
-    after, _, trajectory, episodes = interact(
+    next_collector, _, trajectory, episodes = interact(
         key,
         lambda _, noise, obs: policy(noise, obs),
         lambda _, noise, transition: ((), transition),
@@ -92,11 +92,11 @@ def rollout(
         env,
         num_steps,
     )
-    return after, trajectory if raw else seen(trajectory, collector, after, env), episodes
+    return next_collector, trajectory if raw else seen(trajectory, collector, next_collector, env), episodes
 
 
 def seen(trajectory: Trajectory, before: Collector, after: Collector, env: Env) -> Trajectory:
-    """A raw trajectory as the learner sees it: observations as the policy did, rewards by all that is known now."""
+    """Normalise a raw trajectory: observations by earlier statistics, as for the policy, and rewards by the newest."""
     return trajectory._replace(
         obs=observe(before, env, trajectory.obs),
         reward=scale(after, env, trajectory.reward),
@@ -114,36 +114,37 @@ def interact(
     env: Env,
     num_steps: int,
 ) -> tuple[Collector, Any, Any, Metrics]:
-    """Step N environments `num_steps` times, learning at every step: what `rollout` does with nothing to learn.
+    """Step N environments `num_steps` times and learn at every step. `rollout` is the case without learning.
 
     Args:
         key, noise, collector, env, num_steps: as in `rollout`.
         policy: `(learner, noise, obs [N, ...]) -> (action [N, ...], extra)`.
-        learn: `(learner, noise, transition) -> (learner, kept)`, the transition a `Trajectory` of one step
-            `[N, ...]` with raw observations and rewards, before any normalisation.
+        learn: `(learner, noise, transition) -> (learner, recorded)`. The transition is a `Trajectory` of one step
+            `[N, ...]` with raw observations and rewards.
         learner: any pytree, carried from step to step.
 
     Returns:
-        the collector and the learner afterwards, what was kept `[T, ...]`, and the episode statistics.
+        the next collector and learner, `recorded` stacked to `[T, ...]`, and the episode statistics.
     """
     num_envs = collector.obs.shape[0]
     key_steps, key_resets = jax.random.split(key)
     step_keys = jax.random.split(key_steps, (num_steps, num_envs))
     step_env = jax.vmap(env.step, (0, 0, 0, None))
-    # Where devices share the environments none of them waits for another, and a GPU takes longer for a branch than for
-    # drawing: there all resets are drawn before the loop. Its steps are so short that the loop's own turns count too.
+    # Resets are drawn a few at a time, in a branch that runs when an environment has none left. If devices share the
+    # environments it would make them wait for each other, and on a GPU a branch is slower than a draw. In both cases
+    # all resets are drawn before the loop.
     on_cpu = jax.default_backend() == "cpu"
-    size = min(_STOCK, num_steps) if on_cpu and not sharding.environments_are_spread() else num_steps
+    size = min(_RESETS_PER_DRAW, num_steps) if on_cpu and not sharding.environments_are_sharded() else num_steps
 
     def step(carry: Any, inputs: Any) -> Any:
-        stock, learner, env_state, obs, episode_return, episode_length, discounted_reward = carry
+        resets, learner, env_state, obs, episode_return, episode_length, discounted_reward = carry
         noise, step_key = inputs
         action, extra = policy(learner, noise, observe(collector, env, obs))
         result, env_state = step_env(step_key, env_state, action, env.params)
         ended = result.terminated | result.truncated
         if size < num_steps:
-            stock = _refill(stock, ended, key_resets, env)
-        fresh, stock = _take(stock, ended)
+            resets = _refill(resets, ended, key_resets, env)
+        fresh, resets = _take(resets, ended)
         following, env_state = begin_next_episode(result, env_state, *fresh)
         episode_return = episode_return + result.reward
         episode_length = episode_length + 1
@@ -151,9 +152,9 @@ def interact(
         if env.normalize_rewards is not None:
             discounted_reward = env.normalize_rewards * discounted_reward + result.reward
         transition = Trajectory(obs, extra, result.reward, result.terminated, result.truncated, result.next_obs)
-        learner, kept = learn(learner, noise, transition)
+        learner, recorded = learn(learner, noise, transition)
         carry = (
-            stock,
+            resets,
             learner,
             env_state,
             following.obs,
@@ -165,11 +166,12 @@ def interact(
             obs if env.normalize_observations else (),
             discounted_reward if env.normalize_rewards is not None else (),
         )
-        return carry, (kept, finished, measured)
+        return carry, (recorded, finished, measured)
 
-    nothing = jnp.zeros(num_envs, jnp.int32)
-    start = (_draw(key_resets, nothing, size, env), learner, *collector[:5])
-    end, (kept, finished, measured) = jax.lax.scan(step, start, (noise, step_keys), unroll=2 if on_cpu else 8)
+    none_used = jnp.zeros(num_envs, jnp.int32)
+    start = (_draw_resets(key_resets, none_used, size, env), learner, *collector[:5])
+    # Steps on a GPU are so short that the loop's overhead matters.
+    end, (recorded, finished, measured) = jax.lax.scan(step, start, (noise, step_keys), unroll=2 if on_cpu else 8)
     _, learner, env_state, obs, episode_return, episode_length, discounted_reward = end
     raw_obs, discounted_rewards = measured
     collector = collector._replace(
@@ -184,60 +186,60 @@ def interact(
         collector = collector._replace(reward_moments=moments)
     if env.normalize_observations:
         collector = collector._replace(obs_moments=running_statistics.update_moments(collector.obs_moments, raw_obs))
-    return collector, learner, kept, _episode_metrics(*finished)
+    return collector, learner, recorded, _episode_metrics(*finished)
 
 
-class _Stock(NamedTuple):
-    """The first states of N environments' next K episodes, drawn before they are needed. They do not depend on K.
+class _Resets(NamedTuple):
+    """The first states of N environments' next K episodes, drawn before they are needed; they do not depend on K.
 
-    To draw a reset at every step costs more than most physics, and episodes are longer than a step.
+    A reset at every step would cost more than most physics, and episodes are longer than a step.
     """
 
     episodes: Any  # (observations, states) [K, N, ...]
-    first: jax.Array  # [N] int32, the number in this rollout of the first of the K
-    taken: jax.Array  # [N] int32, how many have begun
+    first: jax.Array  # [N] int32, the number of the first of the K episodes in this rollout
+    used: jax.Array  # [N] int32, the number of episodes used so far in this rollout
 
 
-def _draw(key: jax.Array, taken: jax.Array, size: int, env: Env) -> _Stock:
-    """The resets number `taken` `[N]` and those after it; each has a key of its own."""
-    numbers = (taken + jnp.arange(size)[:, None]) * len(taken) + jnp.arange(len(taken))  # one hash for both
+def _draw_resets(key: jax.Array, used: jax.Array, size: int, env: Env) -> _Resets:
+    """Draw the next K = `size` resets after the `used` `[N]` ones, each with its own key."""
+    numbers = (used + jnp.arange(size)[:, None]) * len(used) + jnp.arange(len(used))  # unique per reset
     keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))(key, numbers)
-    return _Stock(jax.vmap(jax.vmap(env.reset, (0, None)), (0, None))(keys, env.params), taken, taken)
+    return _Resets(jax.vmap(jax.vmap(env.reset, (0, None)), (0, None))(keys, env.params), used, used)
 
 
-def _refill(stock: _Stock, ended: jax.Array, key: jax.Array, env: Env) -> _Stock:
-    """The stock, drawn anew if an episode that ended `[N]` finds none in it to go on with."""
-    size = jax.tree.leaves(stock.episodes)[0].shape[0]
-    missing = ended & (stock.taken - stock.first == size)
-    return jax.lax.cond(_in_any_run(missing), lambda: _draw(key, stock.taken, size, env), lambda: stock)
+def _refill(resets: _Resets, ended: jax.Array, key: jax.Array, env: Env) -> _Resets:
+    """Draw new resets if any environment whose episode `ended` `[N]` has none left."""
+    size = jax.tree.leaves(resets.episodes)[0].shape[0]
+    missing = ended & (resets.used - resets.first == size)
+    return jax.lax.cond(_any_in_any_run(missing), lambda: _draw_resets(key, resets.used, size, env), lambda: resets)
 
 
-def _take(stock: _Stock, ended: jax.Array) -> tuple[Any, _Stock]:
-    """The observations and states `[N, ...]` that follow the episodes that ended `[N]`, and what is left."""
-    place = stock.taken - stock.first
-    fresh = jax.tree.map(lambda x: jax.vmap(lambda of_one, i: of_one[i], (1, 0))(x, place), stock.episodes)
-    return fresh, stock._replace(taken=stock.taken + ended)
+def _take(resets: _Resets, ended: jax.Array) -> tuple[Any, _Resets]:
+    """The next observations and states `[N, ...]`, counted as used where an episode `ended` `[N]`."""
+    index = resets.used - resets.first
+    fresh = jax.tree.map(lambda x: jax.vmap(lambda episodes, i: episodes[i], (1, 0))(x, index), resets.episodes)
+    return fresh, resets._replace(used=resets.used + ended)
 
 
 def where_any(mask: jax.Array, compute: Callable[[], jax.Array], otherwise: jax.Array) -> jax.Array:
-    """`compute()` `[...]` where `mask` `[...]` is true and `otherwise` elsewhere; it is not computed for nothing."""
-    return jax.lax.cond(_in_any_run(mask), lambda: jnp.where(mask, compute(), otherwise), lambda: otherwise)
+    """`jnp.where(mask, compute(), otherwise)` `[...]`, which calls `compute` only if any of the mask is true."""
+    return jax.lax.cond(_any_in_any_run(mask), lambda: jnp.where(mask, compute(), otherwise), lambda: otherwise)
 
 
 @jax.custom_batching.custom_vmap
-def _in_any_run(x: jax.Array) -> jax.Array:
-    """Whether any of `x` is true in any of the runs that are mapped together: a branch on it stays a branch."""
+def _any_in_any_run(x: jax.Array) -> jax.Array:
+    """True if any of `x` is true in any of the vmapped runs, so that a branch on it stays a branch."""
     return jnp.any(x)
 
 
-@_in_any_run.def_vmap
+@_any_in_any_run.def_vmap
 def _(_: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
-    return _in_any_run(x), False
+    return _any_in_any_run(x), False
 
 
 def _episode_metrics(returns: jax.Array, lengths: jax.Array, ended: jax.Array) -> Metrics:
     episodes = ended.sum()
-    # 0 / 0 is NaN on purpose: no episode ended, so there is no mean.
+    # If no episode ended, 0 / 0 gives NaN on purpose.
     return {
         "episode_return": returns.sum() / episodes,
         "episode_length": lengths.sum() / episodes,

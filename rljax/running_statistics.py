@@ -1,4 +1,4 @@
-"""Running means and deviations, kept in the training state."""
+"""Running means and standard deviations, as part of the training state."""
 
 from typing import NamedTuple
 
@@ -13,13 +13,13 @@ _EPSILON = 1e-8
 class Moments(NamedTuple):
     """Number, mean and sum of squared deviations of all samples so far."""
 
-    samples: jax.Array  # [] float32, how many there were
+    samples: jax.Array  # [] float32, their number
     mean: jax.Array  # [*shape] float32
     squared: jax.Array  # [*shape] float32
 
 
 def init_moments(shape: tuple[int, ...] = ()) -> Moments:
-    """No samples yet; `whiten` then changes nothing but the clip."""
+    """Moments of no samples, with which `standardize` only clips."""
     return Moments(jnp.float32(0.0), jnp.zeros(shape), jnp.zeros(shape))
 
 
@@ -28,7 +28,7 @@ def update_moments(moments: Moments, batch: jax.Array) -> Moments:
     axes = tuple(range(batch.ndim - moments.mean.ndim))
     batch = batch.astype(jnp.float32)
     batch_count = jnp.float32(batch.size / max(moments.mean.size, 1))
-    # Taken from one sample on, the mean of a constant is that constant to the last bit, however large it is.
+    # Relative to one sample, the mean of a constant is exact for constants of any size.
     origin = batch.reshape(-1, *moments.mean.shape)[0]
     batch_mean = origin + (batch - origin).mean(axes)
     batch_squared = jnp.square(batch - batch_mean).sum(axes)
@@ -40,16 +40,16 @@ def update_moments(moments: Moments, batch: jax.Array) -> Moments:
 
 
 def deviation(moments: Moments) -> jax.Array:
-    """The standard deviation `[*shape]`; one where there are no samples yet."""
+    """The standard deviation `[*shape]`, or 1 without samples."""
     variance = jnp.where(moments.samples > 0, moments.squared / jnp.maximum(moments.samples, 1.0), 1.0)
     return jnp.sqrt(variance + _EPSILON)
 
 
-def whiten(moments: Moments, x: jax.Array) -> jax.Array:
+def standardize(moments: Moments, x: jax.Array) -> jax.Array:
     """`(x - mean) / deviation`, clipped to [-10, 10]; `x` is `[..., *shape]`."""
     return jnp.clip((x - moments.mean) / deviation(moments), -_CLIP, _CLIP)
 
 
 def rescale(moments: Moments, x: jax.Array) -> jax.Array:
-    """`x / deviation`, clipped to [-10, 10]: the mean is kept."""
+    """`x / deviation`, clipped to [-10, 10], without subtracting the mean; `x` is `[..., *shape]`."""
     return jnp.clip(x / deviation(moments), -_CLIP, _CLIP)

@@ -1,6 +1,6 @@
-r"""What a Q-network's outputs mean: expected values, categorical distributions (C51) or quantiles (QR-DQN).
+r"""Value heads of Q-networks: expected values, categorical distributions (C51) or quantiles (QR-DQN).
 
-A network gives K numbers an action, `[..., A, K]`. A `Head` says how they become action values and what their loss is.
+A Q-network has K outputs per action, `[..., A, K]`. A `ValueHead` turns them into action values and defines their loss.
 """
 
 from collections.abc import Callable
@@ -16,31 +16,33 @@ from rljax.types import Scalar
 HEADS = ("expected", "categorical", "quantile")
 
 
-class Head(NamedTuple):
-    """How K outputs an action are read."""
+class ValueHead(NamedTuple):
+    """The action values and the loss of K outputs per action."""
 
     num_outputs: int  # K
     values: Callable[[jax.Array], jax.Array]  # outputs [..., K] to expected returns [...]
     loss: Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
     """`(outputs [B, K], next_outputs [B, K], reward [B], discount [B]) -> (losses [B], errors [B])` of chosen actions;
-    the errors are what prioritised replay goes by."""
+    the errors are priorities for prioritised replay."""
 
 
-def check(kind: str, low: Scalar | None, high: Scalar | None) -> None:
-    """Refuse, when a config is made, a head that is not there, or a support that is missing or empty."""
+def check_value_head(kind: str, low: Scalar | None, high: Scalar | None) -> None:
+    """Raise a `UsageError` for an unknown head, or for a support that is missing or empty."""
     if kind not in HEADS:
         raise UsageError(f"There is no head {kind!r}: {suggest(kind, HEADS)}")
     if kind == "categorical" and (low is None or high is None):
         raise UsageError(
             "The categorical head needs value_low and value_high: set them to the lowest and the highest "
-            "discounted return that the environment can give."
+            "discounted return that is possible in the environment."
         )
     if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
         raise UsageError(f"value_low must be below value_high, got {low} and {high}.")
 
 
-def make(kind: str, num_outputs: int, low: Scalar | None, high: Scalar | None, huber_delta: Scalar | None) -> Head:
-    """The head of a name in `HEADS` that `check` has passed."""
+def value_head(
+    kind: str, num_outputs: int, low: Scalar | None, high: Scalar | None, huber_delta: Scalar | None
+) -> ValueHead:
+    """The head with a name from `HEADS`, with arguments that passed `check_value_head`."""
     if kind == "quantile":
         return quantile(num_outputs, huber_delta)
     if kind == "categorical":
@@ -50,8 +52,8 @@ def make(kind: str, num_outputs: int, low: Scalar | None, high: Scalar | None, h
     return expected(huber_delta)
 
 
-def expected(huber_delta: Scalar | None) -> Head:
-    r"""One expected return: the squared or Huber loss of $u = r + \gamma v' - q$; the error is $|u|$."""
+def expected(huber_delta: Scalar | None) -> ValueHead:
+    r"""The expected return: squared or Huber loss of $u = r + \gamma v' - q$, with error $|u|$."""
 
     def loss(
         outputs: jax.Array, next_outputs: jax.Array, reward: jax.Array, discount: jax.Array
@@ -59,49 +61,50 @@ def expected(huber_delta: Scalar | None) -> Head:
         target = reward + discount * next_outputs[:, 0]
         return losses.regression(outputs[:, 0], target, huber_delta), jnp.abs(target - outputs[:, 0])
 
-    return Head(1, lambda outputs: outputs[..., 0], loss)
+    return ValueHead(1, lambda outputs: outputs[..., 0], loss)
 
 
-def categorical(num_atoms: int, low: Scalar, high: Scalar) -> Head:
-    r"""Logits of K returns $z_i$ evenly spaced from `low` to `high` (Bellemare et al. 2017).
+def categorical(num_atoms: int, low: Scalar, high: Scalar) -> ValueHead:
+    r"""Logits of K returns $z_i$, evenly spaced from `low` to `high` (Bellemare et al. 2017).
 
-    The loss is the cross entropy from the projected target distribution; the error is the Kullback-Leibler divergence
-    (Hessel et al. 2018).
+    The loss is the cross entropy with the projected target distribution. The error is the Kullback-Leibler divergence
+    from it (Hessel et al. 2018).
     """
     support = jnp.linspace(low, high, num_atoms)
 
     def loss(
         outputs: jax.Array, next_outputs: jax.Array, reward: jax.Array, discount: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        moved = reward[:, None] + discount[:, None] * support
-        target = project(support, moved, jax.nn.softmax(next_outputs))
+        shifted = reward[:, None] + discount[:, None] * support
+        target = project(support, shifted, jax.nn.softmax(next_outputs))
         cross_entropy = -jnp.sum(target * jax.nn.log_softmax(outputs), axis=-1)
         entropy = -jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)
         return cross_entropy, jnp.maximum(cross_entropy - entropy, 0.0)
 
     def values(outputs: jax.Array) -> jax.Array:
-        # Some accelerators round factors to 10 bits unless told otherwise, which is more than actions differ by.
+        # By default some accelerators round factors to 10 bits, a larger error than the differences between actions.
         return jnp.matmul(jax.nn.softmax(outputs), support, precision=jax.lax.Precision.HIGHEST)
 
-    return Head(num_atoms, values, loss)
+    return ValueHead(num_atoms, values, loss)
 
 
-def project(support: jax.Array, moved: jax.Array, probabilities: jax.Array) -> jax.Array:
-    """Share the mass at returns `moved` `[B, K]` between their two neighbours on `support` `[K]` by nearness.
+def project(support: jax.Array, shifted: jax.Array, probabilities: jax.Array) -> jax.Array:
+    """Project a distribution on returns `shifted` `[B, K]` onto `support` `[K]`: probabilities `[B, K]`.
 
-    What lies beyond the support's ends goes to the ends. `[B, K]` (Bellemare et al. 2017, algorithm 1).
+    Each probability is split linearly between the two nearest atoms; returns beyond the ends count as the ends
+    (Bellemare et al. 2017, algorithm 1).
     """
     spacing = support[1] - support[0]
-    distance = jnp.abs(jnp.clip(moved, support[0], support[-1])[:, None, :] - support[:, None]) / spacing
+    distance = jnp.abs(jnp.clip(shifted, support[0], support[-1])[:, None, :] - support[:, None]) / spacing
     return jnp.sum(jnp.clip(1.0 - distance, 0.0, 1.0) * probabilities[:, None, :], axis=-1)
 
 
-def quantile(num_quantiles: int, huber_delta: Scalar | None) -> Head:
+def quantile(num_quantiles: int, huber_delta: Scalar | None) -> ValueHead:
     r"""K quantiles of the return at the midpoints $\tau_i = (i + 1/2) / K$ (Dabney et al. 2018).
 
-    The loss is quantile regression's: the sum over i of the mean over j of
+    The quantile regression loss is the sum over i of the mean over j of
     $|\tau_i - 1\{u_{ij} < 0\}| L_\kappa(u_{ij}) / \kappa$, $u_{ij} = r + \gamma \theta'_j - \theta_i$ (equation 10),
-    with $|u|$ in place of $L_\kappa / \kappa$ where there is no kappa. The error is the absolute difference of means.
+    with $|u|$ for $L_\kappa / \kappa$ if `huber_delta` is None. The error is the absolute difference of the means.
     """
     midpoints = (jnp.arange(num_quantiles) + 0.5) / num_quantiles
 
@@ -115,4 +118,4 @@ def quantile(num_quantiles: int, huber_delta: Scalar | None) -> Head:
         weighted = jnp.abs(midpoints[:, None] - (difference < 0.0)) * size
         return weighted.mean(axis=-1).sum(axis=-1), jnp.abs(target.mean(axis=-1) - outputs.mean(axis=-1))
 
-    return Head(num_quantiles, lambda outputs: outputs.mean(axis=-1), loss)
+    return ValueHead(num_quantiles, lambda outputs: outputs.mean(axis=-1), loss)

@@ -5,7 +5,7 @@ import signal
 import jax
 import pytest
 
-from rljax.backend.devices import use_cpu_cores
+from rljax.backend.devices import configure_jax
 
 
 def pytest_configure(config):
@@ -13,7 +13,7 @@ def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_enable_compilation_cache", False)  # the command line would fill the user's
-    use_cpu_cores()
+    configure_jax()
     if "slow" not in config.getoption("-m").replace("not slow", ""):  # long learning runs want the fast programs
         # Most tests compile a program to run it once, and compiling is most of their time; see `toys.optimized`.
         jax.config.update("jax_disable_most_optimizations", True)

@@ -108,7 +108,7 @@ def test_a_bar_is_held_against_the_fastest_peer_and_met_or_not(tmp_path, monkeyp
     (tmp_path / "results" / "tables.json").write_text(json.dumps({"agents": 10_000, "times_as_fast": 150.2}))
     readme, per_core, table = bars.on_cpu("")
     assert (readme.measured, readme.mixed, readme.met, readme.source) == (
-        "1.88x", "2.25x", "yes", "quick, as its README says",
+        "1.88x", "2.25x", "yes", "quick, as in its README",
     )  # fmt: skip
     assert (per_core.measured, per_core.mixed, per_core.met) == ("1.20x", "1.44x", "in mixed precision")
     assert (table.bar, table.measured, table.mixed, table.met) == ("1,000x", "150x", "", "no")

@@ -207,7 +207,7 @@ def test_every_episode_begins_with_a_reset_of_its_own():
 @pytest.mark.parametrize("stock", [1, 3, 40])
 def test_how_many_resets_are_drawn_at_a_time_changes_no_bit(monkeypatch, stock):
     expected = jax.jit(play_lottery)(jax.random.key(1))
-    monkeypatch.setattr(rollout, "_STOCK", stock)
+    monkeypatch.setattr(rollout, "_RESETS_PER_DRAW", stock)
     jax.clear_caches()
     jax.tree.map(np.testing.assert_array_equal, jax.jit(play_lottery)(jax.random.key(1)), expected)
 

@@ -8,9 +8,9 @@ import pytest
 from rljax import running_statistics
 
 
-def test_whiten_and_rescale_before_any_sample_only_clip():
+def test_standardize_and_rescale_before_any_sample_only_clip():
     moments = running_statistics.init_moments((2,))
-    assert np.allclose(running_statistics.whiten(moments, jnp.array([0.5, -99.0])), [0.5, -10.0])
+    assert np.allclose(running_statistics.standardize(moments, jnp.array([0.5, -99.0])), [0.5, -10.0])
     assert np.allclose(
         running_statistics.rescale(running_statistics.init_moments(), jnp.array([3.0, 99.0])), [3.0, 10.0]
     )
@@ -48,9 +48,9 @@ def test_moments_of_parts_of_different_sizes():
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, 123.456, 1000.1, -30000.1])
-def test_a_constant_feature_is_whitened_to_zero(constant):
+def test_a_constant_feature_is_standardized_to_zero(constant):
     # In float32 a plain mean of equal numbers is not that number, and the deviation is next to nothing.
     moments = running_statistics.init_moments((1,))
     for _ in range(10):
         moments = update_moments(moments, jnp.full((64, 8, 1), constant, jnp.float32))
-    assert np.abs(running_statistics.whiten(moments, jnp.full((1,), constant, jnp.float32))) < 0.1
+    assert np.abs(running_statistics.standardize(moments, jnp.full((1,), constant, jnp.float32))) < 0.1

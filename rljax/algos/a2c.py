@@ -147,7 +147,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     )
     optimizer = _optimizer(config, state.step)
     params, opt_state, metrics, norm = core.gradient_step(
-        loss, state.params, optimizer, state.opt_state, sharding.spread(samples), config
+        loss, state.params, optimizer, state.opt_state, sharding.shard_batch(samples), config
     )
     step = state.step + 1
     metrics = {

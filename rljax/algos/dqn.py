@@ -120,7 +120,7 @@ class Config:
     def __post_init__(self) -> None:
         networks.check_layers(self.hidden_sizes, self.activation, at_least=1)
         count(self.env.action_space)
-        value_heads.check(self.head, self.value_low, self.value_high)
+        value_heads.check_value_head(self.head, self.value_low, self.value_high)
         off_policy.check_counts(self, self.n_step)
 
     steps_per_update = property(core.steps_per_update)
@@ -144,8 +144,10 @@ def _network(config: Config) -> networks.Network:
     return default_network(config.env, config) if config.network is None else config.network
 
 
-def _head(config: Config) -> value_heads.Head:
-    return value_heads.make(config.head, config.num_atoms, config.value_low, config.value_high, config.huber_delta)
+def _head(config: Config) -> value_heads.ValueHead:
+    return value_heads.value_head(
+        config.head, config.num_atoms, config.value_low, config.value_high, config.huber_delta
+    )
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:

@@ -181,7 +181,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
             )
         return (new_params, new_opt_state, stopped), ({**metrics, "gradient_norm": norm}, ~stopped)
 
-    samples = sharding.whole(samples)  # replicated once instead of per minibatch
+    samples = sharding.replicate(samples)  # replicated once instead of per minibatch
     indices = core.minibatches(key_shuffle, len(samples.advantage), config.num_minibatches, config.num_epochs)
     start = (state.params, state.opt_state, jnp.bool_(False))
     (params, opt_state, _), (metrics, used) = jax.lax.scan(learn, start, indices)

@@ -1,1 +1,1 @@
-"""How it is fast on a device, and settings of the process."""
+"""Fast operations on devices, and settings of the process."""

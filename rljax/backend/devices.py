@@ -1,4 +1,4 @@
-"""One CPU device a core, so that a population's seeds can be sharded over the cores."""
+"""CPU devices, threads and bytes: one device per core, so that runs can be sharded over the cores."""
 
 import contextlib
 import os
@@ -11,78 +11,107 @@ import jax
 from rljax.backend import threefry
 from rljax.errors import UsageError
 
-_USED = 0.9  # of a device's memory: the rest is for what no program's analysis tells
+_USABLE = 0.9  # of a device's bytes; the compiler's estimates do not include everything
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
+def configure_jax(single_run: bool = False) -> str | None:
+    """Set JAX up for a CPU: one device per core, or one thread for a single run; and hash without loops.
+
+    Call it before anything starts JAX. Settings of the user (`jax_num_cpu_devices`, `NPROC`, or a number of CPU devices
+    in `XLA_FLAGS`) are kept.
+
+    Args:
+        single_run: this process trains one run of small networks, for which one thread is faster than many.
+
+    Returns:
+        a sentence for the user if JAX has already started with fewer CPU devices than cores and without such settings,
+        else None.
+    """
+    threefry.install()
+    if not single_run:
+        return _use_cpu_cores()
+    _use_one_cpu_thread()
+    return None
+
+
 def _num_cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def use_cpu_cores() -> None:
-    """Have JAX show one CPU device a core, unless it has started already or its user chose a number.
+def _use_cpu_cores() -> str | None:
+    """Give JAX one CPU device per core.
 
-    Independent programs on a device each are faster than one program on a pool of threads, and XLA's pool has been
-    seen to deadlock. This is JAX's own setting `jax_num_cpu_devices`; where it is set, it is left alone. Hashes of CPUs
-    are compiled without loops from here on, however many devices there are.
+    Independent programs, one per device, are faster than one program on a pool of threads, and XLA's pool has been seen
+    to deadlock.
     """
-    threefry.without_loops()
-    if not _chosen():
-        with contextlib.suppress(RuntimeError):  # JAX runs already, with the devices it has
-            jax.config.update("jax_num_cpu_devices", _num_cores())
+    if _num_devices_is_set():
+        return None
+    cores = _num_cores()
+    try:
+        jax.config.update("jax_num_cpu_devices", cores)
+    except RuntimeError:  # JAX has already started
+        devices = jax.local_device_count()
+        if jax.default_backend() == "cpu" and devices < cores:
+            return (
+                f"JAX has already started with {devices} CPU device{'s' * (devices > 1)} on {cores} cores: "
+                "call rljax.configure_jax() at the top of the script to train seeds on all cores."
+            )
+    return None
 
 
-def use_one_cpu_thread() -> None:
-    """Have JAX show one CPU device that works in one thread, unless it has started already or its user chose a number.
+def _use_one_cpu_thread() -> None:
+    """Give JAX one CPU device with one thread.
 
-    This is for a process whose only work is one run: XLA's threads would hand each other operations of microseconds,
-    which takes longer than it saves. XLA reads the environment variable `NPROC` for the size of its pool.
+    Threads would pass each other operations of microseconds, which costs more time than it saves. XLA reads the size of
+    its thread pool from the environment variable `NPROC`.
     """
-    if not _chosen() and "NPROC" not in os.environ:
-        with contextlib.suppress(RuntimeError):
+    if not _num_devices_is_set() and "NPROC" not in os.environ:
+        with contextlib.suppress(RuntimeError):  # JAX has already started
             jax.config.update("jax_num_cpu_devices", 1)
             os.environ["NPROC"] = "1"
 
 
 def cpu_threads() -> int:
-    """Threads that XLA has on the CPU: products divided among them otherwise are the same to rounding only."""
+    """The number of XLA's CPU threads. With another number, results are equal only to rounding."""
     try:
         threads = int(os.environ["NPROC"])
-    except (KeyError, ValueError):  # XLA passes over text that is no number
+    except (KeyError, ValueError):  # XLA ignores text that is not a number
         threads = _num_cores()
-    return max(threads, jax.local_device_count() if jax.default_backend() == "cpu" else 1)  # a device has one at least
+    # Every device has at least one thread.
+    return max(threads, jax.local_device_count() if jax.default_backend() == "cpu" else 1)
 
 
-def _chosen() -> bool:
-    """Whether the user has said how many CPU devices there are to be."""
+def _num_devices_is_set() -> bool:
+    """True if the user or an earlier call has set the number of CPU devices."""
     by_flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     return by_flag or jax.config.jax_num_cpu_devices != -1
 
 
-def memory(devices: Iterable[jax.Device], limit: int | None, processes: int = 1) -> int | None:
-    """Bytes that each of these devices has for a population; None where that cannot be known.
+def available_bytes(devices: Iterable[jax.Device], limit: int | None, processes: int = 1) -> int | None:
+    """The bytes that runs can use on each of these devices; None if unknown.
 
     Args:
         devices: of this process. CPU devices share the machine's memory.
-        limit: bytes of all of them together that may be used at most.
-        processes: that share the machine's memory.
+        limit: upper bound on the bytes of all these devices together.
+        processes: number of processes that share the machine's memory.
     """
     devices = list(devices)
     stats = [device.memory_stats() or {} for device in devices]
-    if all("bytes_limit" in each for each in stats):
-        free = [each["bytes_limit"] - each.get("bytes_in_use", 0) for each in stats]
+    if all("bytes_limit" in device_stats for device_stats in stats):
+        free = [device_stats["bytes_limit"] - device_stats.get("bytes_in_use", 0) for device_stats in stats]
     else:
-        free = [left // len(devices) // processes for left in _free_memory()]
-    bounds = [int(_USED * each) for each in free]
+        free = [size // len(devices) // processes for size in _free_bytes()]
+    bounds = [int(_USABLE * size) for size in free]
     return min(bounds if limit is None else [*bounds, limit // len(devices)], default=None)
 
 
-def _free_memory() -> list[int]:
-    """Bytes that this machine has left, and the container that the process is in."""
+def _free_bytes() -> list[int]:
+    """Free bytes of this machine, and of the container around this process, as far as they are known."""
     free = []
     with contextlib.suppress(OSError, StopIteration, ValueError):
         lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
@@ -91,20 +120,20 @@ def _free_memory() -> list[int]:
     with contextlib.suppress(OSError, ValueError):
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
         stats = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        free.append(limit - used + int(stats.get("inactive_file", 0)))  # files that are kept only while there is room
+        free.append(limit - used + int(stats.get("inactive_file", 0)))  # file cache, which is freed when needed
     return free
 
 
 def parse_bytes(text: str | int) -> int:
-    """Bytes of a number with a unit, such as "8GB" or "512MiB"."""
+    """Parse a size such as "8GB" or "512MiB" into bytes; an invalid one is a `UsageError`."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kmgt]?i?)b?\s*", str(text).lower())
     if match is None or match[2] not in _UNITS or not float(match[1]):
-        raise UsageError(f"memory_limit must be bytes or a size such as 8GiB, got {text!r}.")
+        raise UsageError(f"memory_limit must be a number of bytes or a size such as 8GiB, got {text!r}.")
     return int(float(match[1]) * _UNITS[match[2]])
 
 
 def readable(size: int) -> str:
-    """Bytes as a person reads them."""
+    """Format bytes with a unit, such as "3 GiB"."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.3g} {unit}"

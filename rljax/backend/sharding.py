@@ -1,4 +1,4 @@
-"""How arrays and programs are laid out over devices: runs or environments sharded, lanes mapped in blocks."""
+"""Shard runs or environments over devices, and map runs in blocks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,45 +8,45 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 
-def spread(batch: Any, axis: int = 0) -> Any:
-    """A batch, a pytree of arrays with B at `axis`, as it is, but each device is to hold only a part of B.
+def shard_batch(batch: Any, axis: int = 0) -> Any:
+    """Shard a batch, a pytree of arrays with B at `axis`, over the devices that share one run's environments.
 
-    Where one run's environments are sharded, a loss over the batch is then sharded too, and its gradient becomes a sum
-    over devices. The compiler would else have every device compute the whole of it. Nothing happens elsewhere.
+    A loss over the batch is then sharded too, and its gradient becomes a sum over devices; otherwise the compiler would
+    have every device compute all of it. If environments are not sharded, this does nothing.
     """
-    return _laid_out(batch, P(*[None] * axis, "envs"))
+    return _constrain(batch, P(*[None] * axis, "envs"))
 
 
-def whole(tree: Any) -> Any:
-    """The same arrays, but each device is to hold all of them: the counterpart of `spread`."""
-    return _laid_out(tree, P())
+def replicate(tree: Any) -> Any:
+    """Copy arrays to all devices that share one run's environments: the counterpart of `shard_batch`."""
+    return _constrain(tree, P())
 
 
-def _laid_out(tree: Any, spec: P) -> Any:
-    if not environments_are_spread():
+def _constrain(tree: Any, spec: P) -> Any:
+    if not environments_are_sharded():
         return tree
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), tree)
 
 
-def environments_are_spread() -> bool:
-    """Whether this is traced for devices that share one run's environments."""
+def environments_are_sharded() -> bool:
+    """True while tracing a program for devices that share one run's environments."""
     return "envs" in jax.sharding.get_abstract_mesh().axis_names
 
 
 def over_runs(mesh: Mesh, axes: Any) -> Any:
-    """The specs of leaves that hold an entry a run where `axes` says 0: sharded where runs are."""
+    """`PartitionSpec`s of leaves, sharded over runs where `axes` is 0 and the mesh has runs, else replicated."""
     if mesh.size == 1 or "runs" not in mesh.axis_names:
         return P()
     return jax.tree.map(lambda axis: P() if axis is None else P("runs"), axes, is_leaf=lambda axis: axis is None)
 
 
 def _in_blocks(function: Callable, in_axes: Any, out_axes: Any, block: int) -> Callable:
-    """`jax.vmap(function, in_axes, out_axes)`, about `block` lanes at a time, all blocks being of one size."""
+    """`jax.vmap(function, in_axes, out_axes)` over equal blocks of about `block` lanes, one block at a time."""
     mapped = jax.vmap(function, in_axes, out_axes)
 
     def is_stacked(axes: Any, tree: Any) -> list[bool]:
-        known = jax.tree.map(lambda axis: axis is not None, axes, is_leaf=lambda axis: axis is None)
-        return jax.tree.leaves(jax.tree.broadcast(known, tree))
+        stacked = jax.tree.map(lambda axis: axis is not None, axes, is_leaf=lambda axis: axis is None)
+        return jax.tree.leaves(jax.tree.broadcast(stacked, tree))
 
     def program(*inputs: Any) -> Any:
         leaves, structure = jax.tree.flatten(inputs)
@@ -58,17 +58,17 @@ def _in_blocks(function: Callable, in_axes: Any, out_axes: Any, block: int) -> C
             return mapped(*inputs)
 
         def one_block(parts: list[jax.Array]) -> Any:
-            rest = iter(parts)
-            whole = [next(rest) if over_lanes else x for x, over_lanes in zip(leaves, stacked, strict=True)]
-            return mapped(*jax.tree.unflatten(structure, whole))
+            remaining = iter(parts)
+            block_leaves = [next(remaining) if over_lanes else x for x, over_lanes in zip(leaves, stacked, strict=True)]
+            return mapped(*jax.tree.unflatten(structure, block_leaves))
 
         pairs = zip(leaves, stacked, strict=True)
         parts = [x.reshape(-1, size, *x.shape[1:]) for x, over_lanes in pairs if over_lanes]
         outputs, structure_out = jax.tree.flatten(jax.lax.map(one_block, parts))
-        of_lanes = is_stacked(out_axes, jax.tree.unflatten(structure_out, outputs))
+        stacked_out = is_stacked(out_axes, jax.tree.unflatten(structure_out, outputs))
         joined = [
             x.reshape(lanes, *x.shape[2:]) if over_lanes else x[0]
-            for x, over_lanes in zip(outputs, of_lanes, strict=True)
+            for x, over_lanes in zip(outputs, stacked_out, strict=True)
         ]
         return jax.tree.unflatten(structure_out, joined)
 
@@ -78,14 +78,14 @@ def _in_blocks(function: Callable, in_axes: Any, out_axes: Any, block: int) -> C
 def sharded(
     function: Callable, mesh: Mesh, in_axes: Any, out_axes: Any, in_specs: Any, out_specs: Any, block: int | None = None
 ) -> Any:
-    """`function` of one run mapped over a batch and jitted, its inputs and outputs on the mesh as the specs say.
+    """Vmap a function of one run over a batch and jit it, with inputs and outputs sharded over a mesh.
 
     Args:
         function: of one run.
-        mesh: the devices. Over "runs" each goes its own way; over "envs" the compiler has them work together.
-        in_axes, out_axes: of the mapping.
+        mesh: the devices. With an axis "runs" they work independently; with "envs" the compiler adds communication.
+        in_axes, out_axes: as for `jax.vmap`.
         in_specs, out_specs: trees of `PartitionSpec`, prefixes of the inputs and outputs.
-        block: how many runs each device is to map together; None for all.
+        block: the number of runs that each device maps at a time; None for all.
     """
     mapped = jax.vmap(function, in_axes, out_axes)
     if block is not None:
@@ -93,15 +93,15 @@ def sharded(
     if mesh.size == 1:
         return jax.jit(mapped)
 
-    def together(*inputs: Any) -> Any:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # `core.spread` asks for it
+    def over_environments(*inputs: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `environments_are_sharded`
             return mapped(*inputs)
 
     def shardings(specs: Any) -> Any:
         return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
 
     if "envs" in mesh.axis_names:
-        program = together
+        program = over_environments
     else:
         program = jax.shard_map(mapped, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     return jax.jit(program, in_shardings=shardings(in_specs), out_shardings=shardings(out_specs))

@@ -1,7 +1,7 @@
-"""JAX's own random numbers on CPUs, hashed in a straight line: the same bits, sooner, and sooner compiled.
+"""JAX's Threefry hash without loops: the same bits, but faster to run and to compile on CPUs.
 
-JAX has CPUs go through the rounds of its hash in a loop. A learner hashes a dozen times an update, mostly a few words,
-and to XLA's executor each such loop is some two hundred small operations, where straight code is one.
+On CPUs JAX computes the rounds of its hash in a loop, which XLA executes as about two hundred small operations. Without
+a loop they are a single one, and a learner hashes a few words a dozen times per update.
 """
 
 import functools
@@ -17,13 +17,16 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
 def threefry(key_0: jax.Array, key_1: jax.Array, x_0: jax.Array, x_1: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Threefry-2x32 of 20 rounds (Salmon et al. 2011, section 3.3): two words `[...]` of two under a key of two.
+    """Threefry-2x32 with 20 rounds (Salmon et al. 2011, section 3.3).
 
     Args:
-        key_0, key_1: the key, uint32 `[...]`.
-        x_0, x_1: the words, uint32 `[...]`; all four broadcast.
+        key_0, key_1: the two words of the key, uint32 `[...]`.
+        x_0, x_1: the two words to hash, uint32 `[...]`; all four arguments are broadcast.
+
+    Returns:
+        two words, uint32 `[...]`.
     """
-    # This is traced for every shape of words; the operators of arrays, a hundred here, would take three times as long.
+    # This is traced for every shape. Array operators instead of `lax`, about a hundred, would take three times as long.
     key_0, key_1, x_0, x_1 = jnp.broadcast_arrays(key_0, key_1, x_0, x_1)
     keys = (key_0, key_1, lax.bitwise_xor(lax.bitwise_xor(key_0, key_1), np.uint32(0x1BD11BDA)))
     x_0, x_1 = lax.add(x_0, keys[0]), lax.add(x_1, keys[1])
@@ -35,12 +38,12 @@ def threefry(key_0: jax.Array, key_1: jax.Array, x_0: jax.Array, x_1: jax.Array)
             x_1 = lax.bitwise_xor(x_0, lax.bitwise_or(left, right))
         x_0 = lax.add(x_0, keys[injection % 3])
         x_1 = lax.add(lax.add(x_1, keys[(injection + 1) % 3]), np.uint32(injection))
-    # What uses the words must not be fused with what makes them: each use would hash again, and keys are made of keys.
+    # If XLA fused the hash with its uses, each use would hash again, also the keys that are split from this key.
     return lax.optimization_barrier((x_0, x_1))
 
 
 @functools.cache
-def without_loops() -> None:
-    """Have JAX compile its hash for CPUs in this process as `threefry` has it."""
+def install() -> None:
+    """Replace JAX's hash on CPUs with `threefry` in this process."""
     rule = mlir.lower_fun(threefry, multiple_results=True)
     mlir.register_lowering(jax.extend.random.threefry2x32_p, rule, platform="cpu")

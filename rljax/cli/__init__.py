@@ -222,7 +222,7 @@ def _print_written(folder: pathlib.Path) -> None:
 
 def _start_jax(single_run: bool) -> None:
     """Make the settings that must be made before JAX starts."""
-    (devices.use_one_cpu_thread if single_run else devices.use_cpu_cores)()
+    devices.configure_jax(single_run)
     _cache_compilations()
 
 

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from rljax import core, evaluation, replay
 from rljax.backend import sharding
-from rljax.backend.lanes import finite, flat, map_lanes, stacked_axes
+from rljax.backend.lanes import finite, flat, map_lanes
 from rljax.config import replace_unchecked
 from rljax.errors import UsageError
 
@@ -125,7 +125,7 @@ def _build(
         policy = algorithm.act(state, config)
         return evaluation.play(jax.random.fold_in(key, number), config.env, policy, episodes)
 
-    axes = stacked_axes(algorithm, keys, config, config_axes, mesh)
+    axes = core.stacked_axes(algorithm, keys, config, config_axes, mesh)
 
     def keep(chosen: jax.Array, states: Any, others: Any) -> Any:
         return map_lanes(lambda state, other: jnp.where(chosen, state, other), axes, states, others)

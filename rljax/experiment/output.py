@@ -13,7 +13,7 @@ from rljax.report import console, files
 
 
 def curves(experiment: Experiment, records: list[Record]) -> tuple[list[str], Iterator[list[Any]]]:
-    """One row per run and evaluation, a sweep's with the values of its fields."""
+    """The columns and rows of `curves.csv`: one row per run and evaluation, with the values of swept fields."""
     columns = ["seed", "update", "env_steps", "return"]
     if experiment.fields:
         columns = ["configuration", *experiment.fields, *columns]
@@ -31,15 +31,19 @@ def curves(experiment: Experiment, records: list[Record]) -> tuple[list[str], It
 
 
 def write_curves(experiment: Experiment, folder: pathlib.Path, records: list[Record]) -> None:
-    """Keep what is known on disk while the run goes on; a disk that is full now may have room at the end."""
+    """Write the curves so far; if that fails, report it and continue, since a full disk may have room at the end."""
     try:
         files.write_table(folder / "curves.csv", *curves(experiment, records))
     except UsageError as error:
-        console.say(f"{error} The run goes on.")
+        console.say(f"{error} The run continues.")
 
 
 def write(experiment: Experiment, folder: pathlib.Path, result: Result | Sweep, trained: list[Trained]) -> None:
-    """Write all that can be written; a `NotWritten` with the result in it for what cannot."""
+    """Write all files that can be written.
+
+    Raises:
+        NotWritten: with the result, if one could not be written.
+    """
     from rljax.report import plot
 
     records = [t.record for t in trained]
@@ -64,14 +68,14 @@ def write(experiment: Experiment, folder: pathlib.Path, result: Result | Sweep, 
     for write_one in writes:
         try:
             write_one()
-        except Exception as error:  # whatever it is, the run's result must not go down with it
+        except Exception as error:  # the run's result must survive it
             failures.append(str(error))
     if failures:
         raise NotWritten(failures[0], result)
 
 
 def _label(values: dict[str, Any]) -> str:
-    """A configuration in a picture's legend."""
+    """The label of a configuration in a picture's legend."""
     shown = {k: f"{v:.3g}" if isinstance(v, float) else str(getattr(v, "label", v)) for k, v in values.items()}
-    # A network says all of itself, on many lines.
+    # A network's text has many lines.
     return ", ".join(f"{path.rpartition('.')[2]}={' '.join(value.split())[:80]}" for path, value in shown.items())

@@ -1,9 +1,8 @@
-"""Several processes, on one machine or many, that train one experiment: each its share of the runs, into one folder.
+"""Several processes, on one machine or many, that train one experiment, each a share of the runs, into one folder.
 
-JAX's multi-controller runtime (`jax.distributed`) brings them together, in a child process that ends when they have
-met: runs do not talk to each other, and while that runtime lives, the end of one process aborts all others wherever
-they are. From then on processes know of each other by `hosts/` in the folder, which all of them must see. Each has a
-file there and touches it every second, so that one that is gone is noticed.
+JAX's multi-controller runtime (`jax.distributed`) lets them meet, in a child process that then ends: runs do not
+communicate, and while that runtime lives, the end of one process aborts all others. After that, processes watch each
+other through `hosts/` in the folder, which all must see: each one touches a file there every second.
 """
 
 import collections
@@ -26,13 +25,10 @@ import jax
 from rljax.errors import UsageError
 from rljax.report import console, files
 
-BEGUN, READ, DONE = range(3)  # what a process has reached: it is there; has read the folder; has trained its runs
-
+BEGUN, READ, DONE = range(3)  # stages of a process: started, has read the folder, has trained its runs
 _BEAT_SECONDS = 1.0
-
 _SILENCE_SECONDS = 30.0  # after which a process counts as dead
-
-_GRACE_SECONDS = 300.0  # for the others to save what they have before they end: no chunk takes as long
+_GRACE_SECONDS = 300.0  # for the other processes to save before they end: no chunk takes as long
 
 
 class PeerLost(UsageError):
@@ -41,12 +37,12 @@ class PeerLost(UsageError):
 
 @dataclasses.dataclass(frozen=True)
 class Hosts:
-    """Which process of how many this one is; `rljax.join` makes it."""
+    """The number of this process and of all processes, from `rljax.join`."""
 
     process: int = 0
     processes: int = 1
     token: int = 0
-    """The same in all processes of one start, and in no other."""
+    """Shared by the processes that were started together, and by no others."""
     _runs: Iterator[int] = dataclasses.field(default_factory=itertools.count, repr=False, compare=False)
 
 
@@ -56,23 +52,23 @@ def join(
     process_id: int | None = None,
     timeout: int = 300,
 ) -> Hosts:
-    """Wait for the other processes of this run; each of them calls this before anything starts JAX.
+    """Wait for the other processes of this run; each calls this before anything starts JAX.
 
     Args:
         coordinator: address of process 0 and a free port there, "10.0.0.1:1234"; None under Slurm or Open MPI, which
-            tell it, as they do the next two.
+            provide it and the next two.
         num_processes: how many there are.
-        process_id: which one this is, from 0 on.
+        process_id: the number of this one, from 0.
         timeout: seconds to wait for them.
 
     Raises:
-        UsageError: they are not told by anybody, or did not all come.
+        UsageError: the arguments are missing or invalid, or not all processes came.
     """
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
-        raise UsageError(f"coordinator must be an address and a port, as 10.0.0.1:1234, got {coordinator!r}.")
+        raise UsageError(f"coordinator must be an address and a port, such as 10.0.0.1:1234, got {coordinator!r}.")
     given = (coordinator, num_processes, process_id)
     if None in given and given != (None, None, None):
-        raise UsageError("Give coordinator, num_processes and process_id together, or none of them under Slurm or MPI.")
+        raise UsageError("Pass coordinator, num_processes and process_id together, or none of them under Slurm or MPI.")
     if num_processes is not None and process_id is not None and not 0 <= process_id < num_processes:
         raise UsageError(f"process_id must be between 0 and num_processes - 1, got {process_id} of {num_processes}.")
     options = {
@@ -81,7 +77,7 @@ def join(
         "process_id": process_id,
         "initialization_timeout": timeout,
     }
-    script = pathlib.Path(__file__).with_name("meeting.py")
+    script = pathlib.Path(__file__).with_name("rendezvous.py")
     command = [sys.executable, "-P", str(script), json.dumps(options)]
     try:
         meeting = subprocess.run(command, capture_output=True, text=True, timeout=timeout + 60, check=False)
@@ -91,7 +87,7 @@ def join(
     if met is None and coordinator is None:
         raise UsageError(
             "JAX finds no Slurm or Open MPI job here (Open MPI 5 needs the package mpi4py), or its processes did not "
-            f"meet within {timeout} seconds: give coordinator, num_processes and process_id."
+            f"meet within {timeout} seconds: pass coordinator, num_processes and process_id."
         )
     if met is None:
         raise UsageError(
@@ -99,7 +95,7 @@ def join(
             "seconds: start all of them, and check that the address is process 0's, with a port that is free."
         )
     accelerators = met.pop("accelerators")
-    # One that Slurm has bound to the task already is the only one there is, whatever its number on the machine.
+    # A device that Slurm has bound to the task is the only visible one, whatever its number on the machine.
     is_bound = len(os.environ.get("CUDA_VISIBLE_DEVICES", ",").split(",")) == 1
     if accelerators not in (None, "all") and not is_bound:
         jax.config.update("jax_cuda_visible_devices", accelerators)
@@ -107,7 +103,7 @@ def join(
 
 
 class Peers:
-    """The processes of one run as this one sees them: process 0 looks at all others, and they at process 0."""
+    """The processes of one run: process 0 watches all others, and they watch process 0."""
 
     def __init__(self, hosts: Hosts, folder: pathlib.Path | None) -> None:
         self.process, self.processes = hosts.process, hosts.processes
@@ -116,64 +112,64 @@ class Peers:
         machine = platform.node()
         self._state: dict[str, Any] = {"token": self._token, "machine": machine, "stage": BEGUN, "all": {}}
         self._watched = [i for i in range(self.processes) if (i == 0) != (self.process == 0)]
-        self._beats: dict[int, tuple[int, float]] = {}  # of each watched one: its latest, and when we saw it
-        self._last: dict[int, dict[str, Any]] = {}  # what it last said
+        self._beats: dict[int, tuple[int, float]] = {}  # of each watched process: the latest beat, and when it was seen
+        self._last: dict[int, dict[str, Any]] = {}  # its last state
         self._ended = threading.Event()
-        self._telling = threading.Lock()
-        self._told: dict[str, Any] = {}
+        self._publishing = threading.Lock()
+        self._published: dict[str, Any] = {}
         self._lost: str | None = None
 
     @property
     def is_alone(self) -> bool:
-        """Whether there are no others."""
+        """True if there is only one process."""
         return self.processes == 1
 
     @property
     def here(self) -> int:
-        """Processes on this machine, which share its memory; known once all have reached something."""
+        """Number of processes on this machine, which share its memory; known once all have started."""
         return self._all().get("machines", {}).get(self._state["machine"], 1)
 
     def lost(self) -> str | None:
-        """One sentence about a process that died or stopped; None while all go on."""
+        """A sentence about a process that died or stopped; None while all are running."""
         return self._lost
 
     def reach(self, stage: int) -> None:
-        """Tell the others how far this one is."""
-        self._tell(stage=stage)
+        """Publish the stage of this process."""
+        self._publish(stage=stage)
 
     def wait(self, stage: int, interrupted: Callable[[], bool]) -> None:
-        """Return once all have reached `stage`, one is lost, or the user does not want to wait."""
+        """Return once all have reached `stage`, one is lost, or the user interrupts."""
         while not (self.is_alone or self._lost or interrupted() or self._all().get("stage", BEGUN) >= stage):
             time.sleep(0.1)
 
     def begin(self) -> None:
-        """Wait for process 0, which prepares the folder: nobody writes into it before. Then be seen, and watch."""
+        """Wait for process 0, which prepares the folder, before writing into it; then start to beat and to watch."""
         started = time.monotonic()
         while self.process and 0 not in self._last:
             self._look(0)
             if time.monotonic() - started > _SILENCE_SECONDS:
                 raise PeerLost(
-                    f"Process 0 of {self.processes} has not begun in {self._folder.parent}: its own output says why, "
-                    "or it writes to another folder, and all of them need the same."
+                    f"Process 0 of {self.processes} has not begun in {self._folder.parent}: see its output, "
+                    "or whether it writes to another folder, since all need the same."
                 )
             time.sleep(0.1)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._tell()
+        self._publish()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def end(self, error: BaseException | None = None) -> None:
-        """Stop watching; tell the others of an error, unless it is theirs."""
+        """Stop watching; publish an error, unless it came from another process."""
         self._ended.set()
         if error is not None and self._lost is None:
             with contextlib.suppress(UsageError):
-                self._tell(stopped=(str(error) or type(error).__name__).strip().splitlines()[0])
+                self._publish(stopped=(str(error) or type(error).__name__).strip().splitlines()[0])
 
     def _all(self) -> dict[str, Any]:
-        """What process 0 knows of all together."""
+        """What process 0 has published about all processes."""
         return (self._last.get(0, {}) if self.process else self._state).get("all", {})
 
-    def _tell(self, **news: Any) -> None:
-        with self._telling:
+    def _publish(self, **news: Any) -> None:
+        with self._publishing:
             self._state |= news
             if not self.is_alone:
                 files.write_json(self._path(self.process), self._state)
@@ -195,16 +191,16 @@ class Peers:
             os._exit(1)
 
     def _sum_up(self) -> None:
-        """Tell the others what all have reached, or that one is lost."""
+        """Publish the stage that all have reached, or that one is lost."""
         if len(self._last) == len(self._watched):
             states = [self._state, *self._last.values()]
             machines = collections.Counter(state["machine"] for state in states)
             together = {"stage": min(state["stage"] for state in states), "machines": dict(machines)}
-            if together != self._told:
-                self._tell(all=together)
-                self._told = together
+            if together != self._published:
+                self._publish(all=together)
+                self._published = together
         if self._lost is not None:
-            self._tell(stopped=self._lost)
+            self._publish(stopped=self._lost)
 
     def _look(self, process: int) -> None:
         beat, state = -1, None
@@ -214,7 +210,7 @@ class Peers:
         if state is not None and state["token"] == self._token:
             self._last[process] = state
         else:
-            beat = -1  # one of an earlier start says nothing of this one
+            beat = -1  # left over from an earlier start
         before, seen_at = self._beats.get(process, (-2, now))
         self._beats[process] = (beat, seen_at if beat == before else now)
         said = self._last.get(process, {})
@@ -223,18 +219,15 @@ class Peers:
             self._lost = (
                 said["stopped"] if said["stopped"].startswith("Process") else f"{name} stopped: {said['stopped']}"
             )
-        # One that has done its part may go; process 0 not before all have.
+        # A process may end once it has trained its runs; process 0 only once all have.
         done = said.get("all", {}).get("stage") == DONE if process == 0 else said.get("stage") == DONE
         if self._lost is None and not done and now - self._beats[process][1] > _SILENCE_SECONDS:
-            self._lost = (
-                f"{name} has not been heard of for {_SILENCE_SECONDS:.0f} seconds: "
-                "its own output says why, if it could say anything."
-            )
+            self._lost = f"{name} has not responded for {_SILENCE_SECONDS:.0f} seconds: see its output."
 
 
 @contextlib.contextmanager
 def peers(hosts: Hosts | None, folder: pathlib.Path | None) -> Iterator[Peers]:
-    """Be one of the processes that train into `folder`, and tell the others if this one fails."""
+    """Join the processes that train into `folder`, and let the others know if this one fails."""
     together = Peers(hosts or Hosts(), folder)
     if together.is_alone:
         yield together

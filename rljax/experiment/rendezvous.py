@@ -1,8 +1,8 @@
-"""Where the processes of one run meet: a script of its own, run by `rljax.hosts` and gone when they have.
+"""A script that lets the processes of one run meet, run by `processes.join`, which ends when they have.
 
-`python meeting.py '{"coordinator_address": ..., "num_processes": ..., "process_id": ...}'` prints as JSON which process
-this is of how many, a number that is the same in all of them, and the accelerators that it is to use. What is null is
-found by JAX, under Slurm or Open MPI.
+`python rendezvous.py '{"coordinator_address": ..., "num_processes": ..., "process_id": ...}'` prints as JSON the
+number of this process, how many there are, a token they share, and the accelerators to use. Under Slurm or Open MPI JAX
+finds the arguments that are null.
 """
 
 import json
@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 
 def main() -> None:
-    """Meet, say so, part."""
+    """Meet the other processes and print what they agree on."""
     jax.config.update("jax_platforms", "cpu")
     jax.distributed.initialize(**json.loads(sys.argv[1]))
     token = int(multihost_utils.broadcast_one_to_all(np.int32(secrets.randbits(31))))
@@ -23,9 +23,8 @@ def main() -> None:
         "process": jax.process_index(),
         "processes": jax.process_count(),
         "token": token,
-        "accelerators": jax.config.read(
-            "jax_cuda_visible_devices"
-        ),  # one a process, where Slurm or Open MPI started them
+        # One per process under Slurm or Open MPI.
+        "accelerators": jax.config.read("jax_cuda_visible_devices"),
     }
     jax.distributed.shutdown()
     print(json.dumps(met))

@@ -1,4 +1,4 @@
-"""What an experiment leaves: results of its runs, and the files that hold them."""
+"""The results of an experiment, per configuration and run."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -18,33 +18,33 @@ from rljax.report import statistics
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run leaves. S is the number of seeds, U of updates done, E of evaluations along the way."""
+    """The result of one configuration: S seeds, U updates done, E evaluations during training."""
 
     states: Any
-    """The final states, stacked `[S, ...]`: `jax.tree.map(lambda x: x[i], result.states)` is that of seed i."""
+    """The final states, stacked `[S, ...]`: `jax.tree.map(lambda x: x[i], result.states)` is the state of seed i."""
     metrics: dict[str, np.ndarray]
-    """Every update's metrics, `[S, U, ...]`: `[S, U]` of numbers. `curves.csv` holds none of them."""
+    """Every update's metrics, `[S, U]` for scalars. They are not in `curves.csv`."""
     eval_steps: np.ndarray
-    """`[E]` environment steps of one seed at which the greedy policies were evaluated."""
+    """Environment steps of one seed at each evaluation, `[E]`."""
     eval_returns: np.ndarray
-    """`[S, E]` mean returns of those evaluations."""
+    """Mean greedy returns of the evaluations, `[S, E]`."""
     summary: dict[str, Any]
-    """What `summary.json` holds."""
+    """The contents of `summary.json`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What a sweep leaves: for each of its configurations, in the order of the grid, what a run leaves."""
+    """The results of a sweep, one for each configuration in the order of the grid."""
 
     points: tuple[dict[str, Any], ...]
     """The values of the swept fields."""
     configs: tuple[Any, ...]
     """The configs with these values."""
     results: tuple[Result | None, ...]
-    """None where a configuration was not reached before an interrupt."""
+    """None for a configuration that had not begun before an interrupt."""
     summary: dict[str, Any]
-    """What `summary.json` holds; `best` in it is the configuration to choose, of those that had the largest part of
-    their updates. After an interrupt it is provisional, and missing where fewer than two are left to compare."""
+    """The contents of `summary.json`. Its `best` is the best configuration among those that had the largest part of
+    their updates. After an interrupt it is provisional, and missing if fewer than two can be compared."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -76,8 +76,8 @@ class Trained(NamedTuple):
 def result_of(
     experiment: Experiment, trained: list[Trained], compile_seconds: float, processes: int = 1
 ) -> Result | Sweep:
-    """Put together what the batches came to: the runs of each configuration, in the order of their seeds."""
-    # Processes train side by side, each its batches one after the other.
+    """Combine the outcomes of batches: the runs of each configuration, in the order of their seeds."""
+    # Processes train at the same time, and each trains its batches one after the other.
     shares = [[t.record.seconds for t in trained if int(t.batch.place or 0) % processes == i] for i in range(processes)]
     seconds = max(sum(share) for share in shares)
     env_steps = sum(len(t.record.runs) * t.record.env_steps for t in trained)
@@ -112,10 +112,10 @@ def result_of(
 
 
 def _compared(results: list[Result | None], is_interrupted: bool) -> dict[str, Any]:
-    """The best configuration by `statistics.compare`, of those that have had the largest part of their updates.
+    """The best configuration by `statistics.compare`, among those that had the largest part of their updates.
 
-    Others, that a rung has dropped or an interrupt has cut short, were given less time to be good. Nothing where an
-    interrupt leaves fewer than two to compare.
+    The others ended at a rung or an interrupt and had less time to learn. Empty if fewer than two are left after an
+    interrupt.
     """
     parts = [0.0 if r is None else r.summary["updates"] / r.summary["num_updates"] for r in results]
     finals = [
@@ -128,7 +128,7 @@ def _compared(results: list[Result | None], is_interrupted: bool) -> dict[str, A
 
 
 def _of_point(experiment: Experiment, trained: list[Trained], point: int) -> Result | None:
-    """What one configuration's runs came to; None where they were not reached."""
+    """The result of one configuration; None if none of its runs has begun."""
     parts = [(t, t.record.runs.rows_of(point)) for t in trained]
     parts = [(t, rows) for t, rows in parts if len(rows)]
     if not parts:
@@ -152,7 +152,7 @@ def _of_point(experiment: Experiment, trained: list[Trained], point: int) -> Res
         name: gathered([_padded(t.record.metrics[name][rows], longest.updates) for t, rows in parts])
         for name in longest.metrics
     }
-    # A run that was made longer was evaluated elsewhere by the parts that had not begun.
+    # In a run that was made longer, batches that had not begun were evaluated at other updates.
     marks = sorted({mark for t, _ in parts for mark in zip(t.record.eval_updates, t.record.eval_steps, strict=True)})
     eval_returns = gathered([_at(marks, t.record)[rows] for t, rows in parts])
     summary: dict[str, Any] = {"diverged": diverged, "final_return": statistics.summarize(final)}
@@ -162,7 +162,7 @@ def _of_point(experiment: Experiment, trained: list[Trained], point: int) -> Res
             "configuration": point,
             "values": values,
             "env_steps": longest.env_steps,
-            # That each of its runs has had, also those that have not begun.
+            # The fewest of all its runs; 0 if one has not begun.
             "updates": min(t.record.updates for t, _ in parts) if len(final) == experiment.options.seeds else 0,
             "num_updates": experiment.points[point].config.num_updates,
             **summary,
@@ -171,7 +171,7 @@ def _of_point(experiment: Experiment, trained: list[Trained], point: int) -> Res
 
 
 def joined(parts: list[Any]) -> Any:
-    """Trees of arrays one after the other, on the host where there are several."""
+    """Concatenate trees of arrays, on the host if there are several."""
 
     def join(*xs: Any) -> Any:
         if jnp.issubdtype(xs[0].dtype, jax.dtypes.prng_key):
@@ -182,13 +182,13 @@ def joined(parts: list[Any]) -> Any:
 
 
 def by_seed(tree: Any, seeds: np.ndarray) -> Any:
-    """A tree of arrays over runs in the order of their seeds."""
+    """Sort a tree of arrays over runs by their seeds."""
     order = np.argsort(seeds)
     return tree if np.array_equal(order, np.arange(len(seeds))) else jax.tree.map(lambda x: x[order], tree)
 
 
 def _at(marks: list[tuple[int, int]], record: Record) -> np.ndarray:
-    """A record's evaluations at these marks `[R, E]`, NaN where there is none."""
+    """A record's evaluations at these marks, `[R, E]`; NaN where it has none."""
     place = {mark: i for i, mark in enumerate(marks)}
     returns = np.full((len(record.runs), len(marks)), np.nan)
     columns = [place[mark] for mark in zip(record.eval_updates, record.eval_steps, strict=True)]
@@ -197,7 +197,7 @@ def _at(marks: list[tuple[int, int]], record: Record) -> np.ndarray:
 
 
 def _padded(rows: np.ndarray, width: int) -> np.ndarray:
-    """Rows `[R, U, ...]` that an interrupt cut short, filled up with what says that nothing is there."""
+    """Pad rows `[R, U, ...]` that an interrupt cut short, with NaN or 0."""
     missing = np.nan if np.issubdtype(rows.dtype, np.inexact) else 0
     only_updates = [(0, width - rows.shape[1] if axis == 1 else 0) for axis in range(rows.ndim)]
     return np.pad(rows, only_updates, constant_values=missing)

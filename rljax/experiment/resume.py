@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from rljax import envs
-from rljax.backend.devices import cpu_threads, use_cpu_cores
+from rljax.backend.devices import cpu_threads
 from rljax.config import replace
 from rljax.errors import UsageError, number
 from rljax.experiment import checkpoints, folders, manifest, placement, sweeps, trainer
@@ -21,7 +21,7 @@ from rljax.experiment.options import CHANGEABLE, documented, with_changes
 from rljax.experiment.placement import mesh, most_devices
 from rljax.experiment.processes import Hosts, peers
 from rljax.experiment.results import Result, Sweep, by_seed, joined
-from rljax.experiment.run import check, check_together, path_of
+from rljax.experiment.run import check, check_together, path_of, start_jax
 from rljax.experiment.spec import Experiment
 from rljax.report import console, files
 from rljax.types import Policy, RecurrentPolicy
@@ -60,7 +60,7 @@ def resume(
         UsageError: the folder holds no run to resume, or not this one.
         NotWritten, Interrupted, PeerLost: as for `run`.
     """
-    use_cpu_cores()
+    start_jax()
     folder, together = path_of("folder", folder), hosts or Hosts()
     is_first = together.process == 0
     with folders.held(folder if is_first else None):  # before reading, since another process may write

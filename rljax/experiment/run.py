@@ -1,6 +1,7 @@
 """Train many runs, seeds and configurations, on all devices."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any, overload
@@ -8,7 +9,7 @@ from typing import Any, overload
 import jax
 
 from rljax import envs
-from rljax.backend.devices import use_cpu_cores
+from rljax.backend.devices import configure_jax
 from rljax.config import check_one_run
 from rljax.errors import UsageError, number
 from rljax.experiment import folders, manifest, sweeps, trainer
@@ -17,6 +18,7 @@ from rljax.experiment.placement import mesh
 from rljax.experiment.processes import Hosts, peers
 from rljax.experiment.results import Result, Sweep
 from rljax.experiment.spec import Experiment
+from rljax.report import console
 
 _TOGETHER_SECONDS = 600.0  # between two checkpoints of several processes, by default
 
@@ -78,7 +80,7 @@ def run(
         Exception: from the algorithm or the devices, unchanged, once the results of earlier batches have been
             written; a note on it says where.
     """
-    use_cpu_cores()
+    start_jax()
     chosen = with_changes(Options(), options)
     check(algorithm, config)
     together = hosts or Hosts()
@@ -113,6 +115,13 @@ def run(
             manifest.write(mine, experiment, config)
         with peers(together, experiment.folder) as others:
             return trainer.train(experiment, [], others)
+
+
+@functools.cache  # to report it only once
+def start_jax() -> None:
+    """Set JAX up for a CPU, and report if it has already started with fewer devices than cores."""
+    if message := configure_jax():
+        console.say(message)
 
 
 def _name(algorithm: Any) -> str:

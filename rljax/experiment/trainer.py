@@ -95,7 +95,7 @@ def train(experiment: Experiment, saved: list[Saved], peers: processes.Peers) ->
                 experiment=experiment,
                 pending=pending,
                 numbers=itertools.count(first_number, peers.processes),
-                available=devices.memory(experiment.mesh.devices.flat, options.memory_bytes, peers.here),
+                available=devices.available_bytes(experiment.mesh.devices.flat, options.memory_bytes, peers.here),
                 interrupted=interrupted,
                 show=show,
                 writer=writer,

@@ -36,7 +36,7 @@ import jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_num_cpu_devices", 1)
 if sys.argv[1] == "without":
     from rljax.backend import threefry
-    threefry.without_loops()
+    threefry.install()
 
 @jax.jit
 def draw(key):
