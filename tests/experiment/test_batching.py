@@ -179,7 +179,7 @@ def test_a_limit_that_one_run_does_not_fit_into_is_said(config, monkeypatch, use
             rljax.run(own, config, memory_limit=limit, **options)
         assert "\n" not in str(error.value)
     assert rljax.run(own, config, memory_limit=of_all, **options).metrics["env_steps"].shape == (2, 20)
-    monkeypatch.setattr(devices, "memory", lambda *_: 10)  # what is free is only an estimate
+    monkeypatch.setattr(devices, "available_bytes", lambda *_: 10)  # what is free is only an estimate
     assert rljax.run(own, config, memory_limit=of_all, **options).metrics["env_steps"].shape == (2, 20)
 
 

@@ -117,7 +117,7 @@ def test_a_sweep_of_objects_takes_them_back(tmp_path, monkeypatch):
         rljax.load(tmp_path / "x", **given)
     for other, why in (
         (sweep | {"network": [Wide(1)]}, "samples is for"),
-        ({"env": sweep["env"]}, "lists alone"),
+        ({"env": sweep["env"]}, "only lists"),
         (sweep | {"network": rljax.choice([Wide(3)])}, r"network of configuration 0 was .* and is 'Wide\(3\)'"),
         (sweep | {"env": [toys.walk]}, "it had 4 configurations and has 2"),
     ):

@@ -111,7 +111,7 @@ def test_the_annotation_says_what_a_number_is(config):
     [
         ({"lerning_rate": [1e-3]}, ["lerning_rate", "learning_rate"]),
         ({"env.params.gravty": [1.0]}, ["env.params.gravty", "gravity"]),
-        ({"learning_rate.x": [1.0]}, ["nothing below"]),
+        ({"learning_rate.x": [1.0]}, ["no fields"]),
         ({"learning_rate": []}, ["learning_rate", "empty"]),
         ({"learning_rate": 1e-3}, ["learning_rate", "list"]),
         ({"learning_rate": "fast"}, ["learning_rate", "list"]),
@@ -119,10 +119,10 @@ def test_the_annotation_says_what_a_number_is(config):
         ({"learning_rate": [math.nan]}, ["learning_rate", "finite"]),
         ({"learning_rate": [True]}, ["learning_rate", "finite numbers"]),
         ({"learning_rate": [-1.0]}, ["learning_rate", "at least 0"]),
-        ({"num_envs": [2.5]}, ["num_envs", "whole numbers"]),
+        ({"num_envs": [2.5]}, ["num_envs", "integers"]),
         ({"num_minibatches": [7]}, ["divide"]),
         ({"hidden_sizes": [8]}, ["hidden_sizes", "tuples"]),
-        ({"activation": [3]}, ["activation", "words"]),
+        ({"activation": [3]}, ["activation", "strings"]),
         ({"normalize_advantages": [1]}, ["normalize_advantages", "True or False"]),
         ({"env": ["CartPol-v1"]}, ["CartPole-v1"]),
         ({}, ["sweep must be a dict"]),
@@ -155,7 +155,7 @@ def test_samplers_that_cannot_be(make):
 
 
 def test_samples_without_samplers(config):
-    with pytest.raises(rljax.UsageError, match="lists alone"):
+    with pytest.raises(rljax.UsageError, match="only lists"):
         sweeps.points(config, {"discount": [0.9]}, samples=3)
     with pytest.raises(rljax.UsageError, match="samples is for a sweep"):
         rljax.run(ppo, config, samples=3)
@@ -310,7 +310,7 @@ def test_a_sweep_on_the_command_line(capsys, tmp_path, monkeypatch):
     assert [c["values"]["learning_rate"] for c in summary["configurations"]] == [1e-4, 1e-4, 3e-4, 3e-4]
     assert "learning_rate" in capsys.readouterr().out
     for wrong, word in (
-        ("learning_rate", "takes a field"),
+        ("learning_rate", "needs a field"),
         ("lerning_rate=1,2", "learning_rate"),
         ("discount=uniform(1)", "two numbers"),
         ("activation=tanh,3", "activation"),
