@@ -157,10 +157,7 @@ def test_vmap_equals_a_single_run(case, keys, trained, train):
 
 def test_seeds_differ(trained):
     states, metrics = trained
-    first, second = (jax.tree.map(lambda x, i=i: x[i], learned(states)) for i in range(SEEDS))
-    kernels = [(x, y) for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True) if x.ndim > 1]
-    assert kernels
-    assert all(np.abs(x - y).max() > 1e-4 for x, y in kernels)
+    assert max(np.abs(x[0] - x[1]).max() for x in jax.tree.leaves(learned(states))) > 0.05
     assert any(not np.array_equal(rows[0], rows[1], equal_nan=True) for rows in metrics.values())
 
 

@@ -393,6 +393,3 @@ def test_parameters_stay_if_no_episode_ends(small):
         assert int(state.step) == i + 1
     assert 3 < quiet < 10
     assert int(state.opt_state.count) == 10 - quiet
-
-
-# --- learning -------------------------------------------------------------------------------------------------------
