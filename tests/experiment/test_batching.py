@@ -105,7 +105,7 @@ def test_an_interrupt_before_a_later_batch_has_begun_loses_nothing(config, train
     monkeypatch.setattr(compilation, "side_by_side", lambda *_: 4)
     press_where(monkeypatch, "lanes_that_fit", batching, lambda experiment, batch, *_: batch.runs.seeds[0] == 4)
     out = tmp_path / "x"
-    stopped = "stopped after 8 of 20 updates on average, 6 of 10 runs not begun"
+    stopped = "Stopped after 8 of 20 updates on average, 6 of 10 runs not begun"
     with pytest.raises(rljax.Interrupted, match=stopped) as of:
         rljax.run(own, config, out=out, checkpoint_every=60, **OPTIONS)
     said = capsys.readouterr()
