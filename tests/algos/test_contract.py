@@ -232,7 +232,7 @@ def extend(folder, case):
     steps = case.config.total_steps
     longer = rljax.replace(case.config, total_steps=steps * 3 // 2, schedule_steps=steps)
     whole = rljax.run(case.algorithm, longer, **OPTIONS)
-    with pytest.raises(rljax.UsageError, match="are done"):
+    with pytest.raises(rljax.UsageError, match="already completed"):
         rljax.resume(folder, total_steps=steps // 2)
     extended = rljax.resume(folder, total_steps=steps * 3 // 2, progress=False)
     assert same_bits(extended.states, whole.states)
