@@ -16,7 +16,7 @@ def config():
 
 
 @pytest.mark.parametrize(("fitting", "together", "devices"), [(1, 1, 1), (4, 3, 1), (2, 2, 2)])
-def test_in_blocks_it_is_the_same_to_rounding(config, monkeypatch, fitting, together, devices):
+def test_runs_in_blocks_are_equal_to_rounding(config, monkeypatch, fitting, together, devices):
     """Six runs a device: one at a time; three, the nearest size that divides six, if four fit; two on each of two."""
     if len(jax.devices()) < devices:
         pytest.skip("JAX shows one device only")
@@ -40,7 +40,7 @@ def test_in_blocks_it_is_the_same_to_rounding(config, monkeypatch, fitting, toge
 
 
 @pytest.mark.parametrize("algorithm", [rljax.dqn, rljax.sac])
-def test_runs_are_cut_into_blocks_by_what_they_touch_unless_their_replays_are_large(algorithm):
+def test_blocks_fit_the_cache_unless_replay_buffers_are_large(algorithm):
     def block_and_bytes(buffer_size):
         config = algorithm.Config(env=rljax.make("CartPole-v1"), buffer_size=buffer_size)
         states = jax.eval_shape(jax.vmap(algorithm.init, (0, None)), jax.random.split(jax.random.key(0), 64), config)

@@ -12,7 +12,7 @@ from rljax.experiment import history, interrupts
 from rljax.report import console
 
 
-def test_ctrl_c_writes_what_is_done(config, tmp_path, monkeypatch):
+def test_ctrl_c_writes_the_results_so_far(config, tmp_path, monkeypatch):
     """The signal arrives while a chunk runs; the chunk lands, files are written, and the result is in the exception."""
     add_chunk = history.Record.add_chunk
 
@@ -34,7 +34,7 @@ def test_ctrl_c_writes_what_is_done(config, tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_run_that_hangs_is_noticed(monkeypatch):
+def test_a_run_that_hangs_is_reported(monkeypatch):
     said, sentences = threading.Event(), []
 
     def say(sentence):
@@ -55,7 +55,7 @@ def test_a_run_that_hangs_is_noticed(monkeypatch):
     assert sentences == []
 
 
-def test_it_runs_in_a_thread_where_signals_cannot_be_caught(config):
+def test_run_works_in_a_thread_without_signals(config):
     results = []
     thread = threading.Thread(
         target=lambda: results.append(rljax.run(own, config, evaluations=0, eval_episodes=2, progress=False))
