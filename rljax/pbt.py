@@ -62,7 +62,7 @@ def train(
         population: P.
         interval: updates per round.
         fraction: fraction of the population that copies, and that is copied from.
-        factor: c above, greater than 1.
+        factor: $c$ of the module docstring, greater than 1.
 
     Raises:
         UsageError: an argument is invalid.

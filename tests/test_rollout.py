@@ -207,7 +207,7 @@ def test_every_episode_begins_with_a_different_reset():
 @pytest.mark.parametrize("stock", [1, 3, 40])
 def test_the_number_of_resets_drawn_at_once_does_not_change_the_bits(monkeypatch, stock):
     expected = jax.jit(play_lottery)(jax.random.key(1))
-    monkeypatch.setattr(rollout, "_RESETS_PER_DRAW", stock)
+    monkeypatch.setattr(rollout, "RESETS_PER_DRAW", stock)
     jax.clear_caches()
     jax.tree.map(np.testing.assert_array_equal, jax.jit(play_lottery)(jax.random.key(1)), expected)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, and devices that do not answer."""
+"""Handle Ctrl-C, and warn about devices that do not respond."""
 
 import contextlib
 import signal
@@ -21,10 +21,10 @@ def wait(program: Callable[..., Any], *arguments: Any) -> Any:
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Warn if no update has finished for two minutes, since the run may hang."""
+    """Warn if a device has not responded for two minutes, since the run may have hung."""
     sentence = (
-        f"no update has finished for {STALL_SECONDS:.0f} seconds: if the processor is idle, the run hangs; "
-        "stop it with Ctrl-C twice and use fewer seeds or devices=1."
+        f"A device has not responded for {STALL_SECONDS:.0f} seconds: if the processor is idle, the run has hung; "
+        "press Ctrl-C twice and use fewer seeds or devices=1."
     )
     timer = threading.Timer(STALL_SECONDS, console.say, (sentence,))
     timer.daemon = True
@@ -42,14 +42,14 @@ def interrupts() -> Iterator[Callable[[], bool]]:
     before = signal.getsignal(signal.SIGINT)
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or before in (None, signal.SIG_IGN):
-        yield pressed.is_set  # Python delivers signals to the main thread only; whoever ignores them means it
+        yield pressed.is_set  # Python delivers signals to the main thread only; an ignored signal is deliberate
         return
 
     def note(*_: Any) -> None:
         pressed.set()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         console.show_cursor()  # a second Ctrl-C ends the process before the progress bar could show it again
-        console.say("stopping after the running chunk; press Ctrl-C again to stop at once and lose it.")
+        console.say("Stopping after the running chunk; press Ctrl-C again to stop at once and lose it.")
 
     signal.signal(signal.SIGINT, note)
     try:

@@ -48,7 +48,7 @@ class Sweep:
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run stopped by Ctrl-C, after what was done has been written; `result` holds it."""
+    """Raised after Ctrl-C, once the results so far are written; `result` holds them, or None with several processes."""
 
     def __init__(self, message: str, result: Result | Sweep | None) -> None:
         super().__init__(message)
@@ -70,7 +70,7 @@ class Trained(NamedTuple):
     record: Record
     states: Any  # stacked, [R, ...]
     final: np.ndarray  # [R, episodes] returns of the final evaluation
-    num_updates: int  # of a whole run
+    num_updates: int  # that the runs were to complete: a whole run's, or their rung's if they were dropped
 
 
 def result_of(
@@ -78,7 +78,9 @@ def result_of(
 ) -> Result | Sweep:
     """Combine the outcomes of batches: the runs of each configuration, in the order of their seeds."""
     # Processes train at the same time, and each trains its batches one after the other.
-    shares = [[t.record.seconds for t in trained if int(t.batch.place or 0) % processes == i] for i in range(processes)]
+    shares = [
+        [t.record.seconds for t in trained if int(t.batch.folder_name or 0) % processes == i] for i in range(processes)
+    ]
     seconds = max(sum(share) for share in shares)
     env_steps = sum(len(t.record.runs) * t.record.env_steps for t in trained)
     configs = [point.config for point in experiment.points]

@@ -229,7 +229,7 @@ def extend(folder, case):
     steps = case.config.total_steps
     longer = rljax.replace(case.config, total_steps=steps * 3 // 2, schedule_steps=steps)
     whole = rljax.run(case.algorithm, longer, **OPTIONS)
-    with pytest.raises(rljax.UsageError, match="are done"):
+    with pytest.raises(rljax.UsageError, match="already completed"):
         rljax.resume(folder, total_steps=steps // 2)
     extended = rljax.resume(folder, total_steps=steps * 3 // 2, progress=False)
     assert same_bits(extended.states, whole.states)
@@ -277,7 +277,7 @@ INVALID = {
         ({"gae_lambda": 2.0}, "gae_lambda must be at most 1"),
         ({"num_steps": 0}, "num_steps must be at least 1"),
         ({"total_steps": 10}, "total_steps=10 is less than one update"),
-        ({"optimizer": "sgd"}, "optimizer 'sgd'"),
+        ({"optimizer": "sgd"}, "optimizer must be"),
         ({"recurrent": "rnn"}, "'rnn'"),
         ({"hidden_sizes": (64, 0)}, "hidden_sizes must be"),
     ],

@@ -285,7 +285,7 @@ OFF_POLICY = {"num_envs": 16, "num_steps": 4, "prefill_steps": 200, "buffer_size
 )
 def test_axes_over_environments_are_found(algorithm, env, fields, expected):
     config = algorithm.Config(env=env, **{"num_envs": 16, **fields})
-    state = compilation._over_envs(algorithm, jax.random.split(jax.random.key(0), 2), config, None, 0)
+    state = compilation.env_specs(algorithm, jax.random.split(jax.random.key(0), 2), config, None, 0)
     for path, spec in {"collector.obs": ROWS, "collector.obs_moments": P(), "step": P(), **expected}.items():
         leaves = state
         for name in path.split("."):
@@ -298,7 +298,7 @@ def test_a_state_without_environments_is_refused():
     config = ppo.Config(env=toys.walk)
     alone = SimpleNamespace(init=lambda key, config: jax.random.normal(key, (config.num_steps,)))
     with pytest.raises(rljax.UsageError, match="no array over num_envs"):
-        compilation._over_envs(alone, jax.random.split(jax.random.key(0), 2), config, None, 0)
+        compilation.env_specs(alone, jax.random.split(jax.random.key(0), 2), config, None, 0)
 
 
 if __name__ == "__main__":

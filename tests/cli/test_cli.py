@@ -50,7 +50,9 @@ def test_train_writes_its_files_and_prints_a_table(capsys, tmp_path):
     assert about["config"]["target_kl"] == 0.1
     assert about["config"]["discount"] == 0.98  # the preset's, not the default
     assert json.loads((tmp_path / "runs/x/summary.json").read_text())["seeds"] == 2
-    assert "in use" in complaint(capsys, "train", "ppo", "--env", "CartPole-v1", *TINY, "--out", "runs/x")
+    assert "already holds results" in complaint(
+        capsys, "train", "ppo", "--env", "CartPole-v1", *TINY, "--out", "runs/x"
+    )
 
 
 def test_custom_algorithm_and_custom_environment(capsys, tmp_path):
@@ -172,7 +174,7 @@ def test_a_pipe_closed_before_the_table_loses_no_result(tmp_path):
 def test_an_invalid_output_folder_is_refused(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     arguments = ["train", "ppo", "--env", "CartPole-v1", *TINY, "--out"]
-    assert "file is in its way" in complaint(capsys, *arguments, "file")
+    assert "file is in the way" in complaint(capsys, *arguments, "file")
     assert "file" in complaint(capsys, *arguments, "file/below")
 
 
@@ -188,7 +190,7 @@ def test_an_error_reports_what_was_done_before_it(capsys, tmp_path):
     arguments = ["train", "fussy.py", "--env", f"{ROOT}/tests/toys.py:walk", "--num-updates", "5", "--no-progress"]
     options = ["--sweep", "width=2,3", "--evaluations", "1", "--eval-episodes", "2", "--out", "x"]
     said = complaint(capsys, *arguments, *options)
-    assert said == "rljax: A width of 3 cannot be: take 2. What was done before, of 1 of 2 runs, is in x."
+    assert said == "rljax: A width of 3 cannot be: take 2. The results so far, of 1 of 2 runs, are in x."
     assert len(json.loads((tmp_path / "x/summary.json").read_text())["configurations"]) == 1
 
 
@@ -213,7 +215,7 @@ def test_an_interrupt_writes_the_results_so_far_and_returns_130(tmp_path):
         process.kill()
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert "stopped after" in err
+    assert "Stopped after" in err
     assert "IQM return" in out
     summary = json.loads((tmp_path / "runs/x/summary.json").read_text())
     assert summary["interrupted"] is True

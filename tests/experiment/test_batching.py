@@ -77,10 +77,10 @@ def test_runs_with_large_replay_buffers_train_in_turn_on_a_cpu(monkeypatch):
     runs, envs = (jax.make_mesh((2,), (axis,)) for axis in ("runs", "envs"))
     assert compilation.side_by_side(state, 10, runs) == 10
     for at_once, lanes in ((0, 2), (3, 2), (5, 4), (10, 10), (50, 10)):
-        monkeypatch.setattr(compilation, "_COPIED_BYTES", int((at_once + 0.5) * size))
+        monkeypatch.setattr(compilation, "COPIED_BYTES", int((at_once + 0.5) * size))
         assert compilation.side_by_side(state, 10, runs) == lanes
         assert compilation.side_by_side(state, 10, envs) == 10
-    monkeypatch.setattr(compilation, "_COPIED_BYTES", int(5.5 * size))
+    monkeypatch.setattr(compilation, "COPIED_BYTES", int(5.5 * size))
     needs = watch(monkeypatch)
     result = rljax.run(dqn, config, **{**OPTIONS, "devices": 2, "evaluations": 0, "progress": False})
     assert [count for count, _ in needs] == [4, 4, 4]
@@ -105,7 +105,7 @@ def test_an_interrupt_before_a_later_batch_loses_nothing(config, trained, monkey
     monkeypatch.setattr(compilation, "side_by_side", lambda *_: 4)
     press_where(monkeypatch, "lanes_that_fit", batching, lambda experiment, batch, *_: batch.runs.seeds[0] == 4)
     out = tmp_path / "x"
-    stopped = "stopped after 8 of 20 updates on average, 6 of 10 runs not begun"
+    stopped = "Stopped after 8 of 20 updates on average, 6 of 10 runs not begun"
     with pytest.raises(rljax.Interrupted, match=stopped) as of:
         rljax.run(own, config, out=out, checkpoint_every=60, **OPTIONS)
     said = capsys.readouterr()

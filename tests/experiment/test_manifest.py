@@ -58,4 +58,4 @@ def test_changed_wrapper_arguments_are_refused(tmp_path, monkeypatch, capsys):
 def test_another_version_is_reported(config, folder, monkeypatch, capsys):
     monkeypatch.setattr(spec, "versions", lambda: {"jax": "0.0.1"})
     rljax.resume(folder, algorithm=own, config=config, progress=False)
-    assert "begun on another version" in capsys.readouterr().err
+    assert "began with different versions" in capsys.readouterr().err

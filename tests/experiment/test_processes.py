@@ -155,7 +155,7 @@ def test_an_interrupted_process_ends_the_other_and_one_process_can_resume(config
     go(tmp_path / "x")
     _, errs = ended(started)
     assert [process.returncode for process in started] == [3, 3], errs
-    assert "Process 1 of 2 stopped: stopped" in errs[0]
+    assert "Process 1 of 2 stopped: Stopped" in errs[0]
     assert "rljax resume" in errs[1]
     rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False, devices=1)
     check_whole(tmp_path / "x", whole)
@@ -168,8 +168,8 @@ def test_all_processes_refuse_a_folder_in_use(tmp_path):
     started = start("impatient", tmp_path / "x")
     _, errs = ended(started)
     assert [process.returncode for process in started] == [3, 3], errs
-    assert "is in use" in errs[0]
-    assert "Process 0 of 2 has not begun" in errs[1]
+    assert "already holds results" in errs[0]
+    assert "Process 0 of 2 has not started" in errs[1]
     assert os.listdir(tmp_path / "x") == ["notes.txt"]
 
 
@@ -180,7 +180,7 @@ def test_all_processes_refuse_a_folder_in_use(tmp_path):
         (("10.0.0.1:1234", 2, None), "together"),
         (("10.0.0.1:1234", 2, 2), "between 0 and"),
         ((None, None, None), "Slurm or Open MPI"),
-        (("127.0.0.1:1", 2, 1, 1), "did not meet"),
+        (("127.0.0.1:1", 2, 1, 1), "could not connect"),
     ],
 )
 def test_invalid_arguments_of_join_are_refused(given, words):

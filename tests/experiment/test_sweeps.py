@@ -228,10 +228,10 @@ def test_static_fields_are_trained_group_by_group(capsys):
     assert [one.metrics["env_steps"].shape for one in result.results] == [(2, 5), (2, 5), (2, 10), (2, 10)] * 2
     captured = capsys.readouterr()
     assert "8 configurations x 2 seeds = 16 runs, by 4 compiled programs" in captured.err
-    plans = re.findall(r"4 runs of (\d+) updates side by side: ([\d.]+) (\w+) .*, about \d+ s and", captured.err)
+    plans = re.findall(r"4 runs of (\d+) updates side by side: ([\d.]+) (\w+) .*; about \d+ s plus", captured.err)
     assert [int(updates) for updates, _, _ in plans] == [5, 10, 5, 10]
     assert all(float(size) > 0 for _, size, _ in plans)
-    assert captured.err.count("all 4 batches about") == 1
+    assert captured.err.count("all 4 batches: about") == 1
     assert "num_updates" in captured.out
     assert re.search(r"on the other half its IQM return is [-\d.]+\.$", captured.out.strip())  # one seed, no interval
     assert result.summary["best"]["configuration"] in (3, 7)  # faster for longer
@@ -254,7 +254,7 @@ def test_an_error_in_a_later_group_keeps_the_earlier_ones(tmp_path):
     base, sweep = own.Config(env=walk, num_updates=5), {"width": [2, 3]}
     with pytest.raises(ZeroDivisionError, match="no such width") as error:
         rljax.run(refusing(3), base, sweep=sweep, out=tmp_path / "x", **options)
-    assert error.value.__notes__[-1] == f"What was done before, of 2 of 4 runs, is in {tmp_path / 'x'}."
+    assert error.value.__notes__[-1] == f"The results so far, of 2 of 4 runs, are in {tmp_path / 'x'}."
     assert error.traceback[-1].name == "update"
     summary = json.loads((tmp_path / "x/summary.json").read_text())
     assert summary["interrupted"] is True
@@ -265,7 +265,7 @@ def test_an_error_in_a_later_group_keeps_the_earlier_ones(tmp_path):
     assert (tmp_path / "x/learning_curve.png").exists()
     with pytest.raises(ZeroDivisionError) as error:
         rljax.run(refusing(2, 3), base, sweep=sweep, out=tmp_path / "y", **options)
-    assert not any("done before" in note for note in getattr(error.value, "__notes__", []))
+    assert not any("results so far" in note for note in getattr(error.value, "__notes__", []))
     assert not (tmp_path / "y/summary.json").exists()
 
 
