@@ -12,7 +12,7 @@ from rljax import envs
 from rljax.backend.devices import configure_jax
 from rljax.config import check_one_run
 from rljax.errors import UsageError, number
-from rljax.experiment import folders, manifest, sweeps, trainer
+from rljax.experiment import checkpoints, folders, manifest, sweeps, trainer
 from rljax.experiment.options import Options, documented, with_changes
 from rljax.experiment.placement import mesh
 from rljax.experiment.processes import Hosts, peers
@@ -111,6 +111,8 @@ def run(
         folders.prepare(mine, chosen.overwrite)
     with folders.held(mine):
         if mine is not None:
+            if experiment.saves:
+                checkpoints.check_path(mine)
             folders.clear(mine)
             manifest.write(mine, experiment, config)
         with peers(together, experiment.folder) as others:

@@ -14,7 +14,7 @@ import numpy as np
 
 from rljax.backend import devices
 from rljax.errors import UsageError
-from rljax.experiment import batching, checkpoints, compilation, halving, loop, placement, processes, sweeps
+from rljax.experiment import batching, checkpoints, compilation, folders, halving, loop, placement, processes, sweeps
 from rljax.experiment.batching import Batch, batches, divided, group_updates
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.compilation import Keys, Programs
@@ -42,23 +42,31 @@ class _Session:
     writer: checkpoints.Writer | None
     trained: list[Trained] = dataclasses.field(default_factory=list)
     compile_seconds: float = 0.0
+    reported: set[str] = dataclasses.field(default_factory=set)  # what could not be written
 
     def save(self, batch: Batch, saved: Saved) -> None:
-        """Write a batch's checkpoint; if that fails, report it and continue."""
+        """Write a batch's checkpoint."""
         if self.writer is not None:
-            _or_report(lambda writer: writer.save(batch.place, saved), self.writer)
+            self._or_report(self.writer.save, batch.place, saved)
 
     def flush(self) -> None:
         """Wait for the last checkpoint to be written."""
         if self.writer is not None:
-            _or_report(lambda writer: writer.close(), self.writer)
+            self._or_report(self.writer.close)
 
+    def write_curves(self, records: list[Record]) -> None:
+        """Write the curves so far."""
+        if self.experiment.folder is not None and self.experiment.is_first:
+            self._or_report(write_curves, self.experiment, self.experiment.folder, records)
 
-def _or_report(action: Callable[[checkpoints.Writer], None], writer: checkpoints.Writer) -> None:
-    try:
-        action(writer)
-    except UsageError as error:
-        console.say(f"{error} The run continues.")
+    def _or_report(self, write: Callable[..., None], *arguments: Any) -> None:
+        """Write a file; if that fails, report it once and continue, since a full disk may have room at the end."""
+        try:
+            write(*arguments)
+        except UsageError as error:
+            if str(error) not in self.reported:
+                self.reported.add(str(error))
+                console.say(f"{error} The run continues.")
 
 
 def states_of(experiment: Experiment, saved: Saved, lanes: int) -> tuple[Any, Any]:
@@ -140,6 +148,7 @@ def _keep(session: _Session, folder: pathlib.Path, groups: list[sweeps.Group], e
     """Write what was done before an error, and add a note to it."""
     experiment = session.experiment
     try:
+        folders.require_same(folder)
         done = {run for t in session.trained for run in t.record.runs}
         in_memory = [batch.saved for batch in session.pending if batch.saved is not None]
         saved = checkpoints.load(folder) if experiment.saves else in_memory
@@ -341,11 +350,9 @@ class _Observer:
 
     def after_evaluation(self, record: Record) -> None:
         """Write the curves so far."""
-        experiment = self.session.experiment
-        if experiment.folder is not None and experiment.is_first:
-            earlier = [t.record for t in self.session.trained]
-            later = [one.saved.record for one in self.session.pending[1:] if one.saved is not None]
-            write_curves(experiment, experiment.folder, [*earlier, record, *later])
+        earlier = [t.record for t in self.session.trained]
+        later = [one.saved.record for one in self.session.pending[1:] if one.saved is not None]
+        self.session.write_curves([*earlier, record, *later])
 
     def interrupted(self) -> bool:
         """True after Ctrl-C, or if another process was lost."""
