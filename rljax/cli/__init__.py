@@ -26,7 +26,10 @@ _ENV = "a listed id, or a custom rljax.Env as path/to/custom.py:name or package.
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line; the exit code is 0, 2 for a mistake in it, 130 for an interrupt, 141 for a closed pipe."""
+    """Run a command line; the exit code is 0, 2 for a mistake in it, 141 for a closed pipe.
+
+    For a signal it is 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         try:
@@ -42,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as interrupt:
         console.say(str(interrupt) or "interrupted.")
-        return 130
+        return 128 + getattr(interrupt, "signal", signal.SIGINT)
 
 
 def _dispatch(arguments: list[str]) -> int:

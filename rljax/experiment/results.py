@@ -1,6 +1,7 @@
 """The results of an experiment, per configuration and run."""
 
 import dataclasses
+from signal import SIGINT
 from typing import Any, NamedTuple
 
 import jax
@@ -48,11 +49,12 @@ class Sweep:
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run stopped by Ctrl-C, after what was done has been written; `result` holds it."""
+    """A run stopped by Ctrl-C, SIGTERM or SIGHUP, after what was done has been written; `result` holds it."""
 
-    def __init__(self, message: str, result: Result | Sweep | None) -> None:
+    def __init__(self, message: str, result: Result | Sweep | None, signal: int = SIGINT) -> None:
         super().__init__(message)
         self.result = result
+        self.signal = signal
 
 
 class NotWritten(UsageError):

@@ -76,7 +76,7 @@ def run(
         UsageError: an argument is invalid, or the folder is in use or not writable.
         NotWritten: training finished, but files could not be written; the exception holds the result.
         PeerLost: another of several processes died or stopped; what was done has been saved.
-        Interrupted: Ctrl-C, once the running chunk has finished and what is done has been written.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP, once the running chunk has finished and what is done has been written.
         Exception: from the algorithm or the devices, unchanged, once the results of earlier batches have been
             written; a note on it says where.
     """

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from signal import SIGINT
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from rljax.experiment.batching import Batch, batches, divided, group_updates
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.compilation import Keys, Programs
 from rljax.experiment.history import Record
-from rljax.experiment.interrupts import interrupts, wait
+from rljax.experiment.interrupts import Pressed, interrupts, wait
 from rljax.experiment.output import write, write_curves
 from rljax.experiment.results import Interrupted, Result, Sweep, Trained, result_of
 from rljax.experiment.spec import Experiment
@@ -127,7 +128,8 @@ def train(experiment: Experiment, saved: list[Saved], peers: processes.Peers) ->
                 if options.progress:
                     console.print_summary(result.summary)
         if pressed() or (interrupted() and result.summary["interrupted"]):
-            raise Interrupted(_what_is_done(experiment, trained, updates, result), result)
+            number = SIGINT if pressed.signal is None else pressed.signal
+            raise Interrupted(_what_is_done(experiment, trained, updates, result), result, number)
     return result
 
 
@@ -172,12 +174,12 @@ def _begun(experiment: Experiment, pending: list[Batch]) -> list[Trained]:
 
 
 def _merged(
-    experiment: Experiment, groups: list[sweeps.Group], peers: processes.Peers, pressed: Callable[[], bool]
+    experiment: Experiment, groups: list[sweeps.Group], peers: processes.Peers, pressed: Pressed
 ) -> list[Trained]:
     """What all processes have trained, from the checkpoints in the folder, once all are done.
 
     Raises:
-        Interrupted: Ctrl-C.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP.
         PeerLost: another process died or stopped, or could not write.
     """
     assert experiment.folder is not None
@@ -185,8 +187,8 @@ def _merged(
     if not pressed() and peers.lost() is None:
         peers.reach(processes.DONE)
         peers.wait(processes.DONE, pressed)
-    if pressed():
-        raise Interrupted(f"stopped; what is done is saved: {advice}", None)
+    if pressed.signal is not None:
+        raise Interrupted(f"stopped; what is done is saved: {advice}", None, pressed.signal)
     if peers.lost() is not None:
         raise processes.PeerLost(f"{peers.lost()} What is done is saved: {advice}")
     saved = checkpoints.load(experiment.folder)

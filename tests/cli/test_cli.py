@@ -13,6 +13,7 @@ import jax
 import pytest
 
 from rljax import cli
+from rljax.experiment import history
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = ["--total-steps", "128", "--num-envs", "4", "--num-steps", "16", "--hidden-sizes", "8", "--evaluations", "1"]
@@ -218,3 +219,38 @@ def test_an_interrupt_writes_what_is_done_and_returns_130(tmp_path):
     summary = json.loads((tmp_path / "runs/x/summary.json").read_text())
     assert summary["interrupted"] is True
     assert 0 <= summary["env_steps"] < 100_000_000
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_python_imports_ends_in_one_sentence(number):
+    command = [sys.executable, "-X", "importtime", "-m", "rljax.cli", "envs"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    imported = iter(process.stderr.readline, "")
+    assert any("rljax.experiment.signals" in line for line in imported)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 128 + number
+    assert [line for line in err.splitlines() if not line.startswith("import time:")] == ["rljax: interrupted."]
+    assert out == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_exit_code_names_the_signal(monkeypatch, tmp_path, number):
+    add_chunk = history.Record.add_chunk
+
+    def interrupt(self, *arguments):
+        add_chunk(self, *arguments)
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(history.Record, "add_chunk", interrupt)
+    arguments = ["--env", "FrozenLake-misc", "--total-steps", "1000", "--evaluations", "2", "--eval-episodes", "2"]
+    assert cli.main(["train", "q_learning", *arguments, "--out", "x", "--no-progress"]) == 128 + number
+    assert json.loads((tmp_path / "x/summary.json").read_text())["interrupted"] is True
+
+
+def test_importing_rljax_changes_no_signal():
+    program = (
+        "import signal; s = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]; f = lambda: [*map(signal.getsignal, s)]"
+    )
+    program += "; before = f(); import rljax; assert f() == before"
+    subprocess.run([sys.executable, "-c", program], check=True)
