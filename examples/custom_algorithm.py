@@ -1,4 +1,6 @@
-"""A custom algorithm, REINFORCE: a module with the expected names, no registration, no base class. Run it with
+"""A custom algorithm: a policy gradient with a learned baseline, in a module with the expected names.
+
+It needs no registration and no base class. Run it with
 `rljax train examples/custom_algorithm.py --env CartPole-v1 --seeds 8` or `python examples/custom_algorithm.py`.
 """
 

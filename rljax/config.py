@@ -2,6 +2,7 @@
 
 A config is a frozen dataclass and a pytree. Its `traced` fields are leaves, so changing one never recompiles, and
 stacked ones can be `vmap`ped. Its `static` fields fix a shape or the program's structure and are compared by value.
+`experiment/manifest.py` writes a config to `config.json`.
 """
 
 import contextlib
@@ -45,7 +46,8 @@ def config[T](cls: type[T]) -> type[T]:
     """Class decorator: make a frozen, keyword-only dataclass that is a pytree and checks its fields.
 
     A field's annotation decides which values are valid: int, float, bool, str, `tuple[int, ...]`, `Env` (or an id or a
-    gymnax object, from which one is made), `Network`, or any of these `| None`. Other annotations accept anything.
+    gymnax object, from which one is made), `Network`, `ActorAndCritics`, or any of these `| None`. Other annotations
+    accept anything.
     A string below a field is its docstring, for `help` and for the command line's `--help`.
     """
     own_check = getattr(cls, "__post_init__", None)

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from rljax.backend import random_bits, sharding
 from rljax.errors import UsageError
@@ -139,3 +141,43 @@ def advance(
         return state, jax.tree.map(lambda rows, row: rows.at[i].set(row), history, metrics)
 
     return jax.lax.fori_loop(0, count, body, (state, empty))
+
+
+def stacked_axes(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, mesh: Mesh | None = None) -> Any:
+    """The axes of a batch's state for `jax.vmap`: 0 for leaves that differ between runs, None for the others.
+
+    Counters do not differ. They stay unbatched between calls, as they do inside one `vmap` of a whole run, so that a
+    branch on a counter stays a branch and both give the same bits.
+
+    With the mesh on which the batch is trained, the traces made here are reused by its programs.
+    """
+    batched: Any = None
+    state: Any = None
+
+    @jax.custom_batching.custom_vmap
+    def record_axes(state: Any) -> Any:
+        return state
+
+    @record_axes.def_vmap
+    def _(_: int, in_batched: list[Any], state: Any) -> tuple[Any, Any]:
+        nonlocal batched
+        (batched,) = in_batched
+        return state, batched
+
+    def one_update(key: jax.Array, config: Any) -> None:
+        nonlocal state
+        key_init, key_updates, _ = training_keys(key)
+        state = jax.jit(algorithm.init, inline=True)(key_init, config)
+        state = record_axes(advance(algorithm.update, key_updates, state, config, 0, 1, 1)[0])
+
+    in_axes = (0, config_axes)
+    if mesh is None:
+        mapped = jax.vmap(one_update, in_axes)
+    else:
+        mapped = sharding.sharded(
+            one_update, mesh, in_axes, 0, tuple(sharding.over_runs(mesh, axes) for axes in in_axes), P()
+        )
+    jax.eval_shape(mapped, keys, config)
+    if batched is None:  # the rule is not called if nothing depends on the key
+        return jax.tree.map(lambda _: None, state)
+    return jax.tree.map(lambda is_batched: 0 if is_batched else None, batched)

@@ -168,7 +168,7 @@ def policy_head(space: Space) -> PolicyHead:
     """A categorical for a `Discrete` space, or a diagonal Gaussian for a `Box`, with [-1, 1] mapped to its bounds.
 
     The Gaussian's outputs are the means, then the log standard deviations. Samples are not clipped: only `to_action`
-    clips, so that the log-probability is that of the sample.
+    clips, so the log-probability is that of the sample.
     """
     if isinstance(space, Discrete):
         n = space.n

@@ -10,7 +10,7 @@ import numpy as np
 
 
 class UsageError(ValueError):
-    """A mistake by the caller. The message is one sentence; the command line prints it and exits with 2."""
+    """An error that the caller can act on. The command line prints its message and exits with 2."""
 
 
 def suggest(unknown: str, known: Iterable[str]) -> str:
@@ -31,20 +31,20 @@ def scalar(value: Any) -> Any:
 
 
 def number(
-    what: str, value: Any, *, whole: bool = False, minimum: float | None = None, maximum: float | None = None
+    what: str, value: Any, *, integer: bool = False, minimum: float | None = None, maximum: float | None = None
 ) -> Any:
-    """Check an argument and return it as a Python number, an int if `whole`.
+    """Check an argument and return it as a Python number, an int if `integer`.
 
     Raises:
         UsageError: the value is not a number, is a bool, is not finite, is out of bounds, or is not an integer though
-            `whole` is set.
+            `integer` is set.
     """
     converted = scalar(value)
-    is_kind = isinstance(converted, int if whole else int | float) and not isinstance(converted, bool)
+    is_kind = isinstance(converted, int if integer else int | float) and not isinstance(converted, bool)
     low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
     if not is_kind or not abs(converted) < math.inf or not low <= converted <= high:
         bounds = "" if minimum is None else f" of at least {minimum}"
         bounds = bounds if maximum is None else f" in [{minimum}, {maximum}]"
-        kind = "an integer" if whole else "a finite number"
+        kind = "an integer" if integer else "a finite number"
         raise UsageError(f"{what} must be {kind}{bounds}, got {' '.join(repr(value).split())}.")
     return converted

@@ -1,4 +1,4 @@
-"""Evaluate a policy: play whole episodes and return their undiscounted returns."""
+"""Evaluate a policy by the undiscounted returns of whole episodes."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from rljax.envs import Env, make
 from rljax.errors import number
 from rljax.types import Policy, RecurrentPolicy
 
-MOST_STEPS = 100_000  # limit on an evaluation episode
+MAX_STEPS = 100_000  # limit on an evaluation episode
 
 
 def evaluate(
@@ -17,9 +17,9 @@ def evaluate(
     env: Env | str,
     policy: Policy | RecurrentPolicy,
     num_episodes: int = 100,
-    max_steps: int = MOST_STEPS,
+    max_steps: int = MAX_STEPS,
 ) -> jax.Array:
-    """Return undiscounted returns `[num_episodes]` of whole episodes, summed over the environment's raw rewards.
+    """Evaluate a policy: the undiscounted returns `[num_episodes]` of whole episodes, in raw rewards.
 
     Args:
         key: randomness of the resets, the steps and the policy.
@@ -41,13 +41,13 @@ def play(
     env: Env | str,
     policy: Policy | RecurrentPolicy,
     num_episodes: int,
-    max_steps: int = MOST_STEPS,
+    max_steps: int = MAX_STEPS,
 ) -> tuple[jax.Array, jax.Array]:
-    """Return undiscounted returns `[num_episodes]` after at most `max_steps` steps, and which episodes ended.
+    """Play episodes: their undiscounted returns `[num_episodes]` after at most `max_steps` steps, and which ones ended.
 
     The arguments are those of `evaluate`.
     """
-    env, num_episodes = make(env), number("num_episodes", num_episodes, whole=True, minimum=1)
+    env, num_episodes = make(env), number("num_episodes", num_episodes, integer=True, minimum=1)
     key_reset, key_steps = jax.random.split(key)
     obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, num_episodes), env.params)
     step_env = jax.vmap(env.step, (0, 0, 0, None))

@@ -1,4 +1,7 @@
-"""Exploration: epsilon-greedy actions and rollouts, and correlated noise for continuous actions."""
+"""Exploration: epsilon-greedy actions and rollouts, and correlated noise for continuous actions.
+
+The caller passes the current epsilon: its schedule is the algorithm's, from `schedules.py`.
+"""
 
 from collections.abc import Callable
 

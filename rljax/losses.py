@@ -17,8 +17,8 @@ def clipped_surrogate(log_ratio: jax.Array, advantages: jax.Array, clip: Scalar)
 
     Schulman et al. 2017, equation 7.
     """
-    # Without a limit an overflow would make the zero gradient of a clipped ratio NaN. Ratios that are not clipped
-    # above, those of negative advantages, end at e^80 as well.
+    # Without this bound, an overflow would turn the zero gradient of a clipped ratio into NaN. The bound also caps
+    # ratios with negative advantages, which are not clipped from above, at e^80.
     ratio = jnp.exp(jnp.minimum(log_ratio, 80.0))
     return -jnp.minimum(ratio * advantages, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantages)
 
@@ -42,9 +42,9 @@ def regression(predictions: jax.Array, targets: jax.Array, huber_delta: Scalar |
 def clipped_squared(predictions: jax.Array, old_predictions: jax.Array, targets: jax.Array, clip: Scalar) -> jax.Array:
     r"""$\frac{1}{2} \max((v - G)^2, (v_{old} + \mathrm{clip}(v - v_{old}, \pm\epsilon) - G)^2)$.
 
-    The pessimistic value loss of PPO's first implementation (Engstrom et al. 2020, section 3). Due to the maximum, a
-    prediction that has left the trust region towards its target has no gradient, and one that has left it away from
-    the target has.
+    The pessimistic value loss of the original PPO implementation (Engstrom et al. 2020, section 3). Because of the
+    maximum, a prediction that has moved beyond the clip range towards its target has no gradient; one that has moved
+    away from its target still has one.
     """
     clipped = old_predictions + jnp.clip(predictions - old_predictions, -clip, clip)
     return 0.5 * jnp.maximum(jnp.square(predictions - targets), jnp.square(clipped - targets))

@@ -21,7 +21,7 @@ CORES = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 
 
 def check_layers(hidden_sizes: Sequence[int], activation_name: str, at_least: int = 0) -> None:
-    """Raise a `UsageError` for invalid layers, so that a config fails when it is made."""
+    """Raise a `UsageError` for invalid layers, so a config fails when it is made."""
     activation(activation_name)
     if not isinstance(hidden_sizes, tuple) or not all(isinstance(n, int) and n >= 1 for n in hidden_sizes):
         raise UsageError(f"hidden_sizes must be integers of at least 1, got {hidden_sizes!r}.")
@@ -119,7 +119,7 @@ def patches(image: jax.Array) -> jax.Array:
     """Every 3 x 3 patch of images `[..., H, W, C]` as a vector, `[..., H - 2, W - 2, 9 * C]`.
 
     A dense layer on the patches is a convolution without padding. As a matrix product it stays fast when it is vmapped
-    over runs, each with its own kernel; XLA makes a slow grouped convolution of a vmapped one.
+    over runs, each with its own kernel; XLA turns a vmapped convolution into a slow grouped one.
     """
     height, width = image.shape[-3] - 2, image.shape[-2] - 2
     shifted = [image[..., i : i + height, j : j + width, :] for i in range(3) for j in range(3)]
@@ -129,7 +129,7 @@ def patches(image: jax.Array) -> jax.Array:
 class Torso(nn.Module):
     """Map observations `[..., *shape]` to features `[..., hidden_sizes[-1]]`.
 
-    Images (three axes) pass MinAtar's convolution first, 16 filters of 3 x 3 (Young and Tian 2019). Discrete
+    Images (three axes) pass through MinAtar's convolution first, 16 filters of 3 x 3 (Young and Tian 2019). Discrete
     observations are one-hot encoded, all others flattened. `extra_inputs`, such as actions `[..., D]`, are appended.
     """
 

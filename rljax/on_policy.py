@@ -94,7 +94,7 @@ def collect(
     collector, hidden_state, trajectory, episodes = rollout.interact(
         key_rollout, policy, carry_over, state.hidden_state, noise, state.collector, env, config.num_steps
     )
-    trajectory = rollout.seen(trajectory, state.collector, collector, env)
+    trajectory = rollout.normalize_trajectory(trajectory, state.collector, collector, env)
     taken = trajectory.action
 
     # One product outside the loop computes all values. The next value of a step is the value of the row below, except

@@ -62,7 +62,7 @@ def train(
         population: P.
         interval: updates per round.
         fraction: fraction of the population that copies, and that is copied from.
-        factor: c above, greater than 1.
+        factor: $c$ of the module docstring, greater than 1.
 
     Raises:
         UsageError: an argument is invalid.
@@ -73,7 +73,7 @@ def train(
     run_keys = jax.random.split(key_runs, population)
     configs = with_values(config, values)
     config_axes = jax.tree.map(lambda stacked, shared: None if stacked is shared else 0, configs, config)
-    axes = lanes.stacked_axes(algorithm, run_keys, configs, config_axes)
+    axes = core.stacked_axes(algorithm, run_keys, configs, config_axes)
 
     def init(key: jax.Array, config: Any) -> tuple[jax.Array, Any]:
         key_init, key_updates, _ = core.training_keys(key)

@@ -1,9 +1,10 @@
 r"""Experience replay, uniform and prioritised: `init`, `add`, `sample` and `reprioritize` as pure functions.
 
 The buffer is a ring of L steps of N environments, `[L, N, ...]`. It stores every observation once: the successor of a
-step is the observation in the next slot, so that L slots hold L - 1 transitions per environment. After a truncation the
-next slot starts another episode, so the true successor is stored in a separate, smaller table. If the ring holds more
-truncations than this table, the oldest successors are lost and their transitions are sampled with weight zero.
+step is the observation in the next slot, so L slots hold L - 1 transitions per environment. After a truncation the next
+slot starts another episode, so the true successor is stored in a separate, smaller table. If the ring holds more
+truncations than this table has slots, the oldest successors are lost and their transitions are sampled with weight
+zero.
 
 Priorities are the leaves of a binary sum tree (Schaul et al. 2016, appendix B.2.1): drawing or changing a leaf takes
 one step per level.
@@ -147,7 +148,7 @@ def add(replay: Replay, steps: Trajectory, n_step: int = 1) -> Replay:
 
 
 def _prioritize_new(replay: Replay, num_steps: int, n_step: int) -> Priorities | None:
-    """Give transitions that `num_steps` new steps complete the highest priority, and incomplete ones priority zero."""
+    """Assign the highest priority to transitions that `num_steps` new steps complete, and zero to incomplete ones."""
     if replay.priorities is None:
         return None
     slots, num_envs = replay.reward.shape

@@ -70,7 +70,8 @@ def rollout(
     """Step N environments `num_steps` times under a fixed policy, and reset them when their episodes end.
 
     Args:
-        key: for the environments. All steps' keys are drawn in one call before the loop, resets a few at a time.
+        key: for the environments. All steps' keys are drawn in one call before the loop; resets are too, except on a
+            CPU, where a few are drawn at a time.
         policy: `(noise, obs [N, ...]) -> (action [N, ...], extra)`; `extra` is any pytree `[N, ...]` to record.
         noise: the policy's randomness, a pytree `[T, N, ...]` (or keys `[T]`), one slice per step.
         collector: the state of the environments.
@@ -92,10 +93,12 @@ def rollout(
         env,
         num_steps,
     )
-    return next_collector, trajectory if raw else seen(trajectory, collector, next_collector, env), episodes
+    if not raw:
+        trajectory = normalize_trajectory(trajectory, collector, next_collector, env)
+    return next_collector, trajectory, episodes
 
 
-def seen(trajectory: Trajectory, before: Collector, after: Collector, env: Env) -> Trajectory:
+def normalize_trajectory(trajectory: Trajectory, before: Collector, after: Collector, env: Env) -> Trajectory:
     """Normalise a raw trajectory: observations by earlier statistics, as for the policy, and rewards by the newest."""
     return trajectory._replace(
         obs=observe(before, env, trajectory.obs),

@@ -1,4 +1,4 @@
-"""What the tests of SAC and TD3 share: networks and Adam in NumPy, and environments, one with known values."""
+"""What the tests of SAC and TD3 share: networks in NumPy, and environments, one with known values."""
 
 import functools
 
@@ -46,25 +46,6 @@ class Ensemble:
     def backward(self, gradient):
         parts = [member.backward(gradient[..., i]) for i, member in enumerate(self.members)]
         return jax.tree.map(lambda *x: np.stack(x), *(p[0] for p in parts)), sum(p[1] for p in parts)
-
-
-class Adam:
-    """Kingma and Ba 2015, algorithm 1."""
-
-    def __init__(self, params, learning_rate):
-        self.first, self.second = (jax.tree.map(lambda x: np.zeros(np.shape(x)), params) for _ in range(2))
-        self.steps, self.learning_rate = 0, learning_rate
-
-    def step(self, params, gradient):
-        self.steps += 1
-        self.first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, self.first, gradient)
-        self.second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, self.second, gradient)
-
-        def moved(param, m, v):
-            m, v = m / (1 - 0.9**self.steps), v / (1 - 0.999**self.steps)
-            return np.asarray(param, np.float64) - self.learning_rate * m / (np.sqrt(v) + 1e-8)
-
-        return jax.tree.map(moved, params, self.first, self.second)
 
 
 def polyak(new, old, rate):

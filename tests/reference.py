@@ -41,6 +41,26 @@ def line(terminates):
     return made if terminates else rljax.envs.time_limit(made, 3)
 
 
+def chain(terminates):
+    """Reward 1 a step around five places, ended after the fifth step by a time limit or by termination."""
+
+    def reset(key, params):
+        return jax.nn.one_hot(0, 5), jnp.int32(0)
+
+    def step(key, place, action, params):
+        following = (place + 1) % 5
+        return rljax.timestep(jax.nn.one_hot(following, 5), 1.0, terminates & (place == 4)), following
+
+    made = rljax.Env(
+        reset=reset,
+        step=step,
+        observation_space=rljax.Box(0.0, 1.0, (5,)),
+        action_space=rljax.Discrete(2),
+        name="chain",
+    )
+    return rljax.envs.time_limit(made, 5)
+
+
 def one_step():
     """One step, reward -(10 (a - 0.3))^2 with bounds [-0.1, 0.5]: the best action is 0.3."""
 
@@ -133,6 +153,44 @@ def log_softmax(logits):
 def clip_by_norm(gradient, max_norm):
     norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient)))
     return jax.tree.map(lambda g: g * min(1.0, max_norm / norm), gradient)
+
+
+class Adam:
+    """Kingma and Ba 2015, algorithm 1."""
+
+    def __init__(self, params, learning_rate, epsilon=1e-8):
+        self.first, self.second = (jax.tree.map(lambda x: np.zeros(np.shape(x)), params) for _ in range(2))
+        self.steps, self.learning_rate, self.epsilon = 0, learning_rate, epsilon
+
+    def step(self, params, gradient):
+        self.steps += 1
+        self.first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, self.first, gradient)
+        self.second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, self.second, gradient)
+
+        def moved(param, m, v):
+            m, v = m / (1 - 0.9**self.steps), v / (1 - 0.999**self.steps)
+            return np.asarray(param, np.float64) - self.learning_rate * m / (np.sqrt(v) + self.epsilon)
+
+        return jax.tree.map(moved, params, self.first, self.second)
+
+
+def assert_moved(got, want, start):
+    """Parameters moved to where they should be, by far more than the tolerance."""
+    for a, b, c in zip(*map(jax.tree.leaves, (got, want, start)), strict=True):
+        assert np.abs(b - c).max() > 1e-3
+        np.testing.assert_allclose(a, b, atol=3e-5)
+
+
+def trained_returns(algorithm, config, seeds, episodes=20):
+    """Mean returns of the trained policies of a number of seeds, sorted."""
+    states, _ = jax.jit(jax.vmap(algorithm.train, (0, None)))(jax.random.split(jax.random.key(7), seeds), config)
+
+    @jax.jit
+    @jax.vmap
+    def returns(key, state):
+        return rljax.evaluate(key, config.env, algorithm.act(state, config), num_episodes=episodes).mean()
+
+    return np.sort(returns(jax.random.split(jax.random.key(7), seeds), states))
 
 
 def as_float64(tree):

@@ -38,17 +38,26 @@ def same_structure(left, right):
     return left == right and hash(left) == hash(right)
 
 
-def in_chunks_of(most):
-    """A `loop.train` whose calls run at most this number of updates, so that no chunk depends on the clock."""
+def changed_train(change):
+    """A `loop.train` that first passes its arguments, by name, to `change`."""
     train = loop.train
     signature = inspect.signature(train)
 
-    def train_in_chunks(*arguments, **named):
+    def changed(*arguments, **named):
         bound = signature.bind(*arguments, **named)
-        bound.arguments["capacity"] = min(most, bound.arguments["capacity"])
+        change(bound.arguments)
         return train(*bound.args, **bound.kwargs)
 
-    return train_in_chunks
+    return changed
+
+
+def in_chunks_of(most):
+    """A `loop.train` whose chunks have at most this number of updates, so that one update a chunk needs no clock."""
+
+    def cut(arguments):
+        arguments["capacity"] = min(most, arguments["capacity"])
+
+    return changed_train(cut)
 
 
 class Slope(NamedTuple):

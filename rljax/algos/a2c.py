@@ -1,4 +1,4 @@
-r"""Advantage actor-critic (Mnih et al. 2016, algorithm S3), batching environments instead of asynchronous workers.
+r"""Advantage actor-critic (Mnih et al. 2016, algorithm S3) with batched environments instead of asynchronous workers.
 
 Each update collects a rollout `[T, N]` with the current policy, estimates advantages $A_t$ by GAE (Schulman et al.
 2016), and takes one gradient step down
@@ -6,8 +6,9 @@ Each update collects a rollout `[T, N]` with the current policy, estimates advan
 $$ L = E_t[-A_t \log \pi(a_t | s_t) + c_v \tfrac{1}{2} (v(s_t) - G_t)^2 - c_e H(\pi(\cdot | s_t))],
    \qquad G_t = A_t + v_{old}(s_t). $$
 
-With $\lambda = 1$ they are the paper's, $A_t = \sum_{k=0}^{n-1} \gamma^k r_{t+k} + \gamma^n v(s_{t+n}) - v(s_t)$, where
-n is the number of steps from t to the end of the rollout or episode, and $v(s_{t+n})$ is zero after a termination.
+With $\lambda = 1$ the advantages are the paper's,
+$A_t = \sum_{k=0}^{n-1} \gamma^k r_{t+k} + \gamma^n v(s_{t+n}) - v(s_t)$, where n is the number of steps from t to the
+end of the rollout or episode, and $v(s_{t+n})$ is zero after a termination.
 
 With `recurrent` the network has a hidden state, as in the paper; see `rljax.ppo`.
 """
@@ -85,7 +86,7 @@ class Config:
         core.check_counts(self.total_steps, self.num_envs * self.num_steps)
         networks.check_core(self.recurrent, self.hidden_sizes, self.activation)
         if self.optimizer not in ("rmsprop", "adam"):
-            raise UsageError(f"There is no optimizer {self.optimizer!r}: choose rmsprop or adam.")
+            raise UsageError(f"optimizer must be rmsprop or adam, got {self.optimizer!r}.")
 
     steps_per_update = property(core.steps_per_update)
     num_updates = property(core.num_updates)

@@ -52,9 +52,9 @@ class Config:
     gae_lambda: float = traced(default=0.95, minimum=0, maximum=1)
     """Decay of GAE's trace (lambda)."""
     clip: float = traced(default=0.2, minimum=0)
-    """How far the probability ratio may leave 1 before its gradient is cut (epsilon)."""
+    """Largest distance of the probability ratio from 1 before its gradient is clipped to zero (epsilon)."""
     value_clip: float | None = traced(default=None, minimum=0)
-    """How far a value may leave its old value before its gradient is cut; None for no limit."""
+    """Largest distance of a value from its old value before its gradient is clipped to zero; None for no limit."""
     target_kl: float | None = traced(default=None, minimum=0)
     """Approximate KL divergence from the old policy above which an update stops early; None for never."""
     entropy_coefficient: float = traced(default=0.0, minimum=0)
@@ -160,7 +160,10 @@ def loss(params: Any, batch: on_policy.Samples, clip: jax.Array, config: Config)
 
 
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
-    """Collect one rollout and learn from it. Metrics are means over the minibatches used."""
+    """Collect one rollout and learn from it.
+
+    Metrics are means over the minibatches evaluated, including the one at which target_kl stopped the update.
+    """
     key_noise, key_rollout, key_shuffle = jax.random.split(key, 3)
     collector, hidden_state, samples, collected = on_policy.collect(
         key_noise, key_rollout, _network(config), state, config

@@ -46,7 +46,8 @@ class Config:
     step_size_end: float = traced(default=0.01, minimum=0, maximum=1)
     """Final step size of a linear or exponential schedule."""
     step_size_schedule: str = static(default="visits")
-    """constant, linear, exponential or visits, step_size / (1 + past updates of the entry) ** step_size_exponent."""
+    """Schedule of the step size: constant, linear, exponential or visits, which is step_size / (1 + past updates of the
+    entry) ** step_size_exponent."""
     step_size_exponent: float = traced(default=0.6, minimum=0, maximum=1)
     """Exponent of the visits schedule; values in (0.5, 1] meet the conditions of Robbins and Monro (1951)."""
     epsilon: float = traced(default=1.0, minimum=0, maximum=1)

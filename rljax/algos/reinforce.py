@@ -1,9 +1,9 @@
 r"""REINFORCE (Williams 1992): Monte-Carlo policy gradients over whole episodes, for discrete and continuous actions.
 
-Every step t of an episode that ended at step L is used once, with its return until the end:
+Every step t of an episode whose last step is K is used once, with its return to the end:
 
 $$ L = E_t[-A_t \log \pi(a_t | s_t) + c_v \tfrac{1}{2} (v(s_t) - G_t)^2 - c_e H(\pi(\cdot | s_t))],
-   \qquad G_t = \sum_{k=t}^{L} \gamma^{k-t} r_k, \quad A_t = G_t - v(s_t), $$
+   \qquad G_t = \sum_{k=t}^{K} \gamma^{k-t} r_k, \quad A_t = G_t - v(s_t), $$
 
 or $A_t = G_t$ without the baseline $v$. Without normalisation and with $\gamma = 1$ the gradient estimates that of the
 expected episode return up to a scale: it averages over steps instead of summing over each episode. With $\gamma < 1$ it

@@ -21,12 +21,14 @@ from rljax.experiment.options import CHANGEABLE, SHARDED, Options
 from rljax.report import console
 
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
-_ALGORITHM = "a listed name, or a custom module: a file (path/to/custom.py) or an importable name (package.custom)"
-_ENV = "a listed id, or a custom rljax.Env as path/to/custom.py:name or package.module:name"
+_CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py) or an importable name (package.custom)"
+_CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
+_ALGORITHM = f"a listed name, or {_CUSTOM_ALGORITHM}"
+_ENV = f"a listed id, or {_CUSTOM_ENV}"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line; the exit code is 0, 2 for a mistake in it, 141 for a closed pipe.
+    """Run a command line; the exit code is 0, 2 for a `UsageError`, 141 for a closed pipe.
 
     For a signal it is 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
     """
@@ -44,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         console.say(" ".join([str(error), *notes]))
         return 2
     except KeyboardInterrupt as interrupt:
-        console.say(str(interrupt) or "interrupted.")
+        console.say(str(interrupt) or "Interrupted.")
         return 128 + getattr(interrupt, "signal", signal.SIGINT)
 
 
@@ -55,7 +57,7 @@ def _dispatch(arguments: list[str]) -> int:
     listed = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for name, text in {
         "train": "train many seeds and write the results: rljax train ALGO --env ENV; rljax train ALGO --help",
-        "resume": "resume a run that was stopped from its checkpoints: rljax resume FOLDER",
+        "resume": "resume a stopped run from its checkpoints: rljax resume FOLDER",
         "envs": "list the environments",
         "algos": "list the algorithms, and the environments they have tuned values for",
         "bench": "measure speed and learning: rljax bench [NAME]; rljax bench --help",
@@ -178,11 +180,13 @@ def _sweep(texts: list[str]) -> dict[str, Any] | None:
 
 def _resume(arguments: list[str]) -> int:
     name, *rest = arguments or [""]
-    parser = Parser("rljax resume FOLDER", "Resume a run that was stopped, with the results it would have had.")
+    parser = Parser(
+        "rljax resume FOLDER", "Resume a stopped run; its results are those of a run that was never stopped."
+    )
     hidden = argparse.SUPPRESS
     parser.add_argument("--total-steps", type=int, default=hidden, metavar="INT", help="a new length, in env steps")
-    parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help="if it is a custom one: " + _ALGORITHM)
-    parser.add_argument("--env", default=hidden, metavar="ENV", help="if it is a custom one: " + _ENV)
+    parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help=_CUSTOM_ALGORITHM)
+    parser.add_argument("--env", default=hidden, metavar="ENV", help=_CUSTOM_ENV)
     add_fields(parser, Options, {}, names=CHANGEABLE)
     _add_hosts(parser)
     if name in ("-h", "--help"):
@@ -224,7 +228,7 @@ def _print_written(folder: pathlib.Path) -> None:
 
 
 def _start_jax(single_run: bool) -> None:
-    """Make the settings that must be made before JAX starts."""
+    """Apply the settings that JAX reads when it starts."""
     devices.configure_jax(single_run)
     _cache_compilations()
 
@@ -238,7 +242,9 @@ def _new_folder(name: str) -> pathlib.Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise UsageError(f"{folder} cannot be made ({error.strerror}): name another with --out.") from None
+            raise UsageError(
+                f"{folder} cannot be created ({error.strerror}): choose another folder with --out."
+            ) from None
         return folder
     raise AssertionError("the suffixes never end")
 

@@ -13,18 +13,18 @@ _BENCHMARKS = {
     "scaling": (["scaling.py"], "how the cost of an update grows"),
     "tables": (["tables.py"], "ten thousand tables at once"),
     "compiling": (["compiling.py"], "seconds to compile"),
-    "peers": (["peers.py"], "other libraries at the same work"),
-    "bars": (["bars.py"], "what was aimed at and what was reached"),
+    "peers": (["peers.py"], "other libraries on the same tasks"),
+    "bars": (["bars.py"], "targets and results"),
     "learning": (["learning.py"], "what the presets reach on 20 seeds (hours)"),
     "thousands": (["thousands.py"], "thousands of agents on a GPU"),
-    "check": (["throughput.py", "--check"], "a short throughput, compared with its floors"),
+    "check": (["throughput.py", "--check"], "speed of three algorithms, compared with results/baseline.json"),
 }
 _NOT_BY_DEFAULT = ("learning", "thousands", "check")
 _SCRIPT_SECONDS = 30.0  # for an interrupted script to end by itself
 
 
 def bench(arguments: list[str]) -> int:
-    """Run one benchmark, or all that do not take hours or need a GPU; returns the exit code."""
+    """Run one benchmark, or the default ones; return the exit code."""
     default = [name for name in _BENCHMARKS if name not in _NOT_BY_DEFAULT]
     if arguments and arguments[0] in ("-h", "--help"):
         print("usage: rljax bench [NAME] [options]\n\nNAME -h lists the options of a benchmark.\n")

@@ -72,7 +72,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {"int": _integer, "float": float,
 
 
 def _readers(field: dataclasses.Field) -> list[str]:
-    """The kinds of a field that a text can give; empty for objects, which only Python can."""
+    """The types of a field that can be parsed from text; empty for objects, which can only be passed in Python."""
     found = kinds(field)
     known = [kind for kind in found if kind in _READERS or kind in ("bool", "tuple[int, ...]")]
     return known
@@ -85,7 +85,7 @@ def add_fields(
     choices: Mapping[str, Iterable[str]] = {},
     names: Iterable[str] | None = None,
 ) -> None:
-    """Add an option for each field of a config or options class that a text can give.
+    """Add an option for each field of a config or options class that can be parsed from text.
 
     Args:
         parser: gets the options; those that are not given are absent from what it parses.

@@ -1,4 +1,4 @@
-"""Algorithms and environments in a user's own files and modules."""
+"""Import custom algorithms and environments from files and modules."""
 
 import importlib
 import importlib.util

@@ -12,10 +12,10 @@ from rljax.errors import UsageError
 
 
 def check(env: Env, num_steps: int = 64) -> list[str]:
-    """List every violation of the environment contract in `env`, one sentence each; an empty list if there is none.
+    """List violations of the environment contract, one sentence each; an empty list if none is found.
 
-    Checks shapes and dtypes by tracing, then runs `num_steps` random steps in 8 copies under `jit` and `vmap`, which
-    also finds NaN, observations outside the space and randomness that does not depend on the key.
+    Checks shapes and dtypes by tracing. If these are valid, runs `num_steps` random steps in 8 copies under `jit` and
+    `vmap`, to find NaN, observations outside the space, randomness that does not depend on the key, and reused keys.
     """
     found = _shape_violations(env)
     return found or _run_violations(env, jax.random.key(0), num_steps)

@@ -95,7 +95,7 @@ class _CumulativeSums(NamedTuple):
 def _cumulative_sums(probabilities: jax.Array) -> _CumulativeSums:
     """Cumulative sums of `[..., S]`, for `_sample`.
 
-    Computed for the whole table although a step needs one row: the table is constant, so that the compiler hoists the
+    Computed for the whole table although a step needs one row: the table is constant, so the compiler hoists the
     computation out of the loop.
     """
     sums = jnp.cumsum(probabilities, axis=-1)

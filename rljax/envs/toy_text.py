@@ -55,7 +55,7 @@ class World(environment.Environment[State, Params]):
 
     @property
     def default_params(self) -> Params:
-        """The time limit."""
+        """The default parameters: the time limit."""
         return Params()
 
     @property
@@ -152,7 +152,7 @@ DYNA_MAZE = (".......#G", "..#....#.", "S.#....#.", "..#......", ".....#...", ".
 
 
 def grid_world(desc: Sequence[str] = DYNA_MAZE) -> World:
-    """GridWorld-misc: find the goal of a maze; a step costs 1, so that the return is minus the number of steps.
+    """GridWorld-misc: find the goal of a maze; a step costs 1, so the return is minus the number of steps.
 
     Args:
         desc: rows of "." free, "#" wall, one "S" start and one "G" goal; by default the maze of Sutton and Barto 2018,

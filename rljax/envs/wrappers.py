@@ -2,7 +2,7 @@
 
     env = normalize_observations(frame_stack(mask_observation("CartPole-v1", (0, 2)), 4))
 
-Wrappers do not change `env.params`, so that a sweep over `env.params.gravity` works through any of them.
+Wrappers do not change `env.params`, so a sweep over `env.params.gravity` works through any of them.
 """
 
 import functools
@@ -25,9 +25,9 @@ _REFUSED = {
     ("mask_observation", "normalize_observations"): "statistics would include entries that the agent never sees",
     ("frame_stack", "normalize_observations"): "the statistics must be those of what the agent sees",
     ("flatten_observation", "normalize_observations"): "the statistics must be those of what the agent sees",
-    ("normalize_observations", "normalize_observations"): "normalizing twice changes nothing",
-    ("normalize_rewards", "normalize_rewards"): "normalizing twice changes nothing",
-    ("scale_reward", "normalize_rewards"): "normalizing undoes the scale",
+    ("normalize_observations", "normalize_observations"): "normalising twice changes nothing",
+    ("normalize_rewards", "normalize_rewards"): "there is only one discount",
+    ("scale_reward", "normalize_rewards"): "normalising undoes the scale",
     ("shape_reward", "normalize_rewards"): "the shaping must be in the reward before its scale is measured",
 }
 
@@ -103,7 +103,7 @@ class TimeLimitState(NamedTuple):
 @_recorded
 def time_limit(env: Env, max_steps: int) -> Env:
     """Truncate after `max_steps` steps, instead of the environment's built-in time limit."""
-    max_steps = number("time_limit's max_steps", max_steps, whole=True, minimum=1, maximum=2**31 - 1)
+    max_steps = number("time_limit's max_steps", max_steps, integer=True, minimum=1, maximum=2**31 - 1)
     return _wrapped(
         env,
         "time_limit",
@@ -293,7 +293,7 @@ def frame_stack(env: Env, num_frames: int) -> Env:
     space = env.observation_space
     if not isinstance(space, Box) or not space.shape:
         raise UsageError("frame_stack needs array observations: apply flatten_observation first.")
-    num_frames = number("frame_stack's num_frames", num_frames, whole=True, minimum=1)
+    num_frames = number("frame_stack's num_frames", num_frames, integer=True, minimum=1)
     shape = (*space.shape[:-1], space.shape[-1] * num_frames)
     low, high = np.concatenate([space.low] * num_frames, -1), np.concatenate([space.high] * num_frames, -1)
     return _wrapped(

@@ -26,14 +26,14 @@ class Batch(NamedTuple):
     saved: Saved | None = None
     rung: int = 0  # of successive halving
     dropped: bool = False  # at its rung
-    place: str = ""  # name of its folder of checkpoints; empty before it begins
+    folder_name: str = ""  # name of its folder of checkpoints; empty before it begins
 
     def split(self, lanes: int, devices: int) -> list["Batch"]:
-        """Batches of at most `lanes` lanes, all of one layout so that one program trains them."""
+        """Batches of at most `lanes` lanes, all of one layout, so one program trains them."""
         parts = -(-len(self.runs) // lanes)
         size = -(-len(self.runs) // parts)
         starts = range(0, len(self.runs), size)
-        return [Batch(self.group, self.runs[first : first + size], divided(size, devices)) for first in starts]
+        return [Batch(self.group, self.runs[first : first + size], lanes_for(size, devices)) for first in starts]
 
     def num_updates(self, experiment: Experiment) -> int:
         """Updates of a whole run."""
@@ -43,7 +43,7 @@ class Batch(NamedTuple):
         """The rungs of the batch's configurations, as `halving.rungs` gives them."""
         return halving.rungs(len(self.group.points), self.num_updates(experiment), experiment.options.halving)
 
-    def until(self, experiment: Experiment) -> int:
+    def last_update(self, experiment: Experiment) -> int:
         """The number of updates at which it ends: those of a whole run, or of its rung."""
         rungs = self.rungs(experiment)
         return rungs[self.rung][0] if self.rung < len(rungs) else self.num_updates(experiment)
@@ -52,10 +52,10 @@ class Batch(NamedTuple):
         """True if a checkpoint holds its end."""
         if self.saved is None or self.saved.final is None:
             return False
-        return self.dropped or self.saved.record.updates >= self.until(experiment)
+        return self.dropped or self.saved.record.updates >= self.last_update(experiment)
 
 
-def divided(runs: int, devices: int) -> int:
+def lanes_for(runs: int, devices: int) -> int:
     """The lanes for this many runs: rounded up to a multiple of the devices."""
     return -(-runs // devices) * devices
 
@@ -78,17 +78,17 @@ def batches(experiment: Experiment, groups: list[Group], saved: list[Saved], par
         begun.update(one.record.runs)
         part = one if len(rows) == len(one.record.runs) else one.rows(np.array(rows))
         group = group_of[int(part.record.runs.configurations[0])]
-        lanes, dropped = divided(one.lanes, devices), part is not one
-        planned.insert(0, Batch(group, part.record.runs, lanes, part, one.rung, dropped, one.place))
+        lanes, dropped = lanes_for(one.lanes, devices), part is not one
+        planned.insert(0, Batch(group, part.record.runs, lanes, part, one.rung, dropped, one.folder_name))
     for group in groups:
         runs = [(point, seed) for point in group.points for seed in range(experiment.options.seeds)]
         left = [run for run in runs if run not in begun]
         if not left:
             continue
-        # All batches of a group have the layout of its first one: other shapes would round otherwise.
+        # All batches of a group have the layout of the first one: other shapes would round differently.
         like = next((batch for batch in planned if batch.group is group), None)
         each = -(-len(left) // parts)
-        size, lanes = (each, divided(each, devices)) if like is None else (len(like.runs), like.lanes)
+        size, lanes = (each, lanes_for(each, devices)) if like is None else (len(like.runs), like.lanes)
         planned += [Batch(group, Runs.of(left[i : i + size]), lanes) for i in range(0, len(left), size)]
     return sorted(planned, key=lambda batch: next(iter(batch.runs)))  # a configuration's seeds in order
 
@@ -135,14 +135,14 @@ def split_in_two(experiment: Experiment, batch: Batch) -> list[Batch]:
     """Split a batch that ran out of memory."""
     if batch.saved is not None:
         raise UsageError(
-            f"The {len(batch.runs)} runs of batch {batch.place} no longer fit into memory side by side: "
-            "their checkpoint is kept; resume where as much memory is free as before."
+            f"The {len(batch.runs)} runs of batch {batch.folder_name} no longer fit into memory side by side: "
+            "their checkpoint is kept; resume when as much memory is free as before."
         )
     if batch.lanes <= experiment.lane_devices:
         raise UsageError(f"One run needs more memory than a device has: {_SMALLER}.")
     _refuse_split(experiment)
     half = batch.split(-(-batch.lanes // 2), experiment.lane_devices)
-    half[0] = half[0]._replace(place=batch.place)
+    half[0] = half[0]._replace(folder_name=batch.folder_name)
     console.say(f"{len(batch.runs)} runs at once do not fit into memory: continuing with {len(half[0].runs)}.")
     return half
 
@@ -152,8 +152,9 @@ def split_to_fit(experiment: Experiment, batch: Batch, lanes: int, needed: int, 
     _refuse_split(experiment)
     parts = batch.split(lanes, experiment.lane_devices)
     console.say(
-        f"{len(batch.runs)} runs at once need {devices.readable(needed)} of the {devices.readable(available or 0)} on "
-        f"each device: {len(parts)} batches of {len(parts[0].runs)}, one after the other."
+        f"{len(batch.runs)} runs at once need {devices.readable(needed)} on each device, and "
+        f"{devices.readable(available or 0)} is available: training {len(parts)} batches of {len(parts[0].runs)}, "
+        "one after the other."
     )
     return parts
 

@@ -1,7 +1,7 @@
 """Checkpoints of an experiment, a folder of them for each batch: arrays and plain data written by Orbax, no code.
 
-Orbax writes in the background, renames a checkpoint when it is complete and keeps the last two, so that the process
-can be killed at any moment. A checksum over arrays and data detects a checkpoint that was damaged or edited later.
+Orbax writes in the background, renames a checkpoint when it is complete and keeps the last two, so the process can be
+killed at any moment. A checksum over arrays and data detects a checkpoint that was damaged or edited later.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class Saved(NamedTuple):
     lanes: int  # that the batch was laid out over
     about: dict[str, Any]  # where it comes from: device, versions, the experiment's fingerprint
     rung: int = 0  # of successive halving
-    place: str = ""  # name of the batch's folder
+    folder_name: str = ""  # name of the batch's folder
 
     def rows(self, rows: np.ndarray) -> "Saved":
         """The checkpoint of some of the runs."""
@@ -213,8 +213,8 @@ def newest(place: pathlib.Path) -> Saved | None:
             troubles.append(f"{path} is not an intact checkpoint ({error})")
             continue
         if troubles:
-            console.say(f"{troubles[0]}: resuming from {path.name}, the one before.")
-        return saved._replace(place=place.name)
+            console.say(f"{troubles[0]}: using {path.name}, the one before it.")
+        return saved._replace(folder_name=place.name)
     if troubles:
         raise UsageError(f"{troubles[0]}, and there is no other: start again in another folder.")
     return None
@@ -227,7 +227,7 @@ def _reason(error: Exception) -> str:
 
 
 def _packed(saved: Saved) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Named arrays and plain data. Orbax writes no arrays without elements: their shapes are among the data."""
+    """Named arrays and plain data. Orbax does not write empty arrays, so their shapes are stored with the data."""
     record = saved.record
     arrays = {f"state{i:04d}": leaf for i, leaf in enumerate(saved.leaves)}
     arrays |= {f"metric{i:04d}": rows for i, rows in enumerate(record.metrics.values())}

@@ -1,7 +1,7 @@
 """The compiled programs of a batch of runs: initialise, advance, evaluate; sharded over devices.
 
 Either the runs are sharded, each device running its own without communication, or the environments of every run are:
-the compiler then divides one program, with the same keys, so that only the order of sums differs.
+the compiler then divides one program, with the same keys, so only the order of sums differs.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from rljax import core, evaluation, replay
 from rljax.backend import sharding
-from rljax.backend.lanes import finite, flat, map_lanes, stacked_axes
+from rljax.backend.lanes import finite, flat, map_lanes
 from rljax.config import replace_unchecked
 from rljax.errors import UsageError
 
@@ -125,7 +125,7 @@ def _build(
         policy = algorithm.act(state, config)
         return evaluation.play(jax.random.fold_in(key, number), config.env, policy, episodes)
 
-    axes = stacked_axes(algorithm, keys, config, config_axes, mesh)
+    axes = core.stacked_axes(algorithm, keys, config, config_axes, mesh)
 
     def keep(chosen: jax.Array, states: Any, others: Any) -> Any:
         return map_lanes(lambda state, other: jnp.where(chosen, state, other), axes, states, others)
@@ -174,7 +174,7 @@ def _specs(mesh: Mesh, algorithm: Any, keys: jax.Array, config: Any, config_axes
 def _over_envs(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, axes: Any) -> Any:
     """The specs of a batch's state, sharded along the axis of each leaf that halves with the number of environments.
 
-    It is halved, not doubled: with fewer environments a replay buffer has more slots, so that no slot axis looks like
+    It is halved, not doubled: with fewer environments a replay buffer has more slots, so no slot axis looks like
     an axis of environments, and what fits all environments fits half of them.
     """
 
@@ -199,7 +199,9 @@ def _over_envs(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, a
 
 
 def side_by_side(state: Any, lanes: int, mesh: Mesh) -> int:
-    """How many runs to train at once, given one run's state: on a CPU as many as have small replay buffers together.
+    """How many runs to train at once, given one run's state.
+
+    On a CPU, as many as have at most 64 MiB of replay buffers in total, but at least one per device; otherwise all.
 
     Many runs with large replay buffers at once are slower than the same runs one after the other: each touches more
     than a cache holds, and copying their buffers rules out working in blocks (see `_block`).

@@ -11,26 +11,28 @@ from rljax.errors import UsageError
 
 
 def prepare(out: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:
-    """Make the folder, or raise a `UsageError` if it holds something already or cannot be written."""
+    """Create the folder, or raise a `UsageError` if it holds something already or cannot be written."""
     folder = pathlib.Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A run that was stopped before its first result leaves only its config: overwriting it loses nothing.
-        in_use = any(entry.name != "config.json" and entry.suffix != ".part" for entry in folder.iterdir())
+        holds_results = any(entry.name != "config.json" and entry.suffix != ".part" for entry in folder.iterdir())
         with tempfile.NamedTemporaryFile(prefix="learning_curve", suffix=".part", dir=folder) as file:
             file.write(bytes(1024))
             file.flush()
     except (FileExistsError, NotADirectoryError):
-        raise UsageError(f"{folder} cannot be made, since a file is in its way: choose another folder.") from None
+        raise UsageError(f"{folder} cannot be created, since a file is in the way: choose another folder.") from None
     except OSError as error:
         raise UsageError(f"{folder} cannot be written ({error.strerror}): choose another folder.") from None
-    if in_use and not overwrite and (folder / "checkpoints").is_dir():
+    if holds_results and not overwrite and (folder / "checkpoints").is_dir():
         raise UsageError(
-            f"{folder} is in use: `rljax resume {folder}` continues it; otherwise choose another folder, "
-            "or use overwrite (--overwrite) to replace it."
+            f"{folder} already holds results: `rljax resume {folder}` continues the run; otherwise choose another "
+            "folder, or pass overwrite (--overwrite) to replace them."
         )
-    if in_use and not overwrite:
-        raise UsageError(f"{folder} is in use: choose another folder, or use overwrite (--overwrite) to replace it.")
+    if holds_results and not overwrite:
+        raise UsageError(
+            f"{folder} already holds results: choose another folder, or pass overwrite (--overwrite) to replace them."
+        )
     return folder
 
 
@@ -38,7 +40,7 @@ _held: dict[pathlib.Path, tuple[int, int]] = {}  # the device and inode of each 
 
 
 @contextlib.contextmanager
-def held(folder: pathlib.Path | None) -> Iterator[None]:
+def locked(folder: pathlib.Path | None) -> Iterator[None]:
     """Lock the folder against other processes. The lock ends with this process, however it ends."""
     if folder is None:
         yield

@@ -10,7 +10,7 @@ def rungs(configurations: int, num_updates: int, factor: int | None) -> list[tup
     """The number of updates at which each rung ends, and how many configurations continue after it.
 
     As in the Hyperband paper's inner loop (Li et al. 2018), each rung is longer by the factor by which fewer
-    configurations are left, so that every rung costs about the same.
+    configurations are left, so every rung costs about the same.
 
     Args:
         configurations: how many start.
@@ -40,8 +40,8 @@ def total_updates(configurations: int, num_updates: int, factor: int | None) -> 
 def survivors(runs: Runs, returns: np.ndarray, remaining: int) -> np.ndarray:
     """Which of R runs `[R]` bool belong to the configurations that continue, given each run's return `[R]`.
 
-    Configurations are compared on the even seeds, as the best one is in the end, so that it is reported on seeds
-    that no choice was made by.
+    Configurations are compared on the even seeds, as is the best one in the end, so the seeds it is reported on took
+    part in no selection.
     """
     chosen_on = runs.seeds % 2 == 0
     scores = {

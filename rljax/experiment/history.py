@@ -76,7 +76,7 @@ class Record:
         self.seconds += seconds
 
     def _blank(self, chunk: dict[str, np.ndarray], lane: int, start: int) -> None:
-        """Remove the numbers of a frozen run from `start` on; its env_steps stay at their last value."""
+        """Replace a frozen run's metrics from update `start` on with NaN or 0; its env_steps keep their last value."""
         for name, rows in chunk.items():
             if name == "env_steps":
                 before = rows[lane, start - 1] if start else self.chunks[-1][name][lane, -1]

@@ -1,4 +1,4 @@
-"""Signals that stop a run, and devices that do not answer."""
+"""Signals that stop a run, and devices that do not respond."""
 
 import contextlib
 import signal
@@ -22,10 +22,10 @@ def wait(program: Callable[..., Any], *arguments: Any) -> Any:
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Warn if no update has finished for two minutes, since the run may hang."""
+    """Warn if a device has not responded for two minutes, since the run may have hung."""
     sentence = (
-        f"no update has finished for {STALL_SECONDS:.0f} seconds: if the processor is idle, the run hangs; "
-        "stop it with Ctrl-C twice and use fewer seeds or devices=1."
+        f"A device has not responded for {STALL_SECONDS:.0f} seconds: if the processor is idle, the run has hung; "
+        "press Ctrl-C twice and use fewer seeds or devices=1."
     )
     timer = threading.Timer(STALL_SECONDS, console.say, (sentence,))
     timer.daemon = True
@@ -64,7 +64,7 @@ def interrupts() -> Iterator[Pressed]:
             console.show_cursor()  # a second Ctrl-C ends the process before the progress bar could show it again
             again = "; press Ctrl-C again to stop at once and lose it"
         if pressed.signal is None or again:
-            console.say(f"stopping after the running chunk{again}.")
+            console.say(f"Stopping after the running chunk{again}.")
         pressed.signal = pressed.signal or number
 
     before = {number: signal.getsignal(number) for number in STOPPING}

@@ -52,7 +52,7 @@ def train(
             would keep a third copy of all replay buffers in memory.
         record: the history so far; it is extended.
         marks: numbers of updates at which to evaluate.
-        num_updates: of a whole run.
+        num_updates: number of updates at which to stop: a whole run's, or its rung's.
         capacity: the most updates of a chunk.
         observer: called after every chunk and evaluation; can end training early.
 
@@ -109,7 +109,7 @@ def _freeze(
     """Hold runs that have diverged at their last finite states; the other runs do not change.
 
     A run that diverged in this chunk is repeated from the chunk's start to the last update before it did, with the
-    same bits, so that its final state does not depend on how the run was cut into chunks.
+    same bits, so its final state does not depend on how the run was cut into chunks.
     """
     # Lanes beyond the runs are copies of the first ones, and freeze with them.
     frozen = np.isin(np.arange(len(lasted)) % len(record.runs), list(record.diverged))
@@ -145,7 +145,7 @@ def evaluate(programs: Programs, lanes: Lanes, keys: Keys, states: Any, runs: in
     if endless:
         console.say(
             f"{endless:,} of {sum(batch.size for batch in batches):,} episodes of the final evaluation had not ended "
-            f"after {evaluation.MOST_STEPS:,} steps, and count with their returns so far. To end an environment's "
+            f"after {evaluation.MAX_STEPS:,} steps, and count with their returns so far. To end an environment's "
             "episodes, wrap it: rljax.envs.time_limit(env, 1000)."
         )
     return np.concatenate(batches, axis=1)[:, :episodes]

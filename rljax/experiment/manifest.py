@@ -1,10 +1,10 @@
-"""`config.json`: the manifest of a run, with all it takes to resume or load it.
+"""`config.json`: the manifest of a run: everything needed to resume or load it, except custom code and objects.
 
 It is one JSON object: the recorded options by name, and
 
 - `format`: of the manifest and the checkpoints; `algo`: the algorithm's name in tables;
 - `config`: the config as people read it; `sweep`: the values of each configuration, if there is a sweep;
-- `recipe`: how to make the config again: the algorithm's name, the environment's recipe, the values of the fields;
+- `recipe`: how to rebuild the config: the algorithm's name, the environment's recipe, the values of the fields;
 - `devices`, `threads`: how many were used, which decides how sums are rounded;
 - `total_steps`: the length, if `resume` has changed it.
 """
@@ -81,15 +81,18 @@ def read(folder: pathlib.Path) -> Manifest:
     fields = files.read_json(path)
     try:
         if fields["format"] != FORMAT:
-            raise UsageError(f"{folder} has format {fields['format']}, and this rljax reads format {FORMAT}.")
+            raise UsageError(
+                f"{folder} has format {fields['format']}, and this version of rljax reads format {FORMAT}: "
+                "use the version that wrote it."
+            )
         return Manifest(
             algo=fields["algo"],
             options=Options(**{name: fields[name] for name in _RECORDED}),
             config=fields["config"],
             recipe=fields["recipe"],
             sweep=fields.get("sweep"),
-            devices=number("devices", fields["devices"], whole=True, minimum=1),
-            threads=number("threads", fields["threads"], whole=True, minimum=1),
+            devices=number("devices", fields["devices"], integer=True, minimum=1),
+            threads=number("threads", fields["threads"], integer=True, minimum=1),
             total_steps=fields.get("total_steps"),
         )
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -97,12 +100,12 @@ def read(folder: pathlib.Path) -> Manifest:
 
 
 def damaged(folder: pathlib.Path, error: Exception) -> UsageError:
-    """The error of a manifest that is not as it was written."""
+    """The error for a manifest that has been edited or damaged."""
     return UsageError(f"{folder / FILE} was changed since rljax wrote it ({error!r}): restore it.")
 
 
 def _recipe(algorithm: Any, config: Any, points: Sequence[sweeps.Point]) -> dict[str, Any]:
-    """What it takes to make a config again: the algorithm's name, the environment's recipe, the fields' values.
+    """How to rebuild a config: the algorithm's name, the environment's recipe, the fields' values.
 
     A part is None if it is not plain data: a custom algorithm, environment or network. A sweep's values are recorded
     elsewhere; `objects` has for each of its points, by path, those that are not plain data.
@@ -136,7 +139,10 @@ def config_of(recipe: dict[str, Any], algorithm: Any, env: Env | None = None) ->
             "use rljax resume FOLDER --env custom.py:env, or rljax.resume(folder, env=env)."
         )
     if recipe["fields"] is None:
-        raise UsageError("This run's config holds objects, which its folder does not: pass config= to rljax.resume.")
+        raise UsageError(
+            "This run's config contains custom objects, which are not saved in its folder: "
+            "pass config= to rljax.resume."
+        )
     return _config(algorithm, _env(recipe["env"]) if env is None else env, recipe["fields"])
 
 
@@ -190,12 +196,12 @@ def _objects(points: Sequence[sweeps.Point]) -> list[dict[str, Any]] | None:
 
 
 def _with_objects(values: dict[str, Any], objects: dict[str, Any]) -> dict[str, Any]:
-    """A point's recorded values, with those that are not plain data made again."""
+    """A point's recorded values, with those that are not plain data rebuilt."""
     made = dict(values)
     for path in values.keys() & objects.keys():
         if objects[path] is None:
             raise UsageError(
-                f"This run's sweep of {path} holds objects, which its folder does not: "
+                f"This run's sweep of {path} contains custom objects, which are not saved in its folder: "
                 "pass the sweep= given to rljax.run to rljax.resume."
             )
         made[path] = _env(objects[path])
@@ -203,7 +209,7 @@ def _with_objects(values: dict[str, Any], objects: dict[str, Any]) -> dict[str, 
 
 
 def _is_plain(value: Any) -> bool:
-    """True if a sweep's value is the same after JSON."""
+    """True if a sweep's value survives a round trip through JSON."""
     return bool(np.isfinite(value).all()) if isinstance(value, np.ndarray) else is_data(_tuple(value))
 
 
@@ -223,7 +229,9 @@ def _env(part: dict[str, Any]) -> Env:
     env = remake(part["recipe"])
     leaves, structure = jax.tree.flatten(env.params)
     if len(leaves) != len(part["params"]):
-        raise UsageError(f"{env.name} has other params here than where this run was written.")
+        raise UsageError(
+            f"{env.name} has different params in this version than in the one that wrote this run: use that version."
+        )
     filled = [_like(leaf, value) for leaf, value in zip(leaves, part["params"], strict=True)]
     return env.replace(params=jax.tree.unflatten(structure, filled))
 

@@ -25,14 +25,14 @@ class Options:
     samples: int | None = static(default=None, minimum=1)
     """Number of draws of a sweep's samplers."""
     halving: int | None = static(default=None, minimum=2)
-    """Keep one in this many of a sweep's configurations after each rung (successive halving, Jamieson and Talwalkar
-    2016). The last rung has the full length; each earlier one is this many times shorter."""
+    """Successive halving (Jamieson and Talwalkar 2016): after each rung, keep one in this many of a sweep's
+    configurations. Each rung is this many times as long as the one before, and the last has the full length."""
     evaluations: int = static(default=20, minimum=0)
     """Evaluations of the greedy policies during training, after the one before the first update; 0 for none."""
     eval_episodes: int = static(default=100, minimum=1)
     """Episodes of each seed's final evaluation; evaluations during training use at most 20 of them."""
     out: str | os.PathLike[str] | None = static(default=None)
-    """Folder for config.json, summary.json, curves.csv and learning_curve.png."""
+    """Folder for config.json, summary.json, curves.csv, learning_curve.png and checkpoints."""
     overwrite: bool = static(default=False)
     """Replace the files of an earlier run in that folder."""
     name: str | None = static(default=None)
@@ -44,7 +44,8 @@ class Options:
     shard: str = static(default="runs")
     """What to divide over the devices: "runs", each on one device, or "envs", the environments of every run."""
     checkpoint_every: float | None = static(default=None, minimum=0)
-    """Seconds between two checkpoints, from which `rljax.resume` continues; 0 for every chunk, None for none."""
+    """Seconds between checkpoints, from which `rljax.resume` continues; 0 for one after every chunk; None for none,
+    or for every 600 with several processes."""
     memory_limit: int | str | None = static(default=None)
     """Bytes of all devices together to use at most, or a size such as 8GiB; None for what is free."""
 
@@ -63,7 +64,7 @@ class Options:
 
 
 def with_changes(options: Options, changes: Mapping[str, Any], known: Iterable[str] = ()) -> Options:
-    """The options with those changes whose value is not None; others than the `known` ones are a `UsageError`."""
+    """Apply the changes that are not None; a name that is not `known` is a `UsageError`."""
     for name in changes:
         if known and name not in known:
             raise UsageError(f"resume() cannot change {name}: it can change {', '.join(known)}.")

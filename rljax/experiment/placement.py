@@ -35,7 +35,7 @@ def mesh(runs: int, devices: int | None, shard: str = "runs", configs: Sequence[
     return Mesh(np.array(local[:used]), (shard,))
 
 
-def most_devices(configs: Sequence[Any], at_most: int) -> int:
+def max_devices(configs: Sequence[Any], at_most: int) -> int:
     """The largest number of devices that the environments of all these configs divide over."""
     counts = [getattr(config, "num_envs", 1) for config in configs]
     return next(used for used in range(at_most, 0, -1) if not any(count % used for count in counts))
@@ -43,9 +43,11 @@ def most_devices(configs: Sequence[Any], at_most: int) -> int:
 
 def _check_envs(config: Any, devices: int) -> None:
     if not hasattr(config, "num_envs"):
-        raise UsageError('shard="envs" divides num_envs environments over devices, and the config has no num_envs.')
+        raise UsageError(
+            'shard="envs" divides num_envs environments over devices, but the config has no num_envs: use shard="runs".'
+        )
     if config.num_envs % devices:
-        more, fewer = -(-config.num_envs // devices) * devices, most_devices([config], devices)
+        more, fewer = -(-config.num_envs // devices) * devices, max_devices([config], devices)
         raise UsageError(
             f"num_envs={config.num_envs} environments do not divide over {devices} devices: "
             f"use num_envs={more}, or devices={fewer}."

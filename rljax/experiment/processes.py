@@ -1,8 +1,8 @@
-"""Several processes, on one machine or many, that train one experiment, each a share of the runs, into one folder.
+"""Train one experiment with several processes, on one machine or many; each trains a share of the runs.
 
-JAX's multi-controller runtime (`jax.distributed`) lets them meet, in a child process that then ends: runs do not
+JAX's multi-controller runtime (`jax.distributed`) connects them, in a child process that then exits: runs do not
 communicate, and while that runtime lives, the end of one process aborts all others. After that, processes watch each
-other through `hosts/` in the folder, which all must see: each one touches a file there every second.
+other through `hosts/` in the run's folder, which all must see: each one touches a file there every second.
 """
 
 import collections
@@ -26,13 +26,13 @@ from rljax.errors import UsageError
 from rljax.report import console, files
 
 BEGUN, READ, DONE = range(3)  # stages of a process: started, has read the folder, has trained its runs
-_BEAT_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 1.0
 _SILENCE_SECONDS = 30.0  # after which a process counts as dead
 _GRACE_SECONDS = 300.0  # for the other processes to save before they end: no chunk takes as long
 
 
 class PeerLost(UsageError):
-    """Another process of the run died or stopped; what this one had done has been saved."""
+    """Another process of the run died or stopped; the results of this one have been saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ def join(
         timeout: seconds to wait for them.
 
     Raises:
-        UsageError: the arguments are missing or invalid, or not all processes came.
+        UsageError: the arguments are missing or invalid, or not all processes connected.
     """
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
         raise UsageError(f"coordinator must be an address and a port, such as 10.0.0.1:1234, got {coordinator!r}.")
@@ -86,13 +86,14 @@ def join(
         met = None
     if met is None and coordinator is None:
         raise UsageError(
-            "JAX finds no Slurm or Open MPI job here (Open MPI 5 needs the package mpi4py), or its processes did not "
-            f"meet within {timeout} seconds: pass coordinator, num_processes and process_id."
+            "JAX finds no Slurm or Open MPI job here (Open MPI 5 needs the package mpi4py), or its processes "
+            f"could not connect within {timeout} seconds: pass coordinator, num_processes and process_id."
         )
     if met is None:
         raise UsageError(
-            f"Process {process_id} of {num_processes} did not meet the others at {coordinator} within {timeout} "
-            "seconds: start all of them, and check that the address is process 0's, with a port that is free."
+            f"Process {process_id} of {num_processes} could not connect to the others at {coordinator} within "
+            f"{timeout} seconds: start all of them, and check that this is the address of process 0 and that the port "
+            "is free."
         )
     accelerators = met.pop("accelerators")
     # A device that Slurm has bound to the task is the only visible one, whatever its number on the machine.
@@ -125,7 +126,7 @@ class Peers:
         return self.processes == 1
 
     @property
-    def here(self) -> int:
+    def num_local(self) -> int:
         """Number of processes on this machine, which share its memory; known once all have started."""
         return self._all().get("machines", {}).get(self._state["machine"], 1)
 
@@ -143,14 +144,14 @@ class Peers:
             time.sleep(0.1)
 
     def begin(self) -> None:
-        """Wait for process 0, which prepares the folder, before writing into it; then start to beat and to watch."""
+        """Wait for process 0, which prepares the folder, before writing into it; then send heartbeats and watch."""
         started = time.monotonic()
         while self.process and 0 not in self._last:
             self._look(0)
             if time.monotonic() - started > _SILENCE_SECONDS:
                 raise PeerLost(
-                    f"Process 0 of {self.processes} has not begun in {self._folder.parent}: see its output, "
-                    "or whether it writes to another folder, since all need the same."
+                    f"Process 0 of {self.processes} has not started in {self._folder.parent}: check its output, "
+                    "and that all processes use the same folder."
                 )
             time.sleep(0.1)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -178,27 +179,27 @@ class Peers:
         return self._folder / f"{process:04d}.json"
 
     def _watch(self) -> None:
-        while not self._ended.wait(_BEAT_SECONDS) and self._lost is None:
+        while not self._ended.wait(_HEARTBEAT_SECONDS) and self._lost is None:
             with contextlib.suppress(OSError):
                 os.utime(self._path(self.process))  # needs no room on a full disk
             for process in self._watched:
                 self._look(process)
             if self.process == 0:
                 with contextlib.suppress(UsageError):  # a full disk; the next beat tries again
-                    self._sum_up()
+                    self._publish_summary()
         if self._lost is not None and not self._ended.wait(_GRACE_SECONDS):
             console.say(self._lost)
             os._exit(1)
 
-    def _sum_up(self) -> None:
+    def _publish_summary(self) -> None:
         """Publish the stage that all have reached, or that one is lost."""
         if len(self._last) == len(self._watched):
             states = [self._state, *self._last.values()]
             machines = collections.Counter(state["machine"] for state in states)
-            together = {"stage": min(state["stage"] for state in states), "machines": dict(machines)}
-            if together != self._published:
-                self._publish(all=together)
-                self._published = together
+            summary = {"stage": min(state["stage"] for state in states), "machines": dict(machines)}
+            if summary != self._published:
+                self._publish(all=summary)
+                self._published = summary
         if self._lost is not None:
             self._publish(stopped=self._lost)
 
@@ -228,14 +229,14 @@ class Peers:
 @contextlib.contextmanager
 def peers(hosts: Hosts | None, folder: pathlib.Path | None) -> Iterator[Peers]:
     """Join the processes that train into `folder`, and let the others know if this one fails."""
-    together = Peers(hosts or Hosts(), folder)
-    if together.is_alone:
-        yield together
+    joined = Peers(hosts or Hosts(), folder)
+    if joined.is_alone:
+        yield joined
         return
-    together.begin()
+    joined.begin()
     try:
-        yield together
+        yield joined
     except BaseException as error:
-        together.end(error)
+        joined.end(error)
         raise
-    together.end()
+    joined.end()

@@ -1,4 +1,4 @@
-"""A script that lets the processes of one run meet, run by `processes.join`, which ends when they have.
+"""A script that connects the processes of one run and then exits; `processes.join` runs it.
 
 `python rendezvous.py '{"coordinator_address": ..., "num_processes": ..., "process_id": ...}'` prints as JSON the
 number of this process, how many there are, a token they share, and the accelerators to use. Under Slurm or Open MPI JAX
@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 
 def main() -> None:
-    """Meet the other processes and print what they agree on."""
+    """Connect to the other processes and print what they agree on."""
     jax.config.update("jax_platforms", "cpu")
     jax.distributed.initialize(**json.loads(sys.argv[1]))
     token = int(multihost_utils.broadcast_one_to_all(np.int32(secrets.randbits(31))))

@@ -49,7 +49,10 @@ class Sweep:
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run stopped by Ctrl-C, SIGTERM or SIGHUP, after what was done has been written; `result` holds it."""
+    """Raised after Ctrl-C, SIGTERM or SIGHUP, once the results so far are written.
+
+    `result` holds them, or None with several processes; `signal` is the number of the signal.
+    """
 
     def __init__(self, message: str, result: Result | Sweep | None, signal: int = SIGINT) -> None:
         super().__init__(message)
@@ -72,7 +75,7 @@ class Trained(NamedTuple):
     record: Record
     states: Any  # stacked, [R, ...]
     final: np.ndarray  # [R, episodes] returns of the final evaluation
-    num_updates: int  # of a whole run
+    num_updates: int  # that the runs were to complete: a whole run's, or their rung's if they were dropped
 
 
 def result_of(
@@ -80,7 +83,9 @@ def result_of(
 ) -> Result | Sweep:
     """Combine the outcomes of batches: the runs of each configuration, in the order of their seeds."""
     # Processes train at the same time, and each trains its batches one after the other.
-    shares = [[t.record.seconds for t in trained if int(t.batch.place or 0) % processes == i] for i in range(processes)]
+    shares = [
+        [t.record.seconds for t in trained if int(t.batch.folder_name or 0) % processes == i] for i in range(processes)
+    ]
     seconds = max(sum(share) for share in shares)
     env_steps = sum(len(t.record.runs) * t.record.env_steps for t in trained)
     configs = [point.config for point in experiment.points]

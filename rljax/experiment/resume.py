@@ -18,10 +18,10 @@ from rljax.experiment.batching import batches
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.manifest import Manifest
 from rljax.experiment.options import CHANGEABLE, documented, with_changes
-from rljax.experiment.placement import mesh, most_devices
+from rljax.experiment.placement import max_devices, mesh
 from rljax.experiment.processes import Hosts, peers
 from rljax.experiment.results import Result, Sweep, by_seed, joined
-from rljax.experiment.run import check, check_together, path_of, start_jax
+from rljax.experiment.run import check, check_multiprocess_options, path_of, start_jax
 from rljax.experiment.spec import Experiment
 from rljax.report import console, files
 from rljax.types import Policy, RecurrentPolicy
@@ -39,7 +39,7 @@ def resume(
     hosts: Hosts | None = None,
     **changes: Any,
 ) -> Result | Sweep:
-    """Resume a run that was stopped or killed from its newest checkpoints, with the bits it would have had.
+    """Resume a stopped or killed run from its newest checkpoints, to the bits of a run that was never stopped.
 
     The bits are the same with the same software, kind and number of devices, and number of XLA's threads; otherwise
     results agree to rounding.
@@ -61,22 +61,22 @@ def resume(
         NotWritten, Interrupted, PeerLost: as for `run`.
     """
     start_jax()
-    folder, together = path_of("folder", folder), hosts or Hosts()
-    is_first = together.process == 0
-    with folders.held(folder if is_first else None):  # before reading, since another process may write
+    folder, hosts = path_of("folder", folder), hosts or Hosts()
+    is_first = hosts.process == 0
+    with folders.locked(folder if is_first else None):  # before reading, since another process may write
         with_changes(manifest.read(folder).options, changes, CHANGEABLE)
-        experiment, saved = _restored(folder, algorithm, config, env, sweep, changes, together.processes)
-        if together.processes > 1:
-            check_together(experiment.options)
+        experiment, saved = _restored(folder, algorithm, config, env, sweep, changes, hosts.processes)
+        if hosts.processes > 1:
+            check_multiprocess_options(experiment.options)
         progress = bool(changes.get("progress", True)) and is_first
         options = dataclasses.replace(experiment.options, progress=progress)
         experiment = dataclasses.replace(experiment, options=options, is_first=is_first)
         if total_steps is not None:
-            experiment = _lengthened(experiment, saved, number("total_steps", total_steps, whole=True))
+            experiment = _lengthened(experiment, saved, number("total_steps", total_steps, integer=True))
             if is_first:
                 manifest.write_total_steps(folder, total_steps)
-                _say_what_is_annealed([point.config for point in experiment.points], total_steps)
-        with peers(together, folder) as others:
+                _warn_if_annealed([point.config for point in experiment.points], total_steps)
+        with peers(hosts, folder) as others:
             return trainer.train(experiment, saved, others)
 
 
@@ -89,7 +89,8 @@ def _lengthened(experiment: Experiment, saved: list[Saved], total_steps: int) ->
         done, num_updates = one.record.updates, points[one.record.runs.configurations[0]].config.num_updates
         if num_updates < done:
             raise UsageError(
-                f"total_steps={total_steps} is {num_updates:,} updates, and {done:,} are done: give at least as many."
+                f"total_steps={total_steps} is only {num_updates:,} updates, and {done:,} are already completed: "
+                "pass a larger total_steps."
             )
     return dataclasses.replace(experiment, points=points)
 
@@ -127,7 +128,7 @@ def load(
         path = folder / "summary.json"
         best = files.read_json(path).get("best") if experiment.fields and path.exists() else None
         configuration = best["configuration"] if best else 0
-    configuration = number("configuration", configuration, whole=True)
+    configuration = number("configuration", configuration, integer=True)
     if not 0 <= configuration < len(experiment.points):
         raise UsageError(f"There is no configuration {configuration}: there are {len(experiment.points)}.")
     point = experiment.points[configuration]
@@ -207,15 +208,21 @@ def _restored(
 
 
 def _mesh(recorded: Manifest, points: list[sweeps.Point], devices: int | None, processes: int) -> jax.sharding.Mesh:
-    """The requested devices, or as many as before if there are as many; differences that change bits are reported."""
+    """The requested devices, or as many as before if available; report differences that change bits."""
     runs = -(-len(points) * recorded.options.seeds // processes)
     shard, configs = recorded.options.shard, [point.config for point in points]
     available = len(jax.local_devices())
-    usable = min(available, runs) if shard == "runs" else most_devices(configs, min(available, recorded.devices))
+    usable = min(available, runs) if shard == "runs" else max_devices(configs, min(available, recorded.devices))
     if devices is None and recorded.devices > usable:
-        console.say(f"{recorded.devices} devices were used and {usable} can be: results agree to rounding.")
+        console.say(
+            f"This run used {recorded.devices} devices, and only {usable} can be used here: "
+            "results agree only to rounding."
+        )
     if jax.default_backend() == "cpu" and recorded.threads != cpu_threads():
-        console.say(f"XLA's threads were {recorded.threads} and are {cpu_threads()}: results agree to rounding.")
+        console.say(
+            f"This run used {recorded.threads} XLA threads, and this process has {cpu_threads()}: "
+            "results agree only to rounding."
+        )
     return mesh(runs, devices or min(recorded.devices, usable), shard, configs)
 
 
@@ -231,7 +238,7 @@ def _extended(point: sweeps.Point, total_steps: int) -> Any:
     return replace(config, total_steps=total_steps, schedule_steps=horizon)
 
 
-def _say_what_is_annealed(configs: list[Any], total_steps: int) -> None:
+def _warn_if_annealed(configs: list[Any], total_steps: int) -> None:
     """Warn that a longer run learns nothing once its learning rate is zero."""
     ends = {c.schedule_steps for c in configs if getattr(c, "anneal_learning_rate", False)}
     if ends and min(ends) < total_steps:

@@ -20,7 +20,7 @@ from rljax.experiment.results import Result, Sweep
 from rljax.experiment.spec import Experiment
 from rljax.report import console
 
-_TOGETHER_SECONDS = 600.0  # between two checkpoints of several processes, by default
+_MULTIPROCESS_SECONDS = 600.0  # between two checkpoints of several processes, by default
 
 
 @overload
@@ -69,25 +69,26 @@ def run(
             make a grid; `rljax.uniform`, `log_uniform` and `choice` are drawn `samples` times. Configurations that
             differ only in traced numbers share one compiled program. The result is then a `Sweep`.
         hosts: from `rljax.join`, in each of several processes that make this same call: each trains its share of the
-            runs on its own devices, all write checkpoints into `out`, which all must see, and each returns all runs.
+            runs on its own devices, all write checkpoints into `out`, which must be visible to all, and each returns
+            the results of all runs.
         {options}
 
     Raises:
-        UsageError: an argument is invalid, or the folder is in use or not writable.
+        UsageError: an argument is invalid, or the folder is in use, holds results, or is not writable.
         NotWritten: training finished, but files could not be written; the exception holds the result.
-        PeerLost: another of several processes died or stopped; what was done has been saved.
-        Interrupted: Ctrl-C, SIGTERM or SIGHUP, once the running chunk has finished and what is done has been written.
+        PeerLost: another of several processes died or stopped; the results so far have been saved.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP, once the running chunk has finished and the results so far are written.
         Exception: from the algorithm or the devices, unchanged, once the results of earlier batches have been
             written; a note on it says where.
     """
     start_jax()
     chosen = with_changes(Options(), options)
     check(algorithm, config)
-    together = hosts or Hosts()
-    if together.processes > 1:
-        check_together(chosen)
+    hosts = hosts or Hosts()
+    if hosts.processes > 1:
+        check_multiprocess_options(chosen)
         if chosen.checkpoint_every is None:
-            chosen = with_changes(chosen, {"checkpoint_every": _TOGETHER_SECONDS})
+            chosen = with_changes(chosen, {"checkpoint_every": _MULTIPROCESS_SECONDS})
     if chosen.checkpoint_every is not None and chosen.out is None:
         raise UsageError("checkpoint_every needs a folder to write to: pass out as well.")
     if chosen.halving is not None and sweep is None:
@@ -95,27 +96,27 @@ def run(
     points = sweeps.points(config, sweep, chosen.samples, chosen.seed)
     for env in {jax.tree.structure(point.config.env): point.config.env for point in points if sweep}.values():
         envs.require(env)
-    runs_here = -(-len(points) * chosen.seeds // together.processes)
+    runs_here = -(-len(points) * chosen.seeds // hosts.processes)
     experiment = Experiment(
         algorithm=algorithm,
         name=chosen.name or _name(algorithm),
         points=tuple(points),
         fields=() if sweep is None else tuple(sweep),
-        options=dataclasses.replace(chosen, progress=chosen.progress and together.process == 0),
+        options=dataclasses.replace(chosen, progress=chosen.progress and hosts.process == 0),
         mesh=mesh(runs_here, chosen.devices, chosen.shard, [point.config for point in points]),
         folder=None if chosen.out is None else path_of("out", chosen.out),
-        is_first=together.process == 0,
+        is_first=hosts.process == 0,
     )
     mine = experiment.folder if experiment.is_first else None  # one process prepares the folder of all
     if mine is not None:
         folders.prepare(mine, chosen.overwrite)
-    with folders.held(mine):
+    with folders.locked(mine):
         if mine is not None:
             if experiment.saves:
                 checkpoints.check_path(mine)
             folders.clear(mine)
             manifest.write(mine, experiment, config)
-        with peers(together, experiment.folder) as others:
+        with peers(hosts, experiment.folder) as others:
             return trainer.train(experiment, [], others)
 
 
@@ -138,8 +139,8 @@ def path_of(what: str, given: Any) -> pathlib.Path:
         raise UsageError(f"{what} must be the path of a folder, got {given!r}.") from None
 
 
-def check_together(options: Options) -> None:
-    """Refuse options that several processes do not support."""
+def check_multiprocess_options(options: Options) -> None:
+    """Refuse options that are not supported with several processes."""
     if options.out is None:
         raise UsageError("Several processes train into one folder that all of them see: pass out as well.")
     if options.halving is not None:
@@ -160,6 +161,6 @@ def check(algorithm: Any, config: Any) -> None:
             raise UsageError(f"The config has no {name}: run() needs env and num_updates.")
     if not isinstance(config.env, envs.Env):
         raise UsageError(f"The config's env must be an rljax.Env, got {type(config.env).__name__}: use rljax.make.")
-    number("The config's num_updates", config.num_updates, whole=True, minimum=1)
+    number("The config's num_updates", config.num_updates, integer=True, minimum=1)
     check_one_run(config)
     envs.require(config.env)

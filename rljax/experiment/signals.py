@@ -16,7 +16,7 @@ STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 def end_command(number: int, _: Any = None) -> None:
     """End the process with one sentence. An exception instead would be lost in a callback from C++."""
     with contextlib.suppress(OSError):
-        os.write(2, b"rljax: interrupted.\n")
+        os.write(2, b"rljax: Interrupted.\n")
     os._exit(128 + number)
 
 

@@ -71,7 +71,7 @@ class Experiment:
 
     @property
     def _fingerprint(self) -> int:
-        """A number that differs between experiments, except in their length."""
+        """A checksum that identifies the experiment, whatever its length."""
         configs = [describe(point.config) for point in self.points]
         for described in configs:
             if "schedule_steps" in described:  # a resumed run may be longer, with the same schedules

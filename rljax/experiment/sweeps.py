@@ -93,12 +93,12 @@ def points(config: Any, sweep: Mapping[str, Any] | None, samples: int | None = N
         return [Point({}, config)]
     if not isinstance(sweep, Mapping) or not sweep:
         raise UsageError(f"sweep must be a dict from fields to lists of values, got {sweep!r}.")
-    whole = {path: _is_whole(value_at(config, path), kinds_at(config, path)) for path in sweep}
+    is_integer = {path: _is_integer(value_at(config, path), kinds_at(config, path)) for path in sweep}
     grid = {k: _listed(f"sweep of {k}", v) for k, v in sweep.items() if not isinstance(v, Sampler)}
     samplers, samples = {k: v for k, v in sweep.items() if isinstance(v, Sampler)}, scalar(samples)
     if samplers and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
         raise UsageError(
-            f"{' and '.join(samplers)} are drawn at random: pass samples=16 for 16 draws, got {samples!r}."
+            f"Values of {', '.join(samplers)} are drawn at random: pass samples=16 for 16 draws, got {samples!r}."
         )
     if not samplers and samples is not None:
         raise UsageError("samples is for rljax.uniform, log_uniform and choice, and the sweep has only lists.")
@@ -107,7 +107,7 @@ def points(config: Any, sweep: Mapping[str, Any] | None, samples: int | None = N
     made = []
     for combination in itertools.product(*grid.values()):
         for draw in draws:
-            drawn = {k: round(v) if whole[k] and isinstance(v, float) else v for k, v in draw.items()}
+            drawn = {k: round(v) if is_integer[k] and isinstance(v, float) else v for k, v in draw.items()}
             given = {**dict(zip(grid, combination, strict=True)), **drawn}
             made.append(point(config, {path: given[path] for path in sweep}))
     return made
@@ -140,7 +140,7 @@ def _group(members: list[int], configs: list[Any]) -> Group:
     return Group(tuple(members), jax.tree.unflatten(structure, leaves), jax.tree.unflatten(structure, axes))
 
 
-def _is_whole(current: Any, annotated: set[str]) -> bool:
+def _is_integer(current: Any, annotated: set[str]) -> bool:
     """True if a field holds integers; one annotated as a float does not, even if it is 1 now."""
     return isinstance(current, int | np.integer) and not isinstance(current, bool) and "float" not in annotated
 
@@ -162,7 +162,7 @@ def _fitting(path: str, current: Any, annotated: set[str], value: Any) -> Any:
     elif isinstance(current, int | float | np.generic):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise refuse("finite numbers")
-        if _is_whole(current, annotated):
+        if _is_integer(current, annotated):
             if value != int(value):
                 raise refuse("integers")
             return int(value)

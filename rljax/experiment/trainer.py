@@ -1,4 +1,4 @@
-"""Train the batches of an experiment one after the other within the memory there is, and save them along the way."""
+"""Train the batches of an experiment one after the other, within the available bytes, and save checkpoints."""
 
 import dataclasses
 import itertools
@@ -16,7 +16,7 @@ import numpy as np
 from rljax.backend import devices
 from rljax.errors import UsageError
 from rljax.experiment import batching, checkpoints, compilation, folders, halving, loop, placement, processes, sweeps
-from rljax.experiment.batching import Batch, batches, divided, group_updates
+from rljax.experiment.batching import Batch, batches, group_updates, lanes_for
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.compilation import Keys, Programs
 from rljax.experiment.history import Record
@@ -26,7 +26,7 @@ from rljax.experiment.results import Interrupted, Result, Sweep, Trained, result
 from rljax.experiment.spec import Experiment
 from rljax.report import console
 
-_MOST_UPDATES = 1024  # of one call of `advance`, whose metrics it holds
+_MAX_UPDATES = 1024  # of one call of `advance`, whose metrics it holds
 _EVALUATION_BATCH = 20  # episodes side by side; a larger evaluation calls the same program again
 
 
@@ -48,7 +48,7 @@ class _Session:
     def save(self, batch: Batch, saved: Saved) -> None:
         """Write a batch's checkpoint."""
         if self.writer is not None:
-            self._or_report(self.writer.save, batch.place, saved)
+            self._or_report(self.writer.save, batch.folder_name, saved)
 
     def flush(self) -> None:
         """Wait for the last checkpoint to be written."""
@@ -87,9 +87,9 @@ def train(experiment: Experiment, saved: list[Saved], peers: processes.Peers) ->
     pending = batches(experiment, groups, saved, peers.processes)
     if not peers.is_alone:
         pending = [batch for batch in pending if not batch.is_done(experiment)][peers.process :: peers.processes]
-        updates = sum(len(batch.runs) * batch.until(experiment) for batch in pending)
+        updates = sum(len(batch.runs) * batch.last_update(experiment) for batch in pending)
     pending = [part for batch in pending for part in batching.split_for_speed(experiment, batch)]
-    first_number = max((int(one.place) for one in saved), default=-1) + 1 + peers.process
+    first_number = max((int(one.folder_name) for one in saved), default=-1) + 1 + peers.process
     with interrupts() as pressed:
 
         def interrupted() -> bool:
@@ -104,7 +104,7 @@ def train(experiment: Experiment, saved: list[Saved], peers: processes.Peers) ->
                 experiment=experiment,
                 pending=pending,
                 numbers=itertools.count(first_number, peers.processes),
-                available=devices.available_bytes(experiment.mesh.devices.flat, options.memory_bytes, peers.here),
+                available=devices.available_bytes(experiment.mesh.devices.flat, options.memory_bytes, peers.num_local),
                 interrupted=interrupted,
                 show=show,
                 writer=writer,
@@ -114,7 +114,7 @@ def train(experiment: Experiment, saved: list[Saved], peers: processes.Peers) ->
             except Exception as error:
                 if peers.is_alone and folder is not None:
                     session.flush()
-                    _keep(session, folder, groups, error)
+                    _write_partial_results(session, folder, groups, error)
                 raise
             finally:
                 session.flush()
@@ -129,25 +129,27 @@ def train(experiment: Experiment, saved: list[Saved], peers: processes.Peers) ->
                     console.print_summary(result.summary)
         if pressed() or (interrupted() and result.summary["interrupted"]):
             number = SIGINT if pressed.signal is None else pressed.signal
-            raise Interrupted(_what_is_done(experiment, trained, updates, result), result, number)
+            raise Interrupted(_progress_sentence(experiment, trained, updates, result), result, number)
     return result
 
 
-def _what_is_done(experiment: Experiment, trained: list[Trained], updates: int, result: Result | Sweep) -> str:
+def _progress_sentence(experiment: Experiment, trained: list[Trained], updates: int, result: Result | Sweep) -> str:
     """A sentence about an interrupted experiment."""
     runs = experiment.num_runs
     finished = sum(len(t.record.runs) * t.record.updates for t in trained)
     waiting = runs - sum(len(t.record.runs) for t in trained)
     mean = " on average" if waiting or len({t.record.updates for t in trained}) > 1 else ""
     mean += f", {waiting:,} of {runs:,} runs not begun" if waiting else ""
-    kept = "" if experiment.folder is None else f"; what is done is in {experiment.folder}"
+    kept = "" if experiment.folder is None else f"; the results so far are in {experiment.folder}"
     if experiment.saves and result.summary["interrupted"]:
-        kept += f", and `rljax resume {experiment.folder}` continues"
-    return f"stopped after {finished // runs:,} of {updates // runs:,} updates{mean}{kept}."
+        kept += f", and `rljax resume {experiment.folder}` continues it"
+    return f"Stopped after {finished // runs:,} of {updates // runs:,} updates{mean}{kept}."
 
 
-def _keep(session: _Session, folder: pathlib.Path, groups: list[sweeps.Group], error: Exception) -> None:
-    """Write what was done before an error, and add a note to it."""
+def _write_partial_results(
+    session: _Session, folder: pathlib.Path, groups: list[sweeps.Group], error: Exception
+) -> None:
+    """Write the results so far after an error, and add a note to it."""
     experiment = session.experiment
     try:
         folders.require_same(folder)
@@ -155,19 +157,19 @@ def _keep(session: _Session, folder: pathlib.Path, groups: list[sweeps.Group], e
         in_memory = [batch.saved for batch in session.pending if batch.saved is not None]
         saved = checkpoints.load(folder) if experiment.saves else in_memory
         others = [batch for batch in batches(experiment, groups, saved) if done.isdisjoint(batch.runs)]
-        trained = [*session.trained, *_begun(experiment, others)]
+        trained = [*session.trained, *_from_checkpoints(experiment, others)]
         if not trained:
             return
         write(experiment, folder, result_of(experiment, trained, session.compile_seconds), trained)
     except Exception as failure:  # it must not hide the error
-        error.add_note(f"What was done before could not be written ({failure}).")
+        error.add_note(f"The results so far could not be written ({failure}).")
         return
     runs = sum(len(t.record.runs) for t in trained)
-    continues = f", and `rljax resume {folder}` continues" if experiment.saves else ""
-    error.add_note(f"What was done before, of {runs:,} of {experiment.num_runs:,} runs, is in {folder}{continues}.")
+    continues = f", and `rljax resume {folder}` continues it" if experiment.saves else ""
+    error.add_note(f"The results so far, of {runs:,} of {experiment.num_runs:,} runs, are in {folder}{continues}.")
 
 
-def _begun(experiment: Experiment, pending: list[Batch]) -> list[Trained]:
+def _from_checkpoints(experiment: Experiment, pending: list[Batch]) -> list[Trained]:
     """The checkpoints of pending batches, except those before their first update."""
     begun = [batch for batch in pending if batch.saved is not None and batch.saved.record.updates]
     return [_from_checkpoint(experiment, batch)[0] for batch in begun]
@@ -188,32 +190,32 @@ def _merged(
         peers.reach(processes.DONE)
         peers.wait(processes.DONE, pressed)
     if pressed.signal is not None:
-        raise Interrupted(f"stopped; what is done is saved: {advice}", None, pressed.signal)
+        raise Interrupted(f"Stopped; the results so far are saved: {advice}", None, pressed.signal)
     if peers.lost() is not None:
-        raise processes.PeerLost(f"{peers.lost()} What is done is saved: {advice}")
+        raise processes.PeerLost(f"{peers.lost()} The results so far are saved: {advice}")
     saved = checkpoints.load(experiment.folder)
     for one in saved:
         check_checkpoint(experiment, one)
     merged = batches(experiment, groups, saved)
     if not all(batch.is_done(experiment) for batch in merged):
-        raise processes.PeerLost(f"Not every process could write what it trained: make room, and {advice}")
+        raise processes.PeerLost(f"Some processes could not write their results: free disk space, and {advice}")
     return [_from_checkpoint(experiment, batch)[0] for batch in merged]
 
 
 def check_checkpoint(experiment: Experiment, saved: Saved) -> None:
-    """Refuse a checkpoint of another experiment; report if its bits cannot be continued."""
+    """Refuse a checkpoint of another experiment; report if the results will not be bit-identical."""
     if saved.about["fingerprint"] != experiment.about["fingerprint"]:
         raise UsageError(
             f"The checkpoints in {experiment.folder} are not of the run that its config.json describes: "
             "one of them was changed; restore it."
         )
-    for name in ("versions", "device"):
+    for name, change in (("versions", "with different versions"), ("device", "on a different device")):
         if saved.about[name] != experiment.about[name]:
-            console.say(f"this run was begun on another {name.rstrip('s')}: results agree to rounding only.")
+            console.say(f"This run began {change}: results agree only to rounding.")
 
 
 def _train_batches(session: _Session) -> None:
-    """Train the pending batches, the parts that they are split into, and those of the runs that a rung leaves."""
+    """Train the pending batches, including the parts they are split into and the survivors of each rung."""
     experiment, pending, trained = session.experiment, session.pending, session.trained
     last: Saved | None
     while pending and not (trained and session.interrupted()):
@@ -232,15 +234,15 @@ def _train_batches(session: _Session) -> None:
                     continue
                 if experiment.options.progress and experiment.fields and not _is_known(batch, trained):
                     _say_batch(session, batch, compiled, [] if trained else pending[1:])
-                batch = batch._replace(place=batch.place or f"{next(session.numbers):04d}")
+                batch = batch._replace(folder_name=batch.folder_name or f"{next(session.numbers):04d}")
                 done, last = _train_batch(session, batch, compiled)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             pending[:1] = batching.split_in_two(experiment, batch)
-            if experiment.folder is not None and batch.place:
+            if experiment.folder is not None and batch.folder_name:
                 session.flush()
-                shutil.rmtree(experiment.folder / checkpoints.FOLDER / batch.place, ignore_errors=True)
+                shutil.rmtree(experiment.folder / checkpoints.FOLDER / batch.folder_name, ignore_errors=True)
             continue
         survivors: list[Batch] = []
         if experiment.options.halving is not None and not batch.dropped and not session.interrupted():
@@ -248,13 +250,13 @@ def _train_batches(session: _Session) -> None:
             done, survivors = _select(session, batch, done, last)
         pending[:1] = survivors
         trained.append(done)
-    trained += _begun(experiment, pending)  # after an interrupt
+    trained += _from_checkpoints(experiment, pending)  # after an interrupt
     if any(t.record.updates for t in trained):  # a batch that was interrupted before its first update does not count
         trained[:] = [t for t in trained if t.record.updates]
 
 
 def _is_known(batch: Batch, trained: list[Trained]) -> bool:
-    """True if a batch like this one was trained, and what it takes was reported then."""
+    """True if a batch of the same group and size was trained before, so its cost has been reported."""
     return any(t.batch.group is batch.group and t.batch.lanes == batch.lanes for t in trained)
 
 
@@ -265,10 +267,10 @@ def _select(session: _Session, batch: Batch, done: Trained, saved: Saved) -> tup
         return done, []
     survives = halving.survivors(batch.runs, done.final.mean(axis=1), rungs[batch.rung][1])
     kept, dropped = np.flatnonzero(survives), np.flatnonzero(~survives)
-    lanes = divided(len(kept), experiment.lane_devices)
+    lanes = lanes_for(len(kept), experiment.lane_devices)
     part = saved.rows(kept)._replace(lanes=lanes, rung=batch.rung + 1)
-    place = f"{next(session.numbers):04d}"
-    survivors = Batch(batch.group, batch.runs[kept], lanes, part, batch.rung + 1, place=place)
+    folder_name = f"{next(session.numbers):04d}"
+    survivors = Batch(batch.group, batch.runs[kept], lanes, part, batch.rung + 1, folder_name=folder_name)
     session.save(survivors, part)
     states = jax.tree.map(lambda x: x[dropped], done.states)
     over = Trained(batch, done.record.rows(dropped), states, done.final[dropped], done.record.updates)
@@ -293,22 +295,22 @@ def _say_plan(experiment: Experiment, groups: list[sweeps.Group]) -> None:
 
 
 def _say_batch(session: _Session, batch: Batch, compiled: "_Compiled", others: list[Batch]) -> None:
-    """Report a batch's memory, from the compiler, and time, from one update that is thrown away.
+    """Report a batch's bytes, as the compiler estimates them, and its time, measured on one discarded update.
 
-    The first time also the time of all batches, taking an update of any run to last as long as of this one's.
+    For the first batch, also estimate the time of all batches, assuming that an update of any run takes as long.
     """
     experiment, (programs, lanes, keys, _) = session.experiment, compiled
     states = wait(programs.init, lanes.keys, lanes.config)
     started = time.perf_counter()
     wait(programs.advance, keys.updates, states, lanes.config, np.int32(0), np.int32(1))
-    seconds = (time.perf_counter() - started) * batch.until(experiment)
-    work = [len(one.runs) * one.until(experiment) for one in (batch, *others)]
-    total = f", all {len(work)} batches about {console.duration(seconds * sum(work) / work[0])}" if others else ""
+    seconds = (time.perf_counter() - started) * batch.last_update(experiment)
+    work = [len(one.runs) * one.last_update(experiment) for one in (batch, *others)]
+    total = f" (all {len(work)} batches: about {console.duration(seconds * sum(work) / work[0])})" if others else ""
     available = "" if session.available is None else f" of the {devices.readable(session.available)} available"
     console.say(
-        f"{len(batch.runs)} runs of {batch.until(experiment):,} updates side by side: "
-        f"{devices.readable(programs.bytes)}{available} on each of {experiment.mesh.size} devices, "
-        f"about {console.duration(seconds)} and the evaluations{total}."
+        f"Training {len(batch.runs)} runs of {batch.last_update(experiment):,} updates side by side: "
+        f"{devices.readable(programs.bytes)}{available} on each of {experiment.mesh.size} devices; "
+        f"about {console.duration(seconds)} plus evaluations{total}."
     )
 
 
@@ -322,7 +324,7 @@ class _Compiled(NamedTuple):
 def _compile(experiment: Experiment, batch: Batch) -> _Compiled:
     num_updates = batch.num_updates(experiment)
     lanes = placement.lanes(batch.group, batch.runs, batch.lanes, experiment.keys)
-    capacity = min(int(np.diff([0, *experiment.marks(num_updates), num_updates]).max()), _MOST_UPDATES)
+    capacity = min(int(np.diff([0, *experiment.marks(num_updates), num_updates]).max()), _MAX_UPDATES)
     episodes = min(experiment.options.eval_episodes, _EVALUATION_BATCH)
     programs = compilation.build(
         experiment.algorithm, lanes.config, lanes.axes, lanes.keys, experiment.mesh, capacity, episodes
@@ -376,13 +378,13 @@ def _train_batch(session: _Session, batch: Batch, compiled: _Compiled) -> tuple[
         record, start = Record(batch.runs), [wait(programs.init, lanes.keys, lanes.config)]
     else:
         if not np.array_equal(key_data, saved.keys):
-            raise UsageError("JAX makes other keys here than where this run was begun: check jax_default_prng_impl.")
+            raise UsageError("JAX generates different keys here than when this run began: check jax_default_prng_impl.")
         # A copy, so that the checkpoint is still intact if an error ends the batch.
         record, start = saved.record.copy(), [states_of(experiment, saved, len(lanes.keys))[0]]
-    num_updates, until = batch.num_updates(experiment), batch.until(experiment)
+    num_updates, last_update = batch.num_updates(experiment), batch.last_update(experiment)
     observer = _Observer(session, batch, programs.axes, key_data, saved_at=time.perf_counter())
-    marks = tuple(u for u in experiment.marks(num_updates, record.eval_updates) if u <= until)
-    states = loop.train(programs, lanes, keys, start, record, marks, until, capacity, observer)
+    marks = tuple(u for u in experiment.marks(num_updates, record.eval_updates) if u <= last_update)
+    states = loop.train(programs, lanes, keys, start, record, marks, last_update, capacity, observer)
     stopped = session.interrupted()  # read once: an interrupt during the final evaluation comes too late to stop it
     episodes = min(options.eval_episodes, _EVALUATION_BATCH) if stopped else options.eval_episodes
     if stopped and experiment.saves:

@@ -44,7 +44,7 @@ def progress_bar(description: str, num_updates: int, shown: bool) -> Iterator[Pr
         def report(updates: int, rate: float, episode_return: float) -> None:
             nonlocal printed
             latest["rate"] = rate
-            if not np.isnan(episode_return):  # in this chunk no episode ended
+            if not np.isnan(episode_return):  # NaN: no episode ended in this chunk
                 latest["current"] = f"{episode_return:.{decimals(episode_return)}f}"
             bar.update(task, completed=updates, rate=rate, current=latest["current"])
             tenths = 10 * updates // num_updates
@@ -159,8 +159,9 @@ def _warnings(part: dict[str, Any]) -> Iterator[str]:
         )
     missing = part["final_return"]["not_finite"]
     if missing:
-        why = "were not evaluated to the end or have no finite return, and are excluded from the statistics."
-        yield f"Seeds {', '.join(map(str, missing))}{where} {why}"
+        seeds = f"seed{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
+        why = "since not evaluated to the end or without a finite return"
+        yield f"Excluded from the statistics, {why}: {seeds}{where}."
 
 
 def _settings(values: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ def replace(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None
     except OSError as error:
         part.unlink(missing_ok=True)
         raise UsageError(
-            f"{path} could not be written ({error.strerror}): make room, or choose another folder."
+            f"{path} could not be written ({error.strerror}): free disk space, or choose another folder."
         ) from None
 
 

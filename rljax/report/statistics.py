@@ -62,7 +62,7 @@ def bootstrap_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[np
 
 
 def summarize(per_seed: np.ndarray) -> dict[str, Any]:
-    """`iqm, ci95, mean, median, min, max, per_seed` of one value per seed `[seeds]`.
+    """Summarise one value per seed `[seeds]`: `iqm, ci95, mean, median, min, max, per_seed, not_finite`.
 
     Seeds without a finite value are listed in `not_finite` and excluded from the statistics; all others count.
     """

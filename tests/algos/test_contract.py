@@ -280,7 +280,7 @@ INVALID = {
         ({"gae_lambda": 2.0}, "gae_lambda must be at most 1"),
         ({"num_steps": 0}, "num_steps must be at least 1"),
         ({"total_steps": 10}, "total_steps=10 is less than one update"),
-        ({"optimizer": "sgd"}, "optimizer 'sgd'"),
+        ({"optimizer": "sgd"}, "optimizer must be"),
         ({"recurrent": "rnn"}, "'rnn'"),
         ({"hidden_sizes": (64, 0)}, "hidden_sizes must be"),
     ],

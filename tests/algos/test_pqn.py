@@ -140,31 +140,3 @@ def test_one_update_equals_numpy(small):
     assert metrics["gradient_norm"] == pytest.approx(np.mean(norms), rel=1e-3)
     for got, want in zip(jax.tree.leaves(after.params["params"]), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize("terminated", [False, True])
-def test_bootstrap_is_cut_at_termination_but_not_at_truncation(terminated):
-    """One for ever at a discount of 0.9, cut after five steps: worth 10 by a time limit, less where it is an end."""
-
-    def reset(key, params):
-        return jax.nn.one_hot(0, 5), jnp.int32(0)
-
-    def step(key, place, action, params):
-        following = (place + 1) % 5
-        return rljax.timestep(jax.nn.one_hot(following, 5), 1.0, terminated & (place == 4)), following
-
-    env = rljax.Env(
-        reset=reset,
-        step=step,
-        observation_space=rljax.Box(0.0, 1.0, (5,)),
-        action_space=rljax.Discrete(2),
-        name="chain",
-    )
-    config = pqn.Config(
-        env=envs.time_limit(env, 5), total_steps=60_000, discount=0.9, num_envs=8, num_steps=16, num_minibatches=4,
-        hidden_sizes=(32,), learning_rate=3e-3,
-    )  # fmt: skip
-    state, _ = jax.jit(pqn.train)(jax.random.key(0), config)
-    values = pqn.default_network(config.env, config).apply(state.params, jnp.eye(5))[..., 0].mean(-1)
-    expected = [(1 - 0.9**left) / 0.1 for left in (5, 4, 3, 2, 1)] if terminated else [10.0] * 5
-    np.testing.assert_allclose(values, expected, rtol=0.06)

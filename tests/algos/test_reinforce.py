@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference import backward, forward, log_softmax
 
 import rljax
 from rljax import envs, planning, reinforce, rollout
@@ -55,26 +56,12 @@ def gradient(state):
 # --- one whole update against NumPy -------------------------------------------------------------------------------
 
 
-def forward(torso, head, x):
-    features = np.tanh(x @ torso["Dense_0"]["kernel"] + torso["Dense_0"]["bias"])
-    return features, features @ head["kernel"] + head["bias"]
-
-
-def backward(torso, head, x, features, gradient):
-    hidden = gradient @ head["kernel"].T * (1 - features**2)
-    return (
-        {"Dense_0": {"kernel": x.T @ hidden, "bias": hidden.sum(0)}},
-        {"kernel": features.T @ gradient, "bias": gradient.sum(0)},
-    )
-
-
 def reference_loss(params, obs, action, target, config):
     """Williams 1992 with a baseline (section 4) on samples in a row: the loss and its gradient, in float64."""
     features, logits = forward(params["actor"], params["Dense_0"], obs)
     critic_features, value = forward(params["critic"], params["Dense_1"], obs)
     value, size = value[:, 0], len(obs)
-    log_probs = logits - logits.max(1, keepdims=True)
-    log_probs = log_probs - np.log(np.exp(log_probs).sum(1, keepdims=True))
+    log_probs = log_softmax(logits)
     probs, taken = np.exp(log_probs), np.eye(2)[action]
     advantage = target - value if config.baseline else target
     if config.normalize_returns:
@@ -409,27 +396,3 @@ def test_parameters_stay_if_no_episode_ends(small):
 
 
 # --- a pure function, and learning ----------------------------------------------------------------------------------
-
-
-def test_continuous_actions_learn_a_known_optimum():
-    """One step, reward -(a - 0.3)^2 in units of the bounds [-0.1, 0.5]: the best action is known."""
-
-    def reset(key, params):
-        return jnp.ones(1), jnp.int32(0)
-
-    def step(key, state, action, params):
-        return rljax.timestep(jnp.ones(1), -jnp.square(10 * (action[0] - 0.3)), True), state
-
-    env = rljax.Env(
-        reset=reset,
-        step=step,
-        observation_space=rljax.Box(0.0, 1.0, (1,)),
-        action_space=rljax.Box(-0.1, 0.5, (1,)),
-    )
-    config = reinforce.Config(
-        env=env, total_steps=100_000, learning_rate=1e-2, num_envs=64, num_steps=4, max_episode_steps=1
-    )
-    state, metrics = jax.jit(reinforce.train)(jax.random.key(0), config)
-    action = reinforce.act(state, config)(jax.random.key(1), jnp.ones((1, 1)))
-    np.testing.assert_allclose(action, [[0.3]], atol=0.03)
-    np.testing.assert_array_equal(metrics["used_steps"], 256)

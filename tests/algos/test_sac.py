@@ -6,6 +6,7 @@ import numpy as np
 import off_policy_reference as reference
 import pytest
 import scipy.special
+from reference import Adam
 
 from rljax import networks, replay, sac
 from rljax.distributions import Categorical, TanhGaussian
@@ -92,7 +93,7 @@ def test_one_update_equals_numpy(learned):
     config, state, key, (after, metrics), _ = learned
     discrete = hasattr(config.env.action_space, "n")
     target_entropy = 0.5 * np.log(3) if discrete else -4.0
-    params, targets, adam = state.params, state.target_params, reference.Adam(state.params, 1e-3)
+    params, targets, adam = state.params, state.target_params, Adam(state.params, 1e-3)
     measured = []
     _, _, key_batches, key_loss = jax.random.split(key, 4)
     for bits, noises in zip(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import off_policy_reference as reference
 import pytest
+from reference import Adam
 
 import rljax
 from rljax import algos, replay, td3
@@ -39,7 +40,7 @@ def learned(request):
 def numpy_learn(config, state, stored, key):
     """The gradient steps of Fujimoto et al. 2018, algorithm 1: parameters, targets, losses, norms."""
     params, targets = state.params, state.target_params
-    adams = td3.Pair(*(reference.Adam(part, config.learning_rate) for part in params))
+    adams = td3.Pair(*(Adam(part, config.learning_rate) for part in params))
     measured = []
     _, key_batches, key_smoothing = jax.random.split(key, 3)
     shape = (config.gradient_steps, config.batch_size)

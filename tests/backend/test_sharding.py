@@ -171,7 +171,7 @@ def main():
     result = rljax.run(ppo, config, seeds=2, shard="envs", **QUIET)
     seen["ppo"], seen["device"] = furthest(result, eight, 2), result.summary["device"]
     seen["sharded"] = str(result.states.collector.obs.sharding.spec)
-    seen["loops"] = list(loops(list(compilation._compiled.values())[-1].advance.as_text()))
+    seen["loops"] = list(loops(compilation.latest().advance.as_text()))
     with tempfile.TemporaryDirectory() as folder:
         seen["resumed"] = stopped_and_resumed(ppo, config, result, pathlib.Path(folder) / "x")
 
@@ -255,7 +255,6 @@ def test_the_command_line_passes_it_on(monkeypatch, tmp_path):
     monkeypatch.setattr(run, "run", lambda *_, **settings: given.update(settings))
     (tmp_path / "file").touch()
     arguments = ["train", "ppo", "--env", "CartPole-v1", "--shard", "envs", "--out", str(tmp_path)]
-    monkeypatch.setattr(cli, "_say_written", lambda _: None)
     assert cli.main(arguments) == 0
     assert given["shard"] == "envs"
 

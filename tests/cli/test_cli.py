@@ -51,7 +51,9 @@ def test_train_writes_its_files_and_prints_a_table(capsys, tmp_path):
     assert about["config"]["target_kl"] == 0.1
     assert about["config"]["discount"] == 0.98  # the preset's, not the default
     assert json.loads((tmp_path / "runs/x/summary.json").read_text())["seeds"] == 2
-    assert "in use" in complaint(capsys, "train", "ppo", "--env", "CartPole-v1", *TINY, "--out", "runs/x")
+    assert "already holds results" in complaint(
+        capsys, "train", "ppo", "--env", "CartPole-v1", *TINY, "--out", "runs/x"
+    )
 
 
 def test_custom_algorithm_and_custom_environment(capsys, tmp_path):
@@ -173,7 +175,7 @@ def test_a_pipe_that_is_closed_before_the_table_comes_loses_no_result(tmp_path):
 def test_an_output_folder_that_cannot_be(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     arguments = ["train", "ppo", "--env", "CartPole-v1", *TINY, "--out"]
-    assert "file is in its way" in complaint(capsys, *arguments, "file")
+    assert "file is in the way" in complaint(capsys, *arguments, "file")
     assert "file" in complaint(capsys, *arguments, "file/below")
 
 
@@ -189,7 +191,7 @@ def test_what_was_done_before_a_mistake_was_met_is_said(capsys, tmp_path):
     arguments = ["train", "fussy.py", "--env", f"{ROOT}/tests/toys.py:walk", "--num-updates", "5", "--no-progress"]
     options = ["--sweep", "width=2,3", "--evaluations", "1", "--eval-episodes", "2", "--out", "x"]
     said = complaint(capsys, *arguments, *options)
-    assert said == "rljax: A width of 3 cannot be: take 2. What was done before, of 1 of 2 runs, is in x."
+    assert said == "rljax: A width of 3 cannot be: take 2. The results so far, of 1 of 2 runs, are in x."
     assert len(json.loads((tmp_path / "x/summary.json").read_text())["configurations"]) == 1
 
 
@@ -214,7 +216,7 @@ def test_an_interrupt_writes_what_is_done_and_returns_130(tmp_path):
         process.kill()
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert "stopped after" in err
+    assert "Stopped after" in err
     assert "IQM return" in out
     summary = json.loads((tmp_path / "runs/x/summary.json").read_text())
     assert summary["interrupted"] is True
@@ -230,7 +232,7 @@ def test_a_signal_while_python_imports_ends_in_one_sentence(number):
     process.send_signal(number)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 128 + number
-    assert [line for line in err.splitlines() if not line.startswith("import time:")] == ["rljax: interrupted."]
+    assert [line for line in err.splitlines() if not line.startswith("import time:")] == ["rljax: Interrupted."]
     assert out == ""
 
 

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 import toys
-from toys import own, same_bits
+from toys import changed_train, own, same_bits
 
 import rljax
 from rljax import dqn
 from rljax.backend import devices
-from rljax.experiment import batching, compilation, trainer
+from rljax.experiment import batching, compilation, loop
 from rljax.experiment.history import Record
 
 OPTIONS = {"seeds": 10, "evaluations": 2, "eval_episodes": 3, "devices": 1}
@@ -105,7 +105,7 @@ def test_an_interrupt_before_a_later_batch_has_begun_loses_nothing(config, train
     monkeypatch.setattr(compilation, "side_by_side", lambda *_: 4)
     press_where(monkeypatch, "lanes_that_fit", batching, lambda experiment, batch, *_: batch.runs.seeds[0] == 4)
     out = tmp_path / "x"
-    stopped = "stopped after 8 of 20 updates on average, 6 of 10 runs not begun"
+    stopped = "Stopped after 8 of 20 updates on average, 6 of 10 runs not begun"
     with pytest.raises(rljax.Interrupted, match=stopped) as of:
         rljax.run(own, config, out=out, checkpoint_every=60, **OPTIONS)
     said = capsys.readouterr()
@@ -135,15 +135,14 @@ def test_an_interrupt_within_a_later_batch_cuts_that_one_short(config, trained, 
 
 
 def test_out_of_memory_halves_and_goes_on(config, trained, monkeypatch, capsys):
-    train, sizes = trainer._train_batch, []
+    sizes = []
 
-    def small(session, batch, compiled):
-        sizes.append(len(batch.runs))
-        if len(batch.runs) > 3:
+    def fail_if_large(arguments):
+        sizes.append(len(arguments["record"].runs))
+        if sizes[-1] > 3:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1234 bytes.")
-        return train(session, batch, compiled)
 
-    monkeypatch.setattr(trainer, "_train_batch", small)
+    monkeypatch.setattr(loop, "train", changed_train(fail_if_large))
     same_but_for_rounding(rljax.run(own, config, progress=False, **OPTIONS), trained[0])
     assert sizes == [10, 5, 3, 2, 5, 3, 2]
     assert "do not fit into memory" in capsys.readouterr().err
@@ -153,14 +152,14 @@ def test_one_run_that_does_not_fit_is_said(config, monkeypatch):
     def never(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
 
-    monkeypatch.setattr(trainer, "_train_batch", never)
+    monkeypatch.setattr(loop, "train", never)
     with pytest.raises(rljax.UsageError, match="One run needs more memory"):
         rljax.run(own, config, progress=False, **OPTIONS)
 
     def broken(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else.")
 
-    monkeypatch.setattr(trainer, "_train_batch", broken)
+    monkeypatch.setattr(loop, "train", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         rljax.run(own, config, progress=False, **OPTIONS)
 
@@ -180,22 +179,20 @@ def test_a_limit_that_one_run_does_not_fit_into_is_said(config, monkeypatch, use
             rljax.run(own, config, memory_limit=limit, **options)
         assert "\n" not in str(error.value)
     assert rljax.run(own, config, memory_limit=of_all, **options).metrics["env_steps"].shape == (2, 20)
-    monkeypatch.setattr(devices, "_free_memory", lambda: [10])  # of what there is it is not as sure
+    monkeypatch.setattr(devices, "available_bytes", lambda *_: 10)  # what is free is only an estimate
     assert rljax.run(own, config, memory_limit=of_all, **options).metrics["env_steps"].shape == (2, 20)
 
 
 def test_batches_are_resumed(config, trained, tmp_path, monkeypatch):
     """Stopped in the second of three batches, which are then the same three batches."""
-    train = trainer._train_batch
 
-    def stop(session, batch, compiled):
-        if len(session.trained) == 2:
+    def stop_at_the_third(arguments):
+        if arguments["record"].runs.seeds[0] == 8:
             raise RuntimeError("stopped")
-        return train(session, batch, compiled)
 
     limit = {"memory_limit": int(trained[1] * 0.45), "checkpoint_every": 0, "progress": False}
     batched = rljax.run(own, config, out=tmp_path / "y", **limit, **OPTIONS)
-    monkeypatch.setattr(trainer, "_train_batch", stop)
+    monkeypatch.setattr(loop, "train", changed_train(stop_at_the_third))
     with pytest.raises(RuntimeError, match="stopped") as error:
         rljax.run(own, config, out=tmp_path / "x", **limit, **OPTIONS)
     assert "of 8 of 10 runs, is in" in error.value.__notes__[0]

@@ -17,7 +17,7 @@ def config():
 
 @pytest.mark.parametrize(("fitting", "together", "devices"), [(1, 1, 1), (4, 3, 1), (2, 2, 2)])
 def test_in_blocks_it_is_the_same_to_rounding(config, monkeypatch, fitting, together, devices):
-    """Six runs a device: one by one; where four fit in threes, the nearest size that divides six; by twos on two."""
+    """Six runs a device: one at a time; three, the nearest size that divides six, if four fit; two on each of two."""
     if len(jax.devices()) < devices:
         pytest.skip("JAX shows one device only")
     state = jax.eval_shape(ppo.init, jax.random.key(0), config)

@@ -30,7 +30,7 @@ def test_a_folder_is_made_with_its_parents(tmp_path):
 
 def test_a_folder_that_holds_something_is_refused(tmp_path):
     (tmp_path / "summary.json").write_text("{}")
-    with pytest.raises(rljax.UsageError, match=r"in use.*overwrite"):
+    with pytest.raises(rljax.UsageError, match=r"already holds results.*overwrite"):
         folders.prepare(tmp_path, overwrite=False)
     assert (tmp_path / "summary.json").read_text() == "{}"
 
@@ -98,7 +98,7 @@ def test_a_run_writes_nothing_into_the_folder_of_a_later_run(
 def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "file" / "far" / "below"):
-        with pytest.raises(rljax.UsageError, match="a file is in its way"):
+        with pytest.raises(rljax.UsageError, match="a file is in the way"):
             folders.prepare(out, overwrite=True)
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -115,7 +115,7 @@ def test_an_unwritable_folder_is_refused(tmp_path, monkeypatch, place):
 
 def test_a_folder_in_use_is_refused_before_anything_runs(config, tmp_path):
     (tmp_path / "summary.json").write_text("{}")
-    with pytest.raises(rljax.UsageError, match="in use"):
+    with pytest.raises(rljax.UsageError, match="already holds results"):
         rljax.run(own, config, out=tmp_path)
     assert (tmp_path / "summary.json").read_text() == "{}"
     rljax.run(own, config, out=tmp_path, overwrite=True, progress=False, evaluations=1, eval_episodes=2)
@@ -127,7 +127,7 @@ def test_two_runs_do_not_train_into_one_folder(config, tmp_path):
     out = tmp_path / "x"
     rljax.run(own, config, out=out, checkpoint_every=0, **options)
     summary = (out / "summary.json").read_bytes()
-    with folders.held(out):
+    with folders.locked(out):
         with pytest.raises(rljax.UsageError, match="is in use by another process"):
             rljax.run(own, config, out=out, **options)
         with pytest.raises(rljax.UsageError, match="is in use by another process"):

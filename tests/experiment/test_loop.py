@@ -59,7 +59,7 @@ def test_episodes_that_never_end_count_as_far_as_they_went_and_are_named(capsys)
     result = rljax.run(own, config, seeds=8, evaluations=1, eval_episodes=100, devices=1, progress=False)
     far = np.abs(result.states.params).sum(axis=1) >= 1.5
     assert 0 < far.sum() < 8
-    np.testing.assert_array_equal(result.summary["final_return"]["per_seed"], np.where(far, evaluation.MOST_STEPS, 3))
+    np.testing.assert_array_equal(result.summary["final_return"]["per_seed"], np.where(far, evaluation.MAX_STEPS, 3))
     assert f"{100 * far.sum()} of 800 episodes of the final evaluation had not ended" in capsys.readouterr().err
 
 

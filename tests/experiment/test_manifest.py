@@ -58,4 +58,4 @@ def test_what_wrappers_were_called_with_is_checked(tmp_path, monkeypatch, capsys
 def test_another_software_is_said(config, folder, monkeypatch, capsys):
     monkeypatch.setattr(spec, "versions", lambda: {"jax": "0.0.1"})
     rljax.resume(folder, algorithm=own, config=config, progress=False)
-    assert "begun on another version" in capsys.readouterr().err
+    assert "began with different versions" in capsys.readouterr().err

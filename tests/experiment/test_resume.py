@@ -113,11 +113,13 @@ def test_a_sweep_of_objects_takes_them_back(tmp_path, monkeypatch):
     whole = rljax.run(own, config, sweep=sweep, samples=2, **OPTIONS)
     stopped(monkeypatch, tmp_path / "x", own, config, 2, sweep=sweep, samples=2)
     given = {"algorithm": own, "config": config}
-    with pytest.raises(rljax.UsageError, match=r"sweep of env holds objects, .*: pass the sweep= given to rljax.run"):
+    with pytest.raises(
+        rljax.UsageError, match=r"sweep of env contains custom objects, .*: pass the sweep= given to rljax.run"
+    ):
         rljax.load(tmp_path / "x", **given)
     for other, why in (
         (sweep | {"network": [Wide(1)]}, "samples is for"),
-        ({"env": sweep["env"]}, "lists alone"),
+        ({"env": sweep["env"]}, "only lists"),
         (sweep | {"network": rljax.choice([Wide(3)])}, r"network of configuration 0 was .* and is 'Wide\(3\)'"),
         (sweep | {"env": [toys.walk]}, "it had 4 configurations and has 2"),
     ):
@@ -184,7 +186,7 @@ def test_ctrl_c_while_a_sweep_is_made_longer_keeps_what_was_done(tmp_path, monke
 
     monkeypatch.setattr(Record, "add_chunk", interrupt)
     monkeypatch.setattr(loop, "train", in_chunks_of(1))
-    with pytest.raises(rljax.Interrupted, match=r"stopped after 60 of 100 updates on average; what is done") as stop:
+    with pytest.raises(rljax.Interrupted, match=r"Stopped after 60 of 100 updates on average; the results") as stop:
         rljax.resume(out, algorithm=own, config=config, total_steps=100, progress=False)
     monkeypatch.undo()
     first, second, third = stop.value.result.results
@@ -212,7 +214,9 @@ def test_ctrl_c_while_the_end_is_evaluated_loses_nothing(config, whole, tmp_path
         return evaluate(*arguments)
 
     monkeypatch.setattr(loop, "evaluate", interrupt)
-    with pytest.raises(rljax.Interrupted, match=r"stopped after 50 of 50 updates; what is done is in .*x\.$") as stop:
+    with pytest.raises(
+        rljax.Interrupted, match=r"Stopped after 50 of 50 updates; the results so far are in .*x\.$"
+    ) as stop:
         rljax.run(own, config, out=tmp_path / "x", checkpoint_every=1e6, **OPTIONS)
     same_results(stop.value.result, whole)  # all the same who runs others after this one wants to stop
     assert same_bits(rljax.load(tmp_path / "x", algorithm=own, config=config).states, whole.states)
@@ -261,7 +265,7 @@ def test_an_error_on_the_way_leaves_what_the_newest_checkpoint_holds(config, who
         with pytest.raises(RuntimeError, match="the device is lost") as error:
             rljax.resume(folder, algorithm=own, config=config, progress=False)
     assert error.value.__notes__ == [
-        f"What was done before, of 3 of 3 runs, is in {folder}, and `rljax resume {folder}` continues."
+        f"The results so far, of 3 of 3 runs, are in {folder}, and `rljax resume {folder}` continues it."
     ]
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["interrupted"], summary["env_steps"]) == (True, 190)
@@ -396,4 +400,4 @@ def test_a_lone_run_on_the_command_line_has_one_thread_and_other_numbers_are_tol
     about = json.loads((tmp_path / "x/config.json").read_text())
     assert about["threads"] == (threads or len(os.sched_getaffinity(0)))
     assert cli.main(["resume", str(tmp_path / "x"), "--no-progress"]) == 0  # JAX runs here with all threads
-    assert ("XLA's threads were 1 and are" in capsys.readouterr().err) == (about["threads"] != devices.cpu_threads())
+    assert ("This run used 1 XLA threads" in capsys.readouterr().err) == (about["threads"] != devices.cpu_threads())

@@ -67,11 +67,10 @@ def test_over_several_devices_it_is_the_same_to_rounding(config, full):
 
 
 def test_another_rate_reuses_the_compiled_programs(config, full):
-    before = len(compilation._compiled)
+    before = compilation.latest()
     changed = dataclasses.replace(config, learning_rate=1e-2)
     result = rljax.run(ppo, changed, seeds=5, seed=5, evaluations=3, eval_episodes=30, progress=False, devices=1)
-    assert len(compilation._compiled) == before
-    assert result.summary["compile_seconds"] < 1
+    assert compilation.latest() is before
     assert not same_bits(result.states.params, full[0].states.params)
 
 
@@ -171,7 +170,7 @@ def test_a_full_disk_loses_nothing(own_config, tmp_path, monkeypatch, capsys):
     with pytest.raises(rljax.UsageError, match="No space left on device") as error:
         rljax.run(own, own_config, seeds=2, evaluations=2, eval_episodes=5, progress=False, out=tmp_path / "x")
     assert error.value.result.metrics["env_steps"].shape == (2, 50)
-    assert "The run goes on" in capsys.readouterr().err
+    assert "The run continues" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -205,5 +204,5 @@ def test_something_that_is_no_algorithm(own_config):
         rljax.run(own, SimpleNamespace())
     with pytest.raises(rljax.UsageError, match="no env"):
         rljax.run(SimpleNamespace(init=len, update=len, act=len), SimpleNamespace())
-    with pytest.raises(rljax.UsageError, match="dqn takes a config of its own: the one given has no "):
+    with pytest.raises(rljax.UsageError, match="dqn needs its own Config: the one given has no "):
         rljax.run(rljax.dqn, rljax.preset("ppo", "CartPole-v1"))

@@ -111,7 +111,7 @@ def test_the_annotation_says_what_a_number_is(config):
     [
         ({"lerning_rate": [1e-3]}, ["lerning_rate", "learning_rate"]),
         ({"env.params.gravty": [1.0]}, ["env.params.gravty", "gravity"]),
-        ({"learning_rate.x": [1.0]}, ["nothing below"]),
+        ({"learning_rate.x": [1.0]}, ["no fields"]),
         ({"learning_rate": []}, ["learning_rate", "empty"]),
         ({"learning_rate": 1e-3}, ["learning_rate", "list"]),
         ({"learning_rate": "fast"}, ["learning_rate", "list"]),
@@ -119,10 +119,10 @@ def test_the_annotation_says_what_a_number_is(config):
         ({"learning_rate": [math.nan]}, ["learning_rate", "finite"]),
         ({"learning_rate": [True]}, ["learning_rate", "finite numbers"]),
         ({"learning_rate": [-1.0]}, ["learning_rate", "at least 0"]),
-        ({"num_envs": [2.5]}, ["num_envs", "whole numbers"]),
+        ({"num_envs": [2.5]}, ["num_envs", "integers"]),
         ({"num_minibatches": [7]}, ["divide"]),
         ({"hidden_sizes": [8]}, ["hidden_sizes", "tuples"]),
-        ({"activation": [3]}, ["activation", "words"]),
+        ({"activation": [3]}, ["activation", "strings"]),
         ({"normalize_advantages": [1]}, ["normalize_advantages", "True or False"]),
         ({"env": ["CartPol-v1"]}, ["CartPole-v1"]),
         ({}, ["sweep must be a dict"]),
@@ -155,13 +155,13 @@ def test_samplers_that_cannot_be(make):
 
 
 def test_samples_without_samplers(config):
-    with pytest.raises(rljax.UsageError, match="lists alone"):
+    with pytest.raises(rljax.UsageError, match="only lists"):
         sweeps.points(config, {"discount": [0.9]}, samples=3)
     with pytest.raises(rljax.UsageError, match="samples is for a sweep"):
         rljax.run(ppo, config, samples=3)
 
 
-# --- many configurations --------------------------------------------------------------------------------
+# --- many configurations --------------------------------------------------------------------------------------------
 
 
 SWEEP = {"learning_rate": [1e-3, 1e-2], "env.params.gravity": [5.0, 9.8]}
@@ -170,11 +170,12 @@ SWEEP = {"learning_rate": [1e-3, 1e-2], "env.params.gravity": [5.0, 9.8]}
 @pytest.fixture(scope="module")
 def swept(config, tmp_path_factory):
     out = tmp_path_factory.mktemp("sweep") / "x"
-    compilation._compiled.clear()
-    result = rljax.run(
-        ppo, config, seeds=3, seed=5, sweep=SWEEP, evaluations=2, eval_episodes=4, devices=1, out=out, progress=False
-    )
-    assert len(compilation._compiled) == 1  # one compile for four configurations
+    build, built = compilation.build, []
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(compilation, "build", lambda *inputs: built.append(inputs) or build(*inputs))
+        options = {"evaluations": 2, "eval_episodes": 4, "devices": 1, "progress": False}
+        result = rljax.run(ppo, config, seeds=3, seed=5, sweep=SWEEP, out=out, **options)
+    assert len(built) == 1  # one program for four configurations
     return result, out
 
 
@@ -227,10 +228,10 @@ def test_static_fields_are_trained_group_by_group(capsys):
     assert [one.metrics["env_steps"].shape for one in result.results] == [(2, 5), (2, 5), (2, 10), (2, 10)] * 2
     captured = capsys.readouterr()
     assert "8 configurations x 2 seeds = 16 runs, by 4 compiled programs" in captured.err
-    plans = re.findall(r"4 runs of (\d+) updates side by side: ([\d.]+) (\w+) .*, about \d+ s and", captured.err)
+    plans = re.findall(r"4 runs of (\d+) updates side by side: ([\d.]+) (\w+) .*; about \d+ s plus", captured.err)
     assert [int(updates) for updates, _, _ in plans] == [5, 10, 5, 10]
     assert all(float(size) > 0 for _, size, _ in plans)
-    assert captured.err.count("all 4 batches about") == 1
+    assert captured.err.count("all 4 batches: about") == 1
     assert "num_updates" in captured.out
     assert re.search(r"on the other half its IQM return is [-\d.]+\.$", captured.out.strip())  # one seed, no interval
     assert result.summary["best"]["configuration"] in (3, 7)  # faster for longer
@@ -253,7 +254,7 @@ def test_an_error_in_a_later_group_keeps_the_earlier_ones(tmp_path):
     base, sweep = own.Config(env=walk, num_updates=5), {"width": [2, 3]}
     with pytest.raises(ZeroDivisionError, match="no such width") as error:
         rljax.run(refusing(3), base, sweep=sweep, out=tmp_path / "x", **options)
-    assert error.value.__notes__[-1] == f"What was done before, of 2 of 4 runs, is in {tmp_path / 'x'}."
+    assert error.value.__notes__[-1] == f"The results so far, of 2 of 4 runs, are in {tmp_path / 'x'}."
     assert error.traceback[-1].name == "update"
     summary = json.loads((tmp_path / "x/summary.json").read_text())
     assert summary["interrupted"] is True
@@ -264,7 +265,7 @@ def test_an_error_in_a_later_group_keeps_the_earlier_ones(tmp_path):
     assert (tmp_path / "x/learning_curve.png").exists()
     with pytest.raises(ZeroDivisionError) as error:
         rljax.run(refusing(2, 3), base, sweep=sweep, out=tmp_path / "y", **options)
-    assert not any("done before" in note for note in getattr(error.value, "__notes__", []))
+    assert not any("results so far" in note for note in getattr(error.value, "__notes__", []))
     assert not (tmp_path / "y/summary.json").exists()
 
 
@@ -309,7 +310,7 @@ def test_a_sweep_on_the_command_line(capsys, tmp_path, monkeypatch):
     assert [c["values"]["learning_rate"] for c in summary["configurations"]] == [1e-4, 1e-4, 3e-4, 3e-4]
     assert "learning_rate" in capsys.readouterr().out
     for wrong, word in (
-        ("learning_rate", "takes a field"),
+        ("learning_rate", "needs a field"),
         ("lerning_rate=1,2", "learning_rate"),
         ("discount=uniform(1)", "two numbers"),
         ("activation=tanh,3", "activation"),

@@ -1,0 +1,76 @@
+"""Probe environments with known values, for the algorithms that learn them in the same way."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference import chain, line, one_step
+
+from rljax import a2c, dqn, ppo, pqn, reinforce
+
+
+def outputs(algorithm, config, num_obs):
+    """The final state and metrics, and what the trained network returns for each observation."""
+    state, metrics = jax.jit(algorithm.train)(jax.random.key(0), config)
+    return algorithm.default_network(config.env, config).apply(state.params, jnp.eye(num_obs)), metrics
+
+
+@pytest.mark.parametrize("terminates", [False, True])
+@pytest.mark.parametrize(
+    ("algorithm", "fields"),
+    [
+        (ppo, {"total_steps": 16 * 8 * 300, "num_envs": 8, "num_steps": 16, "num_epochs": 4}),
+        (a2c, {"total_steps": 8 * 5 * 3000, "optimizer": "adam"}),
+    ],
+)
+def test_bootstrap_of_a_critic_is_cut_at_termination_but_not_at_truncation(algorithm, fields, terminates):
+    """Discount 0.5: without an end each state is worth 1 / (1 - 0.5) = 2; before one 1.75, 1.5 and 1."""
+    config = algorithm.Config(env=line(terminates), discount=0.5, learning_rate=5e-3, hidden_sizes=(32,), **fields)
+    (_, values), _ = outputs(algorithm, config, 3)
+    if terminates:
+        np.testing.assert_allclose(values, [1.75, 1.5, 1.0], atol=0.02)
+    else:
+        np.testing.assert_allclose(values[0], 2.0, atol=0.02)
+
+
+@pytest.mark.parametrize("terminates", [False, True])
+@pytest.mark.parametrize(
+    ("algorithm", "fields"),
+    [
+        (
+            dqn,
+            {
+                "total_steps": 12_000, "prefill_steps": 200, "target_period": 20, "anneal_learning_rate": True,
+                "buffer_size": 2_000, "successor_slots": 500,
+            },
+        ),
+        (pqn, {"total_steps": 60_000, "num_envs": 8, "num_steps": 16, "num_minibatches": 4}),
+    ],
+)  # fmt: skip
+def test_bootstrap_of_action_values_is_cut_at_termination_but_not_at_truncation(algorithm, fields, terminates):
+    """Discount 0.9: without an end each state is worth 1 / (1 - 0.9) = 10, with one less."""
+    config = algorithm.Config(env=chain(terminates), discount=0.9, learning_rate=3e-3, hidden_sizes=(32,), **fields)
+    values, metrics = outputs(algorithm, config, 5)
+    expected = [(1 - 0.9**left) / 0.1 for left in (5, 4, 3, 2, 1)] if terminates else [10.0] * 5
+    np.testing.assert_allclose(values[..., 0].mean(-1), expected, rtol=0.06)
+    assert metrics.get("lost_successors", np.zeros(1)).max() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "fields"),
+    [
+        (ppo, {"total_steps": 40_000, "learning_rate": 3e-3, "num_envs": 16, "num_steps": 8}),
+        (a2c, {"total_steps": 80_000, "learning_rate": 3e-3, "num_envs": 16, "optimizer": "adam"}),
+        (
+            reinforce,
+            {"total_steps": 100_000, "learning_rate": 1e-2, "num_envs": 64, "num_steps": 4, "max_episode_steps": 1},
+        ),
+    ],
+)
+def test_continuous_actions_learn_a_known_optimum(algorithm, fields):
+    config = algorithm.Config(env=one_step(), **fields)
+    state, metrics = jax.jit(algorithm.train)(jax.random.key(0), config)
+    action = algorithm.act(state, config)(jax.random.key(1), jnp.ones((1, 1)))
+    np.testing.assert_allclose(action, [[0.3]], atol=0.03)
+    if algorithm is reinforce:
+        np.testing.assert_array_equal(metrics["used_steps"], 256)
