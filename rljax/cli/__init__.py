@@ -15,7 +15,7 @@ from rljax import algos
 from rljax.backend import devices, versions
 from rljax.cli import bench, user_code
 from rljax.cli.parsing import Parser, add_fields, option_names, swept, values
-from rljax.errors import UsageError
+from rljax.errors import UsageError, located, user_line
 from rljax.experiment import manifest, processes, resume, run
 from rljax.experiment.options import CHANGEABLE, SHARDED, Options
 from rljax.report import console
@@ -28,26 +28,52 @@ _ENV = f"a listed id, or {_CUSTOM_ENV}"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line; the exit code is 0, 2 for a `UsageError`, 141 for a closed pipe.
+    """Run a command line; the exit code is 0, 2 for a `UsageError`, 1 for another error, 141 for a closed pipe.
 
     For a signal it is 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    _prepare_streams()
     try:
         try:
             return _dispatch(arguments)
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except OSError as error:  # of standard output; those of files are `UsageError`s
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
-        return 128 + signal.SIGPIPE
+        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
+            return 128 + signal.SIGPIPE
+        console.say(f"{error.filename or 'Standard output'} cannot be written ({error.strerror or error}).")
+        return 1
     except UsageError as error:
-        notes = [note for note in getattr(error, "__notes__", []) if "\n" not in note]  # JAX's have many lines
-        console.say(" ".join([str(error), *notes]))
+        console.say(_with_notes(str(error), error))
         return 2
+    except Exception as error:
+        if user_line(error) is None:
+            raise
+        console.say(_with_notes(f"{located(error)}.", error))
+        return 1
     except KeyboardInterrupt as interrupt:
         console.say(str(interrupt) or "Interrupted.")
         return 128 + getattr(interrupt, "signal", signal.SIGINT)
+
+
+def _with_notes(sentence: str, error: Exception) -> str:
+    notes = [note for note in getattr(error, "__notes__", []) if "\n" not in note]  # JAX's have many lines
+    return " ".join([sentence, *notes])
+
+
+def _prepare_streams() -> None:
+    """Open streams that are closed, so that no file gets their numbers, and print any name in any encoding."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+        stream = getattr(sys, name)
+        if getattr(stream, "errors", None) == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(arguments: list[str]) -> int:

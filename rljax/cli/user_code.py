@@ -5,11 +5,10 @@ import importlib.util
 import os
 import pathlib
 import sys
-import traceback
 from typing import Any
 
 from rljax import algos
-from rljax.errors import UsageError
+from rljax.errors import UsageError, located
 
 
 def algorithm(name: str) -> Any:
@@ -63,12 +62,8 @@ def _import(place: str) -> Any:
     except UsageError:
         raise
     except Exception as error:  # a user's file can raise anything
-        what = " ".join(str(error).split()) or type(error).__name__
-        if not isinstance(error, ImportError | SyntaxError):  # whose messages have the line
-            frames = traceback.extract_tb(error.__traceback__)
-            theirs = [frame for frame in frames if pathlib.Path(frame.filename).name == pathlib.Path(place).name]
-            frame = (theirs or frames)[-1]
-            what = f"{type(error).__name__}: {what} ({pathlib.Path(frame.filename).name}, line {frame.lineno})"
-        raise UsageError(f"{place} could not be imported: {what}.") from None
+        # The messages of these two have the line.
+        what = " ".join(str(error).split()) if isinstance(error, ImportError | SyntaxError) else located(error)
+        raise UsageError(f"{place} could not be imported: {what}.") from error
     finally:
         sys.path.pop(0)

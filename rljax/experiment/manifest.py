@@ -6,12 +6,14 @@ It is one JSON object: the recorded options by name, and
 - `config`: the config as people read it; `sweep`: the values of each configuration, if there is a sweep;
 - `recipe`: how to rebuild the config: the algorithm's name, the environment's recipe, the values of the fields;
 - `devices`, `threads`: how many were used, which decides how sums are rounded;
+- `checksum`: of all the others, since an edited manifest describes another run than the checkpoints;
 - `total_steps`: the length, if `resume` has changed it.
 """
 
 import dataclasses
 import json
 import pathlib
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +26,7 @@ from rljax.backend.devices import cpu_threads
 from rljax.config import describe, same
 from rljax.envs import Env, remake
 from rljax.envs.base import is_data
-from rljax.errors import UsageError, number
+from rljax.errors import UsageError, number, shown
 from rljax.experiment import sweeps
 from rljax.experiment.checkpoints import FORMAT
 from rljax.experiment.options import NOT_RECORDED, Options
@@ -63,12 +65,23 @@ def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
     }
     if experiment.fields:
         manifest["sweep"] = [describe(point.values) for point in experiment.points]
-    files.write_json(folder / FILE, manifest)
+    _write(folder, manifest)
 
 
 def write_total_steps(folder: pathlib.Path, total_steps: int) -> None:
     """Record a run's new length."""
-    files.write_json(folder / FILE, {**files.read_json(folder / FILE), "total_steps": total_steps})
+    _write(folder, {**files.read_json(folder / FILE), "total_steps": total_steps})
+
+
+def _write(folder: pathlib.Path, manifest: dict[str, Any]) -> None:
+    plain = json.loads(files.as_json(manifest))
+    files.write_json(folder / FILE, {**plain, "checksum": _checksum(plain)})
+
+
+def _checksum(manifest: dict[str, Any]) -> int:
+    """Of the manifest as JSON, without the checksum itself."""
+    fields = {name: value for name, value in manifest.items() if name != "checksum"}
+    return zlib.crc32(json.dumps(fields, sort_keys=True).encode())
 
 
 def read(folder: pathlib.Path) -> Manifest:
@@ -85,6 +98,8 @@ def read(folder: pathlib.Path) -> Manifest:
                 f"{folder} has format {fields['format']}, and this version of rljax reads format {FORMAT}: "
                 "use the version that wrote it."
             )
+        if fields["checksum"] != _checksum(fields):
+            raise damaged(folder, "its checksum does not match")
         return Manifest(
             algo=fields["algo"],
             options=Options(**{name: fields[name] for name in _RECORDED}),
@@ -96,12 +111,12 @@ def read(folder: pathlib.Path) -> Manifest:
             total_steps=fields.get("total_steps"),
         )
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise damaged(folder, error) from None
+        raise damaged(folder, shown(error)) from error
 
 
-def damaged(folder: pathlib.Path, error: Exception) -> UsageError:
+def damaged(folder: pathlib.Path, why: str) -> UsageError:
     """The error for a manifest that has been edited or damaged."""
-    return UsageError(f"{folder / FILE} was changed since rljax wrote it ({error!r}): restore it.")
+    return UsageError(f"{folder / FILE} was changed since rljax wrote it ({why}): restore it.")
 
 
 def _recipe(algorithm: Any, config: Any, points: Sequence[sweeps.Point]) -> dict[str, Any]:

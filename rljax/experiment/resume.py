@@ -12,7 +12,7 @@ import numpy as np
 from rljax import envs
 from rljax.backend.devices import cpu_threads
 from rljax.config import replace
-from rljax.errors import UsageError, number
+from rljax.errors import UsageError, located, number
 from rljax.experiment import checkpoints, folders, manifest, placement, sweeps, trainer
 from rljax.experiment.batching import batches
 from rljax.experiment.checkpoints import Saved
@@ -126,8 +126,9 @@ def load(
     experiment, saved = _restored(folder, algorithm, config, env, sweep, {})
     if configuration is None:
         path = folder / "summary.json"
-        best = files.read_json(path).get("best") if experiment.fields and path.exists() else None
-        configuration = best["configuration"] if best else 0
+        summary = files.read_json(path) if experiment.fields and path.exists() else {}
+        best = summary.get("best") if isinstance(summary, dict) else None
+        configuration = best.get("configuration") if isinstance(best, dict) else 0
     configuration = number("configuration", configuration, integer=True)
     if not 0 <= configuration < len(experiment.points):
         raise UsageError(f"There is no configuration {configuration}: there are {len(experiment.points)}.")
@@ -199,8 +200,10 @@ def _restored(
             mesh=_mesh(recorded, points, changes.get("devices"), processes),
             folder=folder,
         )
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise manifest.damaged(folder, error) from None
+    except UsageError:
+        raise
+    except Exception as error:  # of custom code, or of another version's fields
+        raise UsageError(f"{folder / manifest.FILE} cannot be used here: {located(error)}.") from error
     saved = checkpoints.load(folder)
     for one in saved:
         trainer.check_checkpoint(experiment, one)

@@ -13,7 +13,7 @@ from rljax.backend.devices import configure_jax
 from rljax.config import check_one_run
 from rljax.errors import UsageError, number
 from rljax.experiment import checkpoints, folders, manifest, sweeps, trainer
-from rljax.experiment.options import Options, documented, with_changes
+from rljax.experiment.options import MOST_RUNS, Options, documented, with_changes
 from rljax.experiment.placement import mesh
 from rljax.experiment.processes import Hosts, peers
 from rljax.experiment.results import Result, Sweep
@@ -96,6 +96,8 @@ def run(
     points = sweeps.points(config, sweep, chosen.samples, chosen.seed)
     for env in {jax.tree.structure(point.config.env): point.config.env for point in points if sweep}.values():
         envs.require(env)
+    if len(points) * chosen.seeds > MOST_RUNS:
+        raise UsageError(f"{len(points):,} configurations x {chosen.seeds:,} seeds are more than {MOST_RUNS:,} runs.")
     runs_here = -(-len(points) * chosen.seeds // hosts.processes)
     experiment = Experiment(
         algorithm=algorithm,

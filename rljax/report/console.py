@@ -1,15 +1,39 @@
 """Terminal output of a run: a progress bar while it trains, one table at the end."""
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from rljax.report.statistics import MIN_SEEDS
 
 _MAX_ROWS = 20  # in a sweep's table
+
+
+class _Stderr(io.TextIOBase):
+    """Standard error, which may be closed, or a terminal that is gone after SIGHUP."""
+
+    def __init__(self) -> None:
+        self._stream: Any = getattr(sys.stderr, "rich_proxied_file", sys.stderr) or io.StringIO()
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return bool(self._stream.isatty())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding or "utf-8"
 
 
 class Progress(Protocol):
@@ -28,7 +52,7 @@ def progress_bar(description: str, num_updates: int, shown: bool) -> Iterator[Pr
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    console = Console(file=cast(Any, _Stderr()))
     latest: dict[str, Any] = {"rate": 0.0, "current": "nan"}
     printed = 0
 
@@ -178,7 +202,7 @@ def show_cursor() -> None:
     """Show the terminal's cursor again, which the bar hides."""
     from rich.console import Console
 
-    Console(stderr=True).show_cursor()
+    Console(file=cast(Any, _Stderr())).show_cursor()
 
 
 def duration(seconds: float) -> str:
@@ -190,4 +214,5 @@ def duration(seconds: float) -> str:
 
 def say(sentence: str) -> None:
     """Print one sentence to standard error, prefixed with "rljax"."""
-    print(f"rljax: {sentence}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, RuntimeError):  # a terminal that is gone; within another print, in a handler
+        print(f"rljax: {sentence}", file=sys.stderr or io.StringIO(), flush=True)
