@@ -256,3 +256,51 @@ def test_importing_rljax_changes_no_signal():
     )
     program += "; before = f(); import rljax; assert f() == before"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_full_output_is_one_sentence():
+    command = [sys.executable, "-m", "rljax.cli", "algos"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "rljax: Standard output cannot be written (No space left on device).\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_closed_streams_are_no_mistake(closed):
+    subprocess.run(["bash", "-c", f"{sys.executable} -m rljax.cli algos {closed}"], capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("name", ["gr\u00f6\u00dfe", os.fsdecode(b"\xff")])
+def test_names_are_printed_and_written_in_any_encoding(tmp_path, name):
+    command = [sys.executable, "-m", "rljax.cli", "train", "q_learning", "--env", "FrozenLake-misc", "--name", name]
+    command += ["--total-steps", "200", "--evaluations", "1", "--eval-episodes", "2", "--out", name]
+    env = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "XDG_CACHE_HOME": "cache"}
+    done = subprocess.run(command, env=env, capture_output=True, check=False)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    files = {"config.json", "curves.csv", "learning_curve.png", "summary.json"}
+    assert {path.name for path in (tmp_path / name).iterdir()} == files
+
+
+@pytest.mark.parametrize(("limit", "size"), [("RLIMIT_NOFILE", 12), ("RLIMIT_AS", 1_500_000_000)])
+def test_limits_under_which_jax_hangs_or_aborts_are_refused(limit, size):
+    program = f"""
+import resource, sys
+from rljax import cli
+resource.setrlimit(resource.{limit}, ({size}, {size}))
+sys.exit(cli.main(["train", "q_learning", "--env", "FrozenLake-misc", "--out", "x"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "raise `ulimit" in done.stderr
+
+
+def test_a_mistake_in_a_custom_algorithm_shows_its_line(capsys, tmp_path):
+    (tmp_path / "broken.py").write_text(
+        "from toys import Config, act, init\n\n\ndef update(key, state, config):\n    return state.nothing\n"
+    )
+    arguments = ["train", "broken.py", "--env", f"{ROOT}/tests/toys.py:walk", "--no-progress", "--out", "x"]
+    assert cli.main(arguments) == 1
+    sentence = capsys.readouterr().err
+    assert sentence == "rljax: AttributeError: 'State' object has no attribute 'nothing' (broken.py, line 5).\n"
