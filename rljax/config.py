@@ -179,7 +179,9 @@ def check_one_run(config: Any) -> None:
 
 
 def _as_number(field: dataclasses.Field, value: Any) -> Any:
-    """Convert a scalar array to a number, which a file can hold and bounds can check."""
+    """Convert a scalar array to a number, which a file can hold and bounds can check, and 1e5 to an integer."""
+    if isinstance(value, float) and value.is_integer() and "int" in kinds(field) and "float" not in kinds(field):
+        return int(value)
     return value if is_static(field) and not isinstance(value, np.generic) else scalar(value)
 
 

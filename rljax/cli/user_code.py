@@ -24,6 +24,12 @@ def env(reference: str) -> Any:
     return _load(reference) if colon else reference
 
 
+def absolute(reference: str) -> str:
+    """A reference that holds in any folder: a file's with its whole path."""
+    place, colon, attribute = reference.partition(":")
+    return f"{os.path.abspath(place)}{colon}{attribute}" if place.endswith(".py") else reference
+
+
 def is_custom(name: str) -> bool:
     """True if a name is that of a user's file or module."""
     return "." in name or os.sep in name

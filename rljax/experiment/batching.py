@@ -193,3 +193,21 @@ def split_to_fit(experiment: Experiment, batch: Batch, lanes: int, needed: int, 
 def _refuse_split(experiment: Experiment) -> None:
     if experiment.options.halving is not None:
         raise UsageError("Successive halving needs its runs side by side, and they do not fit into memory: use fewer.")
+
+
+def say_plan(experiment: Experiment, groups: list[Group]) -> None:
+    """Report how many runs there are."""
+    points, seeds = len(experiment.points), experiment.options.seeds
+    compiles = f"{len(groups)} compiled program{'s' * (len(groups) > 1)}"
+    console.say(f"{points} configurations x {seeds} seeds = {points * seeds} runs, by {compiles}.")
+
+
+def say_where_halving_does_nothing(experiment: Experiment, groups: list[Group]) -> None:
+    """Report configurations that successive halving never compares."""
+    factor = experiment.options.halving
+    for group in groups:
+        num_updates, count = experiment.points[group.points[0]].config.num_updates, len(group.points)
+        if not halving.rungs(count, num_updates, factor):
+            why = "it shares its compiled program with no other" if count == 1 else f"it has {num_updates:,} updates"
+            which = f"Configuration {group.points[0]} is" if count == 1 else f"{count} configurations are"
+            console.say(f"{which} trained in full length, without halving={factor}, since {why}.")

@@ -51,6 +51,14 @@ class Manifest:
     total_steps: int | None
 
 
+_references: dict[int, str] = {}
+
+
+def remember(imported: Any, reference: str) -> None:
+    """Note where the command line imported an algorithm or environment from, for the manifest of its runs."""
+    _references[id(imported)] = reference
+
+
 def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
     """Write a run's manifest."""
     options = {name: getattr(experiment.options, name) for name in _RECORDED}
@@ -122,11 +130,14 @@ def damaged(folder: pathlib.Path, why: str) -> UsageError:
 def _recipe(algorithm: Any, config: Any, points: Sequence[sweeps.Point]) -> dict[str, Any]:
     """How to rebuild a config: the algorithm's name, the environment's recipe, the fields' values.
 
+    `references` has where the command line imported the first two from, such as "path/custom.py:env".
+
     A part is None if it is not plain data: a custom algorithm, environment or network. A sweep's values are recorded
     elsewhere; `objects` has for each of its points, by path, those that are not plain data.
     """
     fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "env"}
-    parts = {"algorithm": algos.name_of(algorithm), "fields": describe(fields)}
+    references = {"algorithm": _references.get(id(algorithm)), "env": _references.get(id(config.env))}
+    parts = {"references": references, "algorithm": algos.name_of(algorithm), "fields": describe(fields)}
     parts = json.loads(files.as_json(parts)) | {"env": _env_as_data(config.env), "objects": _objects(points)}
     try:
         if not same(_config(algorithm, config.env, parts["fields"]), config):
@@ -141,7 +152,7 @@ def algorithm_of(recipe: dict[str, Any]) -> Any:
     if recipe["algorithm"] is None:
         raise UsageError(
             "This run's algorithm is a custom one, which its folder does not hold: "
-            "use rljax resume FOLDER --algorithm custom.py, or rljax.resume(folder, algorithm=custom)."
+            "pass it as algorithm= (rljax resume FOLDER --algorithm custom.py)."
         )
     return algos.algorithm(recipe["algorithm"])
 
@@ -151,12 +162,12 @@ def config_of(recipe: dict[str, Any], algorithm: Any, env: Env | None = None) ->
     if env is None and recipe["env"] is None:
         raise UsageError(
             "This run's environment is a custom one, which its folder does not hold: "
-            "use rljax resume FOLDER --env custom.py:env, or rljax.resume(folder, env=env)."
+            "pass it as env= (rljax resume FOLDER --env custom.py:env)."
         )
     if recipe["fields"] is None:
         raise UsageError(
             "This run's config contains custom objects, which are not saved in its folder: "
-            "pass config= to rljax.resume."
+            "pass the config given to rljax.run as config=."
         )
     return _config(algorithm, _env(recipe["env"]) if env is None else env, recipe["fields"])
 
@@ -217,7 +228,7 @@ def _with_objects(values: dict[str, Any], objects: dict[str, Any]) -> dict[str, 
         if objects[path] is None:
             raise UsageError(
                 f"This run's sweep of {path} contains custom objects, which are not saved in its folder: "
-                "pass the sweep= given to rljax.run to rljax.resume."
+                "pass the sweep= given to rljax.run."
             )
         made[path] = _env(objects[path])
     return made

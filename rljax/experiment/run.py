@@ -8,7 +8,7 @@ from typing import Any, overload
 
 import jax
 
-from rljax import envs
+from rljax import algos, envs
 from rljax.backend.devices import configure_jax
 from rljax.config import check_one_run
 from rljax.errors import UsageError, number
@@ -151,6 +151,11 @@ def check_multiprocess_options(options: Options) -> None:
 
 def check(algorithm: Any, config: Any) -> None:
     """Refuse what is not an algorithm, or not a config of it for one run."""
+    if isinstance(algorithm, str):
+        module = algos.VARIANTS.get(algorithm, (algorithm, {}))[0]
+        known = module in algos.algorithms()
+        pass_it = f"pass the module rljax.{module}" if known else "pass a module such as rljax.ppo"
+        raise UsageError(f"The algorithm must be a module, got {algorithm!r}: {pass_it}.")
     for name in ("init", "update", "act"):
         if not callable(getattr(algorithm, name, None)):
             raise UsageError(f"{getattr(algorithm, '__name__', algorithm)!r} is not an algorithm: it has no {name}().")

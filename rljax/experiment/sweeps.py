@@ -102,7 +102,7 @@ def points(config: Any, sweep: Mapping[str, Any] | None, samples: int | None = N
     samplers, samples = {k: v for k, v in sweep.items() if isinstance(v, Sampler)}, scalar(samples)
     if samplers and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
         raise UsageError(
-            f"Values of {', '.join(samplers)} are drawn at random: pass samples=16 for 16 draws, got {samples!r}."
+            f"Values of {', '.join(samplers)} are drawn at random: pass samples=16 (--samples 16), got {samples!r}."
         )
     if not samplers and samples is not None:
         raise UsageError("samples is for rljax.uniform, log_uniform and choice, and the sweep has only lists.")
@@ -181,7 +181,7 @@ def _fitting(path: str, current: Any, annotated: set[str], value: Any) -> Any:
             raise refuse("strings")
     elif isinstance(current, tuple) and not hasattr(current, "_fields"):
         if not isinstance(value, tuple | list):
-            raise refuse("tuples")
+            raise refuse("tuples, such as (64, 64) or (64,)")
         return tuple(value)
     elif isinstance(current, np.ndarray | jax.Array):
         try:

@@ -83,7 +83,9 @@ def train(experiment: Experiment, saved: list[Saved], peers: processes.Peers) ->
     groups = sweeps.groups(list(experiment.points))
     updates = sum(group_updates(experiment, group) for group in groups)
     if options.progress and experiment.fields:
-        _say_plan(experiment, groups)
+        batching.say_plan(experiment, groups)
+    if options.halving is not None:
+        batching.say_where_halving_does_nothing(experiment, groups)
     pending = batches(experiment, groups, saved, peers.processes)
     if not peers.is_alone:
         pending = [batch for batch in pending if not batch.is_done(experiment)][peers.process :: peers.processes]
@@ -286,12 +288,6 @@ def _from_checkpoint(experiment: Experiment, batch: Batch) -> tuple[Trained, Sav
     final = np.full((len(batch.runs), 1), np.nan) if saved.final is None else saved.final
     num_updates = saved.record.updates if batch.dropped else batch.num_updates(experiment)
     return Trained(batch, saved.record, states, final, num_updates), saved
-
-
-def _say_plan(experiment: Experiment, groups: list[sweeps.Group]) -> None:
-    points, seeds = len(experiment.points), experiment.options.seeds
-    compiles = f"{len(groups)} compiled program{'s' * (len(groups) > 1)}"
-    console.say(f"{points} configurations x {seeds} seeds = {points * seeds} runs, by {compiles}.")
 
 
 def _say_batch(session: _Session, batch: Batch, compiled: "_Compiled", others: list[Batch]) -> None:
