@@ -260,7 +260,7 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         except TypeError as error:
             raise UsageError(f"{field.name} must be hashable, since it is part of the program: {error}.") from None
     numbers = value if isinstance(value, tuple) and "tuple[int, ...]" in kinds(field) else (value,)
-    if any(isinstance(one, int) and abs(one) >= 2**63 for one in numbers):
+    if is_static(field) and any(isinstance(one, int) and abs(one) >= 2**63 for one in numbers):
         raise UsageError(f"{field.name} must be less than 2**63, got {text}.")
     low, high = field.metadata.get(_BOUNDS, (None, None))
     bounded = low is not None or high is not None

@@ -144,11 +144,12 @@ def _train(arguments: list[str]) -> int:
     sweep = _sweep(getattr(options, "sweep", []))
     chosen, hosts = Options(**values(options, _OPTIONS)), _hosts_given(options)
     _start_jax(single_run=chosen.seeds == 1 and chosen.shard == "runs" and not sweep and not hosts)
-    config = _config(name, algorithm, _env_with(user_code.env(env), getattr(options, "env_param", [])), fields)
+    env_params = getattr(options, "env_param", [])
+    config = _config(name, algorithm, _env_with(user_code.env(env), env_params), fields)
     if is_custom:
         manifest.remember(algorithm, user_code.absolute(name))
     if ":" in env:
-        manifest.remember(config.env, user_code.absolute(env))
+        manifest.remember(config.env, user_code.absolute(env), env_params)
     if chosen.out is None and hosts:
         raise UsageError("Several processes train into one folder that all of them see: name it with --out.")
     out = pathlib.Path(chosen.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}"))
@@ -247,12 +248,13 @@ def _resume(arguments: list[str]) -> int:
     recorded = manifest.read(pathlib.Path(name))
     _start_jax(single_run=recorded.threads == 1)
     settings, hosts = values(options, ("total_steps", "algorithm", "env", *CHANGEABLE)), _hosts_given(options)
-    references = recorded.recipe.get("references", {})
-    settings = {name: value for name, value in references.items() if value is not None} | settings
-    if "algorithm" in settings:
-        settings["algorithm"] = user_code.algorithm(settings["algorithm"])
-    if "env" in settings:
-        settings["env"] = user_code.env(settings["env"])
+    given = {kind: reference for kind, reference in recorded.recipe["references"].items() if reference is not None}
+    given |= {kind: [settings[kind]] for kind in ("algorithm", "env") if kind in settings}
+    if "algorithm" in given:
+        settings["algorithm"] = user_code.algorithm(given["algorithm"][0])
+    if "env" in given:
+        reference, *env_params = given["env"]
+        settings["env"] = _env_with(user_code.env(reference), env_params)
     resume.resume(name, hosts=processes.join(**hosts) if hosts else None, **settings)
     _print_written(pathlib.Path(name))
     return 0

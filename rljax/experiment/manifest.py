@@ -51,12 +51,12 @@ class Manifest:
     total_steps: int | None
 
 
-_references: dict[int, str] = {}
+_references: dict[int, list[str]] = {}
 
 
-def remember(imported: Any, reference: str) -> None:
+def remember(imported: Any, reference: str, env_params: Sequence[str] = ()) -> None:
     """Note where the command line imported an algorithm or environment from, for the manifest of its runs."""
-    _references[id(imported)] = reference
+    _references[id(imported)] = [reference, *env_params]
 
 
 def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
@@ -130,7 +130,8 @@ def damaged(folder: pathlib.Path, why: str) -> UsageError:
 def _recipe(algorithm: Any, config: Any, points: Sequence[sweeps.Point]) -> dict[str, Any]:
     """How to rebuild a config: the algorithm's name, the environment's recipe, the fields' values.
 
-    `references` has where the command line imported the first two from, such as "path/custom.py:env".
+    `references` has where the command line imported the first two from, such as "path/custom.py:env", followed by
+    params that it changed, such as "gravity=5".
 
     A part is None if it is not plain data: a custom algorithm, environment or network. A sweep's values are recorded
     elsewhere; `objects` has for each of its points, by path, those that are not plain data.

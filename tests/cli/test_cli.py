@@ -12,6 +12,7 @@ import time
 import jax
 import pytest
 
+import rljax
 from rljax import cli
 from rljax.experiment import history
 
@@ -95,6 +96,15 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
     [
         (["trian"], ["trian", "train"]),
         (["train"], ["Name the algorithm"]),
+        (["train", "ppo", "CartPole-v1"], ["The environment needs its option", "--env CartPole-v1"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--lr", "1"], ["--lr", "did you mean --learning-rate?"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--activation", "x"], ["'x'", "tanh", "relu", "silu"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--env-param", "gravity"], ["--env-param needs", "gravity=5"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--env-param", "gravty=5"], ["gravty", "gravity"]),
+        (["train", "ppo", "--env", f"{ROOT}/tests/toys.py:walk", "--env-param", "hight=5"], ["hight", "height"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--sweep", "hidden_sizes=64,128"], ["tuples, such as (64, 64)"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--sweep", "clip=uniform(1,2)"], ["--samples 16"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--memory-limit", "0.5"], ["memory_limit", "'0.5'"]),
         (["train", "pppo", "--env", "CartPole-v1"], ["pppo", "did you mean ppo?"]),
         (["train", "ppo"], ["Name the environment"]),
         (["train", "ppo", "--env", "CartPol-v1"], ["CartPol-v1", "CartPole-v1"]),
@@ -304,3 +314,22 @@ def test_a_mistake_in_a_custom_algorithm_shows_its_line(capsys, tmp_path):
     assert cli.main(arguments) == 1
     sentence = capsys.readouterr().err
     assert sentence == "rljax: AttributeError: 'State' object has no attribute 'nothing' (broken.py, line 5).\n"
+
+
+def test_a_run_with_custom_code_is_resumed_from_any_folder(capsys, tmp_path, monkeypatch):
+    """Its folder records the files; params of the environment are recorded too, and 1e1 is an integer."""
+    (tmp_path / "mine.py").write_text("from toys import Config, act, init, update, walk\n")
+    arguments = ["train", "mine.py", "--env", "mine.py:walk", "--env-param", "height=2.5", "--num-updates", "1e1"]
+    options = ["--evaluations", "0", "--eval-episodes", "2", "--checkpoint-every", "100", "--no-progress"]
+    assert cli.main([*arguments, *options, "--out", str(tmp_path / "x")]) == 0
+    about = json.loads((tmp_path / "x/config.json").read_text())
+    assert about["config"]["env"]["params"][0] == 2.5
+    assert about["config"]["num_updates"] == 10
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    assert cli.main(["resume", str(tmp_path / "x"), "--no-progress"]) == 0
+    with pytest.raises(rljax.UsageError, match="pass it as algorithm="):
+        rljax.best(tmp_path / "x")
+    (tmp_path / "mine.py").unlink()
+    assert "There is no file" in complaint(capsys, "resume", str(tmp_path / "x"))
