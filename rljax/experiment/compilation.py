@@ -224,6 +224,11 @@ def block_size(states: Any, lanes: int, mesh: Mesh) -> int:
     return max(BLOCK_BYTES * lanes // others, 1)
 
 
+def bytes_of(states: Any) -> int:
+    """The bytes of a state or many."""
+    return sum(_bytes(states))
+
+
 def _bytes(states: Any) -> tuple[int, int]:
     """The bytes of the replay buffers in a state or many, and of everything else."""
 
