@@ -222,9 +222,7 @@ class Peers:
         # A process may end once it has trained its runs; process 0 only once all have.
         done = said.get("all", {}).get("stage") == DONE if process == 0 else said.get("stage") == DONE
         if self._lost is None and not done and now - self._beats[process][1] > _SILENCE_SECONDS:
-            self._lost = (
-                f"{name} has not responded for {_SILENCE_SECONDS:.0f} seconds: see its output."
-            )
+            self._lost = f"{name} has not responded for {_SILENCE_SECONDS:.0f} seconds: see its output."
 
 
 @contextlib.contextmanager
