@@ -56,7 +56,8 @@ def test_the_error_bound_holds_on_a_thousand_models(solve, discount, ending):
         errors = np.abs(np.asarray(solution.values, np.float64) - exact).max(1)
         assert np.isfinite(solution.error_bound).all()
         assert (errors <= np.asarray(solution.error_bound)).all()
-        assert (errors <= 1e-4 * np.abs(exact).max(1) + 1.1e-6).all()
+        relative = 2e-5 if solve is planning.policy_iteration else 1e-3  # small steps vanish in 32 bits
+        assert (errors <= relative * np.abs(exact).max(1) + 1.1e-6).all()
 
 
 def test_policy_iteration_does_not_stop_at_rounding_of_large_values():
