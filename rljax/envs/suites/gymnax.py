@@ -40,7 +40,7 @@ def make(name: str, settings: dict[str, Any]) -> Env:
 def from_object(environment: Any, settings: dict[str, Any]) -> Env:
     """Make an environment from a gymnax object, with some of its params set."""
     kind = type(environment).__name__
-    params = _replace_params(environment.default_params, settings, kind)
+    params = _replace_params(_default_params(environment), settings, kind)
     return _env(environment, params, str(getattr(environment, "name", kind)), (None,))
 
 
@@ -77,18 +77,23 @@ def _env(environment: Any, params: Any, name: str, recipe: tuple[Any, ...]) -> E
 
 
 def _default_params(environment: Any) -> Any:
-    return environment.default_params
+    from rljax.envs.suites import gymnax_corrections  # imports gymnax
+
+    return gymnax_corrections.default_params(environment)
 
 
 def _reset(environment: Any, key: jax.Array, params: Any) -> tuple[Any, Any]:
-    obs, state = environment.reset_env(key, params)
+    from rljax.envs.suites import gymnax_corrections
+
+    obs, state = gymnax_corrections.reset(environment, key, params)
     return _strongly_typed(obs), _strongly_typed(state)
 
 
 def _step(environment: Any, key: jax.Array, state: Any, action: Any, params: Any) -> tuple[TimeStep, Any]:
+    from rljax.envs.suites import gymnax_corrections
+
     # step_env, not step: gymnax's step computes a reset on every call, which costs more than most physics.
-    obs, state, reward, terminated, _ = environment.step_env(key, state, action, params)
-    truncated = environment.is_truncated(state, params)
+    obs, state, reward, terminated, truncated = gymnax_corrections.step(environment, key, state, action, params)
     return timestep(_strongly_typed(obs), reward, terminated, truncated), _strongly_typed(state)
 
 
@@ -99,8 +104,6 @@ def _strongly_typed(tree: Any) -> Any:
 
 def _construct_and_set(name: str, settings: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     """The environment object, its params, and the settings passed to its constructor."""
-    import gymnax
-
     if name not in registered():
         raise UsageError(f"There is no environment {name!r}: {suggest(name, registered())}")
     try:
@@ -112,7 +115,7 @@ def _construct_and_set(name: str, settings: dict[str, Any]) -> tuple[Any, Any, d
             f"{name} needs data files that are missing and could not be downloaded ({error}): "
             "put MNIST's four idx .gz files into /tmp/mnist."
         ) from error
-    fields = [] if environment is None else [f.name for f in dataclasses.fields(environment.default_params)]
+    fields = [] if environment is None else [f.name for f in dataclasses.fields(_default_params(environment))]
     constructor_settings = {k: v for k, v in settings.items() if k not in fields}
     if constructor_settings or environment is None:
         try:
@@ -121,11 +124,11 @@ def _construct_and_set(name: str, settings: dict[str, Any]) -> tuple[Any, Any, d
             raise UsageError(f"{name} cannot be made with these settings: {error}.") from None
         except TypeError as error:
             wrong = next(iter(constructor_settings), "")
-            known = [*fields, *inspect.signature(gymnax.registration._registry[name]).parameters]
+            known = [*fields, *inspect.signature(_factory(name)).parameters]
             hint = suggest(wrong, known) if known else f"{error}."
             raise UsageError(f"{name} cannot be made with the setting {wrong!r}: {hint}") from None
     param_settings = {k: v for k, v in settings.items() if k in fields}
-    return environment, _replace_params(environment.default_params, param_settings, name), constructor_settings
+    return environment, _replace_params(_default_params(environment), param_settings, name), constructor_settings
 
 
 def _construct_once(name: str, settings: dict[str, Any]) -> Any:
@@ -139,9 +142,15 @@ def _construct_once(name: str, settings: dict[str, Any]) -> Any:
 
 @functools.cache
 def _construct(name: str, constructor_settings: tuple[tuple[str, Any], ...]) -> Any:
+    return _factory(name)(**dict(constructor_settings))
+
+
+def _factory(name: str) -> Any:
     import gymnax
 
-    return gymnax.make(name, **dict(constructor_settings))[0]
+    from rljax.envs.suites import gymnax_corrections
+
+    return gymnax_corrections.FACTORIES.get(name) or gymnax.registration._registry[name]
 
 
 def _replace_params(params: Any, settings: dict[str, Any], name: str) -> Any:
