@@ -50,6 +50,11 @@ def space_of(space: Any) -> Space:
         return space
     kind = type(space).__name__
     if kind == "Discrete":
+        start = int(getattr(space, "start", 0))
+        if start != 0:
+            raise UsageError(
+                f"Discrete({space.n}, start={start}) spaces are not supported: let the environment count from 0."
+            )
         return Discrete(int(space.n))
     if kind == "Box":
         return Box(np.asarray(space.low), np.asarray(space.high), tuple(space.shape), space.dtype)
@@ -58,7 +63,9 @@ def space_of(space: Any) -> Space:
 
 def _env(environment: Any, params: Any, name: str, recipe: tuple[Any, ...]) -> Env:
     space = space_of(environment.observation_space(params))
-    obs, _ = jax.eval_shape(environment.reset_env, jax.random.key(0), params)
+    obs, _ = jax.eval_shape(Bound(_reset, (environment,)), jax.random.key(0), params)
+    if not hasattr(obs, "shape"):
+        raise UsageError(f"{name} observes a {type(obs).__name__}, not one array: flatten its observation into one.")
     if isinstance(space, Box):
         # Some environments declare float32 but return integers; the engine stores what they return.
         bounds_hold = obs.shape == space.shape and getattr(environment, "name", name) not in _WRONG_BOUNDS
@@ -85,21 +92,34 @@ def _default_params(environment: Any) -> Any:
 def _reset(environment: Any, key: jax.Array, params: Any) -> tuple[Any, Any]:
     from rljax.envs.suites import gymnax_corrections
 
-    obs, state = gymnax_corrections.reset(environment, key, params)
-    return _strongly_typed(obs), _strongly_typed(state)
+    if jax.config.read("jax_enable_x64"):  # some environments would mix types
+        params = _in_32_bits(params)
+    with jax.enable_x64(False):
+        return _in_32_bits(gymnax_corrections.reset(environment, key, params))
 
 
 def _step(environment: Any, key: jax.Array, state: Any, action: Any, params: Any) -> tuple[TimeStep, Any]:
     from rljax.envs.suites import gymnax_corrections
 
-    # step_env, not step: gymnax's step computes a reset on every call, which costs more than most physics.
-    obs, state, reward, terminated, truncated = gymnax_corrections.step(environment, key, state, action, params)
-    return timestep(_strongly_typed(obs), reward, terminated, truncated), _strongly_typed(state)
+    if jax.config.read("jax_enable_x64"):
+        state, action, params = _in_32_bits((state, action, params))
+    with jax.enable_x64(False):
+        # step_env, not step: gymnax's step computes a reset on every call, which costs more than most physics.
+        obs, state, reward, terminated, truncated = gymnax_corrections.step(environment, key, state, action, params)
+        return timestep(_in_32_bits(obs), reward, terminated, truncated), _in_32_bits(state)
 
 
-def _strongly_typed(tree: Any) -> Any:
-    """Convert Python numbers and weak types to arrays of their dtype, so that reset and step agree on the state."""
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), tree)
+def _in_32_bits(tree: Any) -> Any:
+    """Convert numbers to arrays of at most 32 bits, so that reset and step agree on types."""
+
+    def convert(x: Any) -> jax.Array:
+        dtype = jnp.result_type(x)
+        return jnp.asarray(x, dtype=_NARROW.get(dtype, dtype))
+
+    return jax.tree.map(convert, tree)
+
+
+_NARROW = {np.dtype(f"{kind}64"): np.dtype(f"{kind}32") for kind in ("float", "int", "uint")}
 
 
 def _construct_and_set(name: str, settings: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
