@@ -7,6 +7,20 @@
 - SimpleBandit-bsuite: every reset shuffles the arms' rewards. Here they are shuffled once, as in bsuite.
 - DiscountingChain-bsuite: the last step is a truncation, and `mapping_seed` above 4 gives no bonus. Here it is a
   termination, and the seed counts modulo the number of actions, as in bsuite.
+- Asterix-MinAtar: an enemy or a treasure that finds no free row, and one in eight that finds the last, erases another;
+  the move interval may ramp down to 0, which stops all. Here nothing is erased, and it stays at 1 (MinAtar 1.0.15).
+
+What `make` does not change:
+
+- MinAtar repeats an action with a probability of 0.1, gymnax does not: wrap the games in `sticky_actions(env, 0.1)`.
+- MinAtar's games have no time limit, gymnax truncates them after 1,000 steps; Freeway terminates after 2,500 in MinAtar
+  and is truncated in gymnax. `time_limit` changes the limit.
+- Seaquest: a submarine that is hit as it moves does not shoot in that step, of several things in one cell another one
+  may be hit or picked up first, and the last observation of a submarine that surfaces without divers differs.
+- bsuite's chains have no time limit: one longer than `max_steps_in_episode` is cut off in gymnax.
+- Acrobot-v1, CartPole-v1, MountainCar-v0, Pendulum-v1, Breakout, Freeway, SpaceInvaders, Catch, DeepSea, MemoryChain,
+  UmbrellaChain and MNISTBandit step as their originals do. Their random numbers are JAX's.
+- The other ids are gymnax's own.
 """
 
 import dataclasses
@@ -20,6 +34,7 @@ from flax import struct
 from gymnax.environments import environment
 from gymnax.environments.bsuite import bandit, discounting_chain
 from gymnax.environments.classic_control import cartpole, continuous_mountain_car
+from gymnax.environments.minatar import asterix
 
 
 @struct.dataclass
@@ -121,6 +136,27 @@ def _mountain_car_step(environment: Any, key: jax.Array, state: Any, action: Any
     return obs, state, reward, terminated, environment.is_truncated(state, params)
 
 
+def _asterix_step(environment: Any, key: jax.Array, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
+    key_spawn, key_step = jax.random.split(key)
+    state = _spawn(key_spawn, state)  # with the timer set again, so that step_env does not spawn
+    obs, state, reward, terminated, _ = environment.step_env(key_step, state, action, params)
+    state = state.replace(move_speed=jnp.maximum(state.move_speed, 1))
+    return obs, state, reward, terminated, environment.is_truncated(state, params)
+
+
+def _spawn(key: jax.Array, state: Any) -> Any:
+    """Put an enemy or a treasure into a random free row, if it is time and there is one."""
+    key_row, key_right, key_gold = jax.random.split(key, 3)
+    free = state.entities[:, 4] == 0
+    row = jnp.argmax(jnp.where(free, jax.random.uniform(key_row, free.shape), -1.0))
+    right = jax.random.bernoulli(key_right).astype(jnp.int32)
+    gold = jax.random.bernoulli(key_gold, 1 / 3).astype(jnp.int32)
+    entity = jnp.stack([9 * (1 - right), row + 1, right, gold, jnp.ones_like(row)]).astype(state.entities.dtype)
+    now = state.spawn_timer == 0
+    entities = jnp.where(now & free[row], state.entities.at[row].set(entity), state.entities)
+    return state.replace(entities=entities, spawn_timer=jnp.where(now, state.spawn_speed, state.spawn_timer))
+
+
 # By method, so that a subclass with another one keeps its own.
 _RESETS: dict[Any, Callable[..., Any]] = {
     bandit.SimpleBandit.reset_env: _bandit_reset,
@@ -129,4 +165,5 @@ _RESETS: dict[Any, Callable[..., Any]] = {
 _STEPS: dict[Any, Callable[..., Any]] = {
     continuous_mountain_car.ContinuousMountainCar.step_env: _mountain_car_step,
     discounting_chain.DiscountingChain.step_env: _chain_step,
+    asterix.MinAsterix.step_env: _asterix_step,
 }

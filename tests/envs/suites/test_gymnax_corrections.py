@@ -158,3 +158,53 @@ def test_the_discounting_chain_ends_and_pays_as_in_bsuite(seed):
             ends.append((bool(result.terminated), bool(result.truncated)))
         assert rewards == pytest.approx([(1.1 if action == seed % 5 else 1.0) * (t + 1 == due) for t in range(100)])
         assert ends == [(False, False)] * 99 + [(True, False)]
+
+
+def asterix(entities, **fields):
+    """An Asterix whose rows hold (column, row, moves right, is gold, is there)."""
+    env = rljax.make("Asterix-MinAtar")
+    _, state = env.reset(jax.random.key(0), env.params)
+    return env, state.replace(entities=jnp.asarray(entities, state.entities.dtype), **fields)
+
+
+FULL = [[6 - i % 3, i + 1, i % 2, 1, 1] for i in range(8)]
+
+
+def test_nothing_is_erased_from_a_full_board_of_asterix():
+    env, state = asterix(FULL, spawn_timer=0, move_timer=3, player_x=0, player_y=8)
+    step = jax.jit(jax.vmap(env.step, (0, None, None, None)))
+    _, after = step(jax.random.split(jax.random.key(1), 50), state, 0, env.params)
+    np.testing.assert_array_equal(after.entities, np.broadcast_to(FULL, (50, 8, 5)))
+    np.testing.assert_array_equal(after.spawn_timer, 9)
+
+
+@pytest.mark.parametrize("free", [(2,), (0, 7), tuple(range(8))])
+def test_asterix_fills_a_random_free_row(free):
+    entities = [[0] * 5 if i in free else row for i, row in enumerate(FULL)]
+    env, state = asterix(entities, spawn_timer=0, move_timer=3, player_x=5, player_y=8)
+    step = jax.jit(jax.vmap(env.step, (0, None, None, None)))
+    _, after = step(jax.random.split(jax.random.key(1), 3_000), state, 0, env.params)
+    after = np.asarray(after.entities)
+    changed = np.any(after != entities, axis=-1)
+    np.testing.assert_array_equal(changed.sum(axis=1), 1)
+    rows = changed.argmax(axis=1)
+    counts = np.bincount(rows, minlength=8)
+    assert set(np.flatnonzero(counts)) == set(free)
+    np.testing.assert_allclose(counts[list(free)] / 3_000, 1 / len(free), atol=0.03)
+    column, row, right, gold, there = after[np.arange(3_000), rows].T
+    np.testing.assert_array_equal(row, rows + 1)
+    np.testing.assert_array_equal(column, np.where(right == 1, 0, 9))
+    assert there.all()
+    np.testing.assert_allclose([right.mean(), gold.mean()], [1 / 2, 1 / 3], atol=0.04)
+
+
+def test_the_move_interval_of_asterix_does_not_ramp_below_one():
+    env, state = asterix(FULL, move_speed=1, spawn_speed=5, ramp_index=1, ramp_timer=-1, spawn_timer=4, move_timer=0)
+    state = state.replace(player_x=0, player_y=1)
+    step = jax.jit(env.step)
+    columns = []
+    for _ in range(3):
+        _, state = step(jax.random.key(0), state, 0, env.params)
+        columns.append(int(state.entities[1, 0]))
+        assert state.move_speed == 1
+    assert len(set(columns)) > 1  # the entities still move
