@@ -65,14 +65,24 @@ def scalar(value: Any) -> Any:
 
 
 def number(
-    what: str, value: Any, *, integer: bool = False, minimum: float | None = None, maximum: float | None = None
+    what: str,
+    value: Any,
+    *,
+    integer: bool = False,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    traced: bool = False,
 ) -> Any:
     """Check an argument and return it as a Python number, an int if `integer`.
+
+    With `traced`, a traced scalar is returned unchecked.
 
     Raises:
         UsageError: the value is not a number, is a bool, is not finite, is out of bounds, or is not an integer though
             `integer` is set.
     """
+    if traced and isinstance(value, jax.core.Tracer) and value.ndim == 0:
+        return value
     converted = scalar(value)
     is_kind = isinstance(converted, int if integer else int | float) and not isinstance(converted, bool)
     low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
