@@ -53,8 +53,8 @@ class Sample(NamedTuple):
     action: jax.Array
     reward: jax.Array  # discounted sum of up to n rewards
     discount: jax.Array  # of the successor's value: gamma to the power of the number of rewards, 0 where terminated
-    next_obs: jax.Array  # the true successor
-    weight: jax.Array  # importance weight, at most 1
+    next_obs: jax.Array  # the true successor; another, finite observation where it is terminal or lost
+    weight: jax.Array  # importance weight, at most 1; 0 where the true successor is lost
     position: jax.Array  # int32, slot * N + environment, an argument of `reprioritize`
 
 
@@ -128,8 +128,10 @@ def add(replay: Replay, steps: Trajectory, n_step: int = 1) -> Replay:
     end = jnp.where(truncated, index, _CONTINUES).reshape(num_steps, num_envs)
     end = jnp.where(steps.terminated, _TERMINATED, end).astype(jnp.int32)
 
-    # The newest step's successor goes into the slot of the next step.
-    obs = jnp.concatenate([steps.obs, steps.next_obs[-1:]])
+    # The newest step's successor goes into the slot of the next step. Terminal observations have no value and may be
+    # NaN: the step's own observation takes their place.
+    ended = steps.terminated[-1].reshape(num_envs, *[1] * (steps.obs.ndim - 2))
+    obs = jnp.concatenate([steps.obs, jnp.where(ended, steps.obs[-1], steps.next_obs[-1])[None]])
     added = replay.added + num_steps
     replay = Replay(
         obs=replay.obs.at[(replay.added + jnp.arange(num_steps + 1)) % slots].set(obs),
@@ -212,7 +214,7 @@ def sample(
         action=replay.action[slot, env],
         reward=n_rewards[0],
         discount=jnp.where(end == _TERMINATED, 0.0, jnp.asarray(discount) ** (last + 1)),
-        next_obs=jnp.where(truncated.reshape(-1, *[1] * (successor.ndim - 1)), successor, next_slot_obs),
+        next_obs=jnp.where((truncated & ~lost).reshape(-1, *[1] * (successor.ndim - 1)), successor, next_slot_obs),
         weight=weight,
         position=slot * num_envs + env,
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax import losses
+from rljax import losses, returns
 from rljax.errors import UsageError, suggest
 from rljax.types import Scalar
 
@@ -58,7 +58,7 @@ def expected(huber_delta: Scalar | None) -> ValueHead:
     def loss(
         outputs: jax.Array, next_outputs: jax.Array, reward: jax.Array, discount: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        target = reward + discount * next_outputs[:, 0]
+        target = returns.one_step(reward, discount, next_outputs[:, 0])
         return losses.regression(outputs[:, 0], target, huber_delta), jnp.abs(target - outputs[:, 0])
 
     return ValueHead(1, lambda outputs: outputs[..., 0], loss)
@@ -76,6 +76,8 @@ def categorical(num_atoms: int, low: Scalar, high: Scalar) -> ValueHead:
         outputs: jax.Array, next_outputs: jax.Array, reward: jax.Array, discount: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         shifted = reward[:, None] + discount[:, None] * support
+        # A terminal state's distribution is not read: all its returns are zero.
+        next_outputs = jnp.where(discount[:, None] == 0.0, 0.0, next_outputs)
         target = project(support, shifted, jax.nn.softmax(next_outputs))
         cross_entropy = -jnp.sum(target * jax.nn.log_softmax(outputs), axis=-1)
         entropy = -jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)
@@ -111,7 +113,7 @@ def quantile(num_quantiles: int, huber_delta: Scalar | None) -> ValueHead:
     def loss(
         outputs: jax.Array, next_outputs: jax.Array, reward: jax.Array, discount: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        target = reward[:, None] + discount[:, None] * next_outputs
+        target = returns.one_step(reward[:, None], discount[:, None], next_outputs)
         difference = target[:, None, :] - outputs[:, :, None]  # [B, i, j]
         kappa = huber_delta
         size = jnp.abs(difference) if kappa is None else losses.huber(difference, 0.0, kappa) / kappa

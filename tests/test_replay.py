@@ -284,3 +284,34 @@ def test_what_does_not_fit_is_refused():
     memory = replay.init(jnp.zeros(1), jnp.int32(0), 2, 8)
     with pytest.raises(rljax.UsageError, match="A rollout of 5 steps does not fit"):
         replay.add(memory, trajectory(World(0, 2).rollout(5)))
+
+
+@pytest.mark.parametrize("prioritized", [False, True])
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("spoiled", [np.nan, np.inf, -np.inf])
+def test_terminal_observations_are_never_sampled(spoiled, n_step, prioritized):
+    """Also not from the newest step, whose successor is in the slot that the next step will overwrite."""
+    world = World(0, num_envs=3, ends=0.8)
+    memory = replay.init(jnp.zeros(1), jnp.int32(0), 3, 24, prioritized=prioritized, truncations=24)
+    add, draw = jax.jit(replay.add, static_argnums=2), jax.jit(replay.sample, static_argnums=3)
+    newest_terminated = 0
+    for number in range(8):
+        steps = trajectory(world.rollout(3))
+        steps = steps._replace(next_obs=jnp.where(steps.terminated[..., None], spoiled, steps.next_obs))
+        memory = add(memory, steps, n_step)
+        newest_terminated += int(steps.terminated[-1].sum())
+        batch = draw(jax.random.bits(jax.random.key(number), (200,)), memory, DISCOUNT, n_step)
+        assert np.isfinite(batch.obs).all()
+        assert np.isfinite(batch.next_obs).all()
+    assert newest_terminated > 3
+
+
+def test_a_lost_successor_is_not_another_transitions():
+    """Its weight is zero, and what takes its place is not a stored successor, which may be NaN."""
+    world = World(2, num_envs=2, ends=0.9)
+    memory, _ = filled(world, [4] * 5, 16, truncations=1)
+    memory = memory._replace(successors=jnp.full_like(memory.successors, jnp.nan))
+    batch = replay.sample(jax.random.bits(jax.random.key(0), (100,)), memory, DISCOUNT)
+    lost = np.asarray(batch.weight == 0.0)
+    assert 0 < lost.sum() < 100
+    assert np.isfinite(batch.next_obs[lost]).all()

@@ -116,3 +116,25 @@ def test_the_expected_head(delta):
     np.testing.assert_allclose(errors, [5.0, 1.0])
     np.testing.assert_allclose(losses, [12.5, 0.5] if delta is None else [4.5, 0.5])
     assert head.values(jnp.ones((3, 2, 1))).shape == (3, 2)
+
+
+HEADS = {
+    "expected": value_heads.expected(None),
+    "expected, huber": value_heads.expected(1.0),
+    "categorical": value_heads.categorical(5, -1.0, 1.0),
+    "quantile": value_heads.quantile(5, None),
+    "quantile, huber": value_heads.quantile(5, 1.0),
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("spoiled", [np.nan, np.inf, -np.inf])
+def test_the_loss_does_not_read_terminal_outputs(head, spoiled):
+    random = np.random.default_rng(3)
+    outputs, following = random.normal(size=(2, 4, head.num_outputs)).astype(np.float32)
+    reward, discount = random.normal(size=4).astype(np.float32), np.float32([0.9, 0.0, 0.0, 0.9])
+    dirty = np.where(discount[:, None] == 0.0, np.float32(spoiled), following)
+    for clean, got in zip(
+        head.loss(outputs, following, reward, discount), head.loss(outputs, dirty, reward, discount), strict=True
+    ):
+        np.testing.assert_allclose(got, clean, rtol=1e-6, atol=1e-7)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, networks, off_policy, optimizers, replay, rollout
+from rljax import core, networks, off_policy, optimizers, replay, returns, rollout
 from rljax.config import config, static, traced
 from rljax.distributions import squashed_head
 from rljax.envs import Discrete, Env
@@ -189,7 +189,7 @@ def loss(
     """Return the sum of the three losses over one batch, with action noise `[2, B, D]`, and its terms as metrics."""
     fixed = jax.lax.stop_gradient(params)
     next_value, _ = _soft_value(noise[1], fixed._replace(critics=target_params), batch.next_obs, config)
-    targets = batch.reward + batch.discount * next_value
+    targets = returns.one_step(batch.reward, batch.discount, next_value)
     action_values = _action_values(params.critics, batch, config)
     critic_loss, critic_metrics = off_policy.critic_loss(action_values, targets, batch.weight)
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, exploration, networks, off_policy, optimizers, replay, rollout
+from rljax import core, exploration, networks, off_policy, optimizers, replay, returns, rollout
 from rljax.config import config, static, traced
 from rljax.envs import Env, bounded_box
 from rljax.types import Metrics, Policy
@@ -161,7 +161,8 @@ def loss(
     action = jnp.clip(action + jnp.clip(smoothing, -config.smoothing_clip, config.smoothing_clip), -1.0, 1.0)
     next_values = _network(config).critics.apply(target_params.critics, batch.next_obs, action).min(axis=-1)
     values = _network(config).critics.apply(critics, batch.obs, batch.action)
-    return off_policy.critic_loss(values, batch.reward + batch.discount * next_values, batch.weight)
+    targets = returns.one_step(batch.reward, batch.discount, next_values)
+    return off_policy.critic_loss(values, targets, batch.weight)
 
 
 def actor_loss(actor: Any, critics: Any, obs: jax.Array, config: Config) -> tuple[jax.Array, tuple[()]]:
