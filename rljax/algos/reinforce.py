@@ -63,7 +63,7 @@ class Config:
     baseline: bool = static(default=True)
     """Subtract a learned value from the returns, and bootstrap truncated episodes with it."""
     normalize_returns: bool = static(default=True)
-    """Standardize the returns of each update after subtracting the baseline."""
+    """Standardize the returns of each update after subtracting the baseline; a single one stays unchanged."""
     anneal_learning_rate: bool = static(default=True)
     """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
@@ -145,10 +145,10 @@ def loss(params: Any, window: Steps, targets: jax.Array, used: jax.Array, config
     def mean(x: jax.Array) -> jax.Array:
         return jnp.sum(x, where=used) / count
 
+    targets = jnp.where(used, targets, 0.0)  # the others may be NaN
     advantages = targets - jax.lax.stop_gradient(values) if config.baseline else targets
     if config.normalize_returns:
-        advantages = advantages - mean(advantages)
-        advantages = advantages / (jnp.sqrt(mean(jnp.square(advantages))) + 1e-8)
+        advantages = on_policy.standardize(advantages, used)
     policy_loss = mean(losses.policy_gradient(distribution.log_prob(window.action), advantages))
     value_loss = mean(losses.squared(values, targets)) if config.baseline else jnp.float32(0.0)
     entropy = mean(distribution.entropy())
