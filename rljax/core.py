@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rljax import optimizers
 from rljax.backend import random_bits, sharding
 from rljax.errors import UsageError
 from rljax.types import Init, Metrics, Update
@@ -86,7 +87,7 @@ def gradient_step(
     """
     gradient, auxiliary = jax.grad(loss, has_aux=True)(params, *arguments)
     updates, opt_state = optimizer.update(gradient, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state, auxiliary, optax.tree.norm(gradient)
+    return optax.apply_updates(params, updates), opt_state, auxiliary, optimizers.global_norm(gradient)
 
 
 def training_keys(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
