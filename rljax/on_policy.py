@@ -143,7 +143,7 @@ def standardize(advantages: jax.Array, used: jax.Array | None = None) -> jax.Arr
 
 
 def explained_variance(values: jax.Array, targets: jax.Array) -> jax.Array:
-    """The fraction `[]` of the targets' variance that the values explain: 1 is all of it; 0 if the targets are equal."""
+    """The fraction `[]` of the targets' variance that the values explain: 1 is all of it; 0 for equal targets."""
     centered, scale = _centered(targets)
     errors, error_scale = _centered(targets - values)
     equal = scale == 0.0

@@ -1,7 +1,7 @@
 r"""Adam and RAdam with gradients clipped by their global norm, differentiable where gradients are exactly zero.
 
-With the moments $m \leftarrow \beta_1 m + (1 - \beta_1) g$ and $v \leftarrow \beta_2 v + (1 - \beta_2) g^2$ Adam's update
-of step t is
+With the moments $m \leftarrow \beta_1 m + (1 - \beta_1) g$ and $v \leftarrow \beta_2 v + (1 - \beta_2) g^2$ the update
+of Adam's step t is
 
 $$ -\alpha_t \frac{m}{\sqrt v + \hat\epsilon_t}, \qquad
    \alpha_t = \alpha \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}, \qquad
