@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rljax import returns
-from rljax.backend import random_bits
+from rljax.backend import random_bits, rounding
 from rljax.backend.sharding import replicate, shard_batch
 from rljax.errors import UsageError
 from rljax.rollout import Trajectory
@@ -191,7 +192,8 @@ def sample(
     else:
         position, probability = _draw_leaves(bits, replay.priorities.tree)
         slot, env = position // num_envs, position % num_envs
-        weight = (size(replay, n_step) * probability) ** -importance_exponent
+        smallest = jnp.finfo(probability.dtype).tiny  # a chance of 0 is drawn at most through rounding
+        weight = (size(replay, n_step) * jnp.maximum(probability, smallest)) ** -importance_exponent
 
     # A ring that is sharded by environments is not moved: every device looks up the whole batch.
     slot, env = replicate((slot, env))
@@ -256,15 +258,23 @@ def _draw_leaves(bits: jax.Array, tree: jax.Array) -> tuple[jax.Array, jax.Array
         the leaves and their probabilities `[B]`.
     """
     first_leaf, count = len(tree) // 2, len(bits)
-    quantile = (jnp.arange(count) + random_bits.uniforms(bits)) / count
+    # A single float has 24 bits, too few to tell the leaves of a large tree apart: positions are pairs of floats.
+    upper, lower = (bits >> 16).astype(jnp.float32) * 2.0**-16, (bits & 0xFFFF).astype(jnp.float32) * 2.0**-32
+    part = rounding.add((jnp.arange(count, dtype=jnp.float32), lower), upper)
+    inverse = np.float32(1 / count), np.float32(1 / count - float(np.float32(1 / count)))
+    position = rounding.multiply(part, rounding.multiply((tree[1], jnp.float32(0.0)), inverse))
 
-    def down(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        node, remainder = carry
+    def down(_: int, carry: tuple[jax.Array, rounding.Pair]) -> tuple[jax.Array, rounding.Pair]:
+        node, position = carry
         left, right = tree[2 * node], tree[2 * node + 1]
-        # Rounding may leave a remainder beyond the last leaf: never go towards a sum of zero.
-        to_right = (right > 0.0) & ((remainder >= left) | (left <= 0.0))
-        return 2 * node + to_right, jnp.where(to_right, remainder - left, remainder)
+        # A node is its children's rounded sum. Stretched to the exact sum, positions leave no child short.
+        total, rest = rounding.add((left, jnp.zeros_like(left)), right)
+        position = rounding.add(position, position[0] * (rest / jnp.where(total > 0.0, total, 1.0)))
+        beyond = rounding.add(position, -left)
+        # Rounding may leave a position beyond the last leaf: never go towards a sum of zero.
+        to_right = (right > 0.0) & ((beyond[0] >= 0.0) | (left <= 0.0))
+        high, low = (jnp.where(to_right, x, y) for x, y in zip(beyond, position, strict=True))
+        return 2 * node + to_right, (high, low)
 
-    start = (jnp.ones(count, jnp.int32), quantile * tree[1])
-    node, _ = jax.lax.fori_loop(0, int(math.log2(first_leaf)), down, start)
+    node, _ = jax.lax.fori_loop(0, int(math.log2(first_leaf)), down, (jnp.ones(count, jnp.int32), position))
     return node - first_leaf, tree[node] / tree[1]

@@ -50,12 +50,12 @@ def merge(first: Moments, second: Moments) -> Moments:
     Increments are added to pairs of floats, so that no number of samples makes them too small to count. The deviation
     is updated, not its square, which would leave float32's range.
     """
-    samples = rounding.add(first.samples, first.samples_rest, second.samples)
-    samples = rounding.add(*samples, second.samples_rest)
+    samples = rounding.add((first.samples, first.samples_rest), second.samples)
+    samples = rounding.add(samples, second.samples_rest)
     weight = second.samples / jnp.maximum(samples[0], 1.0)
     far, near = second.mean - first.mean, second.mean_rest - first.mean_rest
     delta = far + near
-    mean = rounding.add(*rounding.add(first.mean, first.mean_rest, far * weight), near * weight)
+    mean = rounding.add(rounding.add((first.mean, first.mean_rest), far * weight), near * weight)
 
     unit = jnp.maximum(jnp.maximum(first.spread, second.spread), jnp.abs(delta))
     unit = jnp.where(unit == 0.0, 1.0, unit)
@@ -63,7 +63,7 @@ def merge(first: Moments, second: Moments) -> Moments:
     change = jnp.square(second.spread / unit) + (1.0 - weight) * jnp.square(delta / unit) - jnp.square(old)
     total = old + rounding.root(jnp.maximum(jnp.square(old) + weight * change, 0.0))
     growth = unit * (weight * change / jnp.where(total == 0.0, 1.0, total))
-    spread = rounding.add(first.spread, first.spread_rest, growth)
+    spread = rounding.add((first.spread, first.spread_rest), growth)
     return Moments(samples[0], mean[0], spread[0], samples[1], mean[1], spread[1])
 
 
@@ -80,7 +80,7 @@ def _of_batch(batch: jax.Array, axes: int) -> Moments:
     correction = _mean(differences, axes)
     variance = jnp.maximum(_mean(jnp.square(differences), axes) - jnp.square(correction), 0.0)
     rest = jnp.float32(count - int(np.float32(count)))
-    mean, mean_rest = rounding.add(mean, jnp.zeros_like(mean), unit * correction)
+    mean, mean_rest = rounding.add((mean, jnp.zeros_like(mean)), unit * correction)
     spread = unit * rounding.root(variance)
     return Moments(samples, mean, spread, rest, mean_rest, jnp.zeros_like(spread))
 

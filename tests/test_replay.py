@@ -315,3 +315,50 @@ def test_a_lost_successor_is_not_another_transitions():
     lost = np.asarray(batch.weight == 0.0)
     assert 0 < lost.sum() < 100
     assert np.isfinite(batch.next_obs[lost]).all()
+
+
+def sum_tree(priorities):
+    leaves = 2 ** int(np.ceil(np.log2(len(priorities))))
+    levels = [np.pad(priorities, (0, leaves - len(priorities)))]
+    while len(levels[-1]) > 1:
+        levels.append(levels[-1][::2] + levels[-1][1::2])
+    return jnp.asarray(np.concatenate([np.zeros(1, np.float32), *levels[::-1]]))
+
+
+@pytest.mark.parametrize(("size", "tail"), [(1, 0), (3, 0), (1000, 0), (1_000_000, 0), (1_000_000, 3), (2**23, 0)])
+def test_every_transition_is_drawn_with_its_chance(size, tail):
+    """The number of 32-bit words that draw a leaf, found by bisection: draws are in the leaves' order."""
+    random = np.random.default_rng(0)
+    priorities = (random.exponential(size=size) + 1e-2).astype(np.float32) ** np.float32(0.6 + tail)
+    tree = sum_tree(priorities)
+    total = priorities.astype(np.float64).sum()
+    leaves = np.unique(np.r_[0, size - 1, random.integers(0, size, 3000)])
+    leaves = leaves[priorities[leaves] / total > 1e-8]
+
+    @jax.jit
+    def first_word(leaves):
+        """The lowest word that draws one of the leaves or a later one, minus 1."""
+        draw = jax.vmap(lambda word: replay._draw_leaves(word[None], tree)[0][0])
+
+        def halve(i, low):
+            middle = low + (jnp.uint32(2**31) >> i)
+            return jnp.where(draw(middle) < leaves, middle, low)
+
+        return jax.lax.fori_loop(0, 32, halve, jnp.zeros(leaves.shape, jnp.uint32))
+
+    first, after = (np.asarray(first_word(jnp.asarray(leaves + i)), np.float64) for i in (0, 1))
+    chances = (after - first) / 2.0**32
+    np.testing.assert_allclose(chances, priorities[leaves] / total, rtol=1e-4, atol=2.0**-30)
+
+
+@pytest.mark.parametrize("count", [2, 7, 64, 1000])
+def test_each_draw_of_a_batch_is_from_its_part_of_the_sum(count):
+    priorities = np.random.default_rng(1).exponential(size=100_000).astype(np.float32)
+    tree, cumulated = sum_tree(priorities), np.cumsum(priorities, dtype=np.float64)
+    draw = jax.jit(replay._draw_leaves)
+    for word in (0, 2**20 + 3, 2**31 - 1, 2**32 - 1):
+        leaves, chances = draw(jnp.full(count, word, jnp.uint32), tree)
+        position = (np.arange(count) + word / 2**32) / count * cumulated[-1]
+        assert (cumulated[leaves] - priorities[leaves] <= position + 0.1).all()
+        assert (position <= cumulated[leaves] + 0.1).all()
+        np.testing.assert_allclose(chances, priorities[leaves] / cumulated[-1], rtol=1e-5)

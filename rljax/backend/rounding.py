@@ -1,4 +1,4 @@
-"""Arithmetic that rounding does not spoil: exact sums of two floats, and a root with a derivative everywhere."""
+"""Arithmetic that rounding does not spoil: numbers as pairs of floats, and a root with a derivative everywhere."""
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,30 @@ def _root_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[ja
     return result, jnp.where(result > 0, tangents[0] / (2.0 * jnp.where(result > 0, result, 1.0)), 0.0)
 
 
-def add(high: jax.Array, low: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Add `x` to `high + low`: the nearest float to the sum, and what is missing from it.
+Pair = tuple[jax.Array, jax.Array]
+"""A number as the nearest float and the rest: 48 bits in float32."""
 
-    A float32 pair has 48 bits, so that sums keep growing where single floats would stop (Knuth 1969, section 4.2.2,
-    theorem B).
-    """
-    x = x + low
+
+def add(pair: Pair, x: jax.Array) -> Pair:
+    """`pair + x`, so that a sum keeps growing where a single float would stop (Knuth 1969, section 4.2.2, theorem B)."""
+    high, low = pair
     total = high + x
     part = total - high
-    return total, (high - (total - part)) + (x - part)
+    low = low + ((high - (total - part)) + (x - part))
+    result = total + low
+    return result, low - (result - total)
+
+
+def multiply(x: Pair, y: Pair) -> Pair:
+    """`x * y`, with the exact product of the high parts (Dekker 1971, section 5)."""
+    product = x[0] * y[0]
+    (a, b), (c, d) = _halves(x[0]), _halves(y[0])
+    rest = ((a * c - product) + a * d + b * c) + b * d
+    return add((product, jnp.zeros_like(product)), rest + (x[0] * y[1] + x[1] * y[0]))
+
+
+def _halves(x: jax.Array) -> Pair:
+    """Two floats of 12 bits with sum `x`: their products are exact."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFFF000)
+    high = jax.lax.bitcast_convert_type(bits, jnp.float32)
+    return high, x - high
