@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rljax import losses, returns
 from rljax.errors import UsageError, suggest
@@ -35,8 +36,8 @@ def check_value_head(kind: str, low: Scalar | None, high: Scalar | None) -> None
             "The categorical head needs value_low and value_high: set them to the lowest and the highest "
             "discounted return that is possible in the environment."
         )
-    if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
-        raise UsageError(f"value_low must be below value_high, got {low} and {high}.")
+    if isinstance(low, int | float) and isinstance(high, int | float) and not np.float32(low) < np.float32(high):
+        raise UsageError(f"value_low must be below value_high in 32 bits, got {low} and {high}.")
 
 
 def value_head(
@@ -80,6 +81,8 @@ def categorical(num_atoms: int, low: Scalar, high: Scalar) -> ValueHead:
         next_outputs = jnp.where(discount[:, None] == 0.0, 0.0, next_outputs)
         target = project(support, shifted, jax.nn.softmax(next_outputs))
         cross_entropy = -jnp.sum(target * jax.nn.log_softmax(outputs), axis=-1)
+        # The ends of the support would hide an infinite reward.
+        cross_entropy = jnp.where(jnp.isfinite(reward), cross_entropy, jnp.nan)
         entropy = -jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)
         return cross_entropy, jnp.maximum(cross_entropy - entropy, 0.0)
 
@@ -91,13 +94,15 @@ def categorical(num_atoms: int, low: Scalar, high: Scalar) -> ValueHead:
 
 
 def project(support: jax.Array, shifted: jax.Array, probabilities: jax.Array) -> jax.Array:
-    """Project a distribution on returns `shifted` `[B, K]` onto `support` `[K]`: probabilities `[B, K]`.
+    """Project a distribution on returns `shifted` `[B, K]` onto the evenly spaced `support` `[K]`: `[B, K]`.
 
     Each probability is split linearly between the two nearest atoms; returns beyond the ends count as the ends
-    (Bellemare et al. 2017, algorithm 1).
+    (Bellemare et al. 2017, algorithm 1). If all atoms are equal, the first one has all probability.
     """
-    spacing = support[1] - support[0]
-    distance = jnp.abs(jnp.clip(shifted, support[0], support[-1])[:, None, :] - support[:, None]) / spacing
+    width = support[-1] - support[0]
+    # Positions are counted in atoms, so that the two shares add up to 1 wherever the support lies.
+    position = (jnp.clip(shifted, support[0], support[-1]) - support[0]) / jnp.where(width > 0.0, width, 1.0)
+    distance = jnp.abs(position[:, None, :] * (len(support) - 1) - jnp.arange(len(support))[:, None])
     return jnp.sum(jnp.clip(1.0 - distance, 0.0, 1.0) * probabilities[:, None, :], axis=-1)
 
 

@@ -138,3 +138,35 @@ def test_the_loss_does_not_read_terminal_outputs(head, spoiled):
         head.loss(outputs, following, reward, discount), head.loss(outputs, dirty, reward, discount), strict=True
     ):
         np.testing.assert_allclose(got, clean, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("atoms", [2, 51, 201])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(-10, 10), (99, 101), (9990, 10010), (1e4, 1e4 + 1), (1e6, 1e6 + 1), (-1e6 - 1, -1e6), (1e8, 1e8 + 1), (0, 1e-20), (1e30, 2e30)],
+)  # fmt: skip
+def test_the_projection_keeps_all_probability(low, high, atoms):
+    """Also on supports that are narrow next to their distance from zero, even if float32 cannot tell atoms apart."""
+    random = np.random.default_rng(0)
+    support = jnp.linspace(jnp.float32(low), jnp.float32(high), atoms)
+    probabilities = random.dirichlet(np.ones(atoms), 64).astype(np.float32)
+    middle = np.float32(low / 2 + high / 2)
+    for discount, reward in ((0.99, 0.01 * middle), (1.0, 0.0), (0.0, middle), (0.0, 2.0 * high), (1.0, high - low)):
+        shifted = jnp.float32(reward) + jnp.float32(discount) * jnp.broadcast_to(support, (64, atoms))
+        projected = np.asarray(value_heads.project(support, shifted, probabilities))
+        assert projected.min() >= 0.0
+        np.testing.assert_allclose(projected.sum(-1), 1.0, atol=2e-6)
+        width, wide = np.float64(support[-1]) - np.float64(support[0]), np.asarray(shifted, np.float64)
+        if width > 0:
+            position = np.clip((wide - np.float64(support[0])) / width, 0.0, 1.0) * (atoms - 1)
+            np.testing.assert_allclose(
+                projected @ np.arange(atoms), (position * probabilities).sum(-1), rtol=1e-5, atol=1e-4
+            )
+
+
+@pytest.mark.parametrize("spoiled", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_a_reward_that_is_not_finite_shows_in_the_loss(head, spoiled):
+    outputs = np.random.default_rng(4).normal(size=(3, head.num_outputs)).astype(np.float32)
+    losses, _ = head.loss(outputs, outputs, np.float32([0.0, spoiled, 1.0]), np.float32([0.9, 0.9, 0.0]))
+    np.testing.assert_array_equal(np.isfinite(losses), [True, False, True])
