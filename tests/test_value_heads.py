@@ -143,7 +143,8 @@ def test_the_loss_does_not_read_terminal_outputs(head, spoiled):
 @pytest.mark.parametrize("atoms", [2, 51, 201])
 @pytest.mark.parametrize(
     ("low", "high"),
-    [(-10, 10), (99, 101), (9990, 10010), (1e4, 1e4 + 1), (1e6, 1e6 + 1), (-1e6 - 1, -1e6), (1e8, 1e8 + 1), (0, 1e-20), (1e30, 2e30)],
+    [(-10, 10), (99, 101), (9990, 10010), (1e4, 1e4 + 1), (1e6, 1e6 + 1), (-1e6 - 1, -1e6), (1e8, 1e8 + 1), (0, 1e-20),
+     (1e30, 2e30)],
 )  # fmt: skip
 def test_the_projection_keeps_all_probability(low, high, atoms):
     """Also on supports that are narrow next to their distance from zero, even if float32 cannot tell atoms apart."""

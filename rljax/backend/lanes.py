@@ -1,5 +1,6 @@
 """Batches of vmapped runs, one lane per run: which leaves of the state are stacked, and which runs have diverged."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,14 +9,38 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from rljax import core
+from rljax import core, running_statistics
 from rljax.backend import sharding
+
+_FINITE = {"loss", "losses", "gradient", "grad", "norm", "error", "value", "target"}
 
 
 def finite(state: Any) -> jax.Array:
-    """True `[]` unless the run has diverged: `params` are not finite, or a state without `params` has a NaN."""
+    """True `[]` unless the run has diverged.
+
+    It has if `params` are not finite, if a state without `params` has a NaN, or if running statistics have one.
+    """
     params = getattr(state, "params", None)
-    tree, is_valid = (state, lambda x: ~jnp.isnan(x)) if params is None else (params, jnp.isfinite)
+    if params is None:
+        return _all(lambda x: ~jnp.isnan(x), state)
+    parts = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, running_statistics.Moments))
+    moments = [part for part in parts if isinstance(part, running_statistics.Moments)]
+    return _all(jnp.isfinite, params) & _all(lambda x: ~jnp.isnan(x), moments)
+
+
+def finite_metrics(metrics: Any) -> jax.Array:
+    """True `[]` if every metric that must be finite is: losses, gradients and their norms, errors, values and targets.
+
+    These are recognised by a word of the name: loss, gradient, grad, norm, error, value or target, as in `critic_loss`
+    or `td_error`. All other metrics may be NaN, such as the mean return of an update in which no episode ended.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(metrics)
+    words = [set(re.findall("[a-z]+", jax.tree_util.keystr(path).lower())) for path, _ in leaves]
+    return _all(jnp.isfinite, [x for (_, x), found in zip(leaves, words, strict=True) if found & _FINITE])
+
+
+def _all(is_valid: Callable[[jax.Array], jax.Array], tree: Any) -> jax.Array:
+    """True `[]` if all floats of a tree are valid."""
     leaves = [jnp.all(is_valid(x)) for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
     return jnp.all(jnp.array(leaves)) if leaves else jnp.bool_(True)
 

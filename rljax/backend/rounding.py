@@ -24,7 +24,7 @@ Pair = tuple[jax.Array, jax.Array]
 
 
 def add(pair: Pair, x: jax.Array) -> Pair:
-    """`pair + x`, so that a sum keeps growing where a single float would stop (Knuth 1969, section 4.2.2, theorem B)."""
+    """`pair + x`: a sum that keeps growing where a single float would stop (Knuth 1969, section 4.2.2, theorem B)."""
     high, low = pair
     total = high + x
     part = total - high
