@@ -60,6 +60,8 @@ class Config:
     """Capacity of the replay buffer in transitions."""
     prefill_steps: int = static(default=1_000, minimum=1)
     """Environment steps with uniform actions before the first update."""
+    successor_slots: int | None = static(default=None, minimum=1)
+    """Capacity for true next observations of truncated transitions; None for an eighth of buffer_size."""
     target_rate: float = traced(default=0.005, minimum=0, maximum=1)
     """Step size of target updates, at every gradient step (tau)."""
     temperature: float = traced(default=1.0, minimum=1e-6)
@@ -126,7 +128,7 @@ def init(key: jax.Array, config: Config) -> State:
     """Initialise the parameters, reset the environments and prefill the replay buffer."""
     key_actor, key_critics, key_reset, key_prefill = jax.random.split(key, 4)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
-    collector, buffer = off_policy.prefill(key_prefill, collector, config)
+    collector, buffer = off_policy.prefill(key_prefill, collector, config, successor_slots=config.successor_slots)
     actor, critics = _network(config)
     obs, action = collector.obs, buffer.action[0]
     space, head = config.env.action_space, squashed_head(config.env.action_space)
