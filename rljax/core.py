@@ -33,7 +33,7 @@ def schedule_updates(config: Any) -> int:
 
 def progress(config: Any, step: jax.typing.ArrayLike) -> jax.Array:
     """Fraction of the schedules completed after `step` updates, `[]` in [0, 1]."""
-    return jnp.minimum(step / config.schedule_updates, 1.0)
+    return jnp.minimum(jnp.asarray(step, jnp.float32) / config.schedule_updates, 1.0)
 
 
 def learning_rate(config: Any, step: jax.typing.ArrayLike) -> Any:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import core, losses, replay, rollout
+from rljax.backend import rounding
 from rljax.distributions import squashed_head
 from rljax.envs import Discrete, Space
 from rljax.errors import UsageError
@@ -147,6 +148,6 @@ def gradient_steps(
     returned as `[gradient_steps]`.
     """
     bits = jax.random.bits(key, (config.gradient_steps, config.batch_size))
-    numbers = updates * config.gradient_steps + 1 + jnp.arange(config.gradient_steps)
+    numbers = updates * config.gradient_steps + 1 + jnp.arange(config.gradient_steps, dtype=jnp.int32)
     # Each iteration copies the carry, parameters included; unrolling by 2 saves every other copy.
-    return jax.lax.scan(learn, start, (bits, noise, numbers), unroll=2)
+    return jax.lax.scan(learn, start, (bits, rounding.narrow(noise), numbers), unroll=2)

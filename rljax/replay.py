@@ -86,7 +86,7 @@ def init(
     return Replay(
         obs=jnp.zeros((slots, num_envs, *obs.shape), obs.dtype),
         action=jnp.zeros((slots, num_envs, *action.shape), action.dtype),
-        reward=jnp.zeros((slots, num_envs)),
+        reward=jnp.zeros((slots, num_envs), jnp.float32),
         end=jnp.full((slots, num_envs), _CONTINUES, jnp.int32),
         added=jnp.int32(0),
         successors=jnp.zeros((successors, *obs.shape), obs.dtype),
@@ -142,7 +142,7 @@ def add(replay: Replay, steps: Trajectory, n_step: int = 1) -> Replay:
         added=added,
         successors=replay.successors.at[index_if_kept].set(flat_next, mode="drop"),
         owners=replay.owners.at[index_if_kept].set(owner.astype(jnp.int32), mode="drop"),
-        truncations=(replay.truncations + truncated.sum()) % room,
+        truncations=(replay.truncations + truncated.sum(dtype=jnp.int32)) % room,
         priorities=_prioritize_new(replay, num_steps, n_step),
     )
     # Later reads must not be fused with these writes: they would read the old ring, and XLA would copy it for them.
@@ -188,7 +188,7 @@ def sample(
         oldest = replay.added - count // num_envs - n_step + 1
         drawn = random_bits.integers(bits, count)
         slot, env = (oldest + drawn // num_envs) % slots, drawn % num_envs
-        weight = jnp.ones(bits.shape)
+        weight = jnp.ones(bits.shape, jnp.float32)
     else:
         position, probability = _draw_leaves(bits, replay.priorities.tree)
         slot, env = position // num_envs, position % num_envs
@@ -215,7 +215,7 @@ def sample(
         obs=replay.obs[slot, env],
         action=replay.action[slot, env],
         reward=n_rewards[0],
-        discount=jnp.where(end == _TERMINATED, 0.0, jnp.asarray(discount) ** (last + 1)),
+        discount=jnp.where(end == _TERMINATED, 0.0, jnp.asarray(discount, jnp.float32) ** (last + 1)),
         next_obs=jnp.where((truncated & ~lost).reshape(-1, *[1] * (successor.ndim - 1)), successor, next_slot_obs),
         weight=weight,
         position=slot * num_envs + env,

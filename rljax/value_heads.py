@@ -71,7 +71,7 @@ def categorical(num_atoms: int, low: Scalar, high: Scalar) -> ValueHead:
     The loss is the cross entropy with the projected target distribution. The error is the Kullback-Leibler divergence
     from it (Hessel et al. 2018).
     """
-    support = jnp.linspace(low, high, num_atoms)
+    support = jnp.linspace(low, high, num_atoms, dtype=jnp.float32)
 
     def loss(
         outputs: jax.Array, next_outputs: jax.Array, reward: jax.Array, discount: jax.Array
@@ -113,7 +113,7 @@ def quantile(num_quantiles: int, huber_delta: Scalar | None) -> ValueHead:
     $|\tau_i - 1\{u_{ij} < 0\}| L_\kappa(u_{ij}) / \kappa$, $u_{ij} = r + \gamma \theta'_j - \theta_i$ (equation 10),
     with $|u|$ for $L_\kappa / \kappa$ if `huber_delta` is None. The error is the absolute difference of the means.
     """
-    midpoints = (jnp.arange(num_quantiles) + 0.5) / num_quantiles
+    midpoints = (jnp.arange(num_quantiles, dtype=jnp.float32) + 0.5) / num_quantiles
 
     def loss(
         outputs: jax.Array, next_outputs: jax.Array, reward: jax.Array, discount: jax.Array

@@ -1,7 +1,16 @@
-"""Arithmetic that rounding does not spoil: numbers as pairs of floats, and a root with a derivative everywhere."""
+"""Numbers as pairs of floats, which rounding does not spoil; a root with a derivative everywhere; 32 bits of 64."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+_NARROW = {jnp.dtype("float64"): jnp.float32, jnp.dtype("int64"): jnp.int32}
+
+
+def narrow(tree: Any) -> Any:
+    """Cast 64-bit numbers to 32 bits. Only under `jax_enable_x64` there are any; learners do not use them."""
+    return jax.tree.map(lambda x: x.astype(_NARROW[x.dtype]) if x.dtype in _NARROW else x, tree)
 
 
 @jax.custom_jvp
