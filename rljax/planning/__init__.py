@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import processes
 from rljax.envs import Model, mdp
 from rljax.errors import UsageError, number
-from rljax.processes import Process, matmul
+from rljax.planning import processes
+from rljax.planning.processes import Process, matmul
 from rljax.types import Scalar
 
 
