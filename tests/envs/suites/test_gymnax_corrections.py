@@ -181,7 +181,7 @@ def test_nothing_is_erased_from_a_full_board_of_asterix():
 @pytest.mark.parametrize("free", [(2,), (0, 7), tuple(range(8))])
 def test_asterix_fills_a_random_free_row(free):
     entities = [[0] * 5 if i in free else row for i, row in enumerate(FULL)]
-    env, state = asterix(entities, spawn_timer=0, move_timer=3, player_x=5, player_y=8)
+    env, state = asterix(entities, spawn_timer=0, move_timer=3, player_x=3, player_y=8)
     step = jax.jit(jax.vmap(env.step, (0, None, None, None)))
     _, after = step(jax.random.split(jax.random.key(1), 3_000), state, 0, env.params)
     after = np.asarray(after.entities)
