@@ -14,7 +14,7 @@ from rljax.backend import sharding
 from rljax.envs import Env, begin_next_episode
 from rljax.types import Metrics, Policy
 
-_RESETS_PER_DRAW = 8  # for each environment
+RESETS_PER_DRAW = 8  # for each environment
 
 
 class Collector(NamedTuple):
@@ -137,7 +137,7 @@ def interact(
     # environments it would make them wait for each other, and on a GPU a branch is slower than a draw. In both cases
     # all resets are drawn before the loop.
     on_cpu = jax.default_backend() == "cpu"
-    size = min(_RESETS_PER_DRAW, num_steps) if on_cpu and not sharding.environments_are_sharded() else num_steps
+    size = min(RESETS_PER_DRAW, num_steps) if on_cpu and not sharding.environments_are_sharded() else num_steps
 
     def step(carry: Any, inputs: Any) -> Any:
         resets, learner, env_state, obs, episode_return, episode_length, discounted_reward = carry

@@ -12,7 +12,7 @@ def pytest_configure(config):
     # A shell starts background jobs with SIGINT ignored, and their children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_enable_compilation_cache", False)  # the command line would fill the user's
+        jax.config.update("jax_enable_compilation_cache", False)  # the command line would write to the user's
     configure_jax()
     if "slow" not in config.getoption("-m").replace("not slow", ""):  # long learning runs want the fast programs
         # Most tests compile a program to run it once, and compiling is most of their time; see `toys.optimized`.
@@ -21,6 +21,6 @@ def pytest_configure(config):
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
-    """Let go of a module's compiled programs: those of the whole suite are more than a process can map."""
+    """Free a module's compiled programs: those of all tests are more than a process can map."""
     yield
     jax.clear_caches()

@@ -10,18 +10,20 @@ LIMIT = 6  # of an episode's steps
 
 
 def integers(bits, below):
-    """Whole numbers in [0, below) out of words of 32 bits, as `draws` says it makes them."""
+    """Integers in [0, below) from 32 random bits each, as `random_bits.integers` defines them."""
     return (np.asarray(bits, np.uint64) * np.uint64(below) >> np.uint64(32)).astype(np.int64)
 
 
 def uniforms(bits):
-    """Multiples of 2**-24 in [0, 1) out of words of 32 bits."""
+    """Multiples of 2**-24 in [0, 1) from 32 random bits each."""
     return (np.asarray(bits) >> 8) / 2.0**24
 
 
 def line(terminates):
-    """Reward 1 a step, three steps an episode, ended by a time limit or by termination; the observation is constant
-    zeros but for the position when it terminates, so that each step can have its own value."""
+    """Reward 1 a step in episodes of three steps, ended by a time limit or by termination.
+
+    With termination the observation is the position, so that each step can have its own value; otherwise constant.
+    """
 
     def reset(key, params):
         return jnp.eye(3)[0], jnp.int32(0)
@@ -198,7 +200,7 @@ def as_float64(tree):
 
 
 def drawn_fresh(env, key_rollout, horizon, num_envs):
-    """The observations that a rollout with this key begins its next episodes with, in turn, `[T, N, ...]`."""
+    """The observations that a rollout with this key starts its next episodes from, `[T, N, ...]`."""
     key = jax.random.split(key_rollout)[1]
     return np.array(
         [

@@ -18,7 +18,7 @@ class Stop(BaseException):
 
 
 def stopped(monkeypatch, out, algorithm, config, saves, **options):
-    """Start a run that dies right after its so many-th checkpoint."""
+    """Start a run that dies right after this number of checkpoints, one update a chunk."""
     save, seen = checkpoints.Writer.save, []
 
     def save_and_die(writer, *arguments):
@@ -43,7 +43,7 @@ def write(folder, place, saved):
 
 
 def as_written(value):
-    """As a file has it, and None, which equals itself, in place of NaN."""
+    """The value as written to a file, with None, which equals itself, instead of NaN."""
     return json.loads(files.as_json(value))
 
 

@@ -28,7 +28,7 @@ from rljax import planning, ppo
 SCRIPTS = (bars, compiling, learning, minatar, peers, scaling, tables, thousands, throughput)
 
 
-def test_operations_are_those_of_products_with_loops_as_often_as_they_run():
+def test_operations_count_products_in_loops_as_often_as_they_run():
     a, b = jnp.ones((3, 4)), jnp.ones((4, 5))
     product = 2 * 3 * 4 * 5
     assert floors.product_operations(lambda a, b: jnp.tanh(a @ b), a, b) == product
@@ -48,7 +48,7 @@ def test_operations_are_those_of_products_with_loops_as_often_as_they_run():
     assert floors.product_operations(convolution, image, kernel) == 2 * 8 * 8 * 8 * 3 * 3 * 2
 
 
-def test_operations_of_ppo_are_those_of_its_layers():
+def test_operations_of_ppo_equal_those_of_its_layers():
     config = ppo.Config(env=rljax.make("CartPole-v1"))
     key, state = jax.random.key(0), jax.eval_shape(ppo.init, jax.random.key(0), config)
     counted = floors.product_operations(ppo.update, key, state, config) / config.steps_per_update
@@ -57,7 +57,7 @@ def test_operations_of_ppo_are_those_of_its_layers():
     # Acting; values of observations; an epoch forward, back to weights, and back to hidden layers. The last successor.
     once, backward = actor + critic, (actor - 2 * 4 * 64) + (critic - 2 * 4 * 64)
     assert counted >= actor + critic + 4 * (2 * once + backward) + critic / 128
-    assert counted <= 2 * once + 4 * (2 * once + backward) + once / 128  # the compiler drops what nobody asks for
+    assert counted <= 2 * once + 4 * (2 * once + backward) + once / 128  # the compiler drops what is not used
 
 
 def test_the_exponent_of_a_power_law():
@@ -65,7 +65,7 @@ def test_the_exponent_of_a_power_law():
     assert scaling.exponent(rows) == pytest.approx(0.7)
 
 
-def test_the_random_policy_is_uniform_and_earns_what_chance_earns():
+def test_the_random_policy_is_uniform():
     config = random_policy.Config(env=rljax.make("CartPole-v1"), num_envs=64, total_steps=64 * 256)
     result = rljax.run(random_policy, config, seeds=1, evaluations=0, eval_episodes=500, progress=False)
     assert result.summary["final_return"]["mean"] == pytest.approx(22.1, abs=2)  # Gymnasium's, over 10,000 episodes
@@ -73,7 +73,7 @@ def test_the_random_policy_is_uniform_and_earns_what_chance_earns():
     assert np.nanmean(trained) == pytest.approx(22.1, abs=2)
 
 
-def test_a_check_fails_where_a_ratio_has_halved_and_says_which(tmp_path, monkeypatch, capsys):
+def test_a_check_fails_if_a_ratio_has_halved_and_names_it(tmp_path, monkeypatch, capsys):
     row = {"algorithm": "ppo", "environment": "CartPole-v1", "seeds": 16, "env_steps_per_second": 1.0, "spread": 0.0}
     row |= {"of_stepping": 0.1, "of_products": 0.4, "compile_seconds": 1.0, "megabytes_of_each": 1.0}
     monkeypatch.setattr(throughput, "RESULTS", tmp_path)
@@ -89,7 +89,7 @@ def test_a_check_fails_where_a_ratio_has_halved_and_says_which(tmp_path, monkeyp
         throughput.check()
 
 
-def test_a_bar_is_held_against_the_fastest_peer_and_met_or_not(tmp_path, monkeypatch):
+def test_a_bar_is_compared_with_the_fastest_peer(tmp_path, monkeypatch):
     monkeypatch.setattr(bars, "HERE", tmp_path)
     (tmp_path / "results").mkdir()
     rows = [
@@ -126,7 +126,7 @@ def test_a_bar_is_held_against_the_fastest_peer_and_met_or_not(tmp_path, monkeyp
     assert "150x" not in second
 
 
-def test_a_gpus_bars_stand_in_a_table_of_their_own(tmp_path, monkeypatch):
+def test_bars_of_a_gpu_have_a_separate_table(tmp_path, monkeypatch):
     monkeypatch.setattr(bars, "HERE", tmp_path)
     (tmp_path / "results" / "h9").mkdir(parents=True)
     claim = {"source": "their README", "device": "A1"}
@@ -145,7 +145,7 @@ def test_a_gpus_bars_stand_in_a_table_of_their_own(tmp_path, monkeypatch):
     assert "## H9" in (tmp_path / "SPEED.md").read_text()
 
 
-def test_thousands_of_agents_are_timed_and_held_against_the_claim(tmp_path, capsys):
+def test_thousands_of_agents_are_timed_and_compared_with_the_claim(tmp_path, capsys):
     out = tmp_path / "thousands.json"
     thousands.main(["--seeds", "2", "--steps", "1024", "--repeats", "2", "--out", str(out)])
     result = json.loads(out.read_text())
@@ -179,7 +179,7 @@ def test_many_tables_in_one_program_learn_and_are_faster_than_the_loop(tmp_path,
     assert result["times_as_fast"] > 10
 
 
-def test_an_axis_of_scaling_joins_those_of_the_same_machine_alone(tmp_path, monkeypatch):
+def test_an_axis_of_scaling_joins_only_those_of_the_same_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(scaling, "RESULTS", tmp_path / "results" / "scaling.json")
     monkeypatch.setattr(scaling, "along", lambda axis: {"rows": [axis]})
 
@@ -198,7 +198,7 @@ def test_an_axis_of_scaling_joins_those_of_the_same_machine_alone(tmp_path, monk
 
 
 @pytest.mark.parametrize("benchmark", SCRIPTS, ids=lambda benchmark: benchmark.__name__)
-def test_help_is_help_and_nothing_is_measured_or_written(benchmark, capsys):
+def test_help_measures_and_writes_nothing(benchmark, capsys):
     with pytest.raises(SystemExit) as ended:
         benchmark.main(["--help"])
     assert ended.value.code == 0
@@ -217,14 +217,14 @@ def test_help_is_help_and_nothing_is_measured_or_written(benchmark, capsys):
         (peers, ["--seeds", "-1"], "'-1' is not an integer"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused_before_anything_runs(benchmark, options, sentence, capsys):
+def test_an_invalid_option_is_refused_before_anything_runs(benchmark, options, sentence, capsys):
     with pytest.raises(SystemExit) as ended:
         benchmark.main(options)
     assert ended.value.code == 2
     assert sentence in capsys.readouterr().err
 
 
-def test_a_script_ends_in_a_sentence_and_a_code(tmp_path, monkeypatch, capsys):
+def test_a_failed_script_prints_a_sentence_and_returns_a_code(tmp_path, monkeypatch, capsys):
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "empty.json").write_text("{}")
     (tmp_path / "results").mkdir()
@@ -266,7 +266,7 @@ def test_seeds_that_do_not_divide_are_all_trained(monkeypatch):
     assert one.about["env_steps"] == 80
 
 
-def test_a_contestant_on_another_device_or_without_a_whole_run_is_told(capsys):
+def test_a_peer_on_another_device_or_without_a_complete_run_is_reported(capsys):
     def contestant(peer, device):
         one = peers.Contestant(peer, peers.README, {**peers.DQN, "seeds": 1}, "python")
         one.about, one.seconds, one.returns = {"device": device, "env_steps": 10, "first_seconds": 3.0}, [1.0], [9.0]
@@ -293,8 +293,8 @@ def worker(monkeypatch, name):
 
 
 @pytest.mark.parametrize(("name", "build"), [("with_rljax", "step_at_random"), ("with_gymnax", "build")])
-def test_random_steps_are_as_many_as_are_counted(monkeypatch, name, build):
-    """CartPole pays 1 a step, whatever is done: the mean reward is 1 where all steps are counted, and no other."""
+def test_random_steps_are_counted_correctly(monkeypatch, name, build):
+    """CartPole pays 1 for every step, so the mean reward is 1 if exactly the steps taken are counted."""
     job = peers.RANDOM | {"num_envs": 16, "num_steps": 25, "steps": 1_000}
     program = getattr(worker(monkeypatch, name), build)(job)
     assert program.env_steps == (800 if name == "with_rljax" else 992)  # whole slices, whole steps of all
@@ -302,7 +302,7 @@ def test_random_steps_are_as_many_as_are_counted(monkeypatch, name, build):
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_steps_of_training_are_as_many_as_are_counted(monkeypatch, seeds):
+def test_training_steps_are_counted_correctly(monkeypatch, seeds):
     job = peers.DQN | {"seeds": seeds, "steps": 70, "prefill": 40, "hidden": [8], "batch": 4, "episodes": 1}
     program = worker(monkeypatch, "with_rljax").learn(job)
     state = program.start(1)()

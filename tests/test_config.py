@@ -393,7 +393,7 @@ def test_a_config_that_extends_another_keeps_its_fields_and_its_checks():
 
 
 @pytest.mark.parametrize("name", ["a2c", "dqn", "ppo", "pqn", "q_learning", "reinforce", "sac", "td3"])
-def test_the_algorithms_fields_are_told_by_their_config(name):
+def test_docstrings_of_fields_are_read_from_the_config(name):
     algorithm = getattr(rljax, name)
     told = algorithm.Config.__doc__
     assert told.startswith("Hyperparameters of ")
@@ -402,7 +402,7 @@ def test_the_algorithms_fields_are_told_by_their_config(name):
     assert algorithm.State.__doc__.startswith("Training state of ")
 
 
-def test_a_config_that_extends_another_tells_its_fields_too():
+def test_docstrings_of_inherited_fields_are_read():
     @rljax.config.config
     class Longer(Described):
         width: int = rljax.static(default=2)

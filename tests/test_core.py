@@ -97,7 +97,7 @@ def test_chunks_of_any_length_give_the_same_bits():
     np.testing.assert_array_equal(np.concatenate(rows), history["sum"])
 
 
-def test_a_branch_on_the_counter_stays_a_branch_under_vmap():
+def test_a_branch_on_the_step_counter_stays_a_branch_under_vmap():
     """A select would run both sides for every seed at every step."""
     keys = jax.random.split(jax.random.key(0), 4)
 

@@ -192,7 +192,7 @@ def test_tanh_gaussian_samples_follow_their_distribution():
 
 
 @pytest.mark.parametrize("width", [0.1, 3.0])
-def test_tanh_gaussian_samples_have_exact_log_probs_however_far_out(width):
+def test_tanh_gaussian_samples_have_exact_log_probs_far_out(width):
     raw = np.linspace(-20, 20, 41, dtype=np.float32)[:, None]
     log_std = np.full_like(raw, np.log(width))
     distribution = TanhGaussian(jnp.asarray(raw), jnp.asarray(log_std))

@@ -42,7 +42,7 @@ def imports_of(names, *packages):
     return [(name, other) for name in names for other in sorted(GRAPH[name]) if within(other, *packages)]
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_modules_do_not_import_in_circles():
     graphlib.TopologicalSorter(GRAPH).prepare()
 
 
@@ -57,7 +57,7 @@ def test_algorithms_do_not_import_each_other():
     assert imports_of([name for name in GRAPH if name.startswith("rljax.algos.")], "rljax.algos") == []
 
 
-def test_files_are_few_at_the_top_and_short():
+def test_the_top_level_is_small_and_files_are_short():
     assert len(list(ROOT.glob("*.py"))) <= 22
     lengths = {name: len(path.read_text().splitlines()) for name, path in PATHS.items()}
     assert {name: length for name, length in lengths.items() if length > 400} == {}

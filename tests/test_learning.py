@@ -27,7 +27,7 @@ FINAL = {"iqm": 495.0, "min": 450.0, "max": 500.0, "per_seed": [450.0, 489.0, 49
         ({"bar": -float("inf"), "ceiling": 494}, False),
     ],
 )
-def test_a_claim_is_met_where_all_that_it_says_holds(claim, met):
+def test_a_claim_is_met_if_all_of_its_conditions_hold(claim, met):
     claim = learning.Claim("dqn", "CartPole-v1", reference="", **claim)
     assert learning.is_met(claim, {"final_return": FINAL, "diverged": []}) == met
     assert not learning.is_met(claim, {"final_return": FINAL, "diverged": [3]})

@@ -34,7 +34,7 @@ def ratios_and_advantages():
     return log_ratio.ravel(), advantages.ravel()
 
 
-def test_clipped_surrogate_is_its_equation(x64):
+def test_clipped_surrogate_equals_its_equation(x64):
     log_ratio, advantages = ratios_and_advantages()
     ratio = np.exp(log_ratio)
     expected = -np.minimum(ratio * advantages, np.clip(ratio, 1 - CLIP, 1 + CLIP) * advantages)

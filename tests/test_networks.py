@@ -103,7 +103,7 @@ def test_images_pass_a_convolution_of_three_by_three():
     np.testing.assert_allclose(jax.jit(torso.apply)(params, obs)[0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_images_smaller_than_the_filter_are_still_seen():
+def test_images_smaller_than_the_filter_are_padded():
     space = Box(0, 1, (2, 2, 3))
     network = ActorCritic(space, 3, (8,))
     try:
@@ -165,7 +165,7 @@ def test_first_weights_are_orthogonal_with_their_gain_and_biases_zero():
     np.testing.assert_array_equal(outputs[:, 3:], 0.0)
 
 
-def test_first_policy_is_close_to_uniform_whatever_the_observation():
+def test_first_policy_is_close_to_uniform():
     network = ActorCritic(VECTOR, 6, shared_torso=True)
     outputs, value = jax.jit(network.apply)(first_weights(network, VECTOR), 100 * obs_of(VECTOR, 300))
     probs = np.asarray(jax.nn.softmax(outputs))
@@ -174,7 +174,7 @@ def test_first_policy_is_close_to_uniform_whatever_the_observation():
     assert np.std(value) > 0.1
 
 
-def test_a_gaussians_deviation_is_no_function_of_the_observation():
+def test_a_gaussians_deviation_does_not_depend_on_the_observation():
     network = actor_critic(make_env(VECTOR, Box(-1, 1, (3,))), (16,))
     params = any_weights(network, VECTOR)
     outputs = np.asarray(jax.jit(network.apply)(params, obs_of(VECTOR, 300))[0])
@@ -195,7 +195,7 @@ def test_defaults_follow_the_environments_spaces():
     assert hash(vector) == hash(actor_critic(make_env(VECTOR, Discrete(3)), (32,), "relu"))
 
 
-def test_activations_are_what_they_are_called():
+def test_activations_match_their_names():
     x = np.linspace(-3, 3, 7, dtype=np.float32)
     expected = {
         "tanh": np.tanh(x),
@@ -270,7 +270,7 @@ class Own:
         (rljax.ppo, {}, [(2,), ()], [(2,)], r"\(\(4, 2\), \(4,\)\) for .*, but gives \(4, 2\)"),
     ],
 )
-def test_a_network_of_ones_own_must_give_what_the_algorithm_reads(algorithm, changes, right, wrong, sentence):
+def test_a_custom_network_must_return_what_the_algorithm_reads(algorithm, changes, right, wrong, sentence):
     config = algorithm.Config(env="CartPole-v1", network=Own(*right), **changes)
     state = jax.eval_shape(algorithm.init, KEY, config)
     assert state.params.shape == (3,)
@@ -281,7 +281,7 @@ def test_a_network_of_ones_own_must_give_what_the_algorithm_reads(algorithm, cha
 
 
 @pytest.mark.parametrize("features", [1, 2, 3, 6, 7])
-def test_a_layer_of_few_outputs_is_the_product_that_it_stands_for(features):
+def test_a_layer_of_few_outputs_equals_the_product(features):
     layer = networks.dense(features)
     x = jax.random.normal(jax.random.key(0), (3, 5, 8))
     params = layer.init(jax.random.key(1), x)
@@ -298,7 +298,7 @@ def test_a_layer_of_few_outputs_is_the_product_that_it_stands_for(features):
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5)])
-def test_of_an_action_is_its_own_output_whatever_the_others_are(shape):
+def test_output_of_an_action_does_not_depend_on_the_others(shape):
     outputs = jax.random.normal(jax.random.key(0), shape)
     action = jnp.array([2, 0, 1, 2])
     bad = outputs.at[0, 1].set(jnp.nan).at[3, 0].set(jnp.inf)
@@ -337,7 +337,7 @@ def products_of(function, *arguments):
         ("td3", {}),
     ],
 )
-def test_mixed_precision_is_every_layers_and_nothing_else_changes(algo, changes):
+def test_mixed_precision_applies_to_every_layer(algo, changes):
     env = "Pendulum-v1" if algo == "td3" else "Breakout-MinAtar"
     algorithm, config = rljax.algos.algorithm(algo), rljax.preset(algo, env, **changes)
     mixed = rljax.replace(config, mixed_precision=True)

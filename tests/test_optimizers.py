@@ -21,7 +21,7 @@ def gradients(scale: float, count: int) -> list[dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize("eps", [1e-8, 1e-5, 0.1])
 @pytest.mark.parametrize("max_grad_norm", [None, 0.5, 2.5])
-def test_it_is_optaxs_adam_to_rounding(eps: float, max_grad_norm: float | None) -> None:
+def test_adam_equals_optax_to_rounding(eps: float, max_grad_norm: float | None) -> None:
     # Norms of some 2.8, so that 0.5 scales down all gradients and 2.5 some of them.
     ours = optimizers.adam(3e-3, eps=eps, max_grad_norm=max_grad_norm)
     clip = optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm)

@@ -1,4 +1,4 @@
-"""Population-based training: who copies whom, how values move, and a population that finds the best rate."""
+"""Population-based training: which run copies which, how values change, and a population that finds the best rate."""
 
 from types import SimpleNamespace
 
@@ -36,7 +36,7 @@ def trained(config):
     return result
 
 
-def test_its_shapes(trained):
+def test_shapes_of_population_based_training(trained):
     assert trained.states.params.shape == (8, 2)
     assert trained.states.step.shape == ()  # counters stay one for all
     assert int(trained.states.step) == 60
@@ -66,14 +66,14 @@ def test_copies_are_perturbed_within_bounds(trained):
         assert np.all(moved[~own_place])
 
 
-def test_it_finds_the_best_rate(trained):
+def test_the_best_rate_is_found(trained):
     """The further a run goes the better it is, and the higher its rate the further it goes."""
     rates = np.asarray(trained.values["rate"])
     assert np.median(rates[-1]) > 1.5 * np.median(rates[0])
     assert trained.scores[-1].mean() > trained.scores[0].mean()
 
 
-def test_a_copy_goes_on_from_its_parents_state(config):
+def test_a_copy_continues_from_the_state_of_its_parent(config):
     """One round, then another by hand: states and values as `parents` says, then ordinary updates."""
     one = pbt.train(own, jax.random.key(3), rljax.replace(config, num_updates=5), EXPLORE, population=8, interval=5)
     two = pbt.train(own, jax.random.key(3), rljax.replace(config, num_updates=10), EXPLORE, population=8, interval=5)
@@ -87,7 +87,7 @@ def test_a_copy_goes_on_from_its_parents_state(config):
         np.testing.assert_allclose(metrics["episode_return"], two.metrics["episode_return"][i, 5:], rtol=1e-6)
 
 
-def test_a_run_that_diverged_is_copied_over(config):
+def test_a_diverged_run_is_replaced(config):
     """Whatever returns it still reports; here those without parameters get the highest."""
     proud = SimpleNamespace(
         init=own.init,
@@ -139,7 +139,7 @@ def test_only_runs_with_a_score_are_copied():
     assert drawn == {(a, b, 2, 3) for a in (0, 3) for b in (1, 3)}  # of two that are as good none is copied
 
 
-def test_a_population_whose_episodes_do_not_end_trains_as_it_is(config):
+def test_a_population_without_finished_episodes_trains_unchanged(config):
     """All returns are NaN in every round: values and states stay those of each run."""
 
     def update(key, state, config):
@@ -169,7 +169,7 @@ def test_a_population_whose_episodes_do_not_end_trains_as_it_is(config):
         ({"factor": 1.0}, "factor"),
     ],
 )
-def test_arguments_that_cannot_be(config, changes, words):
+def test_invalid_arguments_are_refused(config, changes, words):
     options = {"explore": EXPLORE, **changes}
     with pytest.raises(rljax.UsageError, match=words) as error:
         pbt.train(own, jax.random.key(0), config, options.pop("explore"), **options)

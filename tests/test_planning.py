@@ -252,13 +252,13 @@ def test_bounds_without_a_discount():
         (lambda model: planning.expected_return(model, jnp.ones((6, 3)) / 3, 2.5), "A horizon must be an integer"),
     ],
 )
-def test_a_mistake_is_one_sentence(call, sentence):
+def test_invalid_arguments_raise_one_sentence(call, sentence):
     model = jax.tree.map(lambda x: x[0], random_models(1))
     with pytest.raises(rljax.UsageError, match=sentence):
         call(model)
 
 
-def test_an_axis_of_one_point_is_no_dimension():
+def test_an_axis_of_one_point_is_not_a_dimension():
     """A state that stays where it is earns the same at each of three steps: 3 (s + 1), s being the sum of the state."""
 
     def step(state, action):
@@ -270,7 +270,7 @@ def test_an_axis_of_one_point_is_no_dimension():
     np.testing.assert_allclose(jax.jit(policy)(jnp.array([1.5, 7.0])), 1.0)
 
 
-def test_numbers_of_numpy_are_numbers_and_whole_models_are_refused():
+def test_numpy_numbers_are_accepted_and_stacked_models_refused():
     model = envs.tabular_model("FrozenLake-misc")
     policy = planning.greedy(planning.value_iteration(model, 0.99).action_values)
     returns = [planning.expected_return(model, policy, horizon) for horizon in (100, np.int64(100))]

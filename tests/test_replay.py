@@ -19,7 +19,7 @@ class Step(collections.namedtuple("Step", "obs action reward terminated truncate
 
 
 class World:
-    """N environments that end at random; every observation they show has a number of its own."""
+    """N environments that end at random; every observation has a different number."""
 
     def __init__(self, seed, num_envs, ends=0.3):
         self.random, self.num_envs, self.ends = np.random.default_rng(seed), num_envs, ends
@@ -92,7 +92,7 @@ def expected_samples(kept, n_step):
     [[3], [4, 4, 4], [1] * 30, [8, 8, 8], [5, 1, 7, 2, 6, 3, 8, 4, 4, 4, 4]],
     ids=["part", "full", "ones", "whole", "mixed"],
 )
-def test_samples_are_those_of_a_plain_list(pieces, n_step, prioritized):
+def test_samples_equal_those_of_a_plain_list(pieces, n_step, prioritized):
     world = World(0, num_envs=3)
     memory, kept = filled(world, pieces, 24, n_step, prioritized=prioritized, truncations=24)
     table = expected_samples(kept, n_step)
@@ -104,13 +104,13 @@ def test_samples_are_those_of_a_plain_list(pieces, n_step, prioritized):
     np.testing.assert_array_equal(batch.action, actions)
     np.testing.assert_allclose(batch.reward, rewards, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(batch.discount, discounts, rtol=1e-6)
-    alive = discounts > 0  # nothing is said of what follows a termination
+    alive = discounts > 0  # what follows a termination is undefined
     np.testing.assert_array_equal(batch.next_obs[alive, 0], following[alive])
     np.testing.assert_array_equal(batch.weight, 1.0)
 
 
 @pytest.mark.parametrize("prioritized", [False, True])
-def test_the_draw_is_uniform_where_priorities_are_equal(prioritized):
+def test_the_draw_is_uniform_if_priorities_are_equal(prioritized):
     memory, kept = filled(World(1, num_envs=4), [5] * 9, 40, prioritized=prioritized, truncations=40)
     table = expected_samples(kept, 1)
     keys = jax.random.split(jax.random.key(0), 500)
@@ -123,7 +123,7 @@ def test_the_draw_is_uniform_where_priorities_are_equal(prioritized):
 
 
 @pytest.mark.parametrize("n_step", [1, 2])
-def test_priorities_are_kept_for_as_long_as_their_transition(n_step):
+def test_priorities_last_as_long_as_their_transition(n_step):
     """Random additions and changes; after each, every transition's chance is its priority over the sum."""
     world, random = World(2, num_envs=2), np.random.default_rng(0)
     memory = replay.init(jnp.zeros(1), jnp.int32(0), 2, 14, prioritized=True, truncations=14)
@@ -167,7 +167,7 @@ def test_the_draw_follows_the_priorities():
     np.testing.assert_allclose(counts / 20_000, wanted / wanted.sum(), atol=0.005)
 
 
-def test_an_episode_cut_by_a_time_limit_keeps_its_true_successor_through_many_rounds():
+def test_a_truncated_episode_keeps_its_true_successor():
     world = World(4, num_envs=2, ends=1.0)  # three in four steps end
     memory, kept = filled(world, [3] * 20, 20, truncations=20)
     batch = replay.sample(jax.random.bits(jax.random.key(0), (500,)), memory, DISCOUNT)
@@ -183,7 +183,7 @@ def test_an_episode_cut_by_a_time_limit_keeps_its_true_successor_through_many_ro
     assert checked > 50
 
 
-def test_a_successor_that_is_lost_is_weighted_zero_and_never_replaced_by_another():
+def test_a_lost_successor_has_weight_zero():
     memory, kept = filled(World(5, num_envs=2, ends=1.0), [4] * 10, 20, truncations=3)
     batch = replay.sample(jax.random.bits(jax.random.key(0), (1_000,)), memory, DISCOUNT)
     truth = {step.obs: step for steps in kept for step in steps}
@@ -199,7 +199,7 @@ def test_a_successor_that_is_lost_is_weighted_zero_and_never_replaced_by_another
     assert len(truncated - lost) == 3  # as many as there is room for
 
 
-def test_weights_are_over_the_largest_of_those_that_are_not_lost():
+def test_weights_are_normalized_by_the_largest_that_is_not_lost():
     """Lost transitions have a tiny priority once drawn, and so would have the largest weight of all."""
     memory = replay.init(jnp.zeros(1), jnp.int32(0), 1, 40, prioritized=True, truncations=1)
     zeros = jnp.zeros((40, 1))
@@ -221,7 +221,7 @@ def test_sixty_four_buffers_of_cartpole_fit_in_two_gibibytes():
         shapes = jax.eval_shape(jax.vmap(init), jnp.arange(64))
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
 
-    assert memories(False) < 2**28  # a second copy of the observations alone would add 100 MiB
+    assert memories(False) < 2**28  # a second copy of only the observations would add 100 MiB
     assert memories(True) < 2**29
 
 
@@ -278,7 +278,7 @@ def test_an_update_copies_no_part_of_the_buffer(algorithm, env, changes):
     assert working_memory(100_000) == working_memory(1_000)
 
 
-def test_what_does_not_fit_is_refused():
+def test_invalid_sizes_are_refused():
     with pytest.raises(rljax.UsageError, match="cannot hold a step of 8"):
         replay.init(jnp.zeros(1), jnp.int32(0), 8, 7)
     memory = replay.init(jnp.zeros(1), jnp.int32(0), 2, 8)

@@ -172,7 +172,7 @@ def every_function(rewards, values, *rest):
 
 
 @pytest.mark.parametrize("kind", ["terminated", "truncated"])
-def test_nothing_leaks_over_an_end_or_between_environments(kind):
+def test_nothing_leaks_across_episodes_or_environments(kind):
     rewards, values, next_values, _, _ = rollout(0, np.float32)
     ends = {"terminated": np.zeros((T, N), bool), "truncated": np.zeros((T, N), bool)}
     ends[kind][6, 1] = True
@@ -221,7 +221,7 @@ def test_the_last_row_is_completed_by_its_successor():
 
 @pytest.mark.parametrize("name", ["discounted", "one_step", "n_step", "lambda_returns", "gae"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_terminated_steps_ignore_their_successor_whatever_it_is(name, bad):
+def test_terminated_steps_ignore_their_successor(name, bad):
     rewards, values, next_values, terminated, truncated = rollout(3, np.float32)
     terminated[-1, 0] = True
     clean = every_function(rewards, values, np.where(terminated, 0.0, next_values), terminated, truncated)[name]

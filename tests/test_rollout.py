@@ -63,7 +63,7 @@ def episode_lengths(ended):
     return np.concatenate([np.diff(np.flatnonzero(column), prepend=-1) for column in ended.T])
 
 
-def test_automatic_reset_is_distributed_as_gymnaxs(ours, gymnaxs):
+def test_automatic_resets_have_the_distribution_of_gymnax(ours, gymnaxs):
     _, _, trajectory, _ = ours
     ended = trajectory.terminated | trajectory.truncated
     their_obs, terminated, truncated = gymnaxs
@@ -193,7 +193,7 @@ def play_lottery(key, num_envs=3, num_steps=40):
     return rollout.rollout(key, lambda noise, obs: (noise, ()), noise, collector, lottery(), num_steps)
 
 
-def test_every_episode_begins_with_a_reset_of_its_own():
+def test_every_episode_begins_with_a_different_reset():
     _, seen, metrics = jax.jit(play_lottery)(jax.random.key(1))
     begun = np.roll(seen.terminated, 1, axis=0)
     begun[0] = True
@@ -205,14 +205,14 @@ def test_every_episode_begins_with_a_reset_of_its_own():
 
 
 @pytest.mark.parametrize("stock", [1, 3, 40])
-def test_how_many_resets_are_drawn_at_a_time_changes_no_bit(monkeypatch, stock):
+def test_the_number_of_resets_drawn_at_once_does_not_change_the_bits(monkeypatch, stock):
     expected = jax.jit(play_lottery)(jax.random.key(1))
-    monkeypatch.setattr(rollout, "_RESETS_PER_DRAW", stock)
+    monkeypatch.setattr(rollout, "RESETS_PER_DRAW", stock)
     jax.clear_caches()
     jax.tree.map(np.testing.assert_array_equal, jax.jit(play_lottery)(jax.random.key(1)), expected)
 
 
-def test_runs_side_by_side_share_no_resets_and_draw_them_in_a_branch():
+def test_vmapped_runs_draw_different_resets_in_a_branch():
     keys = jax.random.split(jax.random.key(1), 4)
     program = jax.jit(jax.vmap(play_lottery)).lower(keys).compile()
     assert re.search(r"\bconditional\(", program.as_text())  # a select would draw at every step
@@ -222,7 +222,7 @@ def test_runs_side_by_side_share_no_resets_and_draw_them_in_a_branch():
     assert len(np.intersect1d(together.obs[0, 3:], together.obs[1, 3:])) == 0
 
 
-def test_where_any_computes_only_where_something_asks_for_it():
+def test_where_any_computes_only_if_any_element_needs_it():
     def halved(mask, x):
         return rollout.where_any(mask, lambda: x / 2, x)
 

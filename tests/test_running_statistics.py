@@ -22,7 +22,7 @@ update_moments = jax.jit(running_statistics.update_moments)
 @pytest.mark.parametrize(
     ("center", "spread"), [(0.0, 1.0), (1e3, 1.0), (-1e3, 0.05), (1e5, 10.0), (1e-3, 1e-2), (-7.0, 300.0)]
 )
-def test_moments_are_numpys(center, spread):
+def test_moments_equal_those_of_numpy(center, spread):
     random = np.random.default_rng(0)
     moments, parts = running_statistics.init_moments((3,)), []
     for number in range(12):

@@ -12,7 +12,7 @@ from rljax import value_heads
 
 
 def projected_by_loops(support, rewards, discounts, probabilities):
-    """Bellemare et al. 2017, algorithm 1, as it is printed."""
+    """Bellemare et al. 2017, algorithm 1, line by line."""
     atoms, low, high = len(support), support[0], support[-1]
     spacing = (high - low) / (atoms - 1)
     result = np.zeros((len(rewards), atoms))
@@ -29,7 +29,7 @@ def projected_by_loops(support, rewards, discounts, probabilities):
     return result
 
 
-def test_the_projection_is_the_papers_algorithm():
+def test_the_projection_equals_the_papers_algorithm():
     random = np.random.default_rng(0)
     support = np.linspace(-3.0, 5.0, 17)
     rewards, discounts = random.normal(size=40) * 4, random.choice([0.0, 0.9, 1.0], 40)

@@ -1,4 +1,4 @@
-"""An environment and an algorithm that compile in no time, for tests of what trains them."""
+"""An environment and an algorithm that compile quickly, for tests of what trains them."""
 
 import contextlib
 import inspect
@@ -16,7 +16,7 @@ from rljax.types import Metrics, Policy
 
 @contextlib.contextmanager
 def optimized():
-    """Fast programs, for what trains for longer than it compiles."""
+    """Compile fast programs, for tests that train for longer than they compile."""
     quick = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     try:

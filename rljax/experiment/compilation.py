@@ -20,8 +20,8 @@ from rljax.backend.lanes import finite, flat, map_lanes
 from rljax.config import replace_unchecked
 from rljax.errors import UsageError
 
-_COPIED_BYTES = 2**26  # of replay buffers copied at each call to work in blocks: a few hundredths of its time
-_BLOCK_BYTES = 2**19  # of states worked on together on a CPU: a quarter of a typical core's cache
+COPIED_BYTES = 2**26  # of replay buffers copied at each call to work in blocks: a few hundredths of its time
+BLOCK_BYTES = 2**19  # of states worked on together on a CPU: a quarter of a typical core's cache
 _KEPT = 8  # batches whose compiled programs are kept for other runs with other numbers
 
 
@@ -135,7 +135,7 @@ def _build(
     inputs, axes_in = (run, state, of_config), (0, axes, config_axes)
     init_all = sharding.sharded(init, mesh, (0, config_axes), axes, (run, of_config), state)
     states = jax.eval_shape(init_all, keys, config)
-    block = _block(states, len(keys), mesh)
+    block = block_size(states, len(keys), mesh)
     advance_all = sharding.sharded(
         advance,
         mesh,
@@ -167,11 +167,11 @@ def _bytes_of_program(program: Any) -> int:
 def _specs(mesh: Mesh, algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, axes: Any) -> tuple:
     """The specs of an array with one entry per run, of the state's leaves, and of the config's."""
     if "envs" in mesh.axis_names and mesh.size > 1:
-        return P(), _over_envs(algorithm, keys, config, config_axes, axes), P()
+        return P(), env_specs(algorithm, keys, config, config_axes, axes), P()
     return sharding.over_runs(mesh, 0), sharding.over_runs(mesh, axes), sharding.over_runs(mesh, config_axes)
 
 
-def _over_envs(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, axes: Any) -> Any:
+def env_specs(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any, axes: Any) -> Any:
     """The specs of a batch's state, sharded along the axis of each leaf that halves with the number of environments.
 
     It is halved, not doubled: with fewer environments a replay buffer has more slots, so no slot axis looks like
@@ -204,24 +204,24 @@ def side_by_side(state: Any, lanes: int, mesh: Mesh) -> int:
     On a CPU, as many as have at most 64 MiB of replay buffers in total, but at least one per device; otherwise all.
 
     Many runs with large replay buffers at once are slower than the same runs one after the other: each touches more
-    than a cache holds, and copying their buffers rules out working in blocks (see `_block`).
+    than a cache holds, and copying their buffers rules out working in blocks (see `block_size`).
     """
     buffers, _ = _bytes(state)
     if not buffers or not _is_for_runs_on_cpu(mesh):
         return lanes
-    return min(max(_COPIED_BYTES // buffers // mesh.size, 1) * mesh.size, lanes)
+    return min(max(COPIED_BYTES // buffers // mesh.size, 1) * mesh.size, lanes)
 
 
-def _block(states: Any, lanes: int, mesh: Mesh) -> int:
+def block_size(states: Any, lanes: int, mesh: Mesh) -> int:
     """How many runs to map together: on a CPU as many as its cache holds, otherwise all.
 
     Many runs at once make large arrays, which every small operation reads from memory and writes back. Cutting out a
     block copies its replay buffers, which costs more than it saves if they are large.
     """
     copied, others = _bytes(states)
-    if copied > _COPIED_BYTES or not _is_for_runs_on_cpu(mesh):
+    if copied > COPIED_BYTES or not _is_for_runs_on_cpu(mesh):
         return lanes
-    return max(_BLOCK_BYTES * lanes // others, 1)
+    return max(BLOCK_BYTES * lanes // others, 1)
 
 
 def bytes_of(states: Any) -> int:

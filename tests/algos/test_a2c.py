@@ -1,4 +1,4 @@
-"""A2C against plain NumPy, known values, and what a pure function promises."""
+"""A2C: one update against plain NumPy, gradients against finite differences, and learning."""
 
 import dataclasses
 
@@ -88,7 +88,7 @@ def test_one_update_equals_numpy(env):
     key_init, key_first, key = jax.random.split(jax.random.key(3), 3)
     update = jax.jit(a2c.update)
     state, _ = update(key_first, jax.jit(a2c.init)(key_init, config), config)
-    # Environments in the middle of their episodes would have to be told to the reference: these begin anew.
+    # The reference starts from a reset, so the environments do too.
     state = state._replace(collector=jax.jit(a2c.init)(key_init, config).collector)
     after, metrics = update(key, state, config)
 

@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
 ON_POLICY = {"total_steps": 128, "num_envs": 4, "num_steps": 8, "hidden_sizes": (8,), "learning_rate": 0.02}
 OFF_POLICY = {
-    "total_steps": 80, "num_envs": 2, "num_steps": 5, "gradient_steps": 2, "prefill_steps": 40, "batch_size": 8,
+    "total_steps": 80, "num_envs": 2, "num_steps": 5, "gradient_steps": 1, "prefill_steps": 40, "batch_size": 8,
     "buffer_size": 60, "hidden_sizes": (8,),
 }  # fmt: skip
 OF_THE_LOSS = {"learning_rate": 1e-4, "discount": 0.5, "entropy_coefficient": 0.1, "max_grad_norm": 0.01}
@@ -48,13 +48,13 @@ CASES = {
     "recurrent_ppo": Case(
         ppo,
         lambda: envs.time_limit(rljax.make("CartPole-v1"), 6),
-        {**ON_POLICY, "num_minibatches": 2, "recurrent": "gru"},
+        {**ON_POLICY, "num_minibatches": 2, "recurrent": "lstm"},
         {"learning_rate": 1e-4},
     ),
     "a2c": Case(
         a2c,
         lambda: envs.mask_observation(rljax.make("CartPole-v1"), (0, 2)),
-        {**ON_POLICY, "recurrent": "lstm"},
+        ON_POLICY,
         {**OF_THE_LOSS, "gae_lambda": 0.5, "value_coefficient": 0.1},
         "policy_loss value_loss entropy explained_variance",
     ),
@@ -120,7 +120,7 @@ def keys():
 
 @pytest.fixture(scope="module")
 def trained(case, keys):
-    """Final states and metrics of a bare `jit(vmap(train))`."""
+    """Final states and metrics of a plain `jit(vmap(train))`."""
     return jax.jit(jax.vmap(case.algorithm.train, (0, None)))(keys, case.config)
 
 
@@ -160,11 +160,11 @@ def test_seeds_differ(trained):
     first, second = (jax.tree.map(lambda x, i=i: x[i], learned(states)) for i in range(SEEDS))
     kernels = [(x, y) for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True) if x.ndim > 1]
     assert kernels
-    assert all(np.abs(x - y).max() > 1e-3 for x, y in kernels)
+    assert all(np.abs(x - y).max() > 1e-4 for x, y in kernels)
     assert any(not np.array_equal(rows[0], rows[1], equal_nan=True) for rows in metrics.values())
 
 
-def test_metrics_are_scalars_of_every_update(case, trained):
+def test_metrics_have_one_scalar_per_update(case, trained):
     _, metrics = trained
     common = {"env_steps", "episodes", "episode_return", "episode_length"}
     if case.algorithm is not q_learning:
@@ -186,7 +186,7 @@ def changed(config, name, value):
     return rljax.replace(config, **{name: value})
 
 
-def test_a_traced_number_does_not_recompile(case, keys, train):
+def test_changing_a_traced_number_does_not_recompile(case, keys, train):
     compiled, traces = train
     before = learned(compiled(keys[1], case.config)[0])
     for name, value in case.changes.items():
@@ -195,7 +195,7 @@ def test_a_traced_number_does_not_recompile(case, keys, train):
     assert len(traces) == 1
 
 
-def test_the_driver_gives_the_bits_of_a_bare_vmap(driven, trained):
+def test_run_gives_the_same_bits_as_a_plain_vmap(driven, trained):
     states, metrics = trained
     assert same_bits(driven.states, states)
     assert set(driven.metrics) == set(metrics)
@@ -232,7 +232,7 @@ def extend(folder, case):
     steps = case.config.total_steps
     longer = rljax.replace(case.config, total_steps=steps * 3 // 2, schedule_steps=steps)
     whole = rljax.run(case.algorithm, longer, **OPTIONS)
-    with pytest.raises(rljax.UsageError, match="are done"):
+    with pytest.raises(rljax.UsageError, match="already completed"):
         rljax.resume(folder, total_steps=steps // 2)
     extended = rljax.resume(folder, total_steps=steps * 3 // 2, progress=False)
     assert same_bits(extended.states, whole.states)
@@ -242,7 +242,7 @@ def extend(folder, case):
     same_results(rljax.resume(folder, progress=False), extended)
 
 
-def test_parameters_stay_in_32_bits_where_numbers_have_64(case):
+def test_parameters_stay_float32_in_64_bit_mode(case):
     with jax.enable_x64(True):
         state, _ = jax.eval_shape(case.algorithm.train, jax.random.key(0), case.config)
     assert {x.dtype for x in jax.tree.leaves(learned(state))} == {np.dtype(np.float32)}
@@ -352,7 +352,7 @@ INVALID = {
     [(*key, fields, words) for key, cases in INVALID.items() for fields, words in cases],
     ids=lambda value: value.__name__.rpartition(".")[2] if hasattr(value, "Config") else None,
 )
-def test_an_invalid_config_is_one_sentence(algorithm, env, fields, words):
+def test_an_invalid_config_raises_one_sentence(algorithm, env, fields, words):
     fields = {name: value() if callable(value) else value for name, value in {"env": env, **fields}.items()}
     with pytest.raises(rljax.UsageError) as error:
         algorithm.Config(**fields)

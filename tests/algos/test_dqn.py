@@ -1,4 +1,4 @@
-"""The DQN family: one update of each variant against NumPy, probes with known values, and its promises."""
+"""The DQN family: one update of each variant against NumPy, probes with known values, and its options."""
 
 import dataclasses
 
@@ -110,7 +110,7 @@ class NumpyNetwork:
         return self.normed[name][0] * layer["scale"] + layer["bias"]
 
     def norm_backward(self, name, layer, gradient):
-        """The gradient of the layer's inputs, and those of its parameters under a key of their own, if it is there."""
+        """The gradient of the layer's inputs, and those of its parameters, if the layer exists."""
         if layer is None:
             return gradient, {}
         normed, deviation = self.normed[name]
@@ -250,11 +250,11 @@ def numpy_learn(config, state, stored, collector, key):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_one_update_equals_numpy(name):
-    """Of three gradient steps, the seventh to the ninth of the run: the targets move at the eighth alone."""
+    """Of three gradient steps, the seventh to the ninth of the run: the targets move only at the eighth."""
     moves = {} if "target_period" in VARIANTS[name] else {"target_period": 4}
     config = variant(VARIANTS[name], gradient_steps=3, **moves)
     state = jax.jit(dqn.init)(jax.random.key(0), config)
-    # A target network of its own, so that confusing the two would show.
+    # Different target parameters, so that confusing the two would show.
     other = jax.jit(dqn.default_network(config.env, config).init)(jax.random.key(7), np.zeros((1, 4), np.float32))
     state = state._replace(target_params=other, step=jnp.int32(2))
     if config.prioritized:  # of many sizes, so that the weights differ
@@ -266,7 +266,7 @@ def test_one_update_equals_numpy(name):
     after, metrics = jax.jit(dqn.update)(key, state, config)
 
     stored = after.replay
-    if config.prioritized:  # as they were before the batches' errors came in
+    if config.prioritized:  # before the batches' errors
         steps = jax.tree.map(
             lambda x: np.zeros((5, 2, *x.shape[2:]), x.dtype),
             rollout.Trajectory(stored.obs, stored.action, stored.reward, stored.end > 0, stored.end > 0, stored.obs),
@@ -336,7 +336,7 @@ def probe(step, num_obs=1, num_actions=2, name="probe"):
 PROBES = {
     # always ends with a reward of one
     "constant reward": (probe(lambda key, place, action: (0, 1.0, True)), [[1.0, 1.0]]),
-    # ends with a reward that the observation tells
+    # ends with a reward that depends on the observation
     "reward by observation": (
         probe(lambda key, place, action: (place, 2.0 * place - 1.0, True), num_obs=2), [[-1.0, -1.0], [1.0, 1.0]],
     ),
@@ -391,7 +391,7 @@ def test_probe_values_are_learned(name, learner):
         np.testing.assert_allclose(values, expected, atol=0.15)
 
 
-# --- promises -----------------------------------------------------------------------------------------------------
+# --- options ------------------------------------------------------------------------------------------------------
 
 
 def test_copying_the_target_is_a_branch_under_vmap():
@@ -458,7 +458,7 @@ def test_custom_network():
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", ["dqn", "rainbow"])
 def test_64_seeds_with_100k_transitions_fit_in_2_gib(algo):
-    """What the driver's own programs are compiled to hold at once, on one device: nothing is run."""
+    """By the memory analysis of the compiled programs, on one device: nothing is run."""
     keys = jax.random.split(jax.random.key(0), 64)
 
     def held(capacity):

@@ -1,4 +1,4 @@
-"""PPO against plain NumPy, closed forms, and what a pure function promises."""
+"""PPO: one update against plain NumPy, its options, and learning."""
 
 import dataclasses
 
@@ -116,10 +116,7 @@ def test_one_update_equals_numpy(env):
     assert int(after.step) == 1
 
 
-# --- what the critic learns at the end of an episode ---------------------------------------------------------------
-
-
-# --- a pure function -----------------------------------------------------------------------------------------------
+# --- options -------------------------------------------------------------------------------------------------------
 
 
 def test_the_ratio_is_one_at_the_first_minibatch(small, env):

@@ -1,4 +1,4 @@
-"""PQN against NumPy, against known values, and what it promises."""
+"""PQN: one update against plain NumPy."""
 
 import jax
 import jax.numpy as jnp

@@ -86,7 +86,7 @@ def test_one_update_equals_numpy(target, schedule):
         schedule_fraction=0.5, discount=0.9,
     )  # fmt: skip
     state = jax.jit(q_learning.init)(jax.random.key(0), config)._replace(step=jnp.int32(1))  # half of the way down
-    # Values of their own for every entry: between equal ones rounding would choose.
+    # Different values for every entry: between equal ones rounding would choose.
     scattered = jax.random.normal(jax.random.key(2), state.tables.action_values.shape)
     state = state._replace(tables=state.tables._replace(action_values=scattered))
     key = jax.random.key(1)

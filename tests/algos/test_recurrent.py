@@ -260,7 +260,7 @@ def test_one_update_equals_numpy(small):
     assert metrics["clip_fraction"] > 0.05
 
 
-# --- a pure function ------------------------------------------------------------------------------------------------
+# --- learning -------------------------------------------------------------------------------------------------------
 
 
 def test_a_custom_network_can_be_recurrent(small):

@@ -177,7 +177,7 @@ def test_the_gradient_of_the_loss_equals_finite_differences(small, env):
         assert jnp.abs(slope).max() > 0.1
 
 
-# --- every step once, with the return of its own episode ------------------------------------------------------------
+# --- every step once, with the return of its episode ----------------------------------------------------------------
 
 IDS, LONGEST = 4096, 12
 
@@ -312,7 +312,7 @@ def exact_gradient():
 def deviations(slopes):
     """How far the mean over seeds is from the exact gradient, in standard errors."""
     error = slopes.std(axis=0, ddof=1) / np.sqrt(len(slopes))
-    assert (error < 0.04 * np.abs(exact_gradient()).max()).all()  # sharp enough to tell
+    assert (error < 0.04 * np.abs(exact_gradient()).max()).all()  # small enough to detect a bias
     return np.abs(slopes.mean(axis=0) - exact_gradient()) / error
 
 
@@ -363,7 +363,7 @@ def test_truncated_episodes_bootstrap_from_the_baseline(terminates, baseline, ex
         action_space=rljax.Discrete(2),
         name="line",
     )
-    # The value beyond the end is known to be 2; the step that is one too many tells whether it was read there.
+    # The value after the end is 2, and 0 elsewhere, so that a value read at the wrong place shows.
     table = Table(lambda obs: obs, jnp.zeros((4, 2)), jnp.array([0.0, 0.0, 0.0, 2.0]))
     config = reinforce.Config(
         env=env, total_steps=24, num_envs=2, num_steps=3, discount=0.5, baseline=baseline, normalize_returns=False,
@@ -395,4 +395,4 @@ def test_parameters_stay_if_no_episode_ends(small):
     assert int(state.opt_state.count) == 10 - quiet
 
 
-# --- a pure function, and learning ----------------------------------------------------------------------------------
+# --- learning -------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""SAC for continuous and discrete actions: whole updates against NumPy, known values, and its promises."""
+"""SAC for continuous and discrete actions: updates against NumPy, known values, and networks."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ SMALL = {
 
 @pytest.fixture(scope="module", params=["continuous", "discrete"])
 def learned(request):
-    """A config, a state with target critics of its own, a key, what one update makes of them, and that update."""
+    """A config, a state with different target critics, a key, the result of one update, and the compiled update."""
     discrete = request.param == "discrete"
     env = reference.wander(3 if discrete else None)
     config = sac.Config(env=env, **SMALL)
@@ -136,7 +136,7 @@ def test_collecting_samples_the_policy_and_rescales_actions(learned):
         np.testing.assert_allclose((action[:4, :, 3] - following[..., 0])[goes_on], rewards[goes_on], atol=1e-4)
         prefilled = np.asarray(after.replay.action[:20]).reshape(-1, 4)
         assert np.abs(prefilled).max() > 0.9
-        assert np.abs(prefilled.mean(0)).max() < 0.3  # uniform in [-1, 1], whatever the bounds
+        assert np.abs(prefilled.mean(0)).max() < 0.3  # uniform in [-1, 1], for any bounds
 
 
 def test_each_loss_has_the_slope_of_a_finite_difference(learned):
@@ -219,7 +219,7 @@ def test_the_best_action_is_found_inside_the_bounds(corridors):
         assert float(values[2, 0]) == pytest.approx(1.0, abs=0.05)
 
 
-# --- promises -----------------------------------------------------------------------------------------------------
+# --- networks -----------------------------------------------------------------------------------------------------
 
 
 def test_critics_are_independent_and_read_the_action():

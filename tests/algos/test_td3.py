@@ -1,4 +1,4 @@
-"""TD3 and DDPG: whole updates against NumPy, exploration noise against its closed form, known values, and promises."""
+"""TD3 and DDPG: whole updates against NumPy, exploration noise, and known values."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ VARIANTS = {
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def learned(request):
-    """A config, a state with targets and noise of its own, a key, what one update makes of them, and that update."""
+    """A config, a state with different targets and noise, a key, the result of one update, and the compiled update."""
     config = td3.Config(env=reference.wander(), **{**SMALL, **VARIANTS[request.param]})
     state = jax.jit(td3.init)(jax.random.key(0), config)
     other = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(7), x.shape), state.target_params)
@@ -168,7 +168,7 @@ def test_the_best_action_is_found_inside_the_bounds(corridors):
     assert float(values[2, 0]) == pytest.approx(1.0, abs=0.05)
 
 
-# --- promises -----------------------------------------------------------------------------------------------------
+# --- options ------------------------------------------------------------------------------------------------------
 
 
 def test_the_delayed_actor_is_a_branch_under_vmap(learned):

@@ -12,7 +12,7 @@ from rljax.backend import devices
 
 
 @pytest.mark.parametrize(("chosen", "threads"), [("300", 300), ("0", None), ("many", None), ("", None)])
-def test_threads_are_those_that_xla_takes_from_its_variable(monkeypatch, chosen, threads):
+def test_cpu_threads_follow_the_variable_that_xla_reads(monkeypatch, chosen, threads):
     monkeypatch.setenv("NPROC", chosen)  # one device a core is shown here, and each has a thread
     assert devices.cpu_threads() == (threads or len(os.sched_getaffinity(0)))
 
@@ -21,17 +21,17 @@ def test_threads_are_those_that_xla_takes_from_its_variable(monkeypatch, chosen,
     ("text", "size"),
     [("8GiB", 8 * 2**30), ("1.5 GB", 1_500_000_000), (1000, 1000), ("512m", 512_000_000), ("2kib", 2048)],
 )
-def test_sizes(text, size):
+def test_sizes_are_parsed_to_bytes(text, size):
     assert devices.parse_bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["much", "-1GB", "0", "GB", "", "0.5", 0.5, "9" * 400, 10**400, True, None])
-def test_sizes_that_cannot_be(text):
+def test_invalid_sizes_are_refused(text):
     with pytest.raises(rljax.UsageError, match="memory_limit"):
         devices.parse_bytes(text)
 
 
-def test_the_memory_of_this_machine_is_shared_by_its_devices():
+def test_cpu_devices_share_the_memory_of_the_machine():
     one = devices.available_bytes(jax.devices()[:1], None)
     assert one is None or one > 2**20
     assert devices.available_bytes(jax.devices()[:1], 1000) == 1000

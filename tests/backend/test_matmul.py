@@ -24,7 +24,7 @@ def both(of_product, *arguments):
 
 @pytest.mark.parametrize("inputs", [1, 4, 8, 9])
 @pytest.mark.parametrize("batch", [(), (7,), (5, 7), (0,)])
-def test_equals_numpy_for_any_leading_axes(batch, inputs):
+def test_product_equals_numpy_for_any_leading_axes(batch, inputs):
     x, kernel = np.resize(X, (*batch, inputs)), np.resize(KERNELS, (inputs, 6))
     np.testing.assert_allclose(product(x, kernel), x @ kernel, rtol=1e-5, atol=1e-5)
 
@@ -44,8 +44,8 @@ def test_equals_numpy_for_any_leading_axes(batch, inputs):
     ],
 )
 @pytest.mark.parametrize("inputs", [4, 12])
-def test_gradients_under_maps(x, kernel, maps, inputs):
-    """Shapes, and the axes of maps from the innermost outwards; few inputs and more, in place of the shapes' 4."""
+def test_gradients_are_correct_under_vmap(x, kernel, maps, inputs):
+    """Shapes, and the axes of maps from the innermost outwards; few inputs and more, instead of the shapes' 4."""
     rng = np.random.default_rng(0)
     shapes = ([inputs if side == 4 else side for side in shape] for shape in (x, kernel))
     x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
@@ -61,7 +61,7 @@ def test_gradients_under_maps(x, kernel, maps, inputs):
     assert np.abs(of_kernel).max() > 0.1
 
 
-def test_forward_mode_and_second_derivatives():
+def test_forward_mode_and_second_derivatives_are_correct():
     def tangent(multiply):
         return lambda x, kernel: jax.jvp(multiply, (x[0], kernel[0]), (x[1], kernel[1]))
 
@@ -72,7 +72,7 @@ def test_forward_mode_and_second_derivatives():
     assert np.abs(both(curvature, KERNELS[0])).max() > 0.1
 
 
-def test_a_gradient_copies_what_went_in_rather_than_reading_it_by_columns():
+def test_a_gradient_transposes_its_input_instead_of_reading_columns():
     lowered = jax.jit(lambda x, g: jax.vjp(lambda kernel: product(x, kernel), KERNELS[0])[1](g)).lower(
         X[0, 0], np.ones((7, 6), np.float32)
     )
@@ -101,7 +101,7 @@ def of_rounded(x, kernel, gradient):
 
 
 @pytest.mark.parametrize("mapped", [False, True])
-def test_mixed_precision_rounds_what_is_multiplied_and_nothing_else(mapped):
+def test_mixed_precision_rounds_only_the_factors(mapped):
     parts = {name: part if mapped else part[0] for name, part in LARGE.items()}
     found = (jax.vmap(mixed) if mapped else mixed)(**parts)
     for ours, expected in zip(found, of_rounded(**parts), strict=True):
@@ -112,7 +112,7 @@ def test_mixed_precision_rounds_what_is_multiplied_and_nothing_else(mapped):
 
 
 @pytest.mark.parametrize("sides", [(15, 48, 16), (32, 15, 16), (32, 48, 15)])
-def test_mixed_precision_leaves_narrow_matrices_as_they_are(sides):
+def test_mixed_precision_leaves_narrow_matrices_in_float32(sides):
     rows, inputs, outputs = sides
     parts = LARGE["x"][0, :rows, :inputs], LARGE["kernel"][0, :inputs, :outputs], LARGE["gradient"][0, :rows, :outputs]
     _, back = jax.vjp(product, *parts[:2])
@@ -120,7 +120,7 @@ def test_mixed_precision_leaves_narrow_matrices_as_they_are(sides):
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="other backends choose their products' operands themselves")
-def test_the_compiler_multiplies_bfloat16_and_does_not_widen_it_again():
+def test_the_compiled_program_multiplies_bfloat16():
     with optimized():
         text = jax.jit(mixed).lower(**{name: part[0] for name, part in LARGE.items()}).compile().as_text()
     multiplying = [part for part in text.split("\n\n") if " dot(" in part]
@@ -130,7 +130,7 @@ def test_the_compiler_multiplies_bfloat16_and_does_not_widen_it_again():
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_what_is_not_a_product_of_floats_of_one_kind_is_as_jax_has_it(mixed):
+def test_other_dtypes_fall_back_to_jax(mixed):
     for x, kernel in (
         (jnp.ones((3, 0)), jnp.ones((0, 4))),
         (jnp.ones((3, 9), int), jnp.ones((9, 4))),

@@ -1,4 +1,4 @@
-"""Numbers out of random bits against whole numbers of any size, and against the uniform distribution."""
+"""Numbers from random bits, compared with Python's integers and with the uniform distribution."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def test_integers_are_the_upper_word_of_the_product():
 
 
 @pytest.mark.parametrize("below", [1, 2, 3, 2**16 - 1, 2**16, 2**16 + 1, 2**31 - 1])
-def test_integers_reach_both_ends_and_no_further(below):
+def test_integers_reach_both_ends_of_their_range(below):
     words = jnp.array([0, 1, 2**16 - 1, 2**16, 2**31, 2**32 - 1], jnp.uint32)
     drawn = jax.jit(random_bits.integers)(words, jnp.int32(below))
     assert drawn.dtype == jnp.int32
@@ -55,24 +55,24 @@ def test_pairs_are_uniform_and_independent():
     "keys",
     [
         jax.random.split(jax.random.key(3), 20_000),
-        jax.vmap(jax.random.key)(jnp.arange(20_000)),  # by hand: their own words are hardly random
+        jax.vmap(jax.random.key)(jnp.arange(20_000)),  # made by hand: their bits are hardly random
         jax.random.wrap_key_data(jnp.stack([jnp.arange(20_000, dtype=jnp.uint32), jnp.zeros(20_000, jnp.uint32)], 1)),
         jax.random.split(jax.random.key(4, impl="rbg"), 20_000),
     ],
     ids=["split", "counted", "counted above", "rbg"],
 )
-def test_words_of_keys_are_uniform_and_do_not_follow_each_other(keys):
+def test_words_of_keys_are_uniform_and_uncorrelated(keys):
     words = np.asarray(jax.vmap(random_bits.word)(keys))
     assert len(np.unique(words)) > 19_900
     drawn = words / 2.0**32
     assert scipy.stats.kstest(drawn, "uniform").pvalue > 1e-4
     assert scipy.stats.pearsonr(drawn[1:], drawn[:-1]).pvalue > 1e-4
-    bits = (words[:, None] >> np.arange(32) & 1).sum(axis=0)  # every bit as often one as zero
+    bits = (words[:, None] >> np.arange(32) & 1).sum(axis=0)  # each bit is one as often as zero
     assert scipy.stats.binomtest(int(bits.max()), len(words)).pvalue > 1e-5
     assert scipy.stats.binomtest(int(bits.min()), len(words)).pvalue > 1e-5
 
 
-def test_word_takes_keys_of_the_old_style():
+def test_word_accepts_old_style_keys():
     assert random_bits.word(jax.random.PRNGKey(5)) == random_bits.word(jax.random.key(5))
 
 

@@ -93,7 +93,7 @@ def _step(key, position, action, params):
 drift = dataclasses.replace(toys.walk, name="drift", reset=_reset, step=_step, observation_space=rljax.Box(-9, 9, (2,)))
 
 
-# --- in a process of its own, on 8 devices -------------------------------------------------------------------------
+# --- in a separate process, on 8 devices ---------------------------------------------------------------------------
 
 
 def furthest(result, expected, runs):
@@ -129,7 +129,7 @@ def loops(text):
 
 
 def stopped_and_resumed(algorithm, config, whole, folder):
-    """Whether a run that was stopped after its first update goes on to the same bits, sharded as it was."""
+    """True if a run that stops after its first update resumes to the same bits, with the same sharding."""
     add_chunk = history.Record.add_chunk
 
     def stop(self, *arguments):
@@ -221,7 +221,7 @@ def test_sharded_runs_give_what_one_device_gives(seen):
     assert seen["runs"] < 1e-4
 
 
-def test_every_device_holds_its_part_of_the_environments(seen):
+def test_each_device_holds_its_share_of_the_environments(seen):
     assert seen["device"].startswith("8 x")
     assert "envs" in seen["sharded"]
 
@@ -229,28 +229,28 @@ def test_every_device_holds_its_part_of_the_environments(seen):
 def test_the_devices_share_the_work(seen):
     """Two seeds of 16 environments; minibatches of 24 * 16 / 4 = 96 steps; three outputs."""
     of = {trips: (collectives, product) for trips, collectives, product in seen["loops"]}
-    assert of[24 // 2] == ([], 2 * 2 * 3)  # the rollout, two steps a turn: two environments each, and no word
+    assert of[24 // 2] == ([], 2 * 2 * 3)  # the rollout, two steps a turn: two environments each, without communication
     collectives, product = of[4 * 2]  # the minibatches: twelve steps each, and gradients added up
     assert product == 2 * 12 * 3
     assert set(collectives) == {"all-reduce"}
 
 
-def test_it_is_resumed_as_it_was_sharded(seen):
+def test_a_sharded_run_is_resumed_with_the_same_sharding(seen):
     assert seen["resumed"] == {"shard": "envs", "same": True}
 
 
-def test_environments_that_do_not_divide_are_refused(seen):
+def test_a_number_of_environments_that_does_not_divide_is_refused(seen):
     assert seen["refused"] == ("num_envs=20 environments do not divide over 8 devices: take num_envs=24, or devices=5.")
 
 
-def test_what_cannot_be_sharded_is_refused():
+def test_invalid_shard_arguments_are_refused():
     with pytest.raises(rljax.UsageError, match="shard='rows' cannot be: it is 'runs' or 'envs'"):
         rljax.run(toys.own, toys.own.Config(env=toys.walk), shard="rows")
     with pytest.raises(rljax.UsageError, match="the config has no num_envs"):
         rljax.run(toys.own, toys.own.Config(env=toys.walk), shard="envs")
 
 
-def test_the_command_line_passes_it_on(monkeypatch, tmp_path):
+def test_the_command_line_passes_shard_to_run(monkeypatch, tmp_path):
     given = {}
     monkeypatch.setattr(run, "run", lambda *_, **settings: given.update(settings))
     (tmp_path / "file").touch()
@@ -283,9 +283,9 @@ OFF_POLICY = {"num_envs": 16, "num_steps": 4, "prefill_steps": 200, "buffer_size
         (reinforce, "CartPole-v1", {"max_episode_steps": 16, "hidden_sizes": (16,)}, {"history": SLOTS}),
     ],
 )
-def test_the_axes_that_run_over_environments_are_found(algorithm, env, fields, expected):
+def test_axes_over_environments_are_found(algorithm, env, fields, expected):
     config = algorithm.Config(env=env, **{"num_envs": 16, **fields})
-    state = compilation._over_envs(algorithm, jax.random.split(jax.random.key(0), 2), config, None, 0)
+    state = compilation.env_specs(algorithm, jax.random.split(jax.random.key(0), 2), config, None, 0)
     for path, spec in {"collector.obs": ROWS, "collector.obs_moments": P(), "step": P(), **expected}.items():
         leaves = state
         for name in path.split("."):
@@ -298,7 +298,7 @@ def test_a_state_without_environments_is_refused():
     config = ppo.Config(env=toys.walk)
     alone = SimpleNamespace(init=lambda key, config: jax.random.normal(key, (config.num_steps,)))
     with pytest.raises(rljax.UsageError, match="no array over num_envs"):
-        compilation._over_envs(alone, jax.random.split(jax.random.key(0), 2), config, None, 0)
+        compilation.env_specs(alone, jax.random.split(jax.random.key(0), 2), config, None, 0)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ KNOWN = [
 
 
 @pytest.mark.parametrize(("counter", "key", "result"), KNOWN)
-def test_known_answers(counter, key, result):
+def test_threefry_matches_known_answers(counter, key, result):
     assert tuple(int(x) for x in threefry.threefry(*map(jnp.uint32, (*key, *counter)))) == result
 
 
-def test_arguments_broadcast():
+def test_arguments_of_threefry_broadcast():
     keys, counters = jnp.arange(6, dtype=jnp.uint32).reshape(3, 1, 2), jnp.arange(4, dtype=jnp.uint32)
     together = threefry.threefry(keys[..., 0], keys[..., 1], jnp.uint32(0), counters)
     assert together[0].shape == together[1].shape == (3, 4)
@@ -52,7 +52,7 @@ print(program.as_text().count(" while("), *np.concatenate(numbers))
 """
 
 
-def test_all_that_jax_draws_is_the_same_bit_for_bit_and_fewer_loops_draw_it():
+def test_draws_without_loops_equal_those_of_jax_to_the_bit():
     def drawn(how):
         done = subprocess.run([sys.executable, "-c", PROGRAM, how], check=True, capture_output=True, text=True)
         loops, *numbers = done.stdout.split()

@@ -5,7 +5,7 @@ import importlib.metadata
 from rljax.backend import versions
 
 
-def test_a_package_that_is_not_installed_ends_no_run(monkeypatch):
+def test_a_package_without_metadata_is_reported_as_not_installed(monkeypatch):
     def version(package):
         if package == "rljax-engine":  # on the path, as a clone is
             raise importlib.metadata.PackageNotFoundError(package)

@@ -11,7 +11,7 @@ import pytest
 from rljax import cli
 
 
-def test_the_command_line_names_the_benchmarks_and_hands_on_how_they_ended(monkeypatch, capsys):
+def test_bench_runs_the_scripts_and_returns_their_exit_code(monkeypatch, capsys):
     assert cli.main(["bench", "throughputs"]) == 2
     assert "There is no benchmark 'throughputs'" in capsys.readouterr().err
     ran = []
@@ -32,7 +32,7 @@ def test_the_command_line_names_the_benchmarks_and_hands_on_how_they_ended(monke
     assert ran == [["thousands.py", "--seeds", "4"], *[[f"{name}.py"] for name in names]]
 
 
-def test_nothing_more_is_measured_after_an_interrupt(monkeypatch):
+def test_bench_stops_after_an_interrupt(monkeypatch):
     ran = []
 
     class Process:
@@ -50,7 +50,7 @@ def test_nothing_more_is_measured_after_an_interrupt(monkeypatch):
 
 
 @pytest.mark.parametrize("deafness", [0, 1, 2])
-def test_a_script_is_ended_where_rljax_is_terminated(monkeypatch, deafness):
+def test_terminating_bench_ends_its_script(monkeypatch, deafness):
     """At first by an interrupt, then by all that it takes."""
     sent = []
 

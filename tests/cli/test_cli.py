@@ -68,7 +68,7 @@ def test_custom_algorithm_and_custom_environment(capsys, tmp_path):
     assert summary["env_steps"] == 2048
 
 
-def test_lists(capsys):
+def test_envs_and_algos_are_listed(capsys):
     assert cli.main(["envs"]) == 0
     listed = capsys.readouterr().out.split()
     assert "CartPole-v1" in listed
@@ -77,7 +77,7 @@ def test_lists(capsys):
     assert "ppo" in capsys.readouterr().out
 
 
-def test_versions_are_those_installed(capsys):
+def test_version_prints_installed_versions(capsys):
     assert cli.main(["--version"]) == 0
     told = capsys.readouterr().out
     assert f"rljax {importlib.metadata.version('rljax-engine')}, " in told
@@ -148,7 +148,7 @@ def test_mistakes_end_in_one_sentence(capsys, arguments, words):
         ("import rljax\nrljax.make('CartPol-v1')", "did you mean CartPole-v1"),
     ],
 )
-def test_files_of_ones_own_that_cannot_be_imported(capsys, tmp_path, code, words):
+def test_custom_files_that_fail_to_import_are_reported(capsys, tmp_path, code, words):
     (tmp_path / "own.py").write_text(code)
     assert words in complaint(capsys, "train", "own.py", "--env", "CartPole-v1")
     assert words in complaint(capsys, "train", "ppo", "--env", "own.py:env")
@@ -160,7 +160,7 @@ def test_a_run_that_is_refused_leaves_no_folder(capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_closed_pipe_is_no_mistake():
+def test_a_closed_pipe_ends_quietly():
     process = subprocess.Popen(
         [sys.executable, "-m", "rljax.cli", "envs"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -169,7 +169,7 @@ def test_a_closed_pipe_is_no_mistake():
     assert process.wait() == 141
 
 
-def test_a_pipe_that_is_closed_before_the_table_comes_loses_no_result(tmp_path):
+def test_a_pipe_closed_before_the_table_loses_no_result(tmp_path):
     out = tmp_path / "x"
     command = [sys.executable, "-m", "rljax.cli", "train", "q_learning", "--env", "FrozenLake-misc"]
     command += ["--total-steps", "200", "--evaluations", "0", "--eval-episodes", "2", "--out", str(out)]
@@ -182,14 +182,14 @@ def test_a_pipe_that_is_closed_before_the_table_comes_loses_no_result(tmp_path):
     assert (out / "summary.json").exists()
 
 
-def test_an_output_folder_that_cannot_be(capsys, tmp_path):
+def test_an_invalid_output_folder_is_refused(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     arguments = ["train", "ppo", "--env", "CartPole-v1", *TINY, "--out"]
     assert "file is in the way" in complaint(capsys, *arguments, "file")
     assert "file" in complaint(capsys, *arguments, "file/below")
 
 
-def test_what_was_done_before_a_mistake_was_met_is_said(capsys, tmp_path):
+def test_an_error_reports_what_was_done_before_it(capsys, tmp_path):
     (tmp_path / "fussy.py").write_text(
         "import rljax, toys\n"
         "from toys import Config, act, init\n"
@@ -205,7 +205,7 @@ def test_what_was_done_before_a_mistake_was_met_is_said(capsys, tmp_path):
     assert len(json.loads((tmp_path / "x/summary.json").read_text())["configurations"]) == 1
 
 
-def test_an_interrupt_writes_what_is_done_and_returns_130(tmp_path):
+def test_an_interrupt_writes_the_results_so_far_and_returns_130(tmp_path):
     command = [sys.executable, "-m", "rljax.cli", "train", "ppo", "--env", "CartPole-v1", "--num-steps", "32"]
     command += ["--total-steps", "100000000", "--evaluations", "100000", "--eval-episodes", "2", "--out", "runs/x"]
     process = subprocess.Popen(

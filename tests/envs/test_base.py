@@ -17,7 +17,7 @@ def reset_own(key, params):
 
 
 def step_own(key, state, action, params):
-    """A drift on the line, with a scalar observation, a scalar action and a key of its own in the state."""
+    """A drift on the line, with a scalar observation, a scalar action and a key in the state."""
     x, time, own_key = state
     own_key, key_drift = jax.random.split(own_key)
     drift = params["noise"].sum() * jax.random.normal(key_drift)
@@ -55,7 +55,7 @@ def image_env(side=4):
     )
 
 
-def test_own_env_trains_and_evaluates():
+def test_a_custom_environment_trains_and_evaluates():
     """Scalar observation and action, an unbounded action, arrays in the params, a key in the state."""
     config = ppo.Config(env=own_env(), **TINY)
     states, metrics = train_two_seeds(two_keys(), config)
@@ -69,7 +69,7 @@ def test_own_env_trains_and_evaluates():
     assert np.all(np.isnan(evaluate(config, jax.tree.map(lambda x: x[0], states), max_steps=4)))
 
 
-def test_byte_images_stay_bytes():
+def test_byte_images_are_stored_as_bytes():
     env = envs.normalize_observations(envs.frame_stack(image_env(), 2))
     assert env.observation_space.dtype == np.uint8
     state, metrics = jax.eval_shape(ppo.train, jax.random.key(0), ppo.Config(env=env, **TINY))
@@ -97,7 +97,7 @@ def test_small_images_reach_the_network(side):
     assert empty == []
 
 
-def test_begin_next_episode_of_one_and_of_many():
+def test_begin_next_episode_works_on_one_environment_and_on_a_batch():
     result = rljax.timestep(jnp.array([1.0, 2.0]), 0.0, False, True)
     chosen, state = envs.begin_next_episode(result, {"x": jnp.ones(3)}, jnp.zeros(2), {"x": jnp.zeros(3)})
     assert chosen.obs.tolist() == [0.0, 0.0]
@@ -111,7 +111,7 @@ def test_begin_next_episode_of_one_and_of_many():
     assert state.tolist() == [[1.0] * 3, [0.0] * 3]
 
 
-def test_timestep_has_the_engines_dtypes():
+def test_timestep_casts_to_the_engines_dtypes():
     obs = jnp.array([1, 2])
     for step in (rljax.timestep(obs, 1, 0), rljax.timestep(obs, np.float64(1), np.bool_(False), 0)):
         assert isinstance(step, rljax.TimeStep)

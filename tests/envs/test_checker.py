@@ -118,13 +118,13 @@ HEALTHY = {
 
 
 @pytest.mark.parametrize("name", HEALTHY)
-def test_healthy(name):
+def test_a_valid_environment_passes(name):
     env = HEALTHY[name]()
     assert envs.check(env) == []
     envs.require(env)
 
 
-# What shapes alone show; `require` refuses the same
+# What shapes show; `require` refuses the same
 
 SHAPES = {
     "shape of obs changes": (env_of(step=step_giving(jnp.zeros(3))), ["float32[3]", "float32[2]", "obs"]),
@@ -216,7 +216,7 @@ UNTRACEABLE = {
 
 
 @pytest.mark.parametrize("name", UNTRACEABLE)
-def test_what_does_not_trace_is_named(name):
+def test_functions_that_do_not_trace_are_named(name):
     env, words = UNTRACEABLE[name]
     (sentence,) = envs.check(env)
     assert all(word in sentence for word in words), sentence
@@ -235,7 +235,7 @@ def test_what_does_not_trace_is_named(name):
     ],
     ids=["no observation space", "no action space", "a string for a space", "no step", "no reset", "plain tuple"],
 )
-def test_never_raises(env):
+def test_check_never_raises(env):
     found = envs.check(env)
     assert len(found) >= 1
     assert all(isinstance(sentence, str) and sentence for sentence in found)
@@ -254,7 +254,7 @@ _random = np.random.default_rng(0)
 
 
 def from_the_host(vmap_method):
-    """A function that draws an observation on the host, whatever the key."""
+    """A function that draws an observation on the host and ignores the key."""
 
     def draw(x):
         return _random.uniform(-1, 1, (*np.shape(x), 2)).astype(np.float32)
@@ -332,7 +332,7 @@ RUNNING = {
 
 
 @pytest.mark.parametrize("name", RUNNING)
-def test_what_running_shows_is_named(name):
+def test_errors_that_only_running_shows_are_named(name):
     env, words = RUNNING[name]
     found = envs.check(env)
     assert any(all(word in sentence for word in words) for sentence in found), found

@@ -10,7 +10,7 @@ from rljax import envs
 from rljax.backend import random_bits
 
 
-def test_an_environment_of_a_model_draws_what_the_model_says():
+def test_an_environment_of_a_model_follows_its_probabilities():
     env = envs.random_mdp(jax.random.key(3), 5, 2)
     model = envs.tabular_model(env)
     assert model is env.params
@@ -43,7 +43,7 @@ def test_a_state_of_probability_zero_is_never_drawn():
 
 
 @pytest.mark.parametrize("states", [1, 2, 3, 4, 5, 9, 10, 17, 50])
-def test_a_draw_is_the_inverse_of_the_sums_for_any_number_of_states(states):
+def test_a_draw_inverts_the_cumulative_sums_for_any_number_of_states(states):
     """Squares, numbers next to squares, and rows with zeros in them, against NumPy's search."""
     rng = np.random.default_rng(states)
     transitions = rng.random((states, 2, states)) * (rng.random((states, 2, states)) < 0.6)
@@ -68,7 +68,7 @@ def test_a_draw_is_the_inverse_of_the_sums_for_any_number_of_states(states):
     np.testing.assert_array_equal(np.asarray(result.next_obs)[clear], following[clear])
 
 
-def test_a_model_of_what_has_none_is_refused():
+def test_environments_without_a_model_are_refused():
     with pytest.raises(rljax.UsageError, match="CartPole-v1 has no tabular model"):
         envs.tabular_model("CartPole-v1")
     with pytest.raises(rljax.UsageError, match="wrapped environment"):
@@ -87,7 +87,7 @@ def test_a_model_of_what_has_none_is_refused():
         ({"rewards": jnp.zeros((2, 2, 2))}, r"rewards must be a table \[S, A\]"),
     ],
 )
-def test_a_model_that_does_not_fit_together_is_refused(change, sentence):
+def test_an_inconsistent_model_is_refused(change, sentence):
     model = envs.random_mdp(jax.random.key(0), 2, 2).params
     with pytest.raises(rljax.UsageError, match=sentence):
         envs.from_model(model._replace(**change))
@@ -95,7 +95,7 @@ def test_a_model_that_does_not_fit_together_is_refused(change, sentence):
         envs.from_model(envs.from_model(model))
 
 
-def test_lists_make_a_model_and_a_model_is_had_inside_a_traced_function():
+def test_a_model_can_be_made_of_lists_and_inside_a_traced_function():
     env = envs.from_model(envs.Model([[[1.0]]], [[2]], [[[False]]], [1]))
     assert env.params.rewards.dtype == jnp.float32
     result, _ = jax.vmap(env.step, (0, None, None, None))(

@@ -33,7 +33,7 @@ def count_traces():
         ("FrozenLake-misc", {"is_slippery": False, "map_name": "8x8"}),
     ],
 )
-def test_made_twice_is_compiled_once(name, settings):
+def test_equal_environments_compile_once(name, settings):
     first, second = rljax.make(name, **settings), rljax.make(name, **settings)
     assert same_structure(first, second)
     function, traces = count_traces()
@@ -42,7 +42,7 @@ def test_made_twice_is_compiled_once(name, settings):
     assert traces == [name]
 
 
-def test_params_are_not_static_but_constructor_arguments_are():
+def test_params_are_traced_and_constructor_arguments_static():
     function, traces = count_traces()
     for gravity in (1.0, 2.0, 3.0):
         function(jax.random.key(0), rljax.make("CartPole-v1", gravity=gravity))
@@ -52,7 +52,7 @@ def test_params_are_not_static_but_constructor_arguments_are():
     assert len(traces) == 3
 
 
-def test_gymnax_object_made_twice_is_compiled_once():
+def test_a_gymnax_object_made_twice_compiles_once():
     environment = gymnax.make("CartPole-v1")[0]
     first, second = rljax.make(environment), rljax.make(environment, gravity=5.0)
     assert same_structure(first, second)
@@ -84,7 +84,7 @@ def test_settings_need_not_be_hashable():
     assert np.array_equal(*mappings())
 
 
-def test_env_is_returned_as_it_is():
+def test_make_returns_an_env_unchanged():
     env = walk
     assert rljax.make(env) is env
     with pytest.raises(rljax.UsageError, match=r"env\.replace"):
@@ -111,7 +111,7 @@ def test_unknown_names_suggest_the_nearest(call, nearest):
 
 
 @pytest.mark.parametrize("thing", [3, None, object(), gymnasium.spaces.Discrete(2)])
-def test_make_refuses_what_is_no_environment(thing):
+def test_make_refuses_other_objects(thing):
     with pytest.raises(rljax.UsageError, match=type(thing).__name__):
         rljax.make(thing)
 
@@ -121,7 +121,7 @@ def test_make_refuses_a_class():
         rljax.make(type(gymnax.make("CartPole-v1")[0]))
 
 
-def test_config_by_name_is_config_by_env():
+def test_an_id_and_its_env_give_equal_configs():
     by_name, by_env = ppo.Config(env="CartPole-v1", **TINY), ppo.Config(env=rljax.make("CartPole-v1"), **TINY)
     assert isinstance(by_name.env, rljax.Env)
     assert same_structure(by_name, by_env)

@@ -43,7 +43,7 @@ def test_box_samples_uniformly_within_its_bounds():
     assert abs(np.corrcoef(samples[:, 0], samples[:, 1])[0, 1]) < 0.1
 
 
-def test_box_samples_without_a_bound_are_gymnasiums():
+def test_unbounded_box_samples_match_gymnasium():
     """Normal without bounds, exponential from the only one: no mass piles up on a bound."""
     space = rljax.Box([-np.inf, 5.0, -np.inf], [np.inf, np.inf, -0.5], (3,))
     samples = draw(space)
@@ -57,7 +57,7 @@ def test_box_samples_without_a_bound_are_gymnasiums():
         assert scipy.stats.ks_2samp(mine, other).pvalue > 1e-3
 
 
-def test_whole_numbers_with_one_bound_stay_within_it():
+def test_integers_with_one_bound_stay_within_it():
     space = rljax.Box([3, -np.inf, -np.inf], [np.inf, -3, np.inf], (3,), np.int32)
     samples = draw(space)
     assert samples.dtype == np.int32
@@ -76,7 +76,7 @@ def test_whole_numbers_with_one_bound_stay_within_it():
         (rljax.Box(0, 1, (), bool), [False, True]),
     ],
 )
-def test_whole_numbers_are_sampled_evenly(space, values):
+def test_integers_are_sampled_uniformly(space, values):
     samples = draw(space)
     assert samples.dtype == space.dtype
     counts = [int((samples == value).sum()) for value in values]
@@ -84,7 +84,7 @@ def test_whole_numbers_are_sampled_evenly(space, values):
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_contains():
+def test_contains_checks_bounds():
     box = rljax.Box([-1.0, -np.inf], [1.0, 5.0], (2,))
     inside = [[0.0, 0.0], [1.0, 5.0], [-1.0, -1e9]]
     outside = [[1.1, 0.0], [0.0, 5.1], [-1.1, 9.0], [np.nan, 0.0]]
@@ -127,6 +127,6 @@ def test_from_unit_passes_unbounded_dimensions():
         lambda: rljax.Discrete(2.5),
     ],
 )
-def test_bad_spaces_are_refused(bad):
+def test_invalid_spaces_are_refused(bad):
     with pytest.raises(rljax.UsageError):
         bad()

@@ -43,7 +43,7 @@ def arrays_of(env):
         (FrozenLakeEnv, "FrozenLake-misc", {"desc": OWN_MAP, "is_slippery": True, "success_rate": 0.6}),
     ],
 )
-def test_the_model_is_gymnasiums_table_on_every_state_and_action(theirs, name, settings):
+def test_the_model_equals_gymnasiums_table(theirs, name, settings):
     model = envs.tabular_model(rljax.make(name, **settings))
     transitions, rewards, terminated, start = arrays_of(theirs(**settings))
     np.testing.assert_allclose(model.transitions, transitions, atol=1e-7)
@@ -59,7 +59,7 @@ def all_steps(env, states, make_state, num_actions):
 
 
 @pytest.mark.parametrize("name", ["Taxi-v3", "CliffWalking-v1", "GridWorld-misc"])
-def test_a_deterministic_world_steps_as_its_model_says(name):
+def test_a_deterministic_environment_steps_as_its_model(name):
 
     env = rljax.make(name)
     model = envs.tabular_model(env)
@@ -74,7 +74,7 @@ def test_a_deterministic_world_steps_as_its_model_says(name):
 
 
 @pytest.mark.parametrize("name", ["Taxi-v3", "CliffWalking-v1", "GridWorld-misc"])
-def test_first_states_are_drawn_as_the_model_says(name):
+def test_first_states_follow_the_models_probabilities(name):
     env = rljax.make(name)
     start = np.asarray(envs.tabular_model(env).start)
     first = jax.vmap(lambda key: env.reset(key, env.params)[0])(jax.random.split(jax.random.key(0), 30_000))
@@ -84,7 +84,7 @@ def test_first_states_are_drawn_as_the_model_says(name):
     assert (np.abs(counts - 30_000 * start) <= 5 * deviation + 1e-2).all()  # the sum is rounded to float32
 
 
-def test_frozen_lake_steps_as_often_to_each_place_as_the_model_says():
+def test_frozen_lake_transitions_follow_the_models_probabilities():
     env = rljax.make("FrozenLake-misc")
     model = envs.tabular_model(env)
     _, state = env.reset(jax.random.key(0), env.params)
@@ -95,7 +95,7 @@ def test_frozen_lake_steps_as_often_to_each_place_as_the_model_says():
         np.testing.assert_allclose(frequencies, model.transitions[0, action], atol=0.02)
 
 
-def test_taxi_and_cliff_cut_long_episodes_and_gymnasium_does_so_with_taxi():
+def test_tabular_episodes_are_truncated_after_200_steps():
     limit = gymnasium.spec("Taxi-v4").max_episode_steps
     assert limit == 200
     for name in ("Taxi-v3", "CliffWalking-v1", "GridWorld-misc"):
@@ -106,7 +106,7 @@ def test_taxi_and_cliff_cut_long_episodes_and_gymnasium_does_so_with_taxi():
         np.testing.assert_array_equal(returns, -200.0 * np.ones(3))  # south, up and left lead nowhere
 
 
-def test_a_grid_worlds_shortest_way():
+def test_the_shortest_path_of_a_grid_world_has_its_value():
     from rljax import planning
 
     assert float(planning.value_iteration(envs.tabular_model("GridWorld-misc"), 1.0).values[18]) == -14.0
@@ -115,11 +115,11 @@ def test_a_grid_worlds_shortest_way():
 
 
 @pytest.mark.parametrize("desc", [("S.",), ("S.G", ".."), ("SG", "SG"), ("S?G",)])
-def test_a_maze_that_is_none_is_refused(desc):
+def test_an_invalid_maze_is_refused(desc):
     with pytest.raises(rljax.UsageError, match="GridWorld's desc"):
         rljax.make("GridWorld-misc", desc=desc)
 
 
-def test_a_map_that_is_not_there_is_one_sentence():
+def test_an_unknown_map_raises_one_sentence():
     with pytest.raises(rljax.UsageError, match="FrozenLake-misc cannot be made with these settings"):
         rljax.make("FrozenLake-misc", map_name="9x9")

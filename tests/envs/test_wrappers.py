@@ -81,7 +81,7 @@ def collect(env, num_envs, num_steps, updates=1, seed=0):
 # time_limit
 
 
-def test_time_limit_truncates_and_leaves_termination_alone():
+def test_time_limit_truncates_and_does_not_change_termination():
     _, steps = walk(envs.time_limit(lasting(COUNTER, 5), 3), jnp.zeros(6))
     assert steps.truncated.tolist() == [False, False, True, True, True, True]
     assert steps.terminated.tolist() == [False, False, False, False, True, True]
@@ -105,7 +105,7 @@ def test_time_limit_replaces_the_environments_own(name, own_limit):
         assert not steps.terminated.any()
 
 
-def test_time_limit_starts_again_at_a_reset():
+def test_time_limit_restarts_at_a_reset():
     _, (trajectory,), (metrics,) = collect(envs.time_limit(lasting(COUNTER, 99), 3), 2, 8)
     assert trajectory.truncated.tolist() == [[t % 3 == 2] * 2 for t in range(8)]
     assert trajectory.obs[:, 0, 0].tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
@@ -116,7 +116,7 @@ def test_time_limit_starts_again_at_a_reset():
 # sticky_actions
 
 
-def test_sticky_actions_stick_as_often_as_told():
+def test_sticky_actions_repeat_with_their_probability():
     probability = 0.25
     length, num_envs, num_steps = 20, 64, 200
     _, (trajectory,), _ = collect(envs.sticky_actions(lasting(COUNTER, length), probability), num_envs, num_steps)
@@ -333,7 +333,7 @@ def test_shaped_returns_telescope():
         assert steps.terminated[-1] != steps.truncated[-1]
 
 
-def test_shaping_starts_again_at_a_reset():
+def test_shaping_restarts_at_a_reset():
     _, (trajectory,), _ = collect(envs.shape_reward(lasting(COUNTER, 2), squared_time, 0.5), 1, 5)
     # Potentials 1, 2 and then zero: 1 + 0.5 * 2 - 1 = 1, then 2 + 0 - 2 = 0.
     assert trajectory.reward[:, 0].tolist() == [1, 0, 1, 0, 1]
@@ -342,7 +342,7 @@ def test_shaping_starts_again_at_a_reset():
 # normalize_observations, normalize_rewards
 
 
-def test_observation_statistics_are_numpys_and_lag_one_rollout():
+def test_observation_statistics_equal_numpys_one_rollout_later():
     num_envs, num_steps, updates = 3, 5, 3
     env = lasting(COUNTER, 4)
     collectors, trajectories, _ = collect(envs.normalize_observations(env), num_envs, num_steps, updates)
@@ -440,12 +440,12 @@ def test_statistics_are_kept_in_the_training_state(trained):
     assert np.allclose(moments.squared / moments.samples, 1.0, atol=0.4)
     assert state.collector.reward_moments.samples == 256
     assert metrics["episodes"].tolist() == [64] * 4
-    # Actions are drawn around zero with deviation one, and so are the returns, whatever the learner sees.
+    # Actions have mean zero and deviation one, and so have the returns, with any observation.
     assert np.all(np.abs(metrics["episode_return"]) < 0.5)
     assert np.all(np.isfinite(metrics["loss"]))
 
 
-def test_evaluation_uses_the_statistics_and_leaves_them(trained):
+def test_evaluation_uses_the_statistics_without_changing_them(trained):
     config, state, _ = trained
     moments = state.collector.obs_moments
     numbers = jax.tree.map(np.array, moments)
@@ -511,7 +511,7 @@ def test_wrappers_compose():
     assert np.allclose(steps.reward[upright], expected[upright], rtol=1e-4)
 
 
-def test_order_of_time_limit_and_shaping_is_free():
+def test_time_limit_and_shaping_commute():
     actions = jnp.arange(3.0)
     one = envs.shape_reward(envs.time_limit(COUNTER, 2), squared_time, 0.9)
     other = envs.time_limit(envs.shape_reward(COUNTER, squared_time, 0.9), 2)
@@ -519,7 +519,7 @@ def test_order_of_time_limit_and_shaping_is_free():
         assert np.array_equal(left, right)
 
 
-def test_wrapped_alike_is_compiled_once():
+def test_equal_wrappers_compile_once():
     traces = []
 
     @jax.jit
@@ -540,7 +540,7 @@ def test_wrapped_alike_is_compiled_once():
     assert jax.tree.structure(envs.scale_reward(COUNTER, 3)) != jax.tree.structure(envs.scale_reward(COUNTER, 4))
 
 
-def test_what_an_environment_was_made_with_is_told():
+def test_recipe_and_label_describe_how_an_environment_was_made():
     lake = envs.time_limit(rljax.make("FrozenLake-misc", map_name="8x8"), max_steps=50)
     assert lake.recipe == (("FrozenLake-misc", (("map_name", "8x8"),)), ("time_limit", (50,)))
     assert lake.label == "FrozenLake-misc(map_name=8x8)+time_limit(50)"
@@ -549,18 +549,18 @@ def test_what_an_environment_was_made_with_is_told():
     assert own.label == "counter+shape_reward(squared_time, 0.9)+mask_observation((1,))+sticky_actions(0.25)"
     heavy = rljax.make("CartPole-v1", gravity=5.0)
     array = heavy.replace(params=heavy.params.replace(gravity=np.float32(5.1)))
-    assert heavy.recipe == rljax.make("CartPole-v1").recipe  # params are kept as they are
+    assert heavy.recipe == rljax.make("CartPole-v1").recipe  # params are not part of it
     assert [env.label for env in (heavy, envs.time_limit(array, 9), rljax.make("CartPole-v1"), COUNTER)] == [
         "CartPole-v1(gravity=5.0)",
         "CartPole-v1(gravity=5.1)+time_limit(9)",
         "CartPole-v1",
         "counter",
     ]
-    told = config.describe(heavy)  # what a run's files and tables know of it
-    assert told["label"] == heavy.label
+    described = config.describe(heavy)  # for a run's files and tables
+    assert described["label"] == heavy.label
 
 
-def test_params_stay_the_environments_own():
+def test_wrappers_keep_the_params_of_the_environment():
     inner = rljax.make("CartPole-v1", gravity=5.0)
     env = a_stack(inner)
     assert env.params is inner.params
@@ -572,7 +572,7 @@ def test_params_stay_the_environments_own():
     assert bent.terminated.any()
 
 
-def test_an_id_stands_for_its_environment():
+def test_wrappers_accept_an_id():
     assert envs.frame_stack("CartPole-v1", 4) == envs.frame_stack(rljax.make("CartPole-v1"), 4)
     limited = envs.time_limit("CartPole-v1", jnp.int32(3))
     assert limited == envs.time_limit(rljax.make("CartPole-v1"), 3)
@@ -679,6 +679,6 @@ LAKE = "FrozenLake-misc"
         (lambda: envs.normalize_observations(rljax.make(LAKE)), "flatten_observation"),
     ],
 )
-def test_bad_arguments_are_refused(wrap, word):
+def test_invalid_arguments_are_refused(wrap, word):
     with pytest.raises(rljax.UsageError, match=word):
         wrap()

@@ -1,4 +1,4 @@
-"""Populations that do not fit into memory at once: planned into batches, halved where the plan was too hopeful."""
+"""Runs that do not fit into memory together: planned in batches, halved if a batch still does not fit."""
 
 import json
 import signal
@@ -57,7 +57,7 @@ def same_but_for_rounding(left, right):
     )
 
 
-def test_a_limit_makes_batches(config, trained, monkeypatch, capsys):
+def test_a_memory_limit_splits_runs_into_batches(config, trained, monkeypatch, capsys):
     whole, memory = trained
     needs = watch(monkeypatch)
     result = rljax.run(own, config, progress=False, memory_limit=int(memory * 0.45), **OPTIONS)
@@ -67,7 +67,7 @@ def test_a_limit_makes_batches(config, trained, monkeypatch, capsys):
     assert "3 batches of 4" in capsys.readouterr().err
 
 
-def test_runs_with_large_replays_go_in_turn_on_a_cpu(monkeypatch):
+def test_runs_with_large_replay_buffers_train_in_turn_on_a_cpu(monkeypatch):
     """Over two devices, in batches of as many as have small replays together, at least one a device."""
     if len(jax.devices()) < 2:
         pytest.skip("JAX shows one device only")
@@ -77,10 +77,10 @@ def test_runs_with_large_replays_go_in_turn_on_a_cpu(monkeypatch):
     runs, envs = (jax.make_mesh((2,), (axis,)) for axis in ("runs", "envs"))
     assert compilation.side_by_side(state, 10, runs) == 10
     for at_once, lanes in ((0, 2), (3, 2), (5, 4), (10, 10), (50, 10)):
-        monkeypatch.setattr(compilation, "_COPIED_BYTES", int((at_once + 0.5) * size))
+        monkeypatch.setattr(compilation, "COPIED_BYTES", int((at_once + 0.5) * size))
         assert compilation.side_by_side(state, 10, runs) == lanes
         assert compilation.side_by_side(state, 10, envs) == 10
-    monkeypatch.setattr(compilation, "_COPIED_BYTES", int(5.5 * size))
+    monkeypatch.setattr(compilation, "COPIED_BYTES", int(5.5 * size))
     needs = watch(monkeypatch)
     result = rljax.run(dqn, config, **{**OPTIONS, "devices": 2, "evaluations": 0, "progress": False})
     assert [count for count, _ in needs] == [4, 4, 4]
@@ -100,8 +100,8 @@ def press_where(monkeypatch, function, where, condition):
     monkeypatch.setattr(where, function, press)
 
 
-def test_an_interrupt_before_a_later_batch_has_begun_loses_nothing(config, trained, monkeypatch, tmp_path, capsys):
-    """Runs of earlier batches are whole, and what is not begun is said, and begun by `resume`."""
+def test_an_interrupt_before_a_later_batch_loses_nothing(config, trained, monkeypatch, tmp_path, capsys):
+    """Runs of earlier batches are complete; the message counts those not begun, which `resume` trains."""
     monkeypatch.setattr(compilation, "side_by_side", lambda *_: 4)
     press_where(monkeypatch, "lanes_that_fit", batching, lambda experiment, batch, *_: batch.runs.seeds[0] == 4)
     out = tmp_path / "x"
@@ -122,7 +122,7 @@ def test_an_interrupt_before_a_later_batch_has_begun_loses_nothing(config, train
     same_but_for_rounding(rljax.resume(out, algorithm=own, config=config, progress=False), trained[0])
 
 
-def test_an_interrupt_within_a_later_batch_cuts_that_one_short(config, trained, monkeypatch, capsys):
+def test_an_interrupt_within_a_later_batch_stops_that_batch(config, trained, monkeypatch, capsys):
     monkeypatch.setattr(compilation, "side_by_side", lambda *_: 4)
     press_where(monkeypatch, "add_chunk", Record, lambda record, *_: record.runs.seeds[0] == 4)
     with pytest.raises(rljax.Interrupted, match="2 of 10 runs not begun") as of:
@@ -134,7 +134,7 @@ def test_an_interrupt_within_a_later_batch_cuts_that_one_short(config, trained, 
     np.testing.assert_allclose(result.metrics["env_steps"][:4], trained[0].metrics["env_steps"][:4])
 
 
-def test_out_of_memory_halves_and_goes_on(config, trained, monkeypatch, capsys):
+def test_a_batch_that_runs_out_of_memory_is_halved(config, trained, monkeypatch, capsys):
     sizes = []
 
     def fail_if_large(arguments):
@@ -148,7 +148,7 @@ def test_out_of_memory_halves_and_goes_on(config, trained, monkeypatch, capsys):
     assert "do not fit into memory" in capsys.readouterr().err
 
 
-def test_one_run_that_does_not_fit_is_said(config, monkeypatch):
+def test_one_run_that_does_not_fit_is_a_usage_error(config, monkeypatch):
     def never(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory.")
 
@@ -165,7 +165,7 @@ def test_one_run_that_does_not_fit_is_said(config, monkeypatch):
 
 
 @pytest.mark.parametrize("used", [1, 2])
-def test_a_limit_that_one_run_does_not_fit_into_is_said(config, monkeypatch, used):
+def test_a_limit_below_one_run_is_a_usage_error(config, monkeypatch, used):
     if len(jax.devices()) < used:
         pytest.skip("JAX shows one device only")
     needs = watch(monkeypatch)
@@ -183,7 +183,7 @@ def test_a_limit_that_one_run_does_not_fit_into_is_said(config, monkeypatch, use
     assert rljax.run(own, config, memory_limit=of_all, **options).metrics["env_steps"].shape == (2, 20)
 
 
-def test_batches_are_resumed(config, trained, tmp_path, monkeypatch):
+def test_batches_resume_with_the_same_layout(config, trained, tmp_path, monkeypatch):
     """Stopped in the second of three batches, which are then the same three batches."""
 
     def stop_at_the_third(arguments):

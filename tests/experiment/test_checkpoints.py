@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed and damaged, and go on to the bits they would have had."""
+"""Checkpoints: damaged ones, full disks, and other formats."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from rljax.experiment import checkpoints, loop
 
 
 @pytest.mark.parametrize("how", ["truncated", "empty", "foreign", "emptied"])
-def test_a_damaged_checkpoint_is_passed_over(config, whole, folder, how, capsys):
+def test_a_damaged_checkpoint_is_skipped(config, whole, folder, how, capsys):
     newest = folder / "checkpoints/0000/000010"
     if how == "emptied":
         shutil.rmtree(newest)
@@ -26,18 +26,18 @@ def test_a_damaged_checkpoint_is_passed_over(config, whole, folder, how, capsys)
     assert "000010 is not an intact checkpoint" in capsys.readouterr().err
 
 
-def test_when_no_checkpoint_is_whole(config, folder):
+def test_resume_refuses_a_folder_without_an_intact_checkpoint(config, folder):
     for name in ("000009", "000010"):
         damage(folder / "checkpoints/0000" / name, "truncated")
     assert "there is no other" in refusal(folder, config)
 
 
-def test_another_format(config, folder, monkeypatch):
+def test_another_format_is_refused(config, folder, monkeypatch):
     monkeypatch.setattr(checkpoints, "FORMAT", 2)
     assert "format 1" in refusal(folder, config)
 
 
-def test_a_run_without_checkpoints_holds_no_states(config, tmp_path):
+def test_a_run_without_checkpoints_cannot_be_loaded(config, tmp_path):
     rljax.run(own, config, out=tmp_path / "x", **{**OPTIONS, "evaluations": 0})
     with pytest.raises(rljax.UsageError, match="checkpoint_every"):
         rljax.load(tmp_path / "x")
@@ -46,7 +46,7 @@ def test_a_run_without_checkpoints_holds_no_states(config, tmp_path):
             rljax.run(own, config, out=out, checkpoint_every=every)
 
 
-def test_a_full_disk_leaves_the_earlier_checkpoints(config, whole, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_keeps_the_earlier_checkpoints(config, whole, tmp_path, monkeypatch, capsys):
     """Every write from the fifth on fails; training continues, and the run can be resumed from what was written."""
     save, written = orbax.CheckpointManager.save, []
 

@@ -16,14 +16,14 @@ def config():
 
 
 @pytest.mark.parametrize(("fitting", "together", "devices"), [(1, 1, 1), (4, 3, 1), (2, 2, 2)])
-def test_in_blocks_it_is_the_same_to_rounding(config, monkeypatch, fitting, together, devices):
+def test_runs_in_blocks_are_equal_to_rounding(config, monkeypatch, fitting, together, devices):
     """Six runs a device: one at a time; three, the nearest size that divides six, if four fit; two on each of two."""
     if len(jax.devices()) < devices:
         pytest.skip("JAX shows one device only")
     state = jax.eval_shape(ppo.init, jax.random.key(0), config)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    monkeypatch.setattr(compilation, "_BLOCK_BYTES", fitting * size)
-    monkeypatch.setattr(compilation, "_compiled", {})
+    monkeypatch.setattr(compilation, "BLOCK_BYTES", fitting * size)
+    compilation.forget()
     sizes = []
     map_blocks = jax.lax.map
     monkeypatch.setattr(jax.lax, "map", lambda f, xs: sizes.append(xs[0].shape[:2]) or map_blocks(f, xs))
@@ -31,8 +31,8 @@ def test_in_blocks_it_is_the_same_to_rounding(config, monkeypatch, fitting, toge
     seeds = 6 * devices
     blocks = rljax.run(ppo, config, seeds=seeds, **options)
     assert set(sizes) == {(6 // together, together)}
-    monkeypatch.setattr(compilation, "_block", lambda states, lanes, mesh: lanes)
-    monkeypatch.setattr(compilation, "_compiled", {})
+    monkeypatch.setattr(compilation, "block_size", lambda states, lanes, mesh: lanes)
+    compilation.forget()
     whole = rljax.run(ppo, config, seeds=seeds, **options)
     for ours, theirs in zip(jax.tree.leaves(blocks.states), jax.tree.leaves(whole.states), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
@@ -40,12 +40,12 @@ def test_in_blocks_it_is_the_same_to_rounding(config, monkeypatch, fitting, toge
 
 
 @pytest.mark.parametrize("algorithm", [rljax.dqn, rljax.sac])
-def test_runs_are_cut_into_blocks_by_what_they_touch_unless_their_replays_are_large(algorithm):
+def test_blocks_fit_the_cache_unless_replay_buffers_are_large(algorithm):
     def block_and_bytes(buffer_size):
         config = algorithm.Config(env=rljax.make("CartPole-v1"), buffer_size=buffer_size)
         states = jax.eval_shape(jax.vmap(algorithm.init, (0, None)), jax.random.split(jax.random.key(0), 64), config)
         without = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(states._replace(replay=()))) // 64
-        return compilation._block(states, 64, jax.make_mesh((1,), ("runs",))), without
+        return compilation.block_size(states, 64, jax.make_mesh((1,), ("runs",))), without
 
     assert block_and_bytes(100_000)[0] == 64
     block, touched = block_and_bytes(2_000)

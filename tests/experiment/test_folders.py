@@ -20,7 +20,7 @@ def fail_with(code, *_, **__):
     raise OSError(code, errno.errorcode[code])
 
 
-def test_a_folder_is_made_with_its_parents(tmp_path):
+def test_a_folder_is_created_with_its_parents(tmp_path):
     folder = folders.prepare(str(tmp_path / "a" / "b"), overwrite=False)
     assert folder == tmp_path / "a" / "b"
     assert folder.is_dir()
@@ -28,20 +28,20 @@ def test_a_folder_is_made_with_its_parents(tmp_path):
     assert folders.prepare(folder, overwrite=False) == folder
 
 
-def test_a_folder_that_holds_something_is_refused(tmp_path):
+def test_a_folder_in_use_is_refused(tmp_path):
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(rljax.UsageError, match=r"already holds results.*overwrite"):
         folders.prepare(tmp_path, overwrite=False)
     assert (tmp_path / "summary.json").read_text() == "{}"
 
 
-def test_a_config_alone_does_not_put_a_folder_in_use(tmp_path):
+def test_a_folder_with_only_a_config_is_not_in_use(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     folders.prepare(tmp_path, overwrite=False)
     assert (tmp_path / "config.json").read_text() == "{}"
 
 
-def test_overwrite_removes_the_files_of_a_run_and_nothing_else(tmp_path):
+def test_overwrite_removes_only_the_files_of_a_run(tmp_path):
     for name in ("config.json", "summary.json", "curves.csv", "learning_curve.png", "notes.txt"):
         (tmp_path / name).write_text(name)
     folders.prepare(tmp_path, overwrite=True)
@@ -122,7 +122,7 @@ def test_a_folder_in_use_is_refused_before_anything_runs(config, tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["algo"] == "own"
 
 
-def test_two_runs_do_not_train_into_one_folder(config, tmp_path):
+def test_two_runs_cannot_train_into_one_folder(config, tmp_path):
     options: dict[str, Any] = {"seeds": 2, "evaluations": 0, "eval_episodes": 2, "progress": False, "overwrite": True}
     out = tmp_path / "x"
     rljax.run(own, config, out=out, checkpoint_every=0, **options)

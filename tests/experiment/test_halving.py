@@ -22,7 +22,7 @@ def config():
 SWEEP = {"learning_rate": [1e-3, 1e-2], "env.params.gravity": [5.0, 9.8]}
 
 
-def test_an_error_after_a_rung_keeps_those_that_go_on_as_well(tmp_path, monkeypatch):
+def test_an_error_after_a_rung_keeps_the_survivors(tmp_path, monkeypatch):
     """Their batch is smaller and compiles anew."""
     base = own.Config(env=walk, num_updates=9)
     build, built = compilation.build, []
@@ -44,7 +44,7 @@ def test_an_error_after_a_rung_keeps_those_that_go_on_as_well(tmp_path, monkeypa
     assert all(c["final_return"]["not_finite"] == [] for c in summary["configurations"])
 
 
-def test_halving_drops_the_worst_and_compacts_the_others(tmp_path, monkeypatch):
+def test_halving_drops_the_worst_and_shrinks_the_batch(tmp_path, monkeypatch):
     """Nine rates, a third of them after each rung; the higher the rate, the better."""
     base = own.Config(env=walk, num_updates=27)
     rates = [0.1, 0.9, 0.5, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6]
@@ -70,7 +70,7 @@ def test_halving_drops_the_worst_and_compacts_the_others(tmp_path, monkeypatch):
     assert result.results[1].eval_steps.tolist() == [0, 90, 180, 270]
     loaded = rljax.load(tmp_path / "x", configuration=1, algorithm=own, config=base)
     assert same_bits(loaded.states, result.results[1].states)
-    # What its folder holds is the same, and killed after its first rung it goes on to the same.
+    # Resuming from its folder gives the same, also from the first rung.
     again = rljax.resume(tmp_path / "x", algorithm=own, config=base, progress=False)
     assert str(again.summary["configurations"]) == str(result.summary["configurations"])
     for batch in ("0001", "0002"):
@@ -79,7 +79,7 @@ def test_halving_drops_the_worst_and_compacts_the_others(tmp_path, monkeypatch):
     assert str(again.summary["configurations"]) == str(result.summary["configurations"])
 
 
-def test_what_a_rung_dropped_is_not_the_best_whatever_its_return(capsys):
+def test_a_dropped_configuration_is_never_the_best(capsys):
     """Returns that fall the longer one trains: those that were dropped have the highest."""
 
     def act(state, config):
@@ -105,6 +105,6 @@ def test_what_a_rung_dropped_is_not_the_best_whatever_its_return(capsys):
 @pytest.mark.parametrize(
     "arguments", [{"halving": 3}, {"halving": 1, "sweep": SWEEP}, {"halving": 2.5, "sweep": SWEEP}]
 )
-def test_halving_that_cannot_be(config, arguments):
+def test_invalid_halving_is_refused(config, arguments):
     with pytest.raises(rljax.UsageError, match="halving"):
         rljax.run(ppo, config, progress=False, **arguments)

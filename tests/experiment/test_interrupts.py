@@ -13,7 +13,7 @@ from rljax.report import console
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_writes_what_is_done(config, tmp_path, monkeypatch, number):
+def test_a_signal_writes_the_results_so_far(config, tmp_path, monkeypatch, number):
     """The signal arrives while a chunk runs; the chunk lands, files are written, and the result is in the exception."""
     add_chunk, before = history.Record.add_chunk, signal.getsignal(number)
 
@@ -56,7 +56,7 @@ def test_what_the_user_does_on_a_signal_is_kept(config, monkeypatch, number, han
     assert result.summary["env_steps"] == 500
 
 
-def test_a_run_that_hangs_is_noticed(monkeypatch):
+def test_a_run_that_hangs_is_reported(monkeypatch):
     said, sentences = threading.Event(), []
 
     def say(sentence):
@@ -77,7 +77,7 @@ def test_a_run_that_hangs_is_noticed(monkeypatch):
     assert sentences == []
 
 
-def test_it_runs_in_a_thread_where_signals_cannot_be_caught(config):
+def test_run_works_in_a_thread_without_signals(config):
     results = []
     thread = threading.Thread(
         target=lambda: results.append(rljax.run(own, config, evaluations=0, eval_episodes=2, progress=False))

@@ -18,7 +18,7 @@ from rljax.experiment import loop
 
 
 @pytest.mark.parametrize("most", [1, 7, 50])
-def test_a_diverged_run_is_frozen_and_named_and_the_others_go_on(config, monkeypatch, tmp_path, most, capsys):
+def test_a_diverged_run_is_frozen_and_reported(config, monkeypatch, tmp_path, most, capsys):
     """Its state is that of the last update at which it was finite, however the run was cut into chunks."""
     monkeypatch.setattr(loop, "train", toys.in_chunks_of(most))
     options: dict[str, Any] = {"seeds": 8, "evaluations": 1, "eval_episodes": 5}
@@ -51,7 +51,7 @@ def test_a_diverged_run_is_frozen_and_named_and_the_others_go_on(config, monkeyp
     assert "diverged after" in capsys.readouterr().out
 
 
-def test_episodes_that_never_end_count_as_far_as_they_went_and_are_named(capsys):
+def test_unfinished_evaluation_episodes_count_and_are_reported(capsys):
     def step(key, time, action, params):  # ends after three steps of a policy that has not gone far
         return rljax.timestep(jnp.zeros(1), 1.0, (time + 1 >= 3) & (action < 1.5)), time + 1
 
@@ -70,7 +70,7 @@ def test_episodes_that_never_end_count_as_far_as_they_went_and_are_named(capsys)
         (1.0, [1, 4, 16, 29]),  # five seconds, as the call itself takes one
     ],
 )
-def test_chunks_are_as_much_longer_as_a_call_costs_besides_its_updates(config, monkeypatch, call_seconds, expected):
+def test_chunks_grow_with_the_cost_of_a_call(config, monkeypatch, call_seconds, expected):
     """By a clock that moves a twentieth of a second an update."""
     now, counts, wait = 0.0, [], loop.wait
 
@@ -87,8 +87,8 @@ def test_chunks_are_as_much_longer_as_a_call_costs_besides_its_updates(config, m
     assert [count for count in counts if count] == expected
 
 
-def test_no_more_than_two_copies_of_the_states_are_held(config, monkeypatch):
-    """The memory that a batch is said to need is that of one call: nothing else may keep its states."""
+def test_at_most_two_copies_of_the_states_exist(config, monkeypatch):
+    """The memory planned for a batch is that of one call: nothing else may keep its states."""
     held = []
     wait = loop.wait
 

@@ -18,7 +18,7 @@ from rljax.experiment import spec
 from rljax.report import plot
 
 
-def test_a_changed_config(config, folder):
+def test_a_changed_config_is_refused(config, folder):
     assert "rate was 0.1 and is 0.2" in refusal(folder, dataclasses.replace(config, rate=0.2))
     path = folder / "config.json"
     path.write_text(path.read_text().replace('"rate": 0.1', '"rate": 0.2'))
@@ -33,7 +33,7 @@ def test_a_changed_config(config, folder):
     assert "not the folder of a run" in refusal(folder, config)
 
 
-def test_what_wrappers_were_called_with_is_checked(tmp_path, monkeypatch, capsys):
+def test_changed_wrapper_arguments_are_refused(tmp_path, monkeypatch, capsys):
     one, other = (own.Config(env=envs.scale_reward(toys.walk, factor), num_updates=2) for factor in (1.0, 100.0))
     stopped(monkeypatch, tmp_path / "x", own, one, 1)
     assert "env.label was 'walk+scale_reward(1.0)' and is" in refusal(tmp_path / "x", other)
@@ -56,10 +56,10 @@ def test_what_wrappers_were_called_with_is_checked(tmp_path, monkeypatch, capsys
     assert [value["recipe"][1] for value in values] == [["scale_reward", [1.0]], ["scale_reward", [100.0]]]
     legend.clear()
     rljax.run(own, one, out=tmp_path / "z", sweep={"env": [one.env, envs.scale_reward(toys.walk, 1.0)]}, **OPTIONS)
-    assert legend == [f"env={labels[0]} ({i})" for i in range(2)]  # none in place of another
+    assert legend == [f"env={labels[0]} ({i})" for i in range(2)]  # equal labels stay apart
 
 
-def test_another_software_is_said(config, folder, monkeypatch, capsys):
+def test_another_version_is_reported(config, folder, monkeypatch, capsys):
     monkeypatch.setattr(spec, "versions", lambda: {"jax": "0.0.1"})
     rljax.resume(folder, algorithm=own, config=config, progress=False)
     assert "began with different versions" in capsys.readouterr().err

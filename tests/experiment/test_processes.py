@@ -1,4 +1,4 @@
-"""Two real processes that train one population: the same results, one summary, and what happens when one dies."""
+"""Two processes that train one experiment: the same results, one summary, and what happens if one dies."""
 
 import json
 import os
@@ -62,8 +62,8 @@ def whole(config):
 def start(what, folder, silence=600.0):
     """Both processes of one start; what they print goes to pipes.
 
-    "halting" ones stop at their fifth update until `go`, and from then on take one that is silent for `silence`
-    seconds for dead.
+    With "halting" they wait at their fifth update for `go`; afterwards a process that is silent for `silence` seconds
+    counts as dead.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -117,7 +117,7 @@ def check_whole(folder, whole):
     np.testing.assert_allclose(loaded.states.params, whole.results[1].states.params, rtol=1e-5)
 
 
-def test_two_processes_give_what_one_gives(whole, tmp_path):
+def test_two_processes_give_the_results_of_one(whole, tmp_path):
     started = start("run", tmp_path / "x")
     outs, errs = ended(started)
     assert [process.returncode for process in started] == [0, 0], errs
@@ -130,7 +130,7 @@ def test_two_processes_give_what_one_gives(whole, tmp_path):
     ("victim", "silence"),
     [(0, 5.0), *(pytest.param(i, processes._SILENCE_SECONDS, marks=pytest.mark.slow) for i in (0, 1))],
 )
-def test_one_that_dies_ends_the_other_and_both_go_on(whole, tmp_path, victim, silence):
+def test_a_dead_process_ends_the_other_and_both_resume(whole, tmp_path, victim, silence):
     started = start("halting", tmp_path / "x", silence)
     wait_until_halted(tmp_path / "x", started)
     started[victim].kill()
@@ -148,7 +148,7 @@ def test_one_that_dies_ends_the_other_and_both_go_on(whole, tmp_path, victim, si
 
 
 @pytest.mark.slow
-def test_one_that_is_interrupted_ends_the_other_and_one_process_can_go_on(config, whole, tmp_path):
+def test_an_interrupted_process_ends_the_other_and_one_process_can_resume(config, whole, tmp_path):
     started = start("halting", tmp_path / "x")
     wait_until_halted(tmp_path / "x", started)
     started[1].send_signal(signal.SIGINT)
@@ -162,7 +162,7 @@ def test_one_that_is_interrupted_ends_the_other_and_one_process_can_go_on(config
 
 
 @pytest.mark.slow
-def test_a_folder_in_use_is_refused_by_all(tmp_path):
+def test_all_processes_refuse_a_folder_in_use(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x/notes.txt").write_text("mine")
     started = start("impatient", tmp_path / "x")
@@ -183,13 +183,13 @@ def test_a_folder_in_use_is_refused_by_all(tmp_path):
         (("127.0.0.1:1", 2, 1, 1), "could not connect"),
     ],
 )
-def test_what_cannot_be_joined(given, words):
+def test_invalid_arguments_of_join_are_refused(given, words):
     with pytest.raises(rljax.UsageError, match=words) as error:
         rljax.join(*given)
     assert "\n" not in str(error.value)
 
 
-def test_what_several_processes_need(config, tmp_path):
+def test_several_processes_need_a_folder_and_no_halving(config, tmp_path):
     one = rljax.Hosts(0, 2, 1)
     with pytest.raises(rljax.UsageError, match="pass out"):
         rljax.run(own, config, hosts=one)

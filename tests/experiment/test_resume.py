@@ -27,17 +27,17 @@ from rljax.experiment.history import Record
 
 
 @pytest.mark.parametrize("saves", [1, 20, 51])
-def test_it_goes_on_to_the_same_bits(config, whole, tmp_path, monkeypatch, saves):
+def test_a_stopped_run_resumes_to_the_same_bits(config, whole, tmp_path, monkeypatch, saves):
     stopped(monkeypatch, tmp_path / "x", own, config, saves)
     kept = sorted(path.name for path in (tmp_path / "x/checkpoints/0000").iterdir())
     assert kept == [f"{n:06d}" for n in range(max(saves - 1, 1), saves + 1)]
     same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
     assert json.loads((tmp_path / "x/summary.json").read_text())["interrupted"] is False
-    # A run that is done has nothing to go on with, and gives what it gave.
+    # Resuming a finished run gives its results again.
     same_results(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), whole)
 
 
-def test_runs_that_diverged_stay_where_they_were(config, tmp_path, monkeypatch):
+def test_diverged_runs_stay_frozen_after_a_resume(config, tmp_path, monkeypatch):
     poisoned = dataclasses.replace(config, poison_at=10)
     uninterrupted = rljax.run(own, poisoned, **{**OPTIONS, "seeds": 8})
     assert uninterrupted.summary["diverged"]
@@ -45,7 +45,7 @@ def test_runs_that_diverged_stay_where_they_were(config, tmp_path, monkeypatch):
     same_results(rljax.resume(tmp_path / "x", algorithm=own, config=poisoned, progress=False), uninterrupted)
 
 
-def test_a_sweep_goes_on_group_by_group(config, tmp_path, monkeypatch):
+def test_a_sweep_resumes_group_by_group(config, tmp_path, monkeypatch):
     sweep = {"num_updates": [5, 8], "rate": [0.1, 0.5]}
     whole = rljax.run(own, config, sweep=sweep, **OPTIONS)
     stopped(monkeypatch, tmp_path / "x", own, config, 9, sweep=sweep)  # three updates into the second group
@@ -65,7 +65,7 @@ def test_a_sweep_goes_on_group_by_group(config, tmp_path, monkeypatch):
         rljax.load(tmp_path / "x", configuration=4, algorithm=own, config=config)
 
 
-def test_a_sweep_of_environments_goes_on_from_its_folder(tmp_path, monkeypatch):
+def test_a_sweep_of_environments_resumes_from_its_folder(tmp_path, monkeypatch):
     config = own.Config(env="CartPole-v1", num_updates=3)
     lighter = rljax.make("CartPole-v1", gravity=5.0)
     sweep = {"env": [envs.time_limit(lighter, 3), envs.time_limit(config.env, 4), "CartPole-v1"], "rate": [0.1, 0.5]}
@@ -83,7 +83,7 @@ def test_a_sweep_of_environments_goes_on_from_its_folder(tmp_path, monkeypatch):
 
 
 class Wide:
-    """A network of one's own: nothing that data could make again."""
+    """A custom network, which plain data cannot describe."""
 
     def __init__(self, width):
         self.width = width
@@ -98,7 +98,7 @@ class Wide:
         return jnp.zeros((len(obs), self.width))
 
 
-def test_a_sweep_of_objects_takes_them_back(tmp_path, monkeypatch):
+def test_a_sweep_of_objects_needs_them_to_resume(tmp_path, monkeypatch):
     @rljax.config.config
     class Config:
         env: rljax.Env = rljax.traced()
@@ -131,12 +131,12 @@ def test_a_sweep_of_objects_takes_them_back(tmp_path, monkeypatch):
         same_results(left, right)
     policy = rljax.best(tmp_path / "x", **given, sweep=sweep)
     assert policy(jax.random.key(0), np.zeros((3, 1))).shape == (3,)
-    plain = {"network": [(np.int64(1), 2)]}  # whatever holds the numbers, they are no objects
+    plain = {"network": [(np.int64(1), 2)]}  # numbers are plain data in any container
     rljax.run(own, config, sweep=plain, out=tmp_path / "y", checkpoint_every=0, **OPTIONS)
     assert rljax.load(tmp_path / "y", **given).config.network == (1, 2)
 
 
-def test_ctrl_c_says_how_to_go_on(config, whole, tmp_path, monkeypatch):
+def test_ctrl_c_reports_how_to_resume(config, whole, tmp_path, monkeypatch):
     save, pressed = checkpoints.Writer.save, []
 
     def interrupt(writer, place, saved):
@@ -168,7 +168,7 @@ class Extendable:
         return self.total_steps
 
 
-def test_ctrl_c_while_a_sweep_is_made_longer_keeps_what_was_done(tmp_path, monkeypatch):
+def test_ctrl_c_while_extending_a_sweep_loses_nothing(tmp_path, monkeypatch):
     """In the first of three groups; of another one the checkpoint is one on the way, without final returns."""
     config, out = Extendable(env=toys.walk), tmp_path / "x"
     whole = rljax.run(own, config, sweep={"width": [2, 3, 4]}, out=out, checkpoint_every=1e6, **OPTIONS)
@@ -206,7 +206,7 @@ def test_ctrl_c_while_a_sweep_is_made_longer_keeps_what_was_done(tmp_path, monke
     assert [one.metrics["env_steps"].shape for one in longer.results] == [(3, 100)] * 3
 
 
-def test_ctrl_c_while_the_end_is_evaluated_loses_nothing(config, whole, tmp_path, monkeypatch):
+def test_ctrl_c_during_the_final_evaluation_loses_nothing(config, whole, tmp_path, monkeypatch):
     evaluate = loop.evaluate
 
     def interrupt(*arguments):
@@ -222,7 +222,7 @@ def test_ctrl_c_while_the_end_is_evaluated_loses_nothing(config, whole, tmp_path
     assert same_bits(rljax.load(tmp_path / "x", algorithm=own, config=config).states, whole.states)
 
 
-def test_a_checkpoint_that_no_longer_fits_is_kept(config, whole, folder, monkeypatch):
+def test_a_checkpoint_that_no_longer_fits_into_memory_is_kept(config, whole, folder, monkeypatch):
     with monkeypatch.context() as patched:
 
         def out_of_memory(*arguments):
@@ -233,7 +233,7 @@ def test_a_checkpoint_that_no_longer_fits_is_kept(config, whole, folder, monkeyp
     same_results(rljax.resume(folder, algorithm=own, config=config, progress=False), whole)
 
 
-def test_seeds_stay_in_order_however_batches_were_cut(config, tmp_path):
+def test_seeds_stay_in_order_after_any_split_into_batches(config, tmp_path):
     """Seven seeds of which two batches of three and a half are done, and those between them are not."""
     seven = {**OPTIONS, "seeds": 7}
     whole = rljax.run(own, config, devices=1, **seven)
@@ -251,7 +251,7 @@ def test_seeds_stay_in_order_however_batches_were_cut(config, tmp_path):
     np.testing.assert_allclose(loaded.states.params, whole.states.params, rtol=1e-6)
 
 
-def test_an_error_on_the_way_leaves_what_the_newest_checkpoint_holds(config, whole, folder, monkeypatch):
+def test_an_error_keeps_the_newest_checkpoint(config, whole, folder, monkeypatch):
     add_chunk = Record.add_chunk
 
     def fail(record, *arguments):
@@ -274,14 +274,14 @@ def test_an_error_on_the_way_leaves_what_the_newest_checkpoint_holds(config, who
     same_results(rljax.resume(folder, algorithm=own, config=config, progress=False), whole)
 
 
-def test_a_longer_run_needs_a_horizon_for_its_schedules(config, folder):
+def test_extending_a_run_needs_schedule_steps(config, folder):
     for length in (1000, 1e3):
         assert "no schedule_steps" in refusal(folder, config, total_steps=length)
     assert "integer" in refusal(folder, config, total_steps=1e3 + 0.5)
     assert "folder must be the path of a folder, got None" in refusal(None, config)
 
 
-def test_what_is_ones_own_has_to_be_given(folder):
+def test_custom_algorithms_and_environments_must_be_passed(folder):
     with pytest.raises(rljax.UsageError, match="algorithm is a custom one"):
         rljax.resume(folder)
     with pytest.raises(rljax.UsageError, match="has no sweep"):
@@ -291,7 +291,7 @@ def test_what_is_ones_own_has_to_be_given(folder):
     assert rljax.load(folder, algorithm=own, env=toys.walk).states.params.shape == (3, 2)
 
 
-def test_a_folder_with_checkpoints_is_refused_with_the_way_on(config, folder):
+def test_a_folder_with_checkpoints_is_refused_with_the_command_to_resume(config, folder):
     with pytest.raises(rljax.UsageError, match="rljax resume"):
         rljax.run(own, config, out=folder)
     rljax.run(own, config, out=folder, overwrite=True, **OPTIONS)
@@ -354,19 +354,19 @@ def check_killed(tmp_path, kills, seed):
         np.testing.assert_array_equal(saved.record.metrics[name], rows)
 
 
-def test_killed_three_times(tmp_path):
+def test_a_run_killed_three_times_resumes_to_the_same_bits(tmp_path):
     check_killed(tmp_path, 3, seed=0)
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(tmp_path):
+def test_a_run_killed_twenty_times_resumes_to_the_same_bits(tmp_path):
     check_killed(tmp_path, 20, seed=1)
 
 
 # --- the command line ----------------------------------------------------------------------------------------------
 
 
-def test_resume_on_the_command_line(tmp_path, monkeypatch, capsys):
+def test_the_command_line_resumes_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     train = ["train", "q_learning", "--env", "Taxi-v3", "--total-steps", "400", "--evaluations", "1", "--seeds", "2"]
     assert cli.main([*train, "--eval-episodes", "2", "--checkpoint-every", "0", "--out", "x"]) == 0
@@ -391,9 +391,7 @@ def test_resume_on_the_command_line(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("seeds", "threads"), [("1", 1), ("2", None)])
-def test_a_lone_run_on_the_command_line_has_one_thread_and_other_numbers_are_told(
-    tmp_path, monkeypatch, capsys, seeds, threads
-):
+def test_a_single_run_uses_one_thread_and_resume_reports_another_number(tmp_path, monkeypatch, capsys, seeds, threads):
     command = [sys.executable, "-m", "rljax.cli", "train", "q_learning", "--env", "CliffWalking-v1", "--seeds", seeds]
     command += ["--total-steps", "200", "--evaluations", "0", "--eval-episodes", "1", "--checkpoint-every", "0"]
     env = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}

@@ -1,4 +1,4 @@
-"""The driver: the same bits as a bare `jit(vmap(train))`, its files, and what it does when something goes wrong."""
+"""`rljax.run`: the bits of a plain `jit(vmap(train))`, the files it writes, and the errors it raises."""
 
 import csv
 import dataclasses
@@ -26,7 +26,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def bare(config):
-    """Five runs without the driver."""
+    """Five runs by a plain `jit(vmap(train))`."""
     keys = jax.random.split(jax.random.key(5), 5)
     return jax.jit(jax.vmap(ppo.train, (0, None)))(keys, config)
 
@@ -39,7 +39,7 @@ def full(config, tmp_path_factory):
     return result, out
 
 
-def test_the_driver_gives_the_bits_of_a_bare_vmap(full, bare):
+def test_run_gives_the_same_bits_as_a_plain_vmap(full, bare):
     result, _ = full
     states, metrics = bare
     assert same_bits(result.states, states)
@@ -48,13 +48,13 @@ def test_the_driver_gives_the_bits_of_a_bare_vmap(full, bare):
         np.testing.assert_array_equal(result.metrics[name], rows, err_msg=name)
 
 
-def test_with_everything_off_the_bits_are_the_same(config, bare):
+def test_evaluations_and_files_do_not_change_the_bits(config, bare):
     result = rljax.run(ppo, config, seeds=5, seed=5, evaluations=0, eval_episodes=30, progress=False, devices=1)
     assert same_bits(result.states, bare[0])
     assert result.eval_returns.shape == (5, 0)
 
 
-def test_over_several_devices_it_is_the_same_to_rounding(config, full):
+def test_several_devices_give_the_same_results_to_rounding(config, full):
     """Five seeds on two devices: one lane more, dropped again."""
     if len(jax.devices()) < 2:
         pytest.skip("JAX shows one device only")
@@ -66,7 +66,7 @@ def test_over_several_devices_it_is_the_same_to_rounding(config, full):
     np.testing.assert_allclose(result.metrics["entropy"], full[0].metrics["entropy"], atol=1e-3)
 
 
-def test_another_rate_reuses_the_compiled_programs(config, full):
+def test_another_learning_rate_reuses_the_compiled_programs(config, full):
     before = compilation.latest()
     changed = dataclasses.replace(config, learning_rate=1e-2)
     result = rljax.run(ppo, changed, seeds=5, seed=5, evaluations=3, eval_episodes=30, progress=False, devices=1)
@@ -74,7 +74,7 @@ def test_another_rate_reuses_the_compiled_programs(config, full):
     assert not same_bits(result.states.params, full[0].states.params)
 
 
-def test_the_files(config, full):
+def test_run_writes_its_files(config, full):
     result, out = full
     assert sorted(path.name for path in out.iterdir()) == [
         "config.json",
@@ -104,7 +104,7 @@ def test_the_files(config, full):
 
 
 def test_final_returns_are_greedy_evaluations(config, full):
-    """Recomputed without the driver: the same keys, the same policy, 30 episodes."""
+    """Recomputed without `rljax.run`: the same keys, the same policy, 30 episodes."""
     result, _ = full
     keys = jax.vmap(lambda key: jax.random.split(core.training_keys(key)[2])[1])(jax.random.split(jax.random.key(5), 5))
 
@@ -127,7 +127,7 @@ def own_config():
     return own.Config(env=toys.walk)
 
 
-def test_an_algorithm_of_ones_own_runs(own_config):
+def test_a_custom_algorithm_runs(own_config):
     result = rljax.run(own, own_config, seeds=3, evaluations=2, eval_episodes=5, progress=False)
     assert result.metrics["env_steps"].shape == (3, 50)
     assert result.states.step.shape == (3,)
@@ -157,7 +157,7 @@ def test_a_metric_may_be_an_array(own_config, tmp_path):
     assert (tmp_path / "x/curves.csv").read_text().splitlines()[0] == "seed,update,env_steps,return"
 
 
-def test_a_full_disk_loses_nothing(own_config, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_loses_no_result(own_config, tmp_path, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -185,19 +185,19 @@ def test_a_full_disk_loses_nothing(own_config, tmp_path, monkeypatch, capsys):
         ({"out": 5}, "out must be the path of a folder, got 5"),
     ],
 )
-def test_arguments_that_cannot_be(own_config, arguments: dict[str, Any], word):
+def test_invalid_arguments_are_refused(own_config, arguments: dict[str, Any], word):
     with pytest.raises(rljax.UsageError, match=word) as error:
         rljax.run(own, own_config, progress=False, **arguments)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("stack", [np.array, jnp.array])
-def test_a_stack_of_configs_is_no_config_of_a_run(own_config, stack):
+def test_a_stack_of_configs_is_refused(own_config, stack):
     with pytest.raises(rljax.UsageError, match=r"rate must be one number, got an array of shape \(2,\): try several"):
         rljax.run(own, dataclasses.replace(own_config, rate=stack([0.1, 0.2])), progress=False)
 
 
-def test_something_that_is_no_algorithm(own_config):
+def test_objects_that_are_not_algorithms_are_refused(own_config):
     with pytest.raises(rljax.UsageError, match="no init"):
         rljax.run(json, own_config)
     with pytest.raises(rljax.UsageError, match="own needs its own Config: the one given has no env"):

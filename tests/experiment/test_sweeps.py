@@ -42,7 +42,7 @@ def test_lists_make_a_grid(config):
     assert group.axes.discount is None
 
 
-def test_the_config_says_what_needs_a_program_of_its_own(config):
+def test_static_values_need_separate_programs(config):
     grid = {"learning_rate": [1e-4, 1e-3], "hidden_sizes": [(8,), [4, 4]], "value_clip": [None, 0.2, 1]}
     points = sweeps.points(config, grid)
     groups = sweeps.groups(points)
@@ -53,7 +53,7 @@ def test_the_config_says_what_needs_a_program_of_its_own(config):
         assert len({(points[i].config.hidden_sizes, points[i].config.value_clip is None) for i in group.points}) == 1
 
 
-def test_samplers_draw_what_they_say():
+def test_samplers_follow_their_distributions():
     env = rljax.make("CartPole-v1")
     config = rljax.dqn.Config(env=env)
     sweep = {
@@ -82,7 +82,7 @@ def test_a_grid_is_crossed_with_draws(config):
     assert [p.values["learning_rate"] for p in points[:3]] == [p.values["learning_rate"] for p in points[3:]]
 
 
-def test_values_that_need_each_other_are_set_at_once():
+def test_dependent_values_are_set_together():
     """value_low above the old value_high, and a batch that only the new number of environments divides."""
     config = rljax.dqn.Config(env=rljax.make("CartPole-v1"))
     (point,) = sweeps.points(config, {"value_low": [200.0], "value_high": [300.0]})
@@ -97,7 +97,7 @@ def test_an_environment_can_be_swept(config):
     assert (point.config.env.name, point.config.env.params.max_steps_in_episode) == ("Acrobot-v1", 7)
 
 
-def test_the_annotation_says_what_a_number_is(config):
+def test_the_annotation_decides_the_type_of_a_number(config):
     """A float field that holds a 1, or nothing, takes fractions, and its whole values share a program with these."""
     whole = rljax.replace(config, max_grad_norm=1)
     points = sweeps.points(whole, {"max_grad_norm": [0.5, 2], "target_kl": [0.01, 1]})
@@ -131,7 +131,7 @@ def test_the_annotation_says_what_a_number_is(config):
         ({"learning_rate": rljax.uniform(0, 1)}, ["learning_rate", "samples"]),
     ],
 )
-def test_sweeps_that_cannot_be(config, sweep, words):
+def test_invalid_sweeps_are_refused(config, sweep, words):
     with pytest.raises(rljax.UsageError) as error:
         rljax.run(ppo, config, sweep=sweep, progress=False)
     assert "\n" not in str(error.value)
@@ -150,12 +150,12 @@ def test_sweeps_that_cannot_be(config, sweep, words):
         lambda: rljax.choice(3),
     ],
 )
-def test_samplers_that_cannot_be(make):
+def test_invalid_samplers_are_refused(make):
     with pytest.raises(rljax.UsageError):
         make()
 
 
-def test_samples_without_samplers(config):
+def test_samples_without_samplers_is_refused(config):
     with pytest.raises(rljax.UsageError, match="only lists"):
         sweeps.points(config, {"discount": [0.9]}, samples=3)
     with pytest.raises(rljax.UsageError, match="samples is for a sweep"):
@@ -180,7 +180,7 @@ def swept(config, tmp_path_factory):
     return result, out
 
 
-def test_a_sweep_has_the_bits_of_a_bare_vmap(config, swept):
+def test_a_sweep_gives_the_same_bits_as_a_plain_vmap(config, swept):
     result, _ = swept
     keys = jax.random.split(jax.random.key(5), 3)[np.tile(np.arange(3), 4)]
     params = config.env.params.replace(gravity=jnp.tile(jnp.repeat(jnp.array([5.0, 9.8]), 3), 2))
@@ -199,7 +199,7 @@ def test_a_sweep_has_the_bits_of_a_bare_vmap(config, swept):
     assert result.points[1] == {"learning_rate": 1e-3, "env.params.gravity": 9.8}
 
 
-def test_the_files_of_a_sweep(swept):
+def test_a_sweep_writes_its_files(swept):
     result, out = swept
     assert sorted(p.name for p in out.iterdir()) == ["config.json", "curves.csv", "learning_curve.png", "summary.json"]
     rows = list(csv.DictReader((out / "curves.csv").open()))
@@ -239,7 +239,7 @@ def test_static_fields_are_trained_group_by_group(capsys):
 
 
 def refusing(*widths):
-    """The toy, which cannot be traced with these widths."""
+    """The toy algorithm, which raises an error for these widths."""
 
     def update(key, state, config):
         if config.width in widths:
@@ -250,7 +250,7 @@ def refusing(*widths):
 
 
 def test_an_error_in_a_later_group_keeps_the_earlier_ones(tmp_path):
-    """It is raised as it was, with a note; where nothing was done before, without one."""
+    """The error is raised unchanged, with a note if earlier groups are done."""
     options = {"seeds": 2, "evaluations": 1, "eval_episodes": 2, "progress": False}
     base, sweep = own.Config(env=walk, num_updates=5), {"width": [2, 3]}
     with pytest.raises(ZeroDivisionError, match="no such width") as error:
@@ -270,7 +270,7 @@ def test_an_error_in_a_later_group_keeps_the_earlier_ones(tmp_path):
     assert not (tmp_path / "y/summary.json").exists()
 
 
-def test_a_limit_that_a_later_group_does_not_fit_into_can_be_raised(tmp_path):
+def test_a_limit_too_low_for_a_later_group_can_be_raised(tmp_path):
     base, out = own.Config(env=walk, num_updates=5), tmp_path / "x"
     options = {"seeds": 2, "evaluations": 0, "eval_episodes": 2, "progress": False}
     with pytest.raises(rljax.UsageError, match="memory_limit"):
@@ -280,7 +280,7 @@ def test_a_limit_that_a_later_group_does_not_fit_into_can_be_raised(tmp_path):
     assert [r.states.params.shape for r in result.results] == [(2, 2), (2, 20_000)]
 
 
-def test_a_configuration_is_not_the_best_before_all_its_seeds_have_begun(tmp_path, monkeypatch):
+def test_a_configuration_is_not_the_best_before_all_its_seeds_have_started(tmp_path, monkeypatch):
     """The first batch, of five runs, has all seeds of the first configuration and two of the second."""
     build, built = compilation.build, []
 

@@ -19,7 +19,7 @@ from rljax.report.statistics import compare, summarize
         ([np.nan], "nan │ needs 5 seeds │    nan │        nan"),
     ],
 )
-def test_small_returns_are_printed_with_more_places(returns, cells, capsys):
+def test_small_returns_are_printed_with_more_decimals(returns, cells, capsys):
     final = summarize(np.array(returns))
     summary = {"algo": "own", "env": "walk", "seeds": len(returns), "env_steps": 10, "final_return": final}
     console.print_summary(summary | {"env_steps_per_second": 5.0, "compile_seconds": 1.0, "diverged": []})

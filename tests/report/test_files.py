@@ -22,7 +22,7 @@ def strict(path):
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
-def test_json_has_null_where_there_is_no_number(tmp_path):
+def test_json_has_null_for_numbers_that_are_not_finite(tmp_path):
     path = tmp_path / "a.json"
     files.write_json(path, {"a": [1.5, float("nan"), {"b": float("inf")}], "c": (np.float64("nan"), 2), "d": "ü"})
     assert strict(path) == {"a": [1.5, None, {"b": None}], "c": [None, 2], "d": "ü"}
@@ -48,7 +48,7 @@ def fail_with(code, *_, **__):
 
 
 @pytest.mark.parametrize("when", ["writing", "renaming"])
-def test_a_full_disk_leaves_the_old_file_as_it_was(tmp_path, monkeypatch, when):
+def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch, when):
     path = tmp_path / "summary.json"
     files.write_json(path, {"old": 1})
 
@@ -68,7 +68,7 @@ def test_a_full_disk_leaves_the_old_file_as_it_was(tmp_path, monkeypatch, when):
     assert [entry.name for entry in tmp_path.iterdir()] == ["summary.json"]
 
 
-def test_what_cannot_be_json_leaves_the_old_file_as_it_was(tmp_path):
+def test_an_object_that_is_not_json_keeps_the_old_file(tmp_path):
     path = tmp_path / "summary.json"
     files.write_json(path, {"old": 1})
     with pytest.raises(TypeError):

@@ -16,7 +16,7 @@ def png_size(path):
     return struct.unpack(">II", header[16:24])
 
 
-def test_learning_curve_is_a_picture_with_something_in_it(tmp_path):
+def test_learning_curve_is_drawn(tmp_path):
     from matplotlib import image
 
     steps = np.linspace(0, 2e6, 6)
@@ -37,7 +37,7 @@ def test_learning_curve_is_a_picture_with_something_in_it(tmp_path):
     assert rows[columns < np.quantile(columns, 0.1)].mean() > rows[columns > np.quantile(columns, 0.9)].mean()
 
 
-def test_learning_curve_of_one_seed_and_with_a_gap_warns_of_nothing(tmp_path):
+def test_learning_curve_of_one_seed_with_a_gap_gives_no_warning(tmp_path):
     path = tmp_path / "learning_curve.png"
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -48,8 +48,8 @@ def test_interval_contains_the_interquartile_mean_and_shrinks_with_seeds():
     assert 1.6 < widths[1] / widths[2] < 2.5
 
 
-def test_interval_covers_as_often_as_it_says():
-    # Columns are independent populations of 20 seeds; the interquartile mean of each one's distribution is zero.
+def test_interval_has_its_coverage():
+    # Each column is an independent experiment of 20 seeds, from a distribution with interquartile mean zero.
     values = np.random.default_rng(0).normal(size=(20, 300))
     low, high = bootstrap_interval(values)
     assert 0.87 <= np.mean((low < 0) & (high > 0)) <= 0.99
@@ -57,7 +57,7 @@ def test_interval_covers_as_often_as_it_says():
     assert 0.35 <= np.mean((low < 0) & (high > 0)) <= 0.65
 
 
-def test_interval_of_a_column_is_that_of_the_column_alone():
+def test_interval_of_a_column_does_not_depend_on_the_others():
     values = np.random.default_rng(1).normal(size=(6, 3))
     low, high = bootstrap_interval(values)
     alone = bootstrap_interval(values[:, 1])
@@ -74,14 +74,14 @@ def test_one_seed_has_no_interval():
     assert low.shape == high.shape == (4,)
 
 
-def test_equal_seeds_have_an_interval_of_no_width():
+def test_equal_seeds_have_an_interval_of_width_zero():
     for values in (np.full(7, 500.0), np.full((5, 3), -1.5)):
         low, high = bootstrap_interval(values)
         np.testing.assert_array_equal(low, values[0])
         np.testing.assert_array_equal(high, values[0])
 
 
-def test_a_curve_with_a_gap_warns_of_nothing():
+def test_a_curve_with_a_gap_gives_no_warning():
     values = np.random.default_rng(2).normal(size=(5, 3))
     values[2, 1] = np.nan
     with warnings.catch_warnings():
@@ -103,7 +103,7 @@ def test_summary_of_finite_seeds():
     assert summary["ci95"] == [float(end) for end in bootstrap_interval(values)]
 
 
-def test_summary_names_seeds_without_a_number_and_leaves_them_out():
+def test_summary_names_and_excludes_seeds_without_a_number():
     summary = summarize(np.array([1.0, np.nan, 2.0, 3.0, np.inf, -np.inf, 2.0, 2.0]))
     assert summary["not_finite"] == [1, 4, 5]
     assert (summary["iqm"], summary["mean"], summary["min"], summary["max"]) == (2.0, 2.0, 1.0, 3.0)
@@ -113,7 +113,7 @@ def test_summary_names_seeds_without_a_number_and_leaves_them_out():
     assert summary["ci95"] == rest["ci95"]
 
 
-def test_few_seeds_have_no_interval_because_it_would_hold_too_seldom():
+def test_too_few_seeds_have_no_interval():
     values = np.random.default_rng(0).normal(size=(5, 2000))
     low, high = bootstrap_interval(values)
     assert 0.86 <= np.mean((low < 0) & (high > 0)) <= 0.92
@@ -145,7 +145,7 @@ def test_probability_of_improvement_by_counting():
     assert np.isnan(statistics.improvement_interval(x[:1], y)).all()
 
 
-def test_the_best_is_reported_on_seeds_that_it_was_not_chosen_by():
+def test_the_best_is_reported_on_other_seeds_than_it_was_chosen_on():
     lucky = np.array([9.0, 1, 9, 1, 9, 1, 9, 1])
     steady = np.full(8, 5.0)
     compared = statistics.compare([steady, lucky])
@@ -164,7 +164,7 @@ def test_the_best_is_reported_on_seeds_that_it_was_not_chosen_by():
     assert one["best_improves_on"] == [None, None, None]
 
 
-def test_what_is_not_to_be_compared_is_never_the_best():
+def test_configurations_left_out_are_never_the_best():
     compared = statistics.compare([None, np.array([1.0, 2, 1, 2]), np.full(4, np.nan), None, np.array([0.0, 0, 3, 3])])
     assert compared["best"]["configuration"] == 4  # 1.5 against 1 on seeds 0 and 2
     assert [of and of["probability"] for of in compared["best_improves_on"]] == [None, 0.5, None, None, 0.5]

@@ -20,7 +20,7 @@ NEEDS_DATA = "MNISTBandit-bsuite"
 TRAINABLE = [name for name in envs.registered() if name != NEEDS_DATA]
 
 
-def test_there_are_ids_to_test():
+def test_ids_are_registered():
     assert len(envs.registered()) >= 26
     assert len(TRAINABLE) == len(envs.registered()) - 1
     assert set(TRAINABLE) >= {"CartPole-v1", "Pendulum-v1", "Breakout-MinAtar", "FrozenLake-misc"}
@@ -33,7 +33,7 @@ LONG = {f"{name}-MinAtar" for name in ("Asterix", "Freeway", "Seaquest", "SpaceI
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in TRAINABLE]
 )
-def test_id_resets_steps_and_trains(name):
+def test_each_id_resets_steps_and_trains(name):
     env = rljax.make(name)
     assert env.name == name
     space = env.observation_space
@@ -63,7 +63,7 @@ def test_id_resets_steps_and_trains(name):
         assert np.all((seen >= 0) & (seen < space.n))
 
 
-def test_mnist_without_its_data_is_one_sentence(monkeypatch):
+def test_missing_mnist_data_raises_one_sentence(monkeypatch):
     def no_network(*arguments):
         raise urllib.error.URLError("no route to host")
 
@@ -117,7 +117,7 @@ def test_registered_factory_takes_settings(register):
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "DeepSea-bsuite"])
-def test_make_inside_a_traced_function(name, register):
+def test_make_works_inside_a_traced_function(name, register):
     register(f"{name}-test", type(gymnax.make(name)[0]))  # an id that has not been made before
 
     def first_observation(key):
@@ -165,7 +165,7 @@ def act_on(space, key, num_steps):
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", "MountainCar-v0"])
-def test_step_is_gymnaxs_step(name):
+def test_step_equals_that_of_gymnax(name):
     limit, num_steps = 25, 40
     env = rljax.make(name, max_steps_in_episode=limit)
     environment = gymnax.make(name)[0]
@@ -227,7 +227,7 @@ def cart_pole_state(state, values):
         ),
     ],
 )
-def test_step_is_gymnasiums_step(name, start, place, actions):
+def test_step_equals_that_of_gymnasium(name, start, place, actions):
     theirs = gymnasium.make(name).unwrapped
     theirs.reset(seed=0)
     theirs.state = np.array(start, np.float64)
@@ -262,7 +262,7 @@ def test_step_is_gymnasiums_step(name, start, place, actions):
 
 
 @pytest.mark.parametrize("name", ["MemoryChain-bsuite", "GaussianBandit-misc", "MetaMaze-misc"])
-def test_bounds_that_gymnax_declares_wrongly_are_not_believed(name):
+def test_wrong_bounds_of_gymnax_are_dropped(name):
     env = rljax.make(name)
     declared = gymnax.make(name)[0].observation_space(env.params)
     assert np.isfinite(np.asarray(declared.high)).all()
@@ -273,11 +273,11 @@ def test_bounds_that_gymnax_declares_wrongly_are_not_believed(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINABLE)
-def test_every_id_keeps_the_contract(name):
+def test_each_id_passes_the_checker(name):
     assert envs.check(rljax.make(name)) == []
 
 
-def test_a_gymnax_environment_that_declares_another_shape_has_the_one_it_returns():
+def test_the_observed_shape_replaces_a_wrong_declared_one():
     class Wider(type(gymnax.make("CartPole-v1")[0])):
         def observation_space(self, params):
             return gymnax_spaces.Box(-1.0, 1.0, (5,), jnp.float32)
@@ -285,7 +285,7 @@ def test_a_gymnax_environment_that_declares_another_shape_has_the_one_it_returns
     assert rljax.make(Wider()).observation_space == rljax.Box(-np.inf, np.inf, (4,))
 
 
-def test_from_gymnax():
+def test_gymnax_spaces_are_converted():
     assert space_of(gymnax_spaces.Discrete(3)) == rljax.Discrete(3)
     assert space_of(gymnax_spaces.Box(-1.0, jnp.array([1.0, 2.0]), (2,))) == rljax.Box(-1.0, [1.0, 2.0], (2,))
     assert space_of(rljax.Discrete(3)) == rljax.Discrete(3)
