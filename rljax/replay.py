@@ -261,7 +261,7 @@ def _draw_leaves(bits: jax.Array, tree: jax.Array) -> tuple[jax.Array, jax.Array
     # A single float has 24 bits, too few to tell the leaves of a large tree apart: positions are pairs of floats.
     upper, lower = (bits >> 16).astype(jnp.float32) * 2.0**-16, (bits & 0xFFFF).astype(jnp.float32) * 2.0**-32
     part = rounding.add((jnp.arange(count, dtype=jnp.float32), lower), upper)
-    inverse = np.float32(1 / count), np.float32(1 / count - float(np.float32(1 / count)))
+    inverse = jnp.float32(1 / count), jnp.float32(1 / count - float(np.float32(1 / count)))
     position = rounding.multiply(part, rounding.multiply((tree[1], jnp.float32(0.0)), inverse))
 
     def down(_: int, carry: tuple[jax.Array, rounding.Pair]) -> tuple[jax.Array, rounding.Pair]:
