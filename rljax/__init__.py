@@ -1,5 +1,8 @@
 """Reinforcement learning in JAX: a whole training run is one pure function of a key and a config."""
 
+import rljax.experiment.signals  # noqa: F401 - before the imports that take seconds
+
+# isort: split
 from rljax import envs, pbt, planning
 from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
 from rljax.backend.devices import configure_jax

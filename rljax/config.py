@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.envs import Env, make
-from rljax.errors import UsageError, scalar, suggest
+from rljax.errors import UsageError, scalar, shown, suggest
 
 _STATIC = "rljax_static"
 
@@ -179,7 +179,9 @@ def check_one_run(config: Any) -> None:
 
 
 def _as_number(field: dataclasses.Field, value: Any) -> Any:
-    """Convert a scalar array to a number, which a file can hold and bounds can check."""
+    """Convert a scalar array to a number, which a file can hold and bounds can check, and 1e5 to an integer."""
+    if isinstance(value, float) and value.is_integer() and "int" in kinds(field) and "float" not in kinds(field):
+        return int(value)
     return value if is_static(field) and not isinstance(value, np.generic) else scalar(value)
 
 
@@ -248,28 +250,31 @@ def _takes(field: dataclasses.Field, value: Any) -> bool:
 
 def _check(field: dataclasses.Field, value: Any) -> None:
     """Check one field's type, and the bounds of concrete numbers."""
-    shown = " ".join(repr(value).split())
+    text = shown(value)
     if not _takes(field, value):
         wanted = " or ".join(what for kind, (_, what) in _KINDS.items() if kind in kinds(field))
-        raise UsageError(f"{field.name} must be {wanted}, got {shown}.")
+        raise UsageError(f"{field.name} must be {wanted}, got {text}.")
     if is_static(field):
         try:
             hash(value)
         except TypeError as error:
             raise UsageError(f"{field.name} must be hashable, since it is part of the program: {error}.") from None
+    numbers = value if isinstance(value, tuple) and "tuple[int, ...]" in kinds(field) else (value,)
+    if is_static(field) and any(isinstance(one, int) and abs(one) >= 2**63 for one in numbers):
+        raise UsageError(f"{field.name} must be less than 2**63, got {text}.")
     low, high = field.metadata.get(_BOUNDS, (None, None))
     bounded = low is not None or high is not None
     if not _is_number(value) or not (bounded or kinds(field) & {"int", "float"}):
         return
     # Python's integers are always finite, and may be too large for NumPy to check.
     if not isinstance(value, int) and not np.all(np.isfinite(value)):
-        raise UsageError(f"{field.name} must be finite, got {shown}.")
+        raise UsageError(f"{field.name} must be finite, got {text}.")
     if low is not None and np.any(np.less(value, low)):
-        raise UsageError(f"{field.name} must be at least {low:g}, got {shown}.")
+        raise UsageError(f"{field.name} must be at least {low:g}, got {text}.")
     if high is not None and np.any(np.greater(value, high)):
-        raise UsageError(f"{field.name} must be at most {high:g}, got {shown}.")
+        raise UsageError(f"{field.name} must be at most {high:g}, got {text}.")
     if not is_static(field) and _is_integer(value) and np.any(np.greater_equal(np.abs(value), 2**31)):
-        raise UsageError(f"{field.name} must be less than 2**31, got {shown}.")
+        raise UsageError(f"{field.name} must be less than 2**31, got {text}.")
 
 
 def describe(value: Any) -> Any:

@@ -3,6 +3,7 @@
 Shapes: T is time and N the number of parallel environments, so a rollout's arrays are `[T, N, ...]`.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,12 @@ import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from rljax import optimizers, running_statistics
 from rljax.backend import random_bits, sharding
 from rljax.errors import UsageError
 from rljax.types import Init, Metrics, Update
+
+_FINITE = {"loss", "losses", "gradient", "grad", "norm", "error", "value", "target"}  # words in the names of metrics
 
 
 def steps_per_update(config: Any) -> int:
@@ -34,7 +38,7 @@ def schedule_updates(config: Any) -> int:
 
 def progress(config: Any, step: jax.typing.ArrayLike) -> jax.Array:
     """Fraction of the schedules completed after `step` updates, `[]` in [0, 1]."""
-    return jnp.minimum(step / config.schedule_updates, 1.0)
+    return jnp.minimum(jnp.asarray(step, jnp.float32) / config.schedule_updates, 1.0)
 
 
 def learning_rate(config: Any, step: jax.typing.ArrayLike) -> Any:
@@ -88,7 +92,7 @@ def gradient_step(
     """
     gradient, auxiliary = jax.grad(loss, has_aux=True)(params, *arguments)
     updates, opt_state = optimizer.update(gradient, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state, auxiliary, optax.tree.norm(gradient)
+    return optax.apply_updates(params, updates), opt_state, auxiliary, optimizers.global_norm(gradient)
 
 
 def training_keys(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -181,3 +185,33 @@ def stacked_axes(algorithm: Any, keys: jax.Array, config: Any, config_axes: Any,
     if batched is None:  # the rule is not called if nothing depends on the key
         return jax.tree.map(lambda _: None, state)
     return jax.tree.map(lambda is_batched: 0 if is_batched else None, batched)
+
+
+def finite(state: Any) -> jax.Array:
+    """True `[]` unless the run has diverged.
+
+    It has if `params` are not finite, if a state without `params` has a NaN, or if running statistics have one.
+    """
+    params = getattr(state, "params", None)
+    if params is None:
+        return _all(lambda x: ~jnp.isnan(x), state)
+    parts = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, running_statistics.Moments))
+    moments = [part for part in parts if isinstance(part, running_statistics.Moments)]
+    return _all(jnp.isfinite, params) & _all(lambda x: ~jnp.isnan(x), moments)
+
+
+def finite_metrics(metrics: Any) -> jax.Array:
+    """True `[]` if every metric that must be finite is: losses, gradients and their norms, errors, values and targets.
+
+    These are recognised by a word of the name: loss, gradient, grad, norm, error, value or target, as in `critic_loss`
+    or `td_error`. All other metrics may be NaN, such as the mean return of an update in which no episode ended.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(metrics)
+    words = [set(re.findall("[a-z]+", jax.tree_util.keystr(path).lower())) for path, _ in leaves]
+    return _all(jnp.isfinite, [x for (_, x), found in zip(leaves, words, strict=True) if found & _FINITE])
+
+
+def _all(is_valid: Callable[[jax.Array], jax.Array], tree: Any) -> jax.Array:
+    """True `[]` if all floats of a tree are valid."""
+    leaves = [jnp.all(is_valid(x)) for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.array(leaves)) if leaves else jnp.bool_(True)

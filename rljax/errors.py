@@ -2,11 +2,16 @@
 
 import difflib
 import math
+import pathlib
+import sysconfig
+import traceback
 from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
+
+_LIBRARIES = ("<", str(pathlib.Path(__file__).parent), sysconfig.get_path("stdlib"))
 
 
 class UsageError(ValueError):
@@ -23,6 +28,35 @@ def suggest(unknown: str, known: Iterable[str]) -> str:
     return f"choose from {', '.join(known)}."
 
 
+def shown(value: Any) -> str:
+    """A value's text on one line, cut short if it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no integers of more than 4300 digits
+        return "an integer of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def user_line(error: BaseException) -> str | None:
+    """The file and line of the user's code that an error caught by rljax comes from, the innermost; None without any.
+
+    The user's code is neither rljax's nor installed.
+    """
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = pathlib.Path(frame.filename)
+        is_library = frame.filename.startswith(_LIBRARIES) or {"site-packages", "dist-packages"} & set(path.parts)
+        if not is_library:
+            return f"{path.name}, line {frame.lineno}"
+    return None
+
+
+def located(error: BaseException) -> str:
+    """An error's type, its message on one line, and the user's line that it comes from, if any."""
+    message = " ".join(str(error).split())[:300].rstrip(".")
+    where = user_line(error)
+    return type(error).__name__ + (f": {message}" if message else "") + (f" ({where})" if where else "")
+
+
 def scalar(value: Any) -> Any:
     """Convert a concrete scalar array to a Python number; return anything else unchanged."""
     concrete = isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer)
@@ -31,14 +65,24 @@ def scalar(value: Any) -> Any:
 
 
 def number(
-    what: str, value: Any, *, integer: bool = False, minimum: float | None = None, maximum: float | None = None
+    what: str,
+    value: Any,
+    *,
+    integer: bool = False,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    traced: bool = False,
 ) -> Any:
     """Check an argument and return it as a Python number, an int if `integer`.
+
+    With `traced`, a traced scalar is returned unchecked.
 
     Raises:
         UsageError: the value is not a number, is a bool, is not finite, is out of bounds, or is not an integer though
             `integer` is set.
     """
+    if traced and isinstance(value, jax.core.Tracer) and value.ndim == 0:
+        return value
     converted = scalar(value)
     is_kind = isinstance(converted, int if integer else int | float) and not isinstance(converted, bool)
     low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
@@ -46,5 +90,5 @@ def number(
         bounds = "" if minimum is None else f" of at least {minimum}"
         bounds = bounds if maximum is None else f" in [{minimum}, {maximum}]"
         kind = "an integer" if integer else "a finite number"
-        raise UsageError(f"{what} must be {kind}{bounds}, got {' '.join(repr(value).split())}.")
+        raise UsageError(f"{what} must be {kind}{bounds}, got {shown(value)}.")
     return converted

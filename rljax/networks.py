@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.backend.matmul import product
+from rljax.backend.rounding import narrow
 from rljax.distributions import policy_head
 from rljax.envs import Env, Space, as_features
 from rljax.errors import UsageError
@@ -142,7 +143,7 @@ class Torso(nn.Module):
     @nn.compact
     def __call__(self, obs: jax.Array, *extra_inputs: jax.Array) -> jax.Array:
         act, linear = activation(self.activation), partial(dense, mixed_precision=self.mixed_precision)
-        x = as_features(self.space, obs)
+        x = narrow(as_features(self.space, obs))
         batch = obs.shape[: obs.ndim - len(self.space.shape)]
         if is_image(self.space):
             x = linear(16, name="convolution")(patches(x))
@@ -168,16 +169,14 @@ class NoisyDense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         inputs = x.shape[-1]
         limit = 1.0 / math.sqrt(inputs)
-
-        def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-            return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
-
+        uniform = partial(jax.random.uniform, dtype=jnp.float32, minval=-limit, maxval=limit)
         kernel = self.param("kernel", uniform, (inputs, self.features))
         bias = self.param("bias", uniform, (self.features,))
-        kernel_sigma = self.param("kernel_sigma", nn.initializers.constant(0.5 * limit), (inputs, self.features))
-        bias_sigma = self.param("bias_sigma", nn.initializers.constant(0.5 * limit), (self.features,))
+        constant = nn.initializers.constant(0.5 * limit, jnp.float32)
+        kernel_sigma = self.param("kernel_sigma", constant, (inputs, self.features))
+        bias_sigma = self.param("bias_sigma", constant, (self.features,))
         if self.has_rng("noise"):
-            noise = jax.random.normal(self.make_rng("noise"), (inputs + self.features,))
+            noise = jax.random.normal(self.make_rng("noise"), (inputs + self.features,), jnp.float32)
             noise = jnp.sign(noise) * jnp.sqrt(jnp.abs(noise))
             noise_in, noise_out = noise[:inputs], noise[inputs:]
             kernel = kernel + kernel_sigma * noise_in[:, None] * noise_out
@@ -293,7 +292,7 @@ class RecurrentActorCritic(nn.Module):
 
     def initial_hidden_state(self, num_envs: int) -> Any:
         """Zeros `[N, hidden_sizes[-1]]` for the actor and for the critic; a pair for each with an LSTM."""
-        zeros = jnp.zeros((num_envs, self.hidden_sizes[-1]))
+        zeros = jnp.zeros((num_envs, self.hidden_sizes[-1]), jnp.float32)
         return ((zeros, zeros),) * 2 if self.core == "lstm" else (zeros, zeros)
 
     @nn.compact

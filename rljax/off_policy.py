@@ -10,10 +10,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rljax import core, losses, replay, rollout
+from rljax.backend import rounding
 from rljax.distributions import squashed_head
-from rljax.envs import Discrete
+from rljax.envs import Discrete, Space
 from rljax.errors import UsageError
 from rljax.types import Metrics, Scalar
 
@@ -75,10 +77,7 @@ def prefill(
     """Fill a new replay buffer with `prefill_steps` of uniform actions; box actions are stored as `[D]` in [-1, 1]."""
     key_action, key_rollout = jax.random.split(key)
     space, shape = config.env.action_space, (prefill_rows(config), config.num_envs)
-    if isinstance(space, Discrete):
-        actions = jax.random.randint(key_action, shape, 0, space.n)
-    else:
-        actions = jax.random.uniform(key_action, (*shape, math.prod(space.shape)), minval=-1.0, maxval=1.0)
+    actions = uniform_actions(key_action, space, shape)
     to_action = squashed_head(space).to_action
 
     def policy(action: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -89,6 +88,21 @@ def prefill(
         collector.obs[0], actions[0, 0], config.num_envs, config.buffer_size, prioritized, successor_slots
     )
     return collector, replay.add(buffer, steps, n_step)
+
+
+def uniform_actions(key: jax.Array, space: Space, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform actions: discrete ones `[*shape]` int32, those of a box `[*shape, D]` float32 in [-1, 1].
+
+    All integers of a box are equally likely.
+    """
+    if isinstance(space, Discrete):
+        return jax.random.randint(key, shape, 0, space.n, jnp.int32)
+    unit = jax.random.uniform(key, (*shape, math.prod(space.shape)), jnp.float32, -1.0, 1.0)
+    if not space.is_integral:
+        return unit
+    # Actions are rounded, so that either end has half an interval in [-1, 1]: the other half lies beyond.
+    radius = np.maximum((space.high - space.low).reshape(-1) / 2.0, 0.5)
+    return jnp.clip(unit * (1.0 + 0.5 / radius), -1.0, 1.0)
 
 
 def sample(
@@ -134,6 +148,6 @@ def gradient_steps(
     returned as `[gradient_steps]`.
     """
     bits = jax.random.bits(key, (config.gradient_steps, config.batch_size))
-    numbers = updates * config.gradient_steps + 1 + jnp.arange(config.gradient_steps)
+    numbers = updates * config.gradient_steps + 1 + jnp.arange(config.gradient_steps, dtype=jnp.int32)
     # Each iteration copies the carry, parameters included; unrolling by 2 saves every other copy.
-    return jax.lax.scan(learn, start, (bits, noise, numbers), unroll=2)
+    return jax.lax.scan(learn, start, (bits, rounding.narrow(noise), numbers), unroll=2)

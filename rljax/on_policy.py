@@ -77,7 +77,7 @@ def collect(
 
     Returns:
         the collector and the hidden state after the rollout, the samples, and metrics: episode statistics and
-        `explained_variance`, the fraction of the targets' variance that the values explain (1 is all of it).
+        `explained_variance`.
     """
     env, params = config.env, state.params
     head = policy_head(env.action_space)
@@ -114,7 +114,7 @@ def collect(
     advantages = returns.gae(trajectory.reward, values, next_values, *ends, config.discount, config.gae_lambda)
     targets = advantages + values
     log_prob = head.distribution(taken.outputs).log_prob(taken.action)
-    metrics = {**episodes, "explained_variance": 1.0 - jnp.var(targets - values) / jnp.var(targets)}
+    metrics = {**episodes, "explained_variance": explained_variance(values, targets)}
     samples = Samples((trajectory.obs,), taken.action, log_prob, values, advantages, targets)
     if not hidden_state:
         return collector, hidden_state, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), samples), metrics
@@ -124,6 +124,47 @@ def collect(
     return collector, hidden_state, samples._replace(inputs=(*samples.inputs, *state.hidden_state, began)), metrics
 
 
-def standardize(advantages: jax.Array) -> jax.Array:
-    """Scale advantages to mean 0 and standard deviation 1; a single advantage stays unchanged."""
-    return (advantages - advantages.mean()) / (advantages.std() + 1e-8) if advantages.size > 1 else advantages
+def standardize(advantages: jax.Array, used: jax.Array | None = None) -> jax.Array:
+    """Scale advantages `[...]` to mean 0 and standard deviation 1.
+
+    Advantages that are equal, or differ only by rounding, become 0. A single advantage stays unchanged.
+
+    Args:
+        advantages: `[...]`.
+        used: `[...]` bool, the advantages that count; None for all. The others become 0.
+    """
+    count = jnp.int32(advantages.size) if used is None else used.sum()
+    centered, scale = _centered(advantages, used)
+    equal = scale == 0.0
+    centered = centered / jnp.where(equal, 1.0, scale)  # squares neither overflow nor vanish
+    deviation = jnp.sqrt(jnp.where(equal, 1.0, jnp.sum(jnp.square(centered)) / count))
+    alone = advantages if used is None else jnp.where(used, advantages, 0.0)
+    return jnp.where(count > 1, centered / deviation, alone)
+
+
+def explained_variance(values: jax.Array, targets: jax.Array) -> jax.Array:
+    """The fraction `[]` of the targets' variance that the values explain: 1 is all of it; 0 for equal targets."""
+    centered, scale = _centered(targets)
+    errors, error_scale = _centered(targets - values)
+    equal = scale == 0.0
+    scale = jnp.where(equal, 1.0, jnp.maximum(scale, error_scale))
+    unexplained = jnp.square(errors / scale).mean() / jnp.where(equal, 1.0, jnp.square(centered / scale).mean())
+    return jnp.where(equal, 0.0, 1.0 - unexplained)
+
+
+def _centered(x: jax.Array, used: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    """Differences from the mean `[...]`, and the largest of them `[]`. Both are exactly 0 where `x` is constant.
+
+    The rounded mean of equal numbers is another number, so differences are taken from one of the numbers first.
+    """
+    if used is None:
+        origin = x.reshape(-1)[0]
+        centered = x - origin
+        centered = centered - centered.mean()
+    else:
+        origin = x.reshape(-1)[jnp.argmax(used)]
+        centered = jnp.where(used, x - origin, 0.0)
+        centered = jnp.where(used, centered - centered.sum() / jnp.maximum(used.sum(), 1), 0.0)
+    scale = jax.lax.stop_gradient(jnp.abs(centered).max())
+    constant = scale <= 4.0 * jnp.finfo(x.dtype).eps * jnp.abs(origin)
+    return jnp.where(constant, 0.0, centered), jnp.where(constant, 0.0, scale)

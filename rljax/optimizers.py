@@ -1,7 +1,7 @@
-r"""Adam with gradients clipped by their global norm, computed with one division per parameter.
+r"""Adam and RAdam with gradients clipped by their global norm, differentiable where gradients are exactly zero.
 
 With the moments $m \leftarrow \beta_1 m + (1 - \beta_1) g$ and $v \leftarrow \beta_2 v + (1 - \beta_2) g^2$ the update
-of step t is
+of Adam's step t is
 
 $$ -\alpha_t \frac{m}{\sqrt v + \hat\epsilon_t}, \qquad
    \alpha_t = \alpha \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}, \qquad
@@ -11,28 +11,37 @@ $$ -\alpha_t \frac{m}{\sqrt v + \hat\epsilon_t}, \qquad
 divisions per parameter, which are slow on CPUs.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
 
+from rljax.backend.rounding import root
 from rljax.types import Scalar
 
 _FIRST_DECAY, _SECOND_DECAY = 0.9, 0.999
+_MAX_LENGTH = 2.0 / (1.0 - _SECOND_DECAY) - 1.0  # rho at infinity (Liu et al. 2020, equation 4)
 
 
-@jax.custom_jvp
-def _root(x: jax.Array) -> jax.Array:
-    """The square root, with derivative 0 at 0.
-
-    With the true derivative, a gradient through training would be NaN as soon as one unit is dead.
-    """
-    return jnp.sqrt(x)
+def global_norm(gradient: optax.Updates) -> jax.Array:
+    """The Euclidean norm `[]` of all leaves together, with derivative 0 at 0."""
+    return root(optax.tree.norm(gradient, squared=True))
 
 
-@_root.defjvp
-def _root_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    root = jnp.sqrt(primals[0])
-    return root, jnp.where(root > 0, tangents[0] / (2.0 * jnp.where(root > 0, root, 1.0)), 0.0)
+def clip_by_global_norm(max_norm: Scalar) -> optax.GradientTransformation:
+    """Optax's transformation of that name, with a derivative where the gradient is zero."""
+
+    def update(
+        gradient: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        del params
+        norm = global_norm(gradient)
+        is_small = norm < max_norm
+        divisor = jnp.where(is_small, 1.0, norm)
+        return jax.tree.map(lambda g: jnp.where(is_small, g, g / divisor * max_norm), gradient), state
+
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
 
 
 def adam(learning_rate: Scalar, eps: float = 1e-8, max_grad_norm: Scalar | None = None) -> optax.GradientTransformation:
@@ -44,6 +53,47 @@ def adam(learning_rate: Scalar, eps: float = 1e-8, max_grad_norm: Scalar | None 
         max_grad_norm: gradients of a larger global norm are scaled down to it; None for no clipping.
     """
 
+    def step(count: jax.Array, first: optax.Updates, second: optax.Updates) -> optax.Updates:
+        correction = jnp.sqrt(1.0 - _SECOND_DECAY**count)
+        size = -learning_rate * correction / (1.0 - _FIRST_DECAY**count)
+        return jax.tree.map(lambda m, v: size * m / (root(v) + eps * correction), first, second)
+
+    def clip(gradient: optax.Updates) -> optax.Updates:
+        if max_grad_norm is None:
+            return gradient
+        norm = global_norm(gradient)
+        is_small = norm < max_grad_norm
+        return optax.tree.scale(jnp.where(is_small, 1.0, max_grad_norm / jnp.where(is_small, 1.0, norm)), gradient)
+
+    return _with_moments(clip, step)
+
+
+def radam(learning_rate: Scalar, eps: float = 1e-8) -> optax.GradientTransformation:
+    """Optax's `radam` (Liu et al. 2020, algorithm 2), with a derivative where gradients are zero."""
+
+    def step(count: jax.Array, first: optax.Updates, second: optax.Updates) -> optax.Updates:
+        decay = _SECOND_DECAY**count
+        length = _MAX_LENGTH - 2 * count * decay / (1 - decay)
+        rectified = length >= 5.0
+        safe = jnp.where(rectified, length, 5.0)  # without it, the branch that is not taken gives NaN
+        rate = jnp.sqrt((safe - 4.0) * (safe - 2.0) * _MAX_LENGTH / ((_MAX_LENGTH - 4.0) * (_MAX_LENGTH - 2.0) * safe))
+        first = optax.tree.bias_correction(first, _FIRST_DECAY, count)
+        second = optax.tree.bias_correction(second, _SECOND_DECAY, count)
+
+        def scaled(m: jax.Array, v: jax.Array) -> jax.Array:
+            return -learning_rate * jnp.where(rectified, rate * m / (root(v) + eps), m)
+
+        return jax.tree.map(scaled, first, second)
+
+    return _with_moments(lambda gradient: gradient, step)
+
+
+def _with_moments(
+    clip: Callable[[optax.Updates], optax.Updates],
+    step: Callable[[jax.Array, optax.Updates, optax.Updates], optax.Updates],
+) -> optax.GradientTransformation:
+    """A transformation with Adam's moments of clipped gradients, and `(count, m, v) -> updates`."""
+
     def init(params: optax.Params) -> optax.OptState:
         return optax.ScaleByAdamState(jnp.int32(0), optax.tree.zeros_like(params), optax.tree.zeros_like(params))
 
@@ -52,16 +102,10 @@ def adam(learning_rate: Scalar, eps: float = 1e-8, max_grad_norm: Scalar | None 
     ) -> tuple[optax.Updates, optax.OptState]:
         del params
         assert isinstance(state, optax.ScaleByAdamState)
-        if max_grad_norm is not None:
-            norm = optax.tree.norm(gradient)
-            scale = jnp.where(norm < max_grad_norm, 1.0, max_grad_norm / norm)
-            gradient = optax.tree.scale(scale, gradient)
+        gradient = clip(gradient)
         count = optax.safe_increment(state.count)
         first = optax.tree.update_moment(gradient, state.mu, _FIRST_DECAY, 1)
         second = optax.tree.update_moment(gradient, state.nu, _SECOND_DECAY, 2)
-        correction = jnp.sqrt(1.0 - _SECOND_DECAY**count)
-        size = -learning_rate * correction / (1.0 - _FIRST_DECAY**count)
-        updates = jax.tree.map(lambda m, v: size * m / (_root(v) + eps * correction), first, second)
-        return updates, optax.ScaleByAdamState(count, first, second)
+        return step(count, first, second), optax.ScaleByAdamState(count, first, second)
 
     return optax.GradientTransformation(init, update)

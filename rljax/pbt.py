@@ -21,7 +21,7 @@ import numpy as np
 from rljax import core
 from rljax.backend import lanes
 from rljax.config import value_at, with_values
-from rljax.errors import UsageError
+from rljax.errors import UsageError, number
 from rljax.types import Metrics
 
 
@@ -56,18 +56,18 @@ def train(
     Args:
         algorithm: a module or namespace with `init` and `update`.
         key: the population's only source of randomness.
-        config: shared by all runs; `num_updates` is each run's length, rounded down to full rounds.
+        config: shared by all runs; `num_updates` is each run's length.
         explore: from the path of a traced field, such as "learning_rate" or "env.params.gravity", to its bounds
             `(low, high)`. Initial values are drawn log-uniformly if low is above zero, else uniformly.
         population: P.
-        interval: updates per round.
+        interval: updates per round, a divisor of `num_updates`.
         fraction: fraction of the population that copies, and that is copied from.
         factor: $c$ of the module docstring, greater than 1.
 
     Raises:
         UsageError: an argument is invalid.
     """
-    _check(config, explore, population, interval, fraction, factor)
+    explore, population, interval, fraction, factor = _checked(config, explore, population, interval, fraction, factor)
     key_values, key_runs, key_rounds = jax.random.split(key, 3)
     values = _draw(key_values, explore, population)
     run_keys = jax.random.split(key_runs, population)
@@ -86,7 +86,7 @@ def train(
         states, values = carry
         advance_all = jax.vmap(advance, (0, axes, config_axes, None), (axes, 0))
         states, metrics = advance_all(update_keys, states, with_values(config, values), index * interval)
-        finite = jax.vmap(lanes.finite, (axes,))(states)
+        finite = jax.vmap(core.finite, (axes,))(states)
         scores = jnp.where(finite, _scores(metrics), jnp.nan)
         key_parents, key_values = jax.random.split(jax.random.fold_in(key_rounds, index))
         parents = exploit(key_parents, scores, fraction)
@@ -155,23 +155,46 @@ def _scores(metrics: Metrics) -> jax.Array:
     return total / episodes.sum(axis=1)  # NaN (0 / 0) if no episode ended
 
 
-def _check(config: Any, explore: Any, population: int, interval: int, fraction: float, factor: float) -> None:
+def _checked(
+    config: Any, explore: Any, population: Any, interval: Any, fraction: Any, factor: Any
+) -> tuple[dict[str, tuple[float, float]], int, int, float, float]:
+    """The arguments as Python numbers; raise `UsageError` for the first invalid one."""
     if not isinstance(explore, Mapping) or not explore:
         raise UsageError(f"explore must be a dict from fields to (low, high), got {explore!r}.")
-    for path, bounds in explore.items():
-        if not isinstance(bounds, tuple | list) or len(bounds) != 2 or not bounds[0] < bounds[1]:
-            raise UsageError(f"explore needs (low, high) for {path}, got {bounds!r}.")
-        current = value_at(config, path)
-        is_leaf = any(current is leaf for leaf in jax.tree.leaves(config))
-        if not is_leaf or not jnp.issubdtype(jnp.result_type(current), jnp.floating):
-            raise UsageError(f"{path} cannot be explored: only traced floating-point fields can.")
-        for bound in bounds:
-            with_values(config, {path: float(bound)})  # raises if the field does not allow this value
-    if population < 2:
-        raise UsageError(f"A population needs at least two runs, got {population}.")
-    if not 1 <= interval <= config.num_updates:
-        raise UsageError(f"interval must be between 1 and the run's {config.num_updates} updates, got {interval}.")
+    bounds = {path: _bounds(config, path, ends) for path, ends in explore.items()}
+    population = number("population", population, integer=True, minimum=2)
+    updates = config.num_updates
+    interval = number("interval", interval, integer=True, minimum=1, maximum=updates)
+    if updates % interval:
+        divisors = [n for n in range(1, updates + 1) if updates % n == 0]
+        raise UsageError(
+            f"interval={interval} does not divide the run's {updates} updates: choose "
+            f"{max(n for n in divisors if n < interval)} or {min(n for n in divisors if n > interval)}."
+        )
+    fraction = number("fraction", fraction)
     if not 0 < fraction <= 0.5:
         raise UsageError(f"fraction must be above 0 and at most 0.5, got {fraction}.")
+    factor = number("factor", factor)
     if factor <= 1:
         raise UsageError(f"factor must be above 1, got {factor}.")
+    return bounds, population, interval, fraction, factor
+
+
+def _bounds(config: Any, path: Any, ends: Any) -> tuple[float, float]:
+    if not isinstance(path, str):
+        raise UsageError(f"explore must be a dict from the names of fields to (low, high), got the key {path!r}.")
+    if not isinstance(ends, tuple | list) or len(ends) != 2:
+        raise UsageError(f"explore needs (low, high) for {path}, got {ends!r}.")
+    low, high = (float(number(f"The {end} bound of {path}", x)) for end, x in zip(("low", "high"), ends, strict=True))
+    if not low < high:
+        raise UsageError(f"explore needs (low, high) for {path}, with low below high, got {ends!r}.")
+    current = value_at(config, path)
+    is_leaf = any(current is leaf for leaf in jax.tree.leaves(config))
+    if not is_leaf or not jnp.issubdtype(jnp.result_type(current), jnp.floating):
+        raise UsageError(f"{path} cannot be explored: only traced floating-point fields can.")
+    smallest, largest = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+    for bound in (low, high):
+        if bound and not smallest <= abs(bound) <= largest:
+            raise UsageError(f"The bounds of {path} must be numbers of 32 bits, got {ends!r}.")
+        with_values(config, {path: bound})  # raises if the field does not allow this value
+    return low, high

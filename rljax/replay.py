@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rljax import returns
-from rljax.backend import random_bits
+from rljax.backend import random_bits, rounding
 from rljax.backend.sharding import replicate, shard_batch
 from rljax.errors import UsageError
 from rljax.rollout import Trajectory
@@ -54,8 +55,8 @@ class Sample(NamedTuple):
     action: jax.Array
     reward: jax.Array  # discounted sum of up to n rewards
     discount: jax.Array  # of the successor's value: gamma to the power of the number of rewards, 0 where terminated
-    next_obs: jax.Array  # the true successor
-    weight: jax.Array  # importance weight, at most 1
+    next_obs: jax.Array  # the true successor; another, finite observation where it is terminal or lost
+    weight: jax.Array  # importance weight, at most 1; 0 where the true successor is lost
     position: jax.Array  # int32, slot * N + environment, an argument of `reprioritize`
 
 
@@ -86,7 +87,7 @@ def init(
     return Replay(
         obs=jnp.zeros((slots, num_envs, *obs.shape), obs.dtype),
         action=jnp.zeros((slots, num_envs, *action.shape), action.dtype),
-        reward=jnp.zeros((slots, num_envs)),
+        reward=jnp.zeros((slots, num_envs), jnp.float32),
         end=jnp.full((slots, num_envs), _CONTINUES, jnp.int32),
         added=jnp.int32(0),
         successors=jnp.zeros((successors, *obs.shape), obs.dtype),
@@ -129,8 +130,10 @@ def add(replay: Replay, steps: Trajectory, n_step: int = 1) -> Replay:
     end = jnp.where(truncated, index, _CONTINUES).reshape(num_steps, num_envs)
     end = jnp.where(steps.terminated, _TERMINATED, end).astype(jnp.int32)
 
-    # The newest step's successor goes into the slot of the next step.
-    obs = jnp.concatenate([steps.obs, steps.next_obs[-1:]])
+    # The newest step's successor goes into the slot of the next step. Terminal observations have no value and may be
+    # NaN: the step's own observation takes their place.
+    ended = steps.terminated[-1].reshape(num_envs, *[1] * (steps.obs.ndim - 2))
+    obs = jnp.concatenate([steps.obs, jnp.where(ended, steps.obs[-1], steps.next_obs[-1])[None]])
     added = replay.added + num_steps
     replay = Replay(
         obs=replay.obs.at[(replay.added + jnp.arange(num_steps + 1)) % slots].set(obs),
@@ -140,7 +143,7 @@ def add(replay: Replay, steps: Trajectory, n_step: int = 1) -> Replay:
         added=added,
         successors=replay.successors.at[index_if_kept].set(flat_next, mode="drop"),
         owners=replay.owners.at[index_if_kept].set(owner.astype(jnp.int32), mode="drop"),
-        truncations=(replay.truncations + truncated.sum()) % room,
+        truncations=(replay.truncations + truncated.sum(dtype=jnp.int32)) % room,
         priorities=_prioritize_new(replay, num_steps, n_step),
     )
     # Later reads must not be fused with these writes: they would read the old ring, and XLA would copy it for them.
@@ -186,11 +189,12 @@ def sample(
         oldest = replay.added - count // num_envs - n_step + 1
         drawn = random_bits.integers(bits, count)
         slot, env = (oldest + drawn // num_envs) % slots, drawn % num_envs
-        weight = jnp.ones(bits.shape)
+        weight = jnp.ones(bits.shape, jnp.float32)
     else:
         position, probability = _draw_leaves(bits, replay.priorities.tree)
         slot, env = position // num_envs, position % num_envs
-        weight = (size(replay, n_step) * probability) ** -importance_exponent
+        smallest = jnp.finfo(probability.dtype).tiny  # a chance of 0 is drawn at most through rounding
+        weight = (size(replay, n_step) * jnp.maximum(probability, smallest)) ** -importance_exponent
 
     # A ring that is sharded by environments is not moved: every device looks up the whole batch.
     slot, env = replicate((slot, env))
@@ -212,8 +216,8 @@ def sample(
         obs=replay.obs[slot, env],
         action=replay.action[slot, env],
         reward=n_rewards[0],
-        discount=jnp.where(end == _TERMINATED, 0.0, jnp.asarray(discount) ** (last + 1)),
-        next_obs=jnp.where(truncated.reshape(-1, *[1] * (successor.ndim - 1)), successor, next_slot_obs),
+        discount=jnp.where(end == _TERMINATED, 0.0, jnp.asarray(discount, jnp.float32) ** (last + 1)),
+        next_obs=jnp.where((truncated & ~lost).reshape(-1, *[1] * (successor.ndim - 1)), successor, next_slot_obs),
         weight=weight,
         position=slot * num_envs + env,
     )
@@ -255,15 +259,23 @@ def _draw_leaves(bits: jax.Array, tree: jax.Array) -> tuple[jax.Array, jax.Array
         the leaves and their probabilities `[B]`.
     """
     first_leaf, count = len(tree) // 2, len(bits)
-    quantile = (jnp.arange(count) + random_bits.uniforms(bits)) / count
+    # A single float has 24 bits, too few to tell the leaves of a large tree apart: positions are pairs of floats.
+    upper, lower = (bits >> 16).astype(jnp.float32) * 2.0**-16, (bits & 0xFFFF).astype(jnp.float32) * 2.0**-32
+    part = rounding.add((jnp.arange(count, dtype=jnp.float32), lower), upper)
+    inverse = jnp.float32(1 / count), jnp.float32(1 / count - float(np.float32(1 / count)))
+    position = rounding.multiply(part, rounding.multiply((tree[1], jnp.float32(0.0)), inverse))
 
-    def down(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        node, remainder = carry
+    def down(_: int, carry: tuple[jax.Array, rounding.Pair]) -> tuple[jax.Array, rounding.Pair]:
+        node, position = carry
         left, right = tree[2 * node], tree[2 * node + 1]
-        # Rounding may leave a remainder beyond the last leaf: never go towards a sum of zero.
-        to_right = (right > 0.0) & ((remainder >= left) | (left <= 0.0))
-        return 2 * node + to_right, jnp.where(to_right, remainder - left, remainder)
+        # A node is its children's rounded sum. Stretched to the exact sum, positions leave no child short.
+        total, rest = rounding.add((left, jnp.zeros_like(left)), right)
+        position = rounding.add(position, position[0] * (rest / jnp.where(total > 0.0, total, 1.0)))
+        beyond = rounding.add(position, -left)
+        # Rounding may leave a position beyond the last leaf: never go towards a sum of zero.
+        to_right = (right > 0.0) & ((beyond[0] >= 0.0) | (left <= 0.0))
+        high, low = (jnp.where(to_right, x, y) for x, y in zip(beyond, position, strict=True))
+        return 2 * node + to_right, (high, low)
 
-    start = (jnp.ones(count, jnp.int32), quantile * tree[1])
-    node, _ = jax.lax.fori_loop(0, int(math.log2(first_leaf)), down, start)
+    node, _ = jax.lax.fori_loop(0, int(math.log2(first_leaf)), down, (jnp.ones(count, jnp.int32), position))
     return node - first_leaf, tree[node] / tree[1]

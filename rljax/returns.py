@@ -19,6 +19,14 @@ import jax.numpy as jnp
 from rljax.types import Scalar
 
 
+def one_step(rewards: jax.Array, discounts: jax.Array, next_values: jax.Array) -> jax.Array:
+    r"""One-step targets $r + \gamma v'$ `[...]` with a discount for each step, zero where the step terminated.
+
+    There the successor's value is not read and may be NaN.
+    """
+    return rewards + jnp.where(discounts == 0.0, 0.0, discounts * next_values)
+
+
 def discounted(
     rewards: jax.Array,
     next_values: jax.Array,
@@ -37,7 +45,9 @@ def discounted(
     Returns:
         `[T, ...]` returns (Sutton and Barto 2018, equation 3.9).
     """
-    return lambda_returns(rewards, next_values, terminated, truncated, discount, 1.0)
+    chex.assert_equal_shape([rewards, next_values, terminated, truncated])
+    cut = jnp.asarray(truncated).at[-1].set(True)
+    return lambda_returns(rewards, jnp.where(cut, next_values, 0.0), terminated, truncated, discount, 1.0)
 
 
 def n_step(
@@ -92,9 +102,8 @@ def lambda_returns(
     chex.assert_equal_shape([rewards, next_values, terminated, truncated])
     live = discount * jnp.where(terminated, 0.0, 1.0)
     trace = jnp.where(terminated | truncated, 0.0, trace_decay).at[-1].set(0.0)
-    weight = live * (1.0 - trace)
-    # Values that do not count can be NaN, and zero times NaN is NaN.
-    return _accumulate(rewards + weight * jnp.where(weight == 0.0, 0.0, next_values), live * trace)
+    terms = rewards + live * (1.0 - trace) * jnp.where(terminated, 0.0, next_values)
+    return _accumulate(terms, discount * trace_decay, terminated | truncated)
 
 
 def gae(
@@ -119,16 +128,16 @@ def gae(
     """
     chex.assert_equal_shape([rewards, values, next_values, terminated, truncated])
     delta = rewards + discount * jnp.where(terminated, 0.0, next_values) - values
-    trace = discount * trace_decay * jnp.where(terminated | truncated, 0.0, 1.0)
-    return _accumulate(delta, trace)
+    return _accumulate(delta, discount * trace_decay, terminated | truncated)
 
 
-def _accumulate(terms: jax.Array, decay: jax.Array) -> jax.Array:
-    """Solve `x[t] = terms[t] + decay[t] * x[t + 1]` backwards in time, with `x[T] = 0`."""
+def _accumulate(terms: jax.Array, decay: Scalar, cut: jax.Array) -> jax.Array:
+    """Solve `x[t] = terms[t] + decay * x[t + 1]` backwards in time, with zero for `x[t + 1]` where `cut` and at T."""
 
     def step(following: jax.Array, inputs: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        term, factor = inputs
-        total = term + factor * following
+        term, is_cut = inputs
+        # Selected, not multiplied: the next episode may hold a NaN, and zero times NaN is NaN.
+        total = term + decay * jnp.where(is_cut, 0.0, following)
         return total, total
 
-    return jax.lax.scan(step, jnp.zeros_like(terms[0]), (terms, decay), reverse=True, unroll=8)[1]
+    return jax.lax.scan(step, jnp.zeros_like(terms[0]), (terms, cut), reverse=True, unroll=8)[1]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from rljax import running_statistics
 from rljax.backend import sharding
+from rljax.backend.rounding import narrow
 from rljax.envs import Env, begin_next_episode
 from rljax.types import Metrics, Policy
 
@@ -43,12 +44,13 @@ class Trajectory(NamedTuple):
 def reset(key: jax.Array, env: Env, num_envs: int) -> Collector:
     """Reset N environments."""
     obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key, num_envs), env.params)
+    obs = narrow(obs)
     return Collector(
         env_state=env_state,
         obs=obs,
-        episode_return=jnp.zeros(num_envs),
+        episode_return=jnp.zeros(num_envs, jnp.float32),
         episode_length=jnp.zeros(num_envs, jnp.int32),
-        discounted_reward=jnp.zeros(num_envs),
+        discounted_reward=jnp.zeros(num_envs, jnp.float32),
         obs_moments=running_statistics.init_moments(obs.shape[1:] if env.normalize_observations else ()),
         reward_moments=running_statistics.init_moments(),
     )
@@ -56,7 +58,7 @@ def reset(key: jax.Array, env: Env, num_envs: int) -> Collector:
 
 def observe(collector: Collector, env: Env, obs: jax.Array) -> jax.Array:
     """The learner's observation: standardized by the statistics so far if `env.normalize_observations`."""
-    return running_statistics.standardize(collector.obs_moments, obs) if env.normalize_observations else obs
+    return running_statistics.standardize(collector.obs_moments, obs) if env.normalize_observations else narrow(obs)
 
 
 def scale(collector: Collector, env: Env, reward: jax.Array) -> jax.Array:
@@ -141,9 +143,10 @@ def interact(
 
     def step(carry: Any, inputs: Any) -> Any:
         resets, learner, env_state, obs, episode_return, episode_length, discounted_reward = carry
-        noise, step_key = inputs
+        noise, step_key = narrow(inputs)
         action, extra = policy(learner, noise, observe(collector, env, obs))
         result, env_state = step_env(step_key, env_state, action, env.params)
+        result = narrow(result)
         ended = result.terminated | result.truncated
         if size < num_steps:
             resets = _refill(resets, ended, key_resets, env)
@@ -205,9 +208,11 @@ class _Resets(NamedTuple):
 
 def _draw_resets(key: jax.Array, used: jax.Array, size: int, env: Env) -> _Resets:
     """Draw the next K = `size` resets after the `used` `[N]` ones, each with its own key."""
-    numbers = (used + jnp.arange(size)[:, None]) * len(used) + jnp.arange(len(used))  # unique per reset
+    envs = jnp.arange(len(used), dtype=jnp.int32)
+    numbers = (used + jnp.arange(size, dtype=jnp.int32)[:, None]) * len(used) + envs  # unique per reset
     keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))(key, numbers)
-    return _Resets(jax.vmap(jax.vmap(env.reset, (0, None)), (0, None))(keys, env.params), used, used)
+    obs, states = jax.vmap(jax.vmap(env.reset, (0, None)), (0, None))(keys, env.params)
+    return _Resets((narrow(obs), states), used, used)
 
 
 def _refill(resets: _Resets, ended: jax.Array, key: jax.Array, env: Env) -> _Resets:
@@ -241,10 +246,10 @@ def _(_: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
 
 
 def _episode_metrics(returns: jax.Array, lengths: jax.Array, ended: jax.Array) -> Metrics:
-    episodes = ended.sum()
+    episodes = ended.sum(dtype=jnp.int32)
     # If no episode ended, 0 / 0 gives NaN on purpose.
     return {
         "episode_return": returns.sum() / episodes,
-        "episode_length": lengths.sum() / episodes,
+        "episode_length": lengths.sum(dtype=jnp.int32).astype(jnp.float32) / episodes,
         "episodes": episodes,
     }

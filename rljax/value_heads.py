@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from rljax import losses
+from rljax import losses, returns
 from rljax.errors import UsageError, suggest
 from rljax.types import Scalar
 
@@ -35,8 +36,8 @@ def check_value_head(kind: str, low: Scalar | None, high: Scalar | None) -> None
             "The categorical head needs value_low and value_high: set them to the lowest and the highest "
             "discounted return that is possible in the environment."
         )
-    if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
-        raise UsageError(f"value_low must be below value_high, got {low} and {high}.")
+    if isinstance(low, int | float) and isinstance(high, int | float) and not np.float32(low) < np.float32(high):
+        raise UsageError(f"value_low must be below value_high in 32 bits, got {low} and {high}.")
 
 
 def value_head(
@@ -58,7 +59,7 @@ def expected(huber_delta: Scalar | None) -> ValueHead:
     def loss(
         outputs: jax.Array, next_outputs: jax.Array, reward: jax.Array, discount: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        target = reward + discount * next_outputs[:, 0]
+        target = returns.one_step(reward, discount, next_outputs[:, 0])
         return losses.regression(outputs[:, 0], target, huber_delta), jnp.abs(target - outputs[:, 0])
 
     return ValueHead(1, lambda outputs: outputs[..., 0], loss)
@@ -70,14 +71,18 @@ def categorical(num_atoms: int, low: Scalar, high: Scalar) -> ValueHead:
     The loss is the cross entropy with the projected target distribution. The error is the Kullback-Leibler divergence
     from it (Hessel et al. 2018).
     """
-    support = jnp.linspace(low, high, num_atoms)
+    support = jnp.linspace(low, high, num_atoms, dtype=jnp.float32)
 
     def loss(
         outputs: jax.Array, next_outputs: jax.Array, reward: jax.Array, discount: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         shifted = reward[:, None] + discount[:, None] * support
+        # A terminal state's distribution is not read: all its returns are zero.
+        next_outputs = jnp.where(discount[:, None] == 0.0, 0.0, next_outputs)
         target = project(support, shifted, jax.nn.softmax(next_outputs))
         cross_entropy = -jnp.sum(target * jax.nn.log_softmax(outputs), axis=-1)
+        # The ends of the support would hide an infinite reward.
+        cross_entropy = jnp.where(jnp.isfinite(reward), cross_entropy, jnp.nan)
         entropy = -jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)
         return cross_entropy, jnp.maximum(cross_entropy - entropy, 0.0)
 
@@ -89,13 +94,15 @@ def categorical(num_atoms: int, low: Scalar, high: Scalar) -> ValueHead:
 
 
 def project(support: jax.Array, shifted: jax.Array, probabilities: jax.Array) -> jax.Array:
-    """Project a distribution on returns `shifted` `[B, K]` onto `support` `[K]`: probabilities `[B, K]`.
+    """Project a distribution on returns `shifted` `[B, K]` onto the evenly spaced `support` `[K]`: `[B, K]`.
 
     Each probability is split linearly between the two nearest atoms; returns beyond the ends count as the ends
-    (Bellemare et al. 2017, algorithm 1).
+    (Bellemare et al. 2017, algorithm 1). If all atoms are equal, the first one has all probability.
     """
-    spacing = support[1] - support[0]
-    distance = jnp.abs(jnp.clip(shifted, support[0], support[-1])[:, None, :] - support[:, None]) / spacing
+    width = support[-1] - support[0]
+    # Positions are counted in atoms, so that the two shares add up to 1 wherever the support lies.
+    position = (jnp.clip(shifted, support[0], support[-1]) - support[0]) / jnp.where(width > 0.0, width, 1.0)
+    distance = jnp.abs(position[:, None, :] * (len(support) - 1) - jnp.arange(len(support))[:, None])
     return jnp.sum(jnp.clip(1.0 - distance, 0.0, 1.0) * probabilities[:, None, :], axis=-1)
 
 
@@ -106,12 +113,12 @@ def quantile(num_quantiles: int, huber_delta: Scalar | None) -> ValueHead:
     $|\tau_i - 1\{u_{ij} < 0\}| L_\kappa(u_{ij}) / \kappa$, $u_{ij} = r + \gamma \theta'_j - \theta_i$ (equation 10),
     with $|u|$ for $L_\kappa / \kappa$ if `huber_delta` is None. The error is the absolute difference of the means.
     """
-    midpoints = (jnp.arange(num_quantiles) + 0.5) / num_quantiles
+    midpoints = (jnp.arange(num_quantiles, dtype=jnp.float32) + 0.5) / num_quantiles
 
     def loss(
         outputs: jax.Array, next_outputs: jax.Array, reward: jax.Array, discount: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        target = reward[:, None] + discount[:, None] * next_outputs
+        target = returns.one_step(reward[:, None], discount[:, None], next_outputs)
         difference = target[:, None, :] - outputs[:, :, None]  # [B, i, j]
         kappa = huber_delta
         size = jnp.abs(difference) if kappa is None else losses.huber(difference, 0.0, kappa) / kappa

@@ -154,7 +154,7 @@ def test_gradients_of_a_config_reach_the_host():
         ("count", 0, "at least 1"),
         ("count", -3, "at least 1"),
         ("count", 1.5, "an integer"),
-        ("count", 4.0, "an integer"),
+        ("count", 4.5, "an integer"),
         ("count", np.float32(4), "an integer"),
         ("count", float("inf"), "an integer"),
         ("count", "four", "an integer"),
@@ -210,7 +210,6 @@ def everything(**changes):
         ("offset", np.array([True]), "a number, got array"),
         ("offset", np.array(["a"]), "a number, got array"),
         ("period", 2.5, "an integer, got 2.5"),
-        ("period", 2.0, "an integer, got 2.0"),
         ("period", True, "an integer, got True"),
         ("period", np.array([1.0]), "an integer, got array"),
         ("period", np.array([2, 0]), "at least 1"),
@@ -316,8 +315,8 @@ def test_the_algorithms_fields_are_checked(algorithm, env, field, value):
         ("num_envs", 0, "at least 1"),
         ("num_steps", 1.5, "an integer"),
         ("num_epochs", 0, "at least 1"),
-        ("num_minibatches", 2.0, "an integer"),
-        ("total_steps", 1e5, "an integer"),
+        ("num_minibatches", 2.5, "an integer"),
+        ("total_steps", 1e5 + 0.5, "an integer"),
         ("schedule_steps", 0, "at least 1"),
     ],
 )
@@ -515,3 +514,18 @@ def test_a_config_is_described_as_plain_data(tmp_path):
     assert written["learning_rate"] == [0.5, 0.25]
     assert (written["num_envs"], written["hidden_sizes"]) == (8, [3])
     assert (written["value_clip"], written["anneal_learning_rate"], written["activation"]) == (None, True, "tanh")
+
+
+@pytest.mark.parametrize("value", [1e5, np.float64(1e5), 100_000, np.int64(100_000)])
+def test_integers_may_be_written_as_floats(value):
+    config = rljax.ppo.Config(env="CartPole-v1", total_steps=value)
+    assert (config.total_steps, type(config.total_steps)) == (100_000, int)
+    assert hash(config.total_steps) == hash(100_000)
+
+
+@pytest.mark.parametrize("value", [2**63, 10**400, (8, 10**400)])
+def test_static_integers_fit_64_bits(value):
+    field = "hidden_sizes" if isinstance(value, tuple) else "total_steps"
+    with pytest.raises(rljax.UsageError, match=rf"^{field} must be less than 2\*\*63") as error:
+        rljax.ppo.Config(env="CartPole-v1", **{field: value})
+    assert len(str(error.value)) < 300

@@ -46,3 +46,81 @@ def test_next_values_are_read_at_the_true_next_observation(limit, terminates):
     assert obs.max() + 1 == min(limit, 3 if terminates else 16)
     ends = terminates & (obs == 2)
     np.testing.assert_array_equal(target, np.where(ends, 0.0, 0.5 * (obs + 1) ** 2))
+
+
+# --- standardized advantages ------------------------------------------------------------------------------------------
+
+standardize = jax.jit(on_policy.standardize)
+
+
+@pytest.mark.parametrize("count", [2, 7, 128, 1000, 4096])
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3, -2.7, 123.4, 1 / 3, 1000.1, -1e-20, 1e37])
+def test_equal_advantages_are_standardized_to_zero(count, value):
+    advantages = np.full(count, value, np.float32)
+    np.testing.assert_array_equal(standardize(advantages), 0.0)
+    used = np.arange(count) % 3 != 1
+    others = np.where(used, advantages, np.nan).astype(np.float32)
+    expected = 0.0 if used.sum() > 1 else np.where(used, advantages, 0.0)
+    np.testing.assert_array_equal(standardize(others, used), expected)
+
+
+@pytest.mark.parametrize("value", [0.1, -123.4, 1e6])
+def test_advantages_that_differ_only_by_rounding_are_standardized_to_zero(value):
+    advantages = np.full(256, value, np.float32)
+    advantages[::2] = np.nextafter(advantages[0], np.float32(np.inf))
+    np.testing.assert_array_equal(standardize(advantages), 0.0)
+
+
+@pytest.mark.parametrize("count", [2, 3, 128, 4096])
+@pytest.mark.parametrize(
+    ("mean", "spread"), [(0, 1), (3, 1e-2), (1e4, 1), (-1e6, 100), (0, 1e-20), (0, 1e-30), (0, 1e30), (1e-15, 1e-15)]
+)
+def test_advantages_are_standardized_as_in_64_bits(count, mean, spread):
+    advantages = np.random.default_rng(count).normal(mean, spread, count).astype(np.float32)
+    wide = advantages.astype(np.float64)
+    expected = (wide - wide.mean()) / wide.std()
+    np.testing.assert_allclose(standardize(advantages), expected, rtol=1e-4, atol=2e-5)
+    used = np.random.default_rng(0).random(count) < 0.7
+    used[:2] = True
+    wide = wide[used]
+    got = standardize(np.where(used, advantages, np.nan), used)
+    np.testing.assert_allclose(got[used], (wide - wide.mean()) / wide.std(), rtol=1e-4, atol=2e-5)
+    np.testing.assert_array_equal(got[~used], 0.0)
+
+
+def test_a_single_advantage_stays_unchanged():
+    np.testing.assert_array_equal(standardize(jnp.array([3.5])), [3.5])
+    np.testing.assert_array_equal(
+        standardize(jnp.array([1.0, -2.0, np.nan]), jnp.array([False, True, False])), [0, -2, 0]
+    )
+    np.testing.assert_array_equal(standardize(jnp.array([1.0, 2.0]), jnp.zeros(2, bool)), [0, 0])
+
+
+@pytest.mark.parametrize("spoiled", [np.nan, np.inf])
+def test_an_advantage_that_is_not_finite_is_not_hidden(spoiled):
+    assert np.isnan(standardize(jnp.array([1.0, 1.0, spoiled, 1.0]))).any()
+
+
+@pytest.mark.parametrize("advantages", [[0.3, 0.3, 0.3], [1.0, 2.0, 4.0], [0.0, 0.0, 0.0]])
+def test_standardizing_has_derivatives(advantages):
+    def total(scale):
+        return jnp.sum(on_policy.standardize(scale * jnp.array(advantages)) * jnp.arange(3))
+
+    assert np.isfinite(jax.grad(total)(1.0))
+    np.testing.assert_allclose(jax.grad(total)(1.0), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("targets", "values", "expected"),
+    [
+        ([0.1] * 9, [0.1] * 9, 0.0),
+        ([0.1] * 9, list(range(9)), 0.0),
+        ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], 1.0),
+        ([1.0, 2.0, 3.0], [0.0, 0.0, 0.0], 0.0),
+        ([1e30, 3e30], [1e30, 2e30], 0.75),
+        ([1e-25, 3e-25], [1e-25, 2e-25], 0.75),
+    ],
+)
+def test_explained_variance(targets, values, expected):
+    got = on_policy.explained_variance(jnp.array(values, jnp.float32), jnp.array(targets, jnp.float32))
+    np.testing.assert_allclose(got, expected, atol=1e-6)

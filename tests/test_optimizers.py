@@ -92,3 +92,46 @@ def test_a_gradient_that_is_always_zero_does_not_spoil_a_derivative():
     for derivative in (jax.jacfwd, jax.jacrev):
         np.testing.assert_allclose(derivative(trained)(0.1), [-3.0, 0.0], rtol=1e-4)
         np.testing.assert_allclose(derivative(moved)(1.0), [0.0, 0.0], atol=1e-6)  # Adam does not see a scale
+
+
+def test_radam_and_clipping_are_optaxs():
+    params = {name: jnp.zeros(shape) for name, shape in SHAPES.items()}
+    ours = optax.chain(optimizers.clip_by_global_norm(2.5), optimizers.radam(3e-3))
+    theirs = optax.chain(optax.clip_by_global_norm(2.5), optax.radam(3e-3))
+
+    def moved(optimizer):
+        def step(state, gradient):
+            updates, state = optimizer.update(gradient, state)
+            return state, updates
+
+        return jax.lax.scan(step, optimizer.init(params), jax.tree.map(lambda *x: jnp.stack(x), *gradients(0.67, 30)))
+
+    (_, got), (_, want) = jax.jit(moved, static_argnums=0)(ours), jax.jit(moved, static_argnums=0)(theirs)
+    for name in SHAPES:
+        np.testing.assert_allclose(got[name], want[name], rtol=1e-6)
+
+
+OPTIMIZERS = {
+    "adam": lambda rate: optimizers.adam(rate, max_grad_norm=0.5),
+    "radam": lambda rate: optax.chain(optimizers.clip_by_global_norm(0.5), optimizers.radam(rate)),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_all_derivatives_are_finite_where_gradients_are_zero(name):
+    """Of a few steps by the scale of the gradients, which are zero for one parameter, and in one step for both."""
+
+    def trained(scale):
+        optimizer = OPTIMIZERS[name](0.1)
+        params = jnp.array([1.0, 2.0])
+        state = optimizer.init(params)
+        for gradient in ([0.0, 0.0], [0.3, 0.0], [0.9, 0.0], [0.0, 0.0], *[[0.2, 0.0]] * 4):
+            updates, state = optimizer.update(scale * jnp.array(gradient), state)
+            params = optax.apply_updates(params, updates)
+        return params.sum()
+
+    first = jax.jacfwd(trained)
+    for reverse, forward in ((jax.grad(trained), first), (jax.grad(jax.grad(trained)), jax.jacfwd(first))):
+        assert np.isfinite(forward(0.8))
+        np.testing.assert_allclose(reverse(0.8), forward(0.8), rtol=1e-3, atol=1e-5)
+        assert np.isfinite(reverse(0.0))  # every gradient is zero

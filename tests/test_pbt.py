@@ -163,10 +163,35 @@ def test_a_population_without_finished_episodes_trains_unchanged(config):
         ({"explore": {"width": (2, 3)}}, "width cannot be explored"),
         ({"explore": {"poison_at": (2, 3)}}, "poison_at cannot be explored"),
         ({"explore": {"rate": (-1.0, 0.1)}}, "at least 0"),
-        ({"population": 1}, "two runs"),
-        ({"interval": 0}, "interval"),
+        ({"explore": {"rate": (0.1, 0.1)}}, "with low below high"),
+        ({"explore": {"rate": ("0.1", "1.0")}}, "low bound of rate must be a finite number, got '0.1'"),
+        ({"explore": {"rate": (0.1, np.inf)}}, "high bound of rate must be a finite number"),
+        ({"explore": {"rate": (-np.inf, 0.1)}}, "low bound of rate must be a finite number"),
+        ({"explore": {"rate": (np.nan, 0.1)}}, "low bound of rate must be a finite number"),
+        ({"explore": {"rate": (0.1, None)}}, "high bound of rate must be a finite number"),
+        ({"explore": {"rate": (False, True)}}, "low bound of rate must be a finite number"),
+        ({"explore": {"rate": (0.1, 1e300)}}, "numbers of 32 bits"),
+        ({"explore": {"rate": (1e-300, 0.1)}}, "numbers of 32 bits"),
+        ({"explore": {"rate": (0.1, 0.5, 1.0)}}, "low, high"),
+        ({"explore": {3: (0.1, 0.5)}}, "got the key 3"),
+        ({"population": 1}, "population must be an integer of at least 2"),
+        ({"population": 2.5}, "population must be an integer"),
+        ({"population": "8"}, "population must be an integer"),
+        ({"population": np.nan}, "population must be an integer"),
+        ({"interval": 0}, "interval must be an integer in"),
+        ({"interval": 2.5}, "interval must be an integer in"),
+        ({"interval": 61}, "interval must be an integer in"),
+        ({"interval": True}, "interval must be an integer in"),
+        ({"interval": 7}, "interval=7 does not divide the run's 60 updates: choose 6 or 10"),
+        ({"interval": 59}, "choose 30 or 60"),
         ({"fraction": 0.6}, "fraction"),
-        ({"factor": 1.0}, "factor"),
+        ({"fraction": 0}, "fraction"),
+        ({"fraction": np.nan}, "fraction must be a finite number"),
+        ({"fraction": "0.5"}, "fraction must be a finite number"),
+        ({"factor": 1.0}, "factor must be above 1"),
+        ({"factor": np.nan}, "factor must be a finite number"),
+        ({"factor": np.inf}, "factor must be a finite number"),
+        ({"factor": "2"}, "factor must be a finite number"),
     ],
 )
 def test_invalid_arguments_are_refused(config, changes, words):
@@ -174,3 +199,16 @@ def test_invalid_arguments_are_refused(config, changes, words):
     with pytest.raises(rljax.UsageError, match=words) as error:
         pbt.train(own, jax.random.key(0), config, options.pop("explore"), **options)
     assert "\n" not in str(error.value)
+
+
+def test_numbers_of_numpy_and_jax_are_numbers(config):
+    short = rljax.replace(config, num_updates=6)
+    options = {
+        "population": np.int64(4),
+        "interval": jnp.int32(3),
+        "fraction": np.float32(0.25),
+        "factor": jnp.asarray(2),
+    }
+    given = pbt.train(own, jax.random.key(3), short, {"rate": (np.float64(0.25), jnp.float32(1.0))}, **options)
+    plain = pbt.train(own, jax.random.key(3), short, {"rate": (0.25, 1.0)}, population=4, interval=3, factor=2.0)
+    assert toys.same_bits(given, plain)

@@ -284,3 +284,81 @@ def test_invalid_sizes_are_refused():
     memory = replay.init(jnp.zeros(1), jnp.int32(0), 2, 8)
     with pytest.raises(rljax.UsageError, match="A rollout of 5 steps does not fit"):
         replay.add(memory, trajectory(World(0, 2).rollout(5)))
+
+
+@pytest.mark.parametrize("prioritized", [False, True])
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("spoiled", [np.nan, np.inf, -np.inf])
+def test_terminal_observations_are_never_sampled(spoiled, n_step, prioritized):
+    """Also not from the newest step, whose successor is in the slot that the next step will overwrite."""
+    world = World(0, num_envs=3, ends=0.8)
+    memory = replay.init(jnp.zeros(1), jnp.int32(0), 3, 24, prioritized=prioritized, truncations=24)
+    add, draw = jax.jit(replay.add, static_argnums=2), jax.jit(replay.sample, static_argnums=3)
+    newest_terminated = 0
+    for number in range(8):
+        steps = trajectory(world.rollout(3))
+        steps = steps._replace(next_obs=jnp.where(steps.terminated[..., None], spoiled, steps.next_obs))
+        memory = add(memory, steps, n_step)
+        newest_terminated += int(steps.terminated[-1].sum())
+        batch = draw(jax.random.bits(jax.random.key(number), (200,)), memory, DISCOUNT, n_step)
+        assert np.isfinite(batch.obs).all()
+        assert np.isfinite(batch.next_obs).all()
+    assert newest_terminated > 3
+
+
+def test_a_lost_successor_is_not_another_transitions():
+    """Its weight is zero, and what takes its place is not a stored successor, which may be NaN."""
+    world = World(2, num_envs=2, ends=0.9)
+    memory, _ = filled(world, [4] * 5, 16, truncations=1)
+    memory = memory._replace(successors=jnp.full_like(memory.successors, jnp.nan))
+    batch = replay.sample(jax.random.bits(jax.random.key(0), (100,)), memory, DISCOUNT)
+    lost = np.asarray(batch.weight == 0.0)
+    assert 0 < lost.sum() < 100
+    assert np.isfinite(batch.next_obs[lost]).all()
+
+
+def sum_tree(priorities):
+    leaves = 2 ** int(np.ceil(np.log2(len(priorities))))
+    levels = [np.pad(priorities, (0, leaves - len(priorities)))]
+    while len(levels[-1]) > 1:
+        levels.append(levels[-1][::2] + levels[-1][1::2])
+    return jnp.asarray(np.concatenate([np.zeros(1, np.float32), *levels[::-1]]))
+
+
+@pytest.mark.parametrize(("size", "tail"), [(1, 0), (3, 0), (1000, 0), (1_000_000, 0), (1_000_000, 3), (2**23, 0)])
+def test_every_transition_is_drawn_with_its_chance(size, tail):
+    """The number of 32-bit words that draw a leaf, found by bisection: draws are in the leaves' order."""
+    random = np.random.default_rng(0)
+    priorities = (random.exponential(size=size) + 1e-2).astype(np.float32) ** np.float32(0.6 + tail)
+    tree = sum_tree(priorities)
+    total = priorities.astype(np.float64).sum()
+    leaves = np.unique(np.r_[0, size - 1, random.integers(0, size, 3000)])
+    leaves = leaves[priorities[leaves] / total > 1e-8]
+
+    @jax.jit
+    def first_word(leaves):
+        """The lowest word that draws one of the leaves or a later one, minus 1."""
+        draw = jax.vmap(lambda word: replay._draw_leaves(word[None], tree)[0][0])
+
+        def halve(i, low):
+            middle = low + (jnp.uint32(2**31) >> i)
+            return jnp.where(draw(middle) < leaves, middle, low)
+
+        return jax.lax.fori_loop(0, 32, halve, jnp.zeros(leaves.shape, jnp.uint32))
+
+    first, after = (np.asarray(first_word(jnp.asarray(leaves + i)), np.float64) for i in (0, 1))
+    chances = (after - first) / 2.0**32
+    np.testing.assert_allclose(chances, priorities[leaves] / total, rtol=1e-4, atol=2.0**-30)
+
+
+@pytest.mark.parametrize("count", [2, 7, 64, 1000])
+def test_each_draw_of_a_batch_is_from_its_part_of_the_sum(count):
+    priorities = np.random.default_rng(1).exponential(size=100_000).astype(np.float32)
+    tree, cumulated = sum_tree(priorities), np.cumsum(priorities, dtype=np.float64)
+    draw = jax.jit(replay._draw_leaves)
+    for word in (0, 2**20 + 3, 2**31 - 1, 2**32 - 1):
+        leaves, chances = draw(jnp.full(count, word, jnp.uint32), tree)
+        position = (np.arange(count) + word / 2**32) / count * cumulated[-1]
+        assert (cumulated[leaves] - priorities[leaves] <= position + 0.1).all()
+        assert (position <= cumulated[leaves] + 0.1).all()
+        np.testing.assert_allclose(chances, priorities[leaves] / cumulated[-1], rtol=1e-5)

@@ -310,3 +310,52 @@ def test_scalars_of_any_kind_and_stacks_of_them_give_the_same_numbers():
     swept = sweep(rewards, values, *rest, jnp.array([1.0, 0.9]), jnp.array([0.0, 0.8]))
     np.testing.assert_allclose(swept[0], plain, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(swept[1], gae(rewards, values, *rest, 0.9, 0.8), rtol=1e-6, atol=1e-6)
+
+
+# --- what is not read may be anything ---------------------------------------------------------------------------------
+
+SPOILED = [np.nan, np.inf, -np.inf, 3e38]
+
+
+@pytest.mark.parametrize("spoiled", SPOILED)
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("trace_decay", [0.0, 0.7, 1.0])
+def test_an_episode_does_not_read_beyond_its_end(spoiled, n, trace_decay):
+    """The first episode terminates at step 3. Its value there and everything after it may be NaN."""
+    random = np.random.default_rng(0)
+    rewards, values, next_values = random.normal(size=(3, 8, 2)).astype(np.float32)
+    terminated, truncated = np.zeros((2, 8, 2), bool)
+    terminated[3] = True
+    rewards2, values2, next_values2 = rewards.copy(), values.copy(), next_values.copy()
+    rewards2[4:], values2[4:], next_values2[3:] = spoiled, spoiled, spoiled
+    for function, rest in (
+        (returns.gae, (0.9, trace_decay)),
+        (returns.lambda_returns, (0.9, trace_decay)),
+        (returns.n_step, (0.9, n)),
+        (returns.discounted, (0.9,)),
+    ):
+        is_gae = function is returns.gae
+        clean = function(*((rewards, values) if is_gae else (rewards,)), next_values, terminated, truncated, *rest)
+        dirty = function(*((rewards2, values2) if is_gae else (rewards2,)), next_values2, terminated, truncated, *rest)
+        np.testing.assert_array_equal(dirty[:4], clean[:4])
+
+
+@pytest.mark.parametrize("trace_decay", [0.0, 0.5, 1.0])
+def test_the_slope_by_the_trace_decay_is_that_of_differences(trace_decay):
+    rewards, next_values = np.random.default_rng(1).normal(size=(2, 6))
+    ends = np.zeros((2, 6), bool)
+    ends[0, 2] = True
+
+    def total(trace_decay):
+        return returns.lambda_returns(rewards, next_values, *ends, 0.9, trace_decay).sum()
+
+    with jax.enable_x64(True):
+        difference = (total(trace_decay + 1e-5) - total(trace_decay - 1e-5)) / 2e-5
+    for slope in (jax.grad(total)(trace_decay), jax.jvp(total, (trace_decay,), (1.0,))[1]):
+        np.testing.assert_allclose(slope, difference, rtol=1e-3)
+
+
+@pytest.mark.parametrize("spoiled", SPOILED)
+def test_one_step_targets_do_not_read_terminal_values(spoiled):
+    got = returns.one_step(jnp.array([1.0, 2.0]), jnp.array([0.0, 0.5]), jnp.array([spoiled, 4.0]))
+    np.testing.assert_array_equal(got, [1.0, 4.0])

@@ -116,3 +116,58 @@ def test_the_expected_head(delta):
     np.testing.assert_allclose(errors, [5.0, 1.0])
     np.testing.assert_allclose(losses, [12.5, 0.5] if delta is None else [4.5, 0.5])
     assert head.values(jnp.ones((3, 2, 1))).shape == (3, 2)
+
+
+HEADS = {
+    "expected": value_heads.expected(None),
+    "expected, huber": value_heads.expected(1.0),
+    "categorical": value_heads.categorical(5, -1.0, 1.0),
+    "quantile": value_heads.quantile(5, None),
+    "quantile, huber": value_heads.quantile(5, 1.0),
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+@pytest.mark.parametrize("spoiled", [np.nan, np.inf, -np.inf])
+def test_the_loss_does_not_read_terminal_outputs(head, spoiled):
+    random = np.random.default_rng(3)
+    outputs, following = random.normal(size=(2, 4, head.num_outputs)).astype(np.float32)
+    reward, discount = random.normal(size=4).astype(np.float32), np.float32([0.9, 0.0, 0.0, 0.9])
+    dirty = np.where(discount[:, None] == 0.0, np.float32(spoiled), following)
+    for clean, got in zip(
+        head.loss(outputs, following, reward, discount), head.loss(outputs, dirty, reward, discount), strict=True
+    ):
+        np.testing.assert_allclose(got, clean, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("atoms", [2, 51, 201])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(-10, 10), (99, 101), (9990, 10010), (1e4, 1e4 + 1), (1e6, 1e6 + 1), (-1e6 - 1, -1e6), (1e8, 1e8 + 1), (0, 1e-20),
+     (1e30, 2e30)],
+)  # fmt: skip
+def test_the_projection_keeps_all_probability(low, high, atoms):
+    """Also on supports that are narrow next to their distance from zero, even if float32 cannot tell atoms apart."""
+    random = np.random.default_rng(0)
+    support = jnp.linspace(jnp.float32(low), jnp.float32(high), atoms)
+    probabilities = random.dirichlet(np.ones(atoms), 64).astype(np.float32)
+    middle = np.float32(low / 2 + high / 2)
+    for discount, reward in ((0.99, 0.01 * middle), (1.0, 0.0), (0.0, middle), (0.0, 2.0 * high), (1.0, high - low)):
+        shifted = jnp.float32(reward) + jnp.float32(discount) * jnp.broadcast_to(support, (64, atoms))
+        projected = np.asarray(value_heads.project(support, shifted, probabilities))
+        assert projected.min() >= 0.0
+        np.testing.assert_allclose(projected.sum(-1), 1.0, atol=2e-6)
+        width, wide = np.float64(support[-1]) - np.float64(support[0]), np.asarray(shifted, np.float64)
+        if width > 0:
+            position = np.clip((wide - np.float64(support[0])) / width, 0.0, 1.0) * (atoms - 1)
+            np.testing.assert_allclose(
+                projected @ np.arange(atoms), (position * probabilities).sum(-1), rtol=1e-5, atol=1e-4
+            )
+
+
+@pytest.mark.parametrize("spoiled", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_a_reward_that_is_not_finite_shows_in_the_loss(head, spoiled):
+    outputs = np.random.default_rng(4).normal(size=(3, head.num_outputs)).astype(np.float32)
+    losses, _ = head.loss(outputs, outputs, np.float32([0.0, spoiled, 1.0]), np.float32([0.9, 0.9, 0.0]))
+    np.testing.assert_array_equal(np.isfinite(losses), [True, False, True])

@@ -112,7 +112,7 @@ def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTran
     if config.optimizer == "adam":
         return optimizers.adam(rate, eps=1e-5, max_grad_norm=config.max_grad_norm)
     rmsprop = optax.rmsprop(rate, decay=0.99, eps=1e-5)
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), rmsprop)
+    return optax.chain(optimizers.clip_by_global_norm(config.max_grad_norm), rmsprop)
 
 
 def init(key: jax.Array, config: Config) -> State:

@@ -241,7 +241,8 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     end, metrics = off_policy.gradient_steps(key_batches, learn, start, noise, state.step, config)
     params, target_params, opt_state, priorities = end
     step = state.step + 1
-    window = jnp.clip(config.averaging * config.schedule_updates, 1.0, step)  # updates; a plain mean until it is full
+    window = jnp.float32(config.averaging * config.schedule_updates)
+    window = jnp.clip(window, 1.0, step)  # updates; a plain mean until it is full
     averaged_params = optax.incremental_update(params, state.averaged_params, 1.0 / window)
     metrics = {
         "env_steps": off_policy.env_steps(config, step),

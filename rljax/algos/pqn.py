@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, exploration, losses, networks, returns, rollout, schedules
+from rljax import core, exploration, losses, networks, optimizers, returns, rollout, schedules
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
 from rljax.types import Metrics, Policy
@@ -99,7 +99,8 @@ def _network(config: Config) -> networks.Network:
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.radam(core.learning_rate(config, step)))
+    rate = core.learning_rate(config, step)
+    return optax.chain(optimizers.clip_by_global_norm(config.max_grad_norm), optimizers.radam(rate))
 
 
 def init(key: jax.Array, config: Config) -> State:

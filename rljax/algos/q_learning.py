@@ -89,7 +89,7 @@ class Tables(NamedTuple):
     """Learned tables of S states and A actions; K is 2 for Double Q-learning, else 1."""
 
     action_values: jax.Array  # [K, S, A]
-    visits: jax.Array  # [K, S, A] float32, past updates of each entry
+    visits: jax.Array  # [K, S, A] int32, past updates of each entry; float32 would stop at 2**24
     planned: jax.Array  # [N] int32, the next actions that SARSA has chosen, else -1
 
 
@@ -108,7 +108,7 @@ def init(key: jax.Array, config: Config) -> State:
     values = jnp.full(shape, config.initial_value, jnp.float32)
     planned = jnp.full(config.num_envs, -1, jnp.int32)
     collector = rollout.reset(key, config.env, config.num_envs)
-    return State(Tables(values, jnp.zeros(shape), planned), collector, jnp.int32(0))
+    return State(Tables(values, jnp.zeros(shape, jnp.int32), planned), collector, jnp.int32(0))
 
 
 def act(state: State, config: Config) -> Policy:
@@ -134,7 +134,8 @@ def next_values(tables: Tables, noise: Noise, obs: jax.Array, epsilon: jax.Array
         planned = exploration.epsilon_greedy(means, noise.next_uniform, noise.next_action, epsilon)
         return jnp.take_along_axis(means, planned[:, None], axis=-1)[:, 0], planned
     if config.target == "expected_sarsa":
-        return jnp.sum(planning.epsilon_greedy(means, epsilon) * means, axis=-1), tables.planned
+        policy = planning.epsilon_greedy(means, epsilon).astype(means.dtype)
+        return jnp.sum(policy * means, axis=-1), tables.planned
     if config.target == "double_q_learning":
         best = jnp.argmax(tables.action_values[noise.table, obs], axis=-1)
         return tables.action_values[1 - noise.table, obs, best], tables.planned
@@ -174,12 +175,14 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
         same = jnp.ones((config.num_envs, config.num_envs), bool)
         for index in entry:
             same &= index[:, None] == index[None, :]
-        updates = same.sum(axis=-1)
+        updates = same.sum(axis=-1, dtype=jnp.int32)
         values, visits = tables.action_values[entry], tables.visits[entry]
         error = target - values
         if config.step_size_schedule == "visits":
             # $(1 + n)^{-k}$; XLA's power is not vectorised on CPUs.
-            step_size = config.step_size * jnp.exp(-config.step_size_exponent * jnp.log(1.0 + visits))
+            step_size = config.step_size * jnp.exp(
+                -config.step_size_exponent * jnp.log(1.0 + visits.astype(jnp.float32))
+            )
         else:
             kind, final = config.step_size_schedule, config.step_size_end
             step_size = schedules.value(kind, config.step_size, final, config.schedule_fraction, progress)

@@ -63,7 +63,7 @@ class Config:
     baseline: bool = static(default=True)
     """Subtract a learned value from the returns, and bootstrap truncated episodes with it."""
     normalize_returns: bool = static(default=True)
-    """Standardize the returns of each update after subtracting the baseline."""
+    """Standardize the returns of each update after subtracting the baseline; a single one stays unchanged."""
     anneal_learning_rate: bool = static(default=True)
     """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
@@ -125,7 +125,7 @@ def init(key: jax.Array, config: Config) -> State:
     obs = rollout.observe(collector, config.env, collector.obs)
     outputs, _ = _network(config).apply(params, obs)
     action = policy_head(config.env.action_space).distribution(outputs).mode()
-    zero, ended = jnp.zeros(config.num_envs), jnp.ones(config.num_envs, bool)
+    zero, ended = jnp.zeros(config.num_envs, jnp.float32), jnp.ones(config.num_envs, bool)
     first = Steps(obs, action, zero, zero, ended, ended)
     history = jax.tree.map(lambda x: jnp.broadcast_to(x, (config.max_episode_steps, *x.shape)), first)
     return State(params, _optimizer(config, 0).init(params), collector, history, jnp.int32(0))
@@ -145,10 +145,10 @@ def loss(params: Any, window: Steps, targets: jax.Array, used: jax.Array, config
     def mean(x: jax.Array) -> jax.Array:
         return jnp.sum(x, where=used) / count
 
+    targets = jnp.where(used, targets, 0.0)  # the others may be NaN
     advantages = targets - jax.lax.stop_gradient(values) if config.baseline else targets
     if config.normalize_returns:
-        advantages = advantages - mean(advantages)
-        advantages = advantages / (jnp.sqrt(mean(jnp.square(advantages))) + 1e-8)
+        advantages = on_policy.standardize(advantages, used)
     policy_loss = mean(losses.policy_gradient(distribution.log_prob(window.action), advantages))
     value_loss = mean(losses.squared(values, targets)) if config.baseline else jnp.float32(0.0)
     entropy = mean(distribution.entropy())
@@ -169,7 +169,7 @@ def whole_episodes(ended: jax.Array, num_steps: int) -> tuple[jax.Array, jax.Arr
     """
     ends_ahead = jnp.cumsum(ended[::-1], axis=0, dtype=jnp.int32)[::-1]
     used = (ends_ahead > 0) & (ends_ahead <= ends_ahead[-num_steps])
-    return used, jnp.sum(ends_ahead[:num_steps] == 0)
+    return used, jnp.sum(ends_ahead[:num_steps] == 0, dtype=jnp.int32)
 
 
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
@@ -204,7 +204,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
         "env_steps": step * config.steps_per_update,
         **episodes,
         **metrics,
-        "used_steps": used.sum(),
+        "used_steps": used.sum(dtype=jnp.int32),
         "lost_steps": lost_steps,
         "gradient_norm": norm,
     }

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, networks, off_policy, optimizers, replay, rollout
+from rljax import core, networks, off_policy, optimizers, replay, returns, rollout
 from rljax.config import config, static, traced
 from rljax.distributions import squashed_head
 from rljax.envs import Discrete, Env
@@ -60,6 +60,8 @@ class Config:
     """Capacity of the replay buffer in transitions."""
     prefill_steps: int = static(default=1_000, minimum=1)
     """Environment steps with uniform actions before the first update."""
+    successor_slots: int | None = static(default=None, minimum=1)
+    """Capacity for true next observations of truncated transitions; None for an eighth of buffer_size."""
     target_rate: float = traced(default=0.005, minimum=0, maximum=1)
     """Step size of target updates, at every gradient step (tau)."""
     temperature: float = traced(default=1.0, minimum=1e-6)
@@ -126,7 +128,7 @@ def init(key: jax.Array, config: Config) -> State:
     """Initialise the parameters, reset the environments and prefill the replay buffer."""
     key_actor, key_critics, key_reset, key_prefill = jax.random.split(key, 4)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
-    collector, buffer = off_policy.prefill(key_prefill, collector, config)
+    collector, buffer = off_policy.prefill(key_prefill, collector, config, successor_slots=config.successor_slots)
     actor, critics = _network(config)
     obs, action = collector.obs, buffer.action[0]
     space, head = config.env.action_space, squashed_head(config.env.action_space)
@@ -189,7 +191,7 @@ def loss(
     """Return the sum of the three losses over one batch, with action noise `[2, B, D]`, and its terms as metrics."""
     fixed = jax.lax.stop_gradient(params)
     next_value, _ = _soft_value(noise[1], fixed._replace(critics=target_params), batch.next_obs, config)
-    targets = batch.reward + batch.discount * next_value
+    targets = returns.one_step(batch.reward, batch.discount, next_value)
     action_values = _action_values(params.critics, batch, config)
     critic_loss, critic_metrics = off_policy.critic_loss(action_values, targets, batch.weight)
 

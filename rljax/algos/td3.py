@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, exploration, networks, off_policy, optimizers, replay, rollout
+from rljax import core, exploration, networks, off_policy, optimizers, replay, returns, rollout
 from rljax.config import config, static, traced
 from rljax.envs import Env, bounded_box
 from rljax.types import Metrics, Policy
@@ -57,6 +57,8 @@ class Config:
     """Capacity of the replay buffer in transitions."""
     prefill_steps: int = static(default=1_000, minimum=1)
     """Environment steps with uniform actions before the first update."""
+    successor_slots: int | None = static(default=None, minimum=1)
+    """Capacity for true next observations of truncated transitions; None for an eighth of buffer_size."""
     target_rate: float = traced(default=0.005, minimum=0, maximum=1)
     """Step size of target updates, after each actor step (tau)."""
     actor_period: int = traced(default=2, minimum=1)
@@ -125,7 +127,7 @@ def init(key: jax.Array, config: Config) -> State:
     """Initialise the parameters, reset the environments and prefill the replay buffer."""
     key_actor, key_critics, key_reset, key_prefill = jax.random.split(key, 4)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
-    collector, buffer = off_policy.prefill(key_prefill, collector, config)
+    collector, buffer = off_policy.prefill(key_prefill, collector, config, successor_slots=config.successor_slots)
     actor, critics = _network(config)
     obs, action = collector.obs, buffer.action[0]
     params = Pair(
@@ -161,7 +163,8 @@ def loss(
     action = jnp.clip(action + jnp.clip(smoothing, -config.smoothing_clip, config.smoothing_clip), -1.0, 1.0)
     next_values = _network(config).critics.apply(target_params.critics, batch.next_obs, action).min(axis=-1)
     values = _network(config).critics.apply(critics, batch.obs, batch.action)
-    return off_policy.critic_loss(values, batch.reward + batch.discount * next_values, batch.weight)
+    targets = returns.one_step(batch.reward, batch.discount, next_values)
+    return off_policy.critic_loss(values, targets, batch.weight)
 
 
 def actor_loss(actor: Any, critics: Any, obs: jax.Array, config: Config) -> tuple[jax.Array, tuple[()]]:

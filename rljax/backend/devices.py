@@ -4,19 +4,25 @@ import contextlib
 import os
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import jax
 
 from rljax.backend import threefry
-from rljax.errors import UsageError
+from rljax.errors import UsageError, shown
 
 _USABLE = 0.9  # of a device's bytes; the compiler's estimates do not include everything
+
+_PROC, _CGROUP = pathlib.Path("/proc"), pathlib.Path("/sys/fs/cgroup")
+
+_MIN_FILES = 64  # that a process may have open
+
+_MIN_ADDRESSES = 2**31  # bytes of address space
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
-def configure_jax(single_run: bool = False) -> str | None:
+def configure_jax(single_run: bool = False, cache: str | os.PathLike[str] | None = None) -> str | None:
     """Set JAX up for a CPU: one device per core, or one thread for a single run; and hash without loops.
 
     Call it before anything starts JAX. Settings of the user (`jax_num_cpu_devices`, `NPROC`, or a number of CPU devices
@@ -25,15 +31,41 @@ def configure_jax(single_run: bool = False) -> str | None:
     Args:
         single_run: this process trains one run of small networks, for which one thread is faster than many.
 
+        cache: a folder for compiled programs, which later processes then need not compile again; the command line uses
+            `~/.cache/rljax`. None keeps JAX's setting `jax_compilation_cache_dir`.
+
+    Raises:
+        UsageError: the process may use too few files or addresses for JAX.
+
     Returns:
         a sentence for the user if JAX has already started with fewer CPU devices than cores and without such settings,
         else None.
     """
+    _check_limits()
     threefry.install()
+    if cache is not None:
+        jax.config.update("jax_compilation_cache_dir", os.fspath(cache))
     if not single_run:
         return _use_cpu_cores()
     _use_one_cpu_thread()
     return None
+
+
+def _check_limits() -> None:
+    """Refuse limits of the system (ulimit) under which JAX ends without a sentence, or hangs."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= files < _MIN_FILES:
+        raise UsageError(f"Only {files} files may be open at once, and training needs {_MIN_FILES}: raise `ulimit -n`.")
+    space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if 0 <= space < _MIN_ADDRESSES:
+        raise UsageError(
+            f"Only {readable(space)} of addresses may be used, and JAX needs {readable(_MIN_ADDRESSES)}: "
+            "raise `ulimit -v`."
+        )
 
 
 def _num_cores() -> int:
@@ -110,26 +142,60 @@ def available_bytes(devices: Iterable[jax.Device], limit: int | None, processes:
     return min(bounds if limit is None else [*bounds, limit // len(devices)], default=None)
 
 
-def _free_bytes() -> list[int]:
-    """Free bytes of this machine, and of the container around this process, as far as they are known."""
-    free = []
+def total_bytes(devices: Iterable[jax.Device]) -> int | None:
+    """The bytes that each of these devices has, in use or not; None if unknown. CPU devices share the machine's."""
+    devices = list(devices)
+    stats = [device.memory_stats() or {} for device in devices]
+    if all("bytes_limit" in device_stats for device_stats in stats):
+        return min(device_stats["bytes_limit"] for device_stats in stats)
+    sizes = [limit for limit, _ in _groups()]
     with contextlib.suppress(OSError, StopIteration, ValueError):
-        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
-        free.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
-    group = pathlib.Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):
-        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        stats = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        free.append(limit - used + int(stats.get("inactive_file", 0)))  # file cache, which is freed when needed
+        sizes.append(_meminfo("MemTotal"))
+    with contextlib.suppress(ImportError):  # Windows
+        import resource
+
+        limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+        sizes += [limit for limit in limits if limit >= 0]
+    return min(sizes) // len(devices) if sizes else None
+
+
+def _free_bytes() -> list[int]:
+    """Free bytes of this machine, and of the control groups around this process, as far as they are known."""
+    free = [left for _, left in _groups()]
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        free.append(_meminfo("MemAvailable"))
     return free
+
+
+def _meminfo(name: str) -> int:
+    lines = (_PROC / "meminfo").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+def _groups() -> Iterator[tuple[int, int]]:
+    """The bytes that this process's control group and those around it may use, and how many are left of them."""
+    own = ""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = (_PROC / "self/cgroup").read_text().splitlines()
+        own = next(line for line in lines if line.startswith("0::")).removeprefix("0::").strip("/")
+    for group in (_CGROUP / own, *(_CGROUP / own).parents):
+        with contextlib.suppress(OSError, ValueError):
+            limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+            stats = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            cached = int(stats.get("inactive_file", 0))  # file cache, which is freed when needed
+            yield limit, limit - used + cached
+        if group == _CGROUP:
+            break
 
 
 def parse_bytes(text: str | int) -> int:
     """Parse a size such as "8GB" or "512MiB" into bytes; an invalid one is a `UsageError`."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kmgt]?i?)b?\s*", str(text).lower())
-    if match is None or match[2] not in _UNITS or not float(match[1]):
-        raise UsageError(f"memory_limit must be a number of bytes or a size such as 8GiB, got {text!r}.")
-    return int(float(match[1]) * _UNITS[match[2]])
+    written = text if isinstance(text, str) else shown(text)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kmgt]?i?)b?\s*", written.lower())
+    size = float(match[1]) * _UNITS.get(match[2], 0) if match is not None else 0.0
+    if not 1 <= size < 2.0**63:
+        raise UsageError(f"memory_limit must be a number of bytes or a size such as 8GiB, got {shown(text)}.")
+    return int(size)
 
 
 def readable(size: int) -> str:

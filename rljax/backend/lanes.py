@@ -1,18 +1,9 @@
-"""Batches of vmapped runs, one lane per run: which leaves of the state are stacked, and which runs have diverged."""
+"""Batches of vmapped runs, one lane per run: which leaves of the state are stacked, and which all lanes share."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-
-
-def finite(state: Any) -> jax.Array:
-    """True `[]` unless the run has diverged: `params` are not finite, or a state without `params` has a NaN."""
-    params = getattr(state, "params", None)
-    tree, is_valid = (state, lambda x: ~jnp.isnan(x)) if params is None else (params, jnp.isfinite)
-    leaves = [jnp.all(is_valid(x)) for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.all(jnp.array(leaves)) if leaves else jnp.bool_(True)
 
 
 def flat(states: Any, axes: Any) -> tuple[list[Any], list[int | None], Any]:

@@ -11,11 +11,12 @@ import sys
 import time
 from typing import Any
 
-from rljax import algos
+from rljax import algos, envs, networks
 from rljax.backend import devices, versions
 from rljax.cli import bench, user_code
-from rljax.cli.parsing import Parser, add_fields, option_names, swept, values
-from rljax.errors import UsageError
+from rljax.cli.parsing import Parser, add_fields, env_param, integer, option_names, swept, values
+from rljax.config import value_at, with_values
+from rljax.errors import UsageError, located, user_line
 from rljax.experiment import manifest, processes, resume, run
 from rljax.experiment.options import CHANGEABLE, SHARDED, Options
 from rljax.report import console
@@ -23,28 +24,58 @@ from rljax.report import console
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
 _CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py) or an importable name (package.custom)"
 _CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
+_CHOICES = {"activation": networks.ACTIVATIONS}
 _ALGORITHM = f"a listed name, or {_CUSTOM_ALGORITHM}"
 _ENV = f"a listed id, or {_CUSTOM_ENV}"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line; the exit code is 0, 2 for a `UsageError`, 130 for an interrupt, 141 for a closed pipe."""
+    """Run a command line; the exit code is 0, 2 for a `UsageError`, 1 for another error, 141 for a closed pipe.
+
+    For a signal it is 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
+    _prepare_streams()
     try:
         try:
             return _dispatch(arguments)
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except OSError as error:  # of standard output; those of files are `UsageError`s
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
-        return 128 + signal.SIGPIPE
+        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
+            return 128 + signal.SIGPIPE
+        console.say(f"{error.filename or 'Standard output'} cannot be written ({error.strerror or error}).")
+        return 1
     except UsageError as error:
-        notes = [note for note in getattr(error, "__notes__", []) if "\n" not in note]  # JAX's have many lines
-        console.say(" ".join([str(error), *notes]))
+        console.say(_with_notes(str(error), error))
         return 2
+    except Exception as error:
+        if user_line(error) is None:
+            raise
+        console.say(_with_notes(f"{located(error)}.", error))
+        return 1
     except KeyboardInterrupt as interrupt:
         console.say(str(interrupt) or "Interrupted.")
-        return 130
+        return 128 + getattr(interrupt, "signal", signal.SIGINT)
+
+
+def _with_notes(sentence: str, error: Exception) -> str:
+    notes = [note for note in getattr(error, "__notes__", []) if "\n" not in note]  # JAX's have many lines
+    return " ".join([sentence, *notes])
+
+
+def _prepare_streams() -> None:
+    """Open streams that are closed, so that no file gets their numbers, and print any name in any encoding."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+        stream = getattr(sys, name)
+        if getattr(stream, "errors", None) == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -71,8 +102,6 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _envs(arguments: list[str]) -> int:
-    from rljax import envs
-
     Parser("rljax envs", "List the environments.").parse_all(arguments)
     print("\n".join(envs.registered()))
     return 0
@@ -106,14 +135,21 @@ def _train(arguments: list[str]) -> int:
         parser.print_help()
         return 0
     config_parser = Parser(parser.prog, add_help=False)
-    add_fields(config_parser, algorithm.Config, {})
-    fields = values(config_parser.parse_all(for_config, ["--env", "--sweep", *option_names(Options)]))
+    add_fields(config_parser, algorithm.Config, {}, {} if is_custom else _CHOICES)
+    if env is None and rest and not rest[0].startswith("-"):
+        raise UsageError(f"The environment needs its option: rljax train {name} --env {rest[0]}.")
+    fields = values(config_parser.parse_all(for_config, ["--env", "--env-param", "--sweep", *option_names(Options)]))
     if env is None:
         raise UsageError(f"Name the environment: rljax train {name} --env CartPole-v1; `rljax envs` lists them.")
     sweep = _sweep(getattr(options, "sweep", []))
     chosen, hosts = Options(**values(options, _OPTIONS)), _hosts_given(options)
     _start_jax(single_run=chosen.seeds == 1 and chosen.shard == "runs" and not sweep and not hosts)
-    config = _config(name, algorithm, user_code.env(env), fields)
+    env_params = getattr(options, "env_param", [])
+    config = _config(name, algorithm, _env_with(user_code.env(env), env_params), fields)
+    if is_custom:
+        manifest.remember(algorithm, user_code.absolute(name))
+    if ":" in env:
+        manifest.remember(config.env, user_code.absolute(env), env_params)
     if chosen.out is None and hosts:
         raise UsageError("Several processes train into one folder that all of them see: name it with --out.")
     out = pathlib.Path(chosen.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}"))
@@ -132,6 +168,13 @@ def _train(arguments: list[str]) -> int:
 def _run_parser(prog: str) -> Parser:
     parser = Parser(prog, "Train many seeds side by side, evaluate them, and write the results.")
     parser.add_argument("--env", default=argparse.SUPPRESS, metavar="ENV", help=f"{_ENV}; required")
+    parser.add_argument(
+        "--env-param",
+        action="append",
+        default=argparse.SUPPRESS,
+        metavar="PARAM=VALUE",
+        help="a param of the environment, such as gravity=5; may be repeated",
+    )
     add_fields(parser, Options, vars(Options()), {"shard": SHARDED})
     parser.add_argument(
         "--sweep",
@@ -154,7 +197,7 @@ def _add_config(parser: Parser, name: str, algorithm: Any, env: str | None) -> N
         defaults = vars(_config(name, algorithm, user_code.env(env), None))
         described = f"values tuned for {env}, if there are any"
     group = parser.add_argument_group(f"config of {name}", described)
-    add_fields(group, algorithm.Config, defaults)
+    add_fields(group, algorithm.Config, defaults, {} if user_code.is_custom(name) else _CHOICES)
 
 
 def _config(name: str, algorithm: Any, env: Any, fields: dict[str, Any] | None) -> Any:
@@ -165,6 +208,16 @@ def _config(name: str, algorithm: Any, env: Any, fields: dict[str, Any] | None) 
         return algorithm.Config(env=env, **(fields or {}))
     tuned = presets.defaults(name, env)
     return tuned if fields is None else algorithm.Config(**{**vars(tuned), **fields})
+
+
+def _env_with(env: Any, texts: list[str]) -> Any:
+    """The environment with params changed."""
+    params = dict(map(env_param, texts))
+    if isinstance(env, str) or not params:
+        return envs.make(env, **params)
+    for name in params:
+        value_at(env, f"params.{name}")
+    return with_values(env, {f"params.{name}": value for name, value in params.items()})
 
 
 def _sweep(texts: list[str]) -> dict[str, Any] | None:
@@ -181,7 +234,7 @@ def _resume(arguments: list[str]) -> int:
         "rljax resume FOLDER", "Resume a stopped run; its results are those of a run that was never stopped."
     )
     hidden = argparse.SUPPRESS
-    parser.add_argument("--total-steps", type=int, default=hidden, metavar="INT", help="a new length, in env steps")
+    parser.add_argument("--total-steps", type=integer, default=hidden, metavar="INT", help="a new length, in env steps")
     parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help=_CUSTOM_ALGORITHM)
     parser.add_argument("--env", default=hidden, metavar="ENV", help=_CUSTOM_ENV)
     add_fields(parser, Options, {}, names=CHANGEABLE)
@@ -192,12 +245,16 @@ def _resume(arguments: list[str]) -> int:
     if name.startswith("-") or not name:
         raise UsageError("Name the run's folder, before any option: rljax resume runs/x.")
     options = parser.parse_all(rest)
-    _start_jax(single_run=manifest.read(pathlib.Path(name)).threads == 1)
+    recorded = manifest.read(pathlib.Path(name))
+    _start_jax(single_run=recorded.threads == 1)
     settings, hosts = values(options, ("total_steps", "algorithm", "env", *CHANGEABLE)), _hosts_given(options)
-    if "algorithm" in settings:
-        settings["algorithm"] = user_code.algorithm(settings["algorithm"])
-    if "env" in settings:
-        settings["env"] = user_code.env(settings["env"])
+    given = {kind: reference for kind, reference in recorded.recipe["references"].items() if reference is not None}
+    given |= {kind: [settings[kind]] for kind in ("algorithm", "env") if kind in settings}
+    if "algorithm" in given:
+        settings["algorithm"] = user_code.algorithm(given["algorithm"][0])
+    if "env" in given:
+        reference, *env_params = given["env"]
+        settings["env"] = _env_with(user_code.env(reference), env_params)
     resume.resume(name, hosts=processes.join(**hosts) if hosts else None, **settings)
     _print_written(pathlib.Path(name))
     return 0

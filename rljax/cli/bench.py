@@ -56,7 +56,8 @@ def _exit_code(command: list[str]) -> int:
         process.send_signal(signal.SIGINT)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    before |= {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         return process.wait()
     except KeyboardInterrupt:  # from a terminal, which interrupts the script too
@@ -68,4 +69,5 @@ def _exit_code(command: list[str]) -> int:
                 process.send_signal(harder)
         return process.wait() or 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

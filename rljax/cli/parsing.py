@@ -42,7 +42,9 @@ def refuse(argument: str, prog: str, options: Iterable[str]) -> NoReturn:
     if not argument.startswith("-"):
         raise UsageError(f"No option takes {argument!r}: values follow their option, and flags have none.")
     name = argument.partition("=")[0]
-    near = difflib.get_close_matches(name.replace("_", "-"), list(options), n=2, cutoff=0.5)
+    options = list(options)
+    near = [option for option in options if "".join(word[:1] for word in option.split("-")) == name.lstrip("-")]
+    near = near or difflib.get_close_matches(name.replace("_", "-"), options, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"{prog} --help lists the options."
     raise UsageError(f"There is no option {name!r}: {hint}")
 
@@ -56,7 +58,7 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _integer(text: str) -> int:
+def integer(text: str) -> int:
     """An integer, also one written as 1e6."""
     try:
         return int(text)
@@ -67,8 +69,7 @@ def _integer(text: str) -> int:
         return int(number)
 
 
-_integer.__name__ = "integer"
-_READERS: Mapping[str, Callable[[str], Any]] = {"int": _integer, "float": float, "str": str, "PathLike[str]": str}
+_READERS: Mapping[str, Callable[[str], Any]] = {"int": integer, "float": float, "str": str, "PathLike[str]": str}
 
 
 def _readers(field: dataclasses.Field) -> list[str]:
@@ -107,7 +108,7 @@ def add_fields(
         if "bool" in found:
             settings["action"] = argparse.BooleanOptionalAction
         elif "tuple[int, ...]" in found:
-            settings |= {"type": _integer, "nargs": "*", "metavar": "INT"}
+            settings |= {"type": integer, "nargs": "*", "metavar": "INT"}
         else:
             reader = next(_READERS[kind] for kind in ("int", "float", "str", "PathLike[str]") if kind in found)
             if {"int", "str"} <= set(found):
@@ -137,6 +138,15 @@ def values(parsed: argparse.Namespace, names: Iterable[str] | None = None) -> di
         for name, value in given.items()
         if names is None or name in names
     }
+
+
+def env_param(text: str) -> tuple[str, Any]:
+    """A param of the environment and its value, from the text of an `--env-param`."""
+    name, _, given = text.partition("=")
+    found = _literals(given) if name and given else []
+    if len(found) != 1:
+        raise UsageError(f"--env-param needs a param and its value, such as gravity=5, got {text!r}.")
+    return name, found[0]
 
 
 def swept(text: str) -> tuple[str, Any]:

@@ -5,11 +5,10 @@ import importlib.util
 import os
 import pathlib
 import sys
-import traceback
 from typing import Any
 
 from rljax import algos
-from rljax.errors import UsageError
+from rljax.errors import UsageError, located
 
 
 def algorithm(name: str) -> Any:
@@ -23,6 +22,12 @@ def env(reference: str) -> Any:
     if (colon or place.endswith(".py")) and not attribute:
         raise UsageError(f"Name the environment in {place}: --env {place}:name.")
     return _load(reference) if colon else reference
+
+
+def absolute(reference: str) -> str:
+    """A reference that holds in any folder: a file's with its whole path."""
+    place, colon, attribute = reference.partition(":")
+    return f"{os.path.abspath(place)}{colon}{attribute}" if place.endswith(".py") else reference
 
 
 def is_custom(name: str) -> bool:
@@ -63,12 +68,8 @@ def _import(place: str) -> Any:
     except UsageError:
         raise
     except Exception as error:  # a user's file can raise anything
-        what = " ".join(str(error).split()) or type(error).__name__
-        if not isinstance(error, ImportError | SyntaxError):  # whose messages have the line
-            frames = traceback.extract_tb(error.__traceback__)
-            theirs = [frame for frame in frames if pathlib.Path(frame.filename).name == pathlib.Path(place).name]
-            frame = (theirs or frames)[-1]
-            what = f"{type(error).__name__}: {what} ({pathlib.Path(frame.filename).name}, line {frame.lineno})"
-        raise UsageError(f"{place} could not be imported: {what}.") from None
+        # The messages of these two have the line.
+        what = " ".join(str(error).split()) if isinstance(error, ImportError | SyntaxError) else located(error)
+        raise UsageError(f"{place} could not be imported: {what}.") from error
     finally:
         sys.path.pop(0)

@@ -145,5 +145,5 @@ def observation_shape(space: Space) -> tuple[int, ...]:
 def as_features(space: Space, obs: jax.Array) -> jax.Array:
     """Observations `[..., *shape]` as network input: one-hot `[..., n]` if discrete, else cast to floats."""
     if isinstance(space, Discrete):
-        return jax.nn.one_hot(obs.astype(jnp.int32), space.n)
+        return jax.nn.one_hot(obs.astype(jnp.int32), space.n, dtype=jnp.float32)
     return obs if jnp.issubdtype(obs.dtype, np.floating) else obs.astype(jnp.float32)

@@ -1,9 +1,13 @@
 """A checker of the environment contract, for custom environments."""
 
+import os
+import traceback
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 
 from rljax.envs.base import Env, TimeStep, begin_next_episode
@@ -17,20 +21,43 @@ def check(env: Env, num_steps: int = 64) -> list[str]:
     Checks shapes and dtypes by tracing. If these are valid, runs `num_steps` random steps in 8 copies under `jit` and
     `vmap`, to find NaN, observations outside the space, randomness that does not depend on the key, and reused keys.
     """
-    found = _shape_violations(env)
+    found, _ = _shape_violations(env)
     return found or _run_violations(env, jax.random.key(0), num_steps)
 
 
 def require(env: Env) -> None:
-    """Raise `UsageError` for the first violation that `check` finds by tracing only; cheap enough for every run."""
-    found = _shape_violations(env)
+    """Raise `UsageError` for the first violation that `check` finds by tracing only; cheap enough for every run.
+
+    An error in the environment's code is the cause of the `UsageError`, which names its file and line.
+    """
+    found, cause = _shape_violations(env)
     if found:
-        raise UsageError(f"{env.name}: {found[0]}")
+        raise UsageError(f"{env.name}: {found[0]}") from cause
 
 
-def _first_line(error: Exception) -> str:
+def space_violation(env: Env) -> str | None:
+    """What is wrong with the environment's spaces, one sentence, or None."""
+    for name, space in (("observation_space", env.observation_space), ("action_space", env.action_space)):
+        if not isinstance(space, Discrete | Box):
+            return f"{name} must be an rljax.Discrete or an rljax.Box, got {space!r}: flatten it into one of them."
+        if 0 in space.shape:
+            return f"{name} must have at least one entry, got shape {space.shape}: use a constant, of shape (1,)."
+    return None
+
+
+# Their frames are not where a mistake in an environment is.
+_LIBRARIES = (
+    *(str(Path(module.__file__ or "").parent) + os.sep for module in (jax, jaxlib, np)),
+    str(Path(__file__).parents[1]) + os.sep,
+)
+
+
+def _summary(error: Exception) -> str:
+    """The error's type, the first line of its message, and the last line of code outside the libraries."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_LIBRARIES)]
+    place = f" (line {frames[-1].lineno} of {frames[-1].filename}, in {frames[-1].name})" if frames else ""
+    return f"{type(error).__name__}: {lines[0] if lines else ''}{place}"
 
 
 def _describe(tree: Any) -> str:
@@ -41,21 +68,24 @@ def _is_scalar(value: Any, kind: Any) -> bool:
     return getattr(value, "shape", None) == () and bool(jnp.issubdtype(value.dtype, kind))
 
 
-def _shape_violations(env: Env) -> list[str]:
-    """Violations found by tracing, without running the environment."""
-    for name, space in (("observation_space", env.observation_space), ("action_space", env.action_space)):
-        if not isinstance(space, Discrete | Box):
-            return [f"{name} must be an rljax.Discrete or an rljax.Box, got {space!r}."]
+def _shape_violations(env: Env) -> tuple[list[str], Exception | None]:
+    """Violations found by tracing, without running the environment, and the error behind the first one."""
+    violation = space_violation(env)
+    if violation:
+        return [violation], None
     key = jax.random.key(0)
+    call = "reset(key, params) does not trace to (obs, state)"
     try:
         obs, state = jax.eval_shape(env.reset, key, env.params)
-    except Exception as error:  # any error of user code is a violation
-        return [f"reset(key, params) does not trace to (obs, state): {_first_line(error)}"]
-    action = jax.eval_shape(env.action_space.sample, key)
-    try:
+        action = jax.eval_shape(env.action_space.sample, key)
+        call = "step(key, state, action, params) does not trace to (TimeStep, state)"
         result, next_state = jax.eval_shape(env.step, key, state, action, env.params)
-    except Exception as error:
-        return [f"step(key, state, action, params) does not trace to (TimeStep, state): {_first_line(error)}"]
+    except Exception as error:  # any error of user code is a violation
+        return [f"{call}: {_summary(error)}"], error
+    return _mismatches(env, obs, state, result, next_state), None
+
+
+def _mismatches(env: Env, obs: Any, state: Any, result: Any, next_state: Any) -> list[str]:
     if not isinstance(result, TimeStep):
         return [f"step must return an rljax.TimeStep first, got {type(result).__name__}: build it with rljax.timestep."]
     if not hasattr(obs, "shape"):
@@ -90,11 +120,11 @@ def _run_violations(env: Env, key: jax.Array, num_steps: int) -> list[str]:
     try:
         obs, state, found = _reset_violations(env, key)
     except Exception as error:
-        return [f"reset fails under jit and vmap: {_first_line(error)}"]
+        return [f"reset fails under jit and vmap: {_summary(error)}"]
     try:
         return found + _step_violations(env, key, obs, state, num_steps)
     except Exception as error:
-        return [*found, f"step fails under jit and vmap: {_first_line(error)}"]
+        return [*found, f"step fails under jit and vmap: {_summary(error)}"]
 
 
 def _reset_violations(env: Env, key: jax.Array) -> tuple[Any, Any, list[str]]:

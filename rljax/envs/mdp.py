@@ -1,7 +1,7 @@
 """Tabular models: a Markov decision process as arrays, the `Env` of a model, and random processes."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,22 +49,44 @@ def from_model(model: Model, name: str = "tabular") -> Env:
 
 
 def _checked(model: Model) -> Model:
-    """Convert the model's fields to arrays; raise `UsageError` if shapes or probabilities are invalid."""
+    """Convert the model's fields to arrays; raise `UsageError` if it is invalid."""
     transitions, rewards, start = (jnp.asarray(x, jnp.result_type(float)) for x in (model[0], model[1], model[3]))
-    terminated = jnp.asarray(model.terminated, bool)
-    if rewards.ndim != 2:
-        raise UsageError(f"A model's rewards must be a table [S, A], got shape {rewards.shape}.")
-    states, actions = rewards.shape
+    model = Model(transitions, rewards, jnp.asarray(model.terminated, bool), start)
+    check_model(model)
+    return model
+
+
+def check_model(model: Model) -> None:
+    """Raise `UsageError` if shapes do not fit, or if probabilities or rewards are invalid; traced values may be any."""
+    shape = jnp.shape(model.rewards)
+    if len(shape) != 2 or 0 in shape:
+        raise UsageError(f"A model's rewards must be a table [S, A], got shape {shape}.")
+    states, actions = shape
     expected = {"transitions": (states, actions, states), "terminated": (states, actions, states), "start": (states,)}
-    for name, x in (("transitions", transitions), ("terminated", terminated), ("start", start)):
-        if x.shape != expected[name]:
-            raise UsageError(f"A model with rewards {rewards.shape} needs {name} {expected[name]}, got {x.shape}.")
-    for name, x in (("transitions", transitions), ("start", start)):
-        if not isinstance(x, jax.core.Tracer) and not (
-            bool(jnp.all(x >= 0)) and jnp.allclose(x.sum(-1), 1.0, atol=1e-4)
-        ):
+    for name, expected_shape in expected.items():
+        got = jnp.shape(getattr(model, name))
+        if got != expected_shape:
+            raise UsageError(f"A model with rewards {shape} needs {name} {expected_shape}, got {got}.")
+    for name in ("transitions", "start"):
+        x = getattr(model, name)
+        if not isinstance(x, jax.core.Tracer) and not are_probabilities(x):
             raise UsageError(f"A model's {name} must be probabilities: not negative, and each row must sum to one.")
-    return Model(transitions, rewards, terminated, start)
+    if isinstance(model.rewards, jax.core.Tracer):
+        return
+    rewards = np.asarray(model.rewards)
+    if np.isnan(rewards).any() or np.isposinf(rewards).any():
+        raise UsageError("A model's rewards must be numbers below infinity; -inf forbids an action.")
+    forbidden = np.isneginf(rewards).all(axis=1)
+    if forbidden.any():
+        raise UsageError(
+            f"Every action is forbidden in state {forbidden.argmax()}: at least one reward must be finite."
+        )
+
+
+def are_probabilities(x: Any) -> bool:
+    """True if every row `[..., n]` has no negative entry and sums to one."""
+    x = np.asarray(x, np.float64)
+    return bool(np.all(x >= 0) and np.allclose(x.sum(-1), 1.0, rtol=0, atol=1e-4))
 
 
 def random_mdp(key: jax.Array, states: int, actions: int) -> Env:

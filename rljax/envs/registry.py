@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from rljax.envs import checker
 from rljax.envs.base import Bound, Env
 from rljax.envs.mdp import Model
 from rljax.envs.suites import gymnax
@@ -18,14 +19,19 @@ def make(env: Any, **settings: Any) -> Env:
         **settings: fields of the environment's params (`gravity=5.0`) or arguments of its constructor (`size=12`).
 
     Raises:
-        UsageError: the id or a setting is unknown, or the environment's data files are missing.
+        UsageError: the id or a setting is unknown, the environment's data files are missing, or a space is not
+            supported.
     """
     if isinstance(env, Env):
         if settings:
             raise UsageError("make() takes no settings for an Env: use env.replace(params=...).")
+        violation = checker.space_violation(env)
+        if violation:
+            raise UsageError(f"{env.name}: {violation}")
         return env
     # The environment's arrays must be constants even if make is called inside a traced function.
-    with jax.ensure_compile_time_eval():
+    # The environment's arrays must be constants even if make is called inside a traced function, and have 32 bits.
+    with jax.ensure_compile_time_eval(), jax.enable_x64(False):
         if isinstance(env, str):
             _register()
             return gymnax.make(env, settings)

@@ -27,7 +27,7 @@ class Discrete:
 
     def sample(self, key: jax.Array) -> jax.Array:
         """A uniform sample, `[]`."""
-        return jax.random.randint(key, (), 0, self.n)
+        return jax.random.randint(key, (), 0, self.n, jnp.int32)
 
     def contains(self, x: jax.Array) -> jax.Array:
         """True if `x` is an element, `[]` bool."""

@@ -94,11 +94,16 @@ def batches(experiment: Experiment, groups: list[Group], saved: list[Saved], par
 
 
 def split_for_speed(experiment: Experiment, batch: Batch) -> list[Batch]:
-    """Split a batch if its parts are faster one after the other; not if it has begun or will be compared at rungs."""
-    if batch.saved is not None or experiment.options.halving is not None:
-        return [batch]
+    """Split a batch if its parts are faster one after the other; not if it has begun or will be compared at rungs.
+
+    Raises:
+        UsageError: the state of one run is larger than a device's memory.
+    """
     config = experiment.points[batch.runs.configurations[0]].config
     state = jax.eval_shape(experiment.algorithm.init, jax.random.key(0), config)
+    refuse_too_large(experiment, batch, compilation.bytes_of(state) * batch.lanes // experiment.mesh.size)
+    if batch.saved is not None or experiment.options.halving is not None:
+        return [batch]
     at_once = compilation.side_by_side(state, batch.lanes, experiment.mesh)
     if at_once == batch.lanes:
         return [batch]
@@ -119,6 +124,8 @@ def lanes_that_fit(experiment: Experiment, batch: Batch, needed: int, available:
     Raises:
         UsageError: one run per device needs more than its share of `memory_limit`.
     """
+    if batch.saved is not None:
+        refuse_too_large(experiment, batch, needed)
     if available is None or needed <= available or batch.saved is not None:
         return batch.lanes
     per_device = batch.lanes // experiment.lane_devices
@@ -128,16 +135,40 @@ def lanes_that_fit(experiment: Experiment, batch: Batch, needed: int, available:
             f"One run needs {devices.readable(needed)} on each of {experiment.mesh.size} devices, and memory_limit is "
             f"{devices.readable(limit)} for all of them: raise it, or {_SMALLER}."
         )
+    if per_device == 1:
+        refuse_too_large(experiment, batch, needed)
     return max(min(int(per_device * available / needed), per_device - 1), 1) * experiment.lane_devices
+
+
+def _no_longer_fits(batch: Batch) -> UsageError:
+    return UsageError(
+        f"The {len(batch.runs)} runs of batch {batch.folder_name} no longer fit into memory side by side: "
+        "their checkpoint is kept; resume when as much memory is free as before."
+    )
+
+
+def refuse_too_large(experiment: Experiment, batch: Batch, needed: int) -> None:
+    """Refuse a batch of one run per device, or one that has begun, that needs more bytes than a device has.
+
+    The system would end the process while it trains.
+    """
+    total = devices.total_bytes(experiment.mesh.devices.flat)
+    if total is None or needed <= total:
+        return
+    if batch.saved is not None:
+        raise _no_longer_fits(batch)
+    if batch.lanes == experiment.lane_devices:
+        fewer = ", or use devices=1" if total < needed <= total * experiment.lane_devices else ""
+        raise UsageError(
+            f"One run needs {devices.readable(needed)} on each of {experiment.mesh.size} devices, which have "
+            f"{devices.readable(total)} each: {_SMALLER}{fewer}."
+        )
 
 
 def split_in_two(experiment: Experiment, batch: Batch) -> list[Batch]:
     """Split a batch that ran out of memory."""
     if batch.saved is not None:
-        raise UsageError(
-            f"The {len(batch.runs)} runs of batch {batch.folder_name} no longer fit into memory side by side: "
-            "their checkpoint is kept; resume when as much memory is free as before."
-        )
+        raise _no_longer_fits(batch)
     if batch.lanes <= experiment.lane_devices:
         raise UsageError(f"One run needs more memory than a device has: {_SMALLER}.")
     _refuse_split(experiment)
@@ -162,3 +193,21 @@ def split_to_fit(experiment: Experiment, batch: Batch, lanes: int, needed: int, 
 def _refuse_split(experiment: Experiment) -> None:
     if experiment.options.halving is not None:
         raise UsageError("Successive halving needs its runs side by side, and they do not fit into memory: use fewer.")
+
+
+def say_plan(experiment: Experiment, groups: list[Group]) -> None:
+    """Report how many runs there are."""
+    points, seeds = len(experiment.points), experiment.options.seeds
+    compiles = f"{len(groups)} compiled program{'s' * (len(groups) > 1)}"
+    console.say(f"{points} configurations x {seeds} seeds = {points * seeds} runs, by {compiles}.")
+
+
+def say_where_halving_does_nothing(experiment: Experiment, groups: list[Group]) -> None:
+    """Report configurations that successive halving never compares."""
+    factor = experiment.options.halving
+    for group in groups:
+        num_updates, count = experiment.points[group.points[0]].config.num_updates, len(group.points)
+        if not halving.rungs(count, num_updates, factor):
+            why = "it shares its compiled program with no other" if count == 1 else f"it has {num_updates:,} updates"
+            which = f"Configuration {group.points[0]} is" if count == 1 else f"{count} configurations are"
+            console.say(f"{which} trained in full length, without halving={factor}, since {why}.")

@@ -1,18 +1,26 @@
 """Checkpoints of an experiment, a folder of them for each batch: arrays and plain data written by Orbax, no code.
 
-Orbax writes in the background, renames a checkpoint when it is complete and keeps the last two, so the process can
-be killed at any moment. A checksum detects a checkpoint that was damaged later.
+Orbax writes in the background, renames a checkpoint when it is complete and keeps the last two, so the process can be
+killed at any moment. A checksum over arrays and data detects a checkpoint that was damaged or edited later.
 """
 
 import contextlib
+import json
+import logging
+import math
+import os
 import pathlib
+import shutil
+import traceback
 import zlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rljax.backend.lanes import map_lanes
 from rljax.errors import UsageError
+from rljax.experiment import folders
 from rljax.experiment.history import Diverged, Record, Runs
 from rljax.report import console
 
@@ -50,17 +58,28 @@ class _Damaged(Exception):
 
 def load(folder: pathlib.Path) -> list[Saved]:
     """The newest intact checkpoint of every batch that has one, in order."""
-    places = sorted(path for path in (folder / FOLDER).glob("[0-9]*") if path.is_dir())
+    places = [folder / FOLDER / name for name in _numbered(folder / FOLDER)]
     return [saved for place in places if (saved := newest(place)) is not None]
+
+
+def _numbered(folder: pathlib.Path) -> list[str]:
+    """The names of a folder's numbered subfolders, in order; empty if there is no folder."""
+    try:
+        return sorted(name for name in os.listdir(folder) if name.isdecimal() and (folder / name).is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read ({error.strerror}).") from error
 
 
 class Writer:
     """Write the checkpoints of one batch after another in the background."""
 
     def __init__(self, folder: pathlib.Path) -> None:
-        self._folder = folder / FOLDER
+        self._folder = folder
         self._place = ""
         self._manager: Any = None
+        self._alias = contextlib.ExitStack()
 
     def save(self, place: str, saved: Saved) -> None:
         """Start to write a batch's next checkpoint, after the one before is complete.
@@ -70,20 +89,19 @@ class Writer:
         """
         from orbax import checkpoint as orbax
 
-        try:
-            if self._place != place:
-                self.close()
-                self._manager, self._place = _manager(self._folder / place), place
+        if self._place != place:
+            self.close()
+            self._place = place
+        folders.require_same(self._folder)
+        with self._closed_on_errors():
+            if self._manager is None:
+                path = self._folder / FOLDER / place
+                path.mkdir(parents=True, exist_ok=True)
+                self._manager = _manager(self._alias.enter_context(alias(path)))
             self._manager.wait_until_finished()
             arrays, about = _packed(saved)
             items = orbax.args.Composite(arrays=orbax.args.PyTreeSave(arrays), about=orbax.args.JsonSave(about))
             self._manager.save((self._manager.latest_step() or 0) + 1, args=items)
-        except Exception as error:  # Orbax and TensorStore raise many kinds
-            self._abandon()
-            raise UsageError(
-                f"No checkpoint could be written to {self._folder / place} ({_reason(error)}): "
-                "the earlier ones are kept."
-            ) from None
 
     def close(self) -> None:
         """Wait until everything is on disk, and stop writing.
@@ -91,27 +109,85 @@ class Writer:
         Raises:
             UsageError: the last checkpoint could not be written.
         """
-        if self._manager is None:
-            return
-        try:
-            self._manager.wait_until_finished()
-            self._manager.close()
-        except Exception as error:
-            raise UsageError(
-                f"No checkpoint could be written to {self._folder / self._place} ({_reason(error)}): "
-                "the earlier ones are kept."
-            ) from None
-        finally:
-            self._manager, self._place = None, ""
+        if self._manager is not None:
+            with self._closed_on_errors():
+                self._manager.wait_until_finished()
+                self._close()
 
-    def _abandon(self) -> None:
-        with contextlib.suppress(UsageError):  # the error being raised says the same
-            self.close()
+    def _close(self) -> None:
+        manager, self._manager = self._manager, None
+        with self._alias:
+            if manager is not None:
+                manager.close()
+
+    @contextlib.contextmanager
+    def _closed_on_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            with contextlib.suppress(Exception):  # the error being raised says the same
+                self._close()
+            folders.require_same(self._folder)
+            path = self._folder / FOLDER / self._place
+            _remove_unfinished(path)
+            raise UsageError(
+                f"No checkpoint could be written to {path} ({_reason(error)}): the earlier ones are kept."
+            ) from error
+
+
+def _remove_unfinished(place: pathlib.Path) -> None:
+    """Remove what a failed write leaves in a batch's folder, and the folder if it is then empty."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(place):
+            if not name.isdecimal():
+                shutil.rmtree(place / name, ignore_errors=True)
+        place.rmdir()
+        place.parent.rmdir()
+
+
+@contextlib.contextmanager
+def alias(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A short path of ASCII letters to an existing folder, by its descriptor, if the system has such paths.
+
+    Orbax takes `[`, `?` and `*` for patterns, encodes names in UTF-8, and adds long names of its own.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        short = pathlib.Path(f"/proc/self/fd/{descriptor}")
+        yield short if short.is_dir() else folder.absolute()
+    finally:
+        os.close(descriptor)
+
+
+def check_path(folder: pathlib.Path) -> None:
+    """Refuse an existing folder whose checkpoints Orbax could not write or read."""
+    with alias(folder) as path:
+        text = str(path)
+    if set(text) & set("[]?*") or not text.isprintable() or len(os.fsencode(text)) > 800:
+        raise UsageError(f"Checkpoints need a shorter path without [ ] ? * and unusual characters than {folder}.")
+
+
+def _from_orbax(record: logging.LogRecord) -> bool:
+    frames = traceback.extract_tb(record.exc_info[2]) if record.exc_info else []
+    return any("orbax" in name for name in (record.pathname, *(frame.filename for frame in frames)))
+
+
+def _silence_orbax() -> None:
+    """Drop what Orbax logs about an error, hundreds of lines, in addition to raising it."""
+    for name in ("absl", "asyncio"):
+        logger = logging.getLogger(name)
+        if _not_from_orbax not in logger.filters:
+            logger.addFilter(_not_from_orbax)
+
+
+def _not_from_orbax(record: logging.LogRecord) -> bool:
+    return not _from_orbax(record)
 
 
 def _manager(place: pathlib.Path) -> Any:
     from orbax import checkpoint as orbax
 
+    _silence_orbax()
     options = orbax.CheckpointManagerOptions(
         max_to_keep=_KEPT,
         step_format_fixed_length=6,
@@ -119,7 +195,7 @@ def _manager(place: pathlib.Path) -> Any:
         cleanup_tmp_directories=True,
         create=True,
     )
-    return orbax.CheckpointManager(place.absolute(), item_names=("arrays", "about"), options=options)
+    return orbax.CheckpointManager(place, item_names=("arrays", "about"), options=options)
 
 
 def newest(place: pathlib.Path) -> Saved | None:
@@ -128,10 +204,9 @@ def newest(place: pathlib.Path) -> Saved | None:
     Raises:
         UsageError: there are checkpoints and none can be used, or another version wrote them.
     """
-    numbers = sorted(int(path.name) for path in place.glob("[0-9]*") if path.name.isdigit())
     troubles = []
-    for number in reversed(numbers):
-        path = place / f"{number:06d}"
+    for name in sorted(_numbered(place), key=int, reverse=True):
+        path = place / name
         try:
             saved = _read(path)
         except _Damaged as error:
@@ -176,13 +251,15 @@ def _packed(saved: Saved) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "lanes": saved.lanes,
         "rung": saved.rung,
         "arrays": {name: [list(array.shape), array.dtype.name] for name, array in arrays.items()},
-        "checksum": _checksum(arrays),
     }
+    about["checksum"] = _checksum(arrays, about)
     return {name: array for name, array in arrays.items() if array.size}, about
 
 
-def _checksum(arrays: dict[str, np.ndarray]) -> int:
-    total = 0
+def _checksum(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> int:
+    """Of the arrays' bytes, and of the data as JSON without the checksum itself."""
+    data = {name: value for name, value in about.items() if name != "checksum"}
+    total = zlib.crc32(json.dumps(data, sort_keys=True).encode())
     for name in sorted(arrays):
         total = zlib.crc32(np.ascontiguousarray(arrays[name]).tobytes(), zlib.crc32(name.encode(), total))
     return total
@@ -191,10 +268,11 @@ def _checksum(arrays: dict[str, np.ndarray]) -> int:
 def _read(path: pathlib.Path) -> Saved:
     from orbax import checkpoint as orbax
 
+    _silence_orbax()
     try:
-        with orbax.Checkpointer(orbax.CompositeCheckpointHandler()) as checkpointer:
+        with alias(path) as short, orbax.Checkpointer(orbax.CompositeCheckpointHandler()) as checkpointer:
             args = orbax.args.Composite(about=orbax.args.JsonRestore())
-            about = checkpointer.restore(path.absolute(), args=args).about
+            about = checkpointer.restore(short, args=args).about
             if about["format"] != FORMAT:
                 writer = about.get("versions", {}).get("rljax", "another version")
                 raise UsageError(
@@ -202,18 +280,20 @@ def _read(path: pathlib.Path) -> Saved:
                     f"use the one that wrote it ({writer})."
                 )
             args = orbax.args.Composite(arrays=orbax.args.PyTreeRestore())
-            stored = checkpointer.restore(path.absolute(), args=args).arrays or {}
+            stored = checkpointer.restore(short, args=args).arrays or {}
         arrays = {}
         for name, (shape, kind) in about["arrays"].items():
+            if name not in stored and math.prod(shape):
+                raise _Damaged(f"its {name} is missing")
             array = np.asarray(stored[name]) if name in stored else np.zeros(shape, kind)
             arrays[name] = array.astype(kind, copy=False).reshape(shape)
-        if _checksum(arrays) != about["checksum"]:
+        if _checksum(arrays, about) != about["checksum"]:
             raise _Damaged("its checksum does not match")
         return _unpacked(arrays, about)
     except (UsageError, _Damaged):
         raise
     except Exception as error:  # a damaged file can raise anything
-        raise _Damaged(_reason(error)) from None
+        raise _Damaged(_reason(error)) from error
 
 
 def _unpacked(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Saved:

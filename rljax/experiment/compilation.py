@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from rljax import core, evaluation, replay
 from rljax.backend import sharding
-from rljax.backend.lanes import finite, flat, map_lanes
+from rljax.backend.lanes import flat, map_lanes
 from rljax.config import replace_unchecked
 from rljax.errors import UsageError
 
@@ -40,7 +40,7 @@ class Programs(NamedTuple):
     """`(keys [L], config) -> states`."""
     advance: Callable[..., Any]
     """`(keys, states, config, first, count) -> (states, metrics [L, capacity, ...], lasted [L])`; `lasted` is the
-    number of these updates after which the run's parameters were still finite."""
+    number of these updates after which the run was still finite: see `core.finite` and `lanes.finite_metrics`."""
     evaluate: Callable[..., Any]
     """`(keys, states, config, number) -> (returns [L, episodes], ended [L, episodes])` from `evaluation.play`."""
     keep: Callable[..., Any]
@@ -112,14 +112,15 @@ def _build(
         def update(key: jax.Array, state: Any, config: Any) -> Any:
             new_state, metrics = update_run(key, state, config)
             # Checked before the update, so that the check is not fused into what computes the new state.
-            return new_state, (metrics, finite(state))
+            return new_state, (metrics, core.finite(state), core.finite_metrics(metrics))
 
         history: Any
         state, history = core.advance(update, key, state, config, first, count, capacity)
-        metrics, was_finite = history
-        broken = jnp.logical_not(was_finite) & (jnp.arange(capacity) < count)
-        lasted = jnp.where(jnp.any(broken), jnp.argmax(broken) - 1, count - jnp.logical_not(finite(state)))
-        return state, metrics, jnp.maximum(lasted, 0)
+        metrics, was_finite, metrics_finite = history
+        # A row's state is the one before its update: the next row has the state after it.
+        is_finite = metrics_finite & jnp.roll(was_finite, -1).at[count - 1].set(core.finite(state))
+        broken = jnp.logical_not(is_finite) & (jnp.arange(capacity) < count)
+        return state, metrics, jnp.where(jnp.any(broken), jnp.argmax(broken), count)
 
     def evaluate(key: jax.Array, state: Any, config: Any, number: jax.Array) -> tuple[jax.Array, jax.Array]:
         policy = algorithm.act(state, config)
@@ -222,6 +223,11 @@ def block_size(states: Any, lanes: int, mesh: Mesh) -> int:
     if copied > COPIED_BYTES or not _is_for_runs_on_cpu(mesh):
         return lanes
     return max(BLOCK_BYTES * lanes // others, 1)
+
+
+def bytes_of(states: Any) -> int:
+    """The bytes of a state or many."""
+    return sum(_bytes(states))
 
 
 def _bytes(states: Any) -> tuple[int, int]:

@@ -17,8 +17,9 @@ def prepare(out: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:
         folder.mkdir(parents=True, exist_ok=True)
         # A run that was stopped before its first result leaves only its config: overwriting it loses nothing.
         holds_results = any(entry.name != "config.json" and entry.suffix != ".part" for entry in folder.iterdir())
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.NamedTemporaryFile(prefix="learning_curve", suffix=".part", dir=folder) as file:
+            file.write(bytes(1024))
+            file.flush()
     except (FileExistsError, NotADirectoryError):
         raise UsageError(f"{folder} cannot be created, since a file is in the way: choose another folder.") from None
     except OSError as error:
@@ -33,6 +34,9 @@ def prepare(out: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:
             f"{folder} already holds results: choose another folder, or pass overwrite (--overwrite) to replace them."
         )
     return folder
+
+
+_held: dict[pathlib.Path, tuple[int, int]] = {}  # the device and inode of each folder that a run writes to
 
 
 @contextlib.contextmanager
@@ -54,12 +58,34 @@ def locked(folder: pathlib.Path | None) -> Iterator[None]:
             ) from None
         except (ImportError, OSError):
             pass  # a system, or a file system, without locks
+        if (identity := _identity(folder)) is not None:
+            _held[folder] = identity
+            stack.callback(_held.pop, folder)
         yield
 
 
+def _identity(folder: pathlib.Path) -> tuple[int, int] | None:
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def require_same(folder: pathlib.Path) -> None:
+    """Refuse to write into a held folder that was deleted, since another run may have made a new one at its path."""
+    if folder in _held and _identity(folder) != _held[folder]:
+        raise UsageError(f"{folder} was deleted or replaced while this run trained: it writes nothing more there.")
+
+
 def clear(folder: pathlib.Path) -> None:
-    """Remove an earlier run's files, except `config.json`, which the new run overwrites."""
-    for name in ("summary.json", "curves.csv", "learning_curve.png"):
-        (folder / name).unlink(missing_ok=True)
-    for name in ("checkpoints", "hosts"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    """Remove an earlier run's files, except `config.json`, which the new run overwrites; a link, not its target."""
+    for name in ("summary.json", "curves.csv", "learning_curve.png", "checkpoints", "hosts"):
+        path = folder / name
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be removed ({error.strerror}): choose another folder.") from error

@@ -1,4 +1,4 @@
-"""Handle Ctrl-C, and warn about devices that do not respond."""
+"""Signals that stop a run, and devices that do not respond."""
 
 import contextlib
 import signal
@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from rljax.experiment.signals import STOPPING, is_default
 from rljax.report import console
 
 STALL_SECONDS = 120.0
@@ -35,24 +36,43 @@ def watched() -> Iterator[None]:
         timer.cancel()
 
 
+class Pressed:
+    """Whether a signal has asked the run to stop, and which one."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+
 @contextlib.contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """Defer Ctrl-C: the first one lets the chunk finish, a second one stops at once."""
-    pressed = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or before in (None, signal.SIG_IGN):
-        yield pressed.is_set  # Python delivers signals to the main thread only; an ignored signal is deliberate
+def interrupts() -> Iterator[Pressed]:
+    """Defer Ctrl-C, SIGTERM and SIGHUP until the chunk has finished; a second Ctrl-C stops at once.
+
+    Handlers that the user has set for SIGTERM and SIGHUP are kept.
+    """
+    pressed = Pressed()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed  # Python delivers signals to the main thread only
         return
 
-    def note(*_: Any) -> None:
-        pressed.set()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        console.show_cursor()  # a second Ctrl-C ends the process before the progress bar could show it again
-        console.say("Stopping after the running chunk; press Ctrl-C again to stop at once and lose it.")
+    def note(number: int, _: Any) -> None:
+        again = ""
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
+            console.show_cursor()  # a second Ctrl-C ends the process before the progress bar could show it again
+            again = "; press Ctrl-C again to stop at once and lose it"
+        if pressed.signal is None or again:
+            console.say(f"Stopping after the running chunk{again}.")
+        pressed.signal = pressed.signal or number
 
-    signal.signal(signal.SIGINT, note)
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    taken = [n for n in STOPPING if is_default(n) or (n == signal.SIGINT and callable(before[n]))]
+    for number in taken:
+        signal.signal(number, note)
     try:
-        yield pressed.is_set
+        yield pressed
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in taken:
+            signal.signal(number, before[number])

@@ -6,12 +6,14 @@ It is one JSON object: the recorded options by name, and
 - `config`: the config as people read it; `sweep`: the values of each configuration, if there is a sweep;
 - `recipe`: how to rebuild the config: the algorithm's name, the environment's recipe, the values of the fields;
 - `devices`, `threads`: how many were used, which decides how sums are rounded;
+- `checksum`: of all the others, since an edited manifest describes another run than the checkpoints;
 - `total_steps`: the length, if `resume` has changed it.
 """
 
 import dataclasses
 import json
 import pathlib
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +26,7 @@ from rljax.backend.devices import cpu_threads
 from rljax.config import describe, same
 from rljax.envs import Env, remake
 from rljax.envs.base import is_data
-from rljax.errors import UsageError, number
+from rljax.errors import UsageError, number, shown
 from rljax.experiment import sweeps
 from rljax.experiment.checkpoints import FORMAT
 from rljax.experiment.options import NOT_RECORDED, Options
@@ -49,6 +51,14 @@ class Manifest:
     total_steps: int | None
 
 
+_references: dict[int, list[str]] = {}
+
+
+def remember(imported: Any, reference: str, env_params: Sequence[str] = ()) -> None:
+    """Note where the command line imported an algorithm or environment from, for the manifest of its runs."""
+    _references[id(imported)] = [reference, *env_params]
+
+
 def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
     """Write a run's manifest."""
     options = {name: getattr(experiment.options, name) for name in _RECORDED}
@@ -63,12 +73,23 @@ def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
     }
     if experiment.fields:
         manifest["sweep"] = [describe(point.values) for point in experiment.points]
-    files.write_json(folder / FILE, manifest)
+    _write(folder, manifest)
 
 
 def write_total_steps(folder: pathlib.Path, total_steps: int) -> None:
     """Record a run's new length."""
-    files.write_json(folder / FILE, {**files.read_json(folder / FILE), "total_steps": total_steps})
+    _write(folder, {**files.read_json(folder / FILE), "total_steps": total_steps})
+
+
+def _write(folder: pathlib.Path, manifest: dict[str, Any]) -> None:
+    plain = json.loads(files.as_json(manifest))
+    files.write_json(folder / FILE, {**plain, "checksum": _checksum(plain)})
+
+
+def _checksum(manifest: dict[str, Any]) -> int:
+    """Of the manifest as JSON, without the checksum itself."""
+    fields = {name: value for name, value in manifest.items() if name != "checksum"}
+    return zlib.crc32(json.dumps(fields, sort_keys=True).encode())
 
 
 def read(folder: pathlib.Path) -> Manifest:
@@ -85,6 +106,8 @@ def read(folder: pathlib.Path) -> Manifest:
                 f"{folder} has format {fields['format']}, and this version of rljax reads format {FORMAT}: "
                 "use the version that wrote it."
             )
+        if fields["checksum"] != _checksum(fields):
+            raise damaged(folder, "its checksum does not match")
         return Manifest(
             algo=fields["algo"],
             options=Options(**{name: fields[name] for name in _RECORDED}),
@@ -96,22 +119,26 @@ def read(folder: pathlib.Path) -> Manifest:
             total_steps=fields.get("total_steps"),
         )
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise damaged(folder, error) from None
+        raise damaged(folder, shown(error)) from error
 
 
-def damaged(folder: pathlib.Path, error: Exception) -> UsageError:
+def damaged(folder: pathlib.Path, why: str) -> UsageError:
     """The error for a manifest that has been edited or damaged."""
-    return UsageError(f"{folder / FILE} was changed since rljax wrote it ({error!r}): restore it.")
+    return UsageError(f"{folder / FILE} was changed since rljax wrote it ({why}): restore it.")
 
 
 def _recipe(algorithm: Any, config: Any, points: Sequence[sweeps.Point]) -> dict[str, Any]:
     """How to rebuild a config: the algorithm's name, the environment's recipe, the fields' values.
 
+    `references` has where the command line imported the first two from, such as "path/custom.py:env", followed by
+    params that it changed, such as "gravity=5".
+
     A part is None if it is not plain data: a custom algorithm, environment or network. A sweep's values are recorded
     elsewhere; `objects` has for each of its points, by path, those that are not plain data.
     """
     fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "env"}
-    parts = {"algorithm": algos.name_of(algorithm), "fields": describe(fields)}
+    references = {"algorithm": _references.get(id(algorithm)), "env": _references.get(id(config.env))}
+    parts = {"references": references, "algorithm": algos.name_of(algorithm), "fields": describe(fields)}
     parts = json.loads(files.as_json(parts)) | {"env": _env_as_data(config.env), "objects": _objects(points)}
     try:
         if not same(_config(algorithm, config.env, parts["fields"]), config):
@@ -126,7 +153,7 @@ def algorithm_of(recipe: dict[str, Any]) -> Any:
     if recipe["algorithm"] is None:
         raise UsageError(
             "This run's algorithm is a custom one, which its folder does not hold: "
-            "use rljax resume FOLDER --algorithm custom.py, or rljax.resume(folder, algorithm=custom)."
+            "pass it as algorithm= (rljax resume FOLDER --algorithm custom.py)."
         )
     return algos.algorithm(recipe["algorithm"])
 
@@ -136,12 +163,12 @@ def config_of(recipe: dict[str, Any], algorithm: Any, env: Env | None = None) ->
     if env is None and recipe["env"] is None:
         raise UsageError(
             "This run's environment is a custom one, which its folder does not hold: "
-            "use rljax resume FOLDER --env custom.py:env, or rljax.resume(folder, env=env)."
+            "pass it as env= (rljax resume FOLDER --env custom.py:env)."
         )
     if recipe["fields"] is None:
         raise UsageError(
             "This run's config contains custom objects, which are not saved in its folder: "
-            "pass config= to rljax.resume."
+            "pass the config given to rljax.run as config=."
         )
     return _config(algorithm, _env(recipe["env"]) if env is None else env, recipe["fields"])
 
@@ -202,7 +229,7 @@ def _with_objects(values: dict[str, Any], objects: dict[str, Any]) -> dict[str, 
         if objects[path] is None:
             raise UsageError(
                 f"This run's sweep of {path} contains custom objects, which are not saved in its folder: "
-                "pass the sweep= given to rljax.run to rljax.resume."
+                "pass the sweep= given to rljax.run."
             )
         made[path] = _env(objects[path])
     return made

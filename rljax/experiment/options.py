@@ -9,6 +9,7 @@ from rljax.backend.devices import parse_bytes
 from rljax.config import config, field_docs, replace, static
 from rljax.errors import UsageError
 
+MOST_RUNS = 1_000_000  # and evaluations, and episodes of one: more would take hours without a sign of life
 SHARDED = ("runs", "envs")  # what can be divided over the devices
 CHANGEABLE = ("progress", "devices", "checkpoint_every", "memory_limit")  # by `resume`
 NOT_RECORDED = ("out", "progress", "overwrite", "name")  # in config.json: they belong to one call
@@ -18,18 +19,18 @@ NOT_RECORDED = ("out", "progress", "overwrite", "name")  # in config.json: they 
 class Options:
     """How runs are trained, evaluated and stored."""
 
-    seeds: int = static(default=1, minimum=1)
+    seeds: int = static(default=1, minimum=1, maximum=MOST_RUNS)
     """Number of runs of each configuration."""
     seed: int = static(default=0, minimum=0)
     """Seed of the key that all runs' keys are split from, and of the draws of a sweep's samplers."""
-    samples: int | None = static(default=None, minimum=1)
+    samples: int | None = static(default=None, minimum=1, maximum=MOST_RUNS)
     """Number of draws of a sweep's samplers."""
     halving: int | None = static(default=None, minimum=2)
     """Successive halving (Jamieson and Talwalkar 2016): after each rung, keep one in this many of a sweep's
     configurations. Each rung is this many times as long as the one before, and the last has the full length."""
-    evaluations: int = static(default=20, minimum=0)
+    evaluations: int = static(default=20, minimum=0, maximum=MOST_RUNS)
     """Evaluations of the greedy policies during training, after the one before the first update; 0 for none."""
-    eval_episodes: int = static(default=100, minimum=1)
+    eval_episodes: int = static(default=100, minimum=1, maximum=MOST_RUNS)
     """Episodes of each seed's final evaluation; evaluations during training use at most 20 of them."""
     out: str | os.PathLike[str] | None = static(default=None)
     """Folder for config.json, summary.json, curves.csv, learning_curve.png and checkpoints."""

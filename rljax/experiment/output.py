@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rljax.errors import UsageError
+from rljax.experiment import folders
 from rljax.experiment.history import Record
 from rljax.experiment.results import NotWritten, Result, Sweep, Trained
 from rljax.experiment.spec import Experiment
-from rljax.report import console, files
+from rljax.report import files
 
 
 def curves(experiment: Experiment, records: list[Record]) -> tuple[list[str], Iterator[list[Any]]]:
@@ -31,11 +32,13 @@ def curves(experiment: Experiment, records: list[Record]) -> tuple[list[str], It
 
 
 def write_curves(experiment: Experiment, folder: pathlib.Path, records: list[Record]) -> None:
-    """Write the curves so far; if that fails, report it and continue, since a full disk may have room at the end."""
-    try:
-        files.write_table(folder / "curves.csv", *curves(experiment, records))
-    except UsageError as error:
-        console.say(f"{error} The run continues.")
+    """Write the curves so far.
+
+    Raises:
+        UsageError: they could not be written.
+    """
+    folders.require_same(folder)
+    files.write_table(folder / "curves.csv", *curves(experiment, records))
 
 
 def write(experiment: Experiment, folder: pathlib.Path, result: Result | Sweep, trained: list[Trained]) -> None:
@@ -46,6 +49,10 @@ def write(experiment: Experiment, folder: pathlib.Path, result: Result | Sweep, 
     """
     from rljax.report import plot
 
+    try:
+        folders.require_same(folder)
+    except UsageError as error:
+        raise NotWritten(str(error), result) from None
     records = [t.record for t in trained]
     picture = folder / "learning_curve.png"
     writes: list[Callable[[], None]] = [

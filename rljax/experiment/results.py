@@ -1,6 +1,7 @@
 """The results of an experiment, per configuration and run."""
 
 import dataclasses
+from signal import SIGINT
 from typing import Any, NamedTuple
 
 import jax
@@ -44,15 +45,20 @@ class Sweep:
     """None for a configuration that had not begun before an interrupt."""
     summary: dict[str, Any]
     """The contents of `summary.json`. Its `best` is the best configuration among those that had the largest part of
-    their updates. After an interrupt it is provisional, and missing if fewer than two can be compared."""
+    their updates; there is none with one seed or for a sweep of environments. After an interrupt it is provisional, and
+    missing if fewer than two can be compared."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Raised after Ctrl-C, once the results so far are written; `result` holds them, or None with several processes."""
+    """Raised after Ctrl-C, SIGTERM or SIGHUP, once the results so far are written.
 
-    def __init__(self, message: str, result: Result | Sweep | None) -> None:
+    `result` holds them, or None with several processes; `signal` is the number of the signal.
+    """
+
+    def __init__(self, message: str, result: Result | Sweep | None, signal: int = SIGINT) -> None:
         super().__init__(message)
         self.result = result
+        self.signal = signal
 
 
 class NotWritten(UsageError):
@@ -107,10 +113,15 @@ def result_of(
         **common,
         "fields": list(experiment.fields),
         "configurations": [r.summary for r in whole if r is not None],
-        **_compared(whole, common["interrupted"]),
+        **(_compared(whole, common["interrupted"]) if _has_best(experiment) else {}),
     }
     points = experiment.points
     return Sweep(tuple(p.values for p in points), tuple(p.config for p in points), tuple(whole), summary)
+
+
+def _has_best(experiment: Experiment) -> bool:
+    """False with one seed, where differences may be chance, and for a sweep of environments, whose returns differ."""
+    return experiment.options.seeds > 1 and "env" not in experiment.fields
 
 
 def _compared(results: list[Result | None], is_interrupted: bool) -> dict[str, Any]:
@@ -124,7 +135,9 @@ def _compared(results: list[Result | None], is_interrupted: bool) -> dict[str, A
         np.array(r.summary["final_return"]["per_seed"]) if r is not None and part == max(parts) else None
         for r, part in zip(results, parts, strict=True)
     ]
-    if is_interrupted and sum(values is not None and np.isfinite(values).any() for values in finals) < 2:
+    if not max(parts) or (
+        is_interrupted and sum(values is not None and np.isfinite(values).any() for values in finals) < 2
+    ):
         return {}
     return statistics.compare(finals)
 

@@ -1,5 +1,6 @@
 """Resume a stopped run, load its states, or take its best policy."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -12,7 +13,7 @@ import numpy as np
 from rljax import envs
 from rljax.backend.devices import cpu_threads
 from rljax.config import replace
-from rljax.errors import UsageError, number
+from rljax.errors import UsageError, located, number
 from rljax.experiment import checkpoints, folders, manifest, placement, sweeps, trainer
 from rljax.experiment.batching import batches
 from rljax.experiment.checkpoints import Saved
@@ -72,12 +73,18 @@ def resume(
         options = dataclasses.replace(experiment.options, progress=progress)
         experiment = dataclasses.replace(experiment, options=options, is_first=is_first)
         if total_steps is not None:
-            experiment = _lengthened(experiment, saved, number("total_steps", total_steps, integer=True))
+            total_steps = number("total_steps", _as_integer(total_steps), integer=True)
+            experiment = _lengthened(experiment, saved, total_steps)
             if is_first:
                 manifest.write_total_steps(folder, total_steps)
                 _warn_if_annealed([point.config for point in experiment.points], total_steps)
         with peers(hosts, folder) as others:
             return trainer.train(experiment, saved, others)
+
+
+def _as_integer(value: Any) -> Any:
+    """1e5 as an integer; anything else unchanged."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _lengthened(experiment: Experiment, saved: list[Saved], total_steps: int) -> Experiment:
@@ -119,15 +126,17 @@ def load(
 
     Args:
         folder: the `out` given to `run`, with checkpoints in it.
-        configuration: which one of a sweep; by default the best in `summary.json`, or the first if there is none.
+        configuration: which one of a sweep; by default the best in `summary.json`, or with one seed the one with the
+            highest return; otherwise the first.
         algorithm, config, env, sweep: as for `resume`.
     """
     folder = path_of("folder", folder)
     experiment, saved = _restored(folder, algorithm, config, env, sweep, {})
     if configuration is None:
         path = folder / "summary.json"
-        best = files.read_json(path).get("best") if experiment.fields and path.exists() else None
-        configuration = best["configuration"] if best else 0
+        summary = files.read_json(path) if experiment.fields and path.exists() else {}
+        best = summary.get("best") if isinstance(summary, dict) else None
+        configuration = best.get("configuration") if isinstance(best, dict) else _highest(summary)
     configuration = number("configuration", configuration, integer=True)
     if not 0 <= configuration < len(experiment.points):
         raise UsageError(f"There is no configuration {configuration}: there are {len(experiment.points)}.")
@@ -147,6 +156,15 @@ def load(
     states = by_seed(joined([states for states, _, _ in parts]), seeds)
     returns = by_seed(np.concatenate([returns for _, returns, _ in parts]), seeds)
     return Loaded(point.config, states, experiment.algorithm, returns)
+
+
+def _highest(summary: Any) -> int:
+    """The configuration with the highest return in the summary of a sweep with one seed; 0 in another one."""
+    found = {}
+    with contextlib.suppress(KeyError, TypeError, ValueError):  # another kind of run, or edited
+        if summary["seeds"] == 1 and "env" not in summary["fields"]:
+            found = {c["configuration"]: float(c["final_return"]["iqm"]) for c in summary["configurations"]}
+    return max(found, key=lambda i: found[i], default=0)
 
 
 def best(folder: str | os.PathLike[str], **options: Any) -> Policy | RecurrentPolicy:
@@ -199,8 +217,10 @@ def _restored(
             mesh=_mesh(recorded, points, changes.get("devices"), processes),
             folder=folder,
         )
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise manifest.damaged(folder, error) from None
+    except UsageError:
+        raise
+    except Exception as error:  # of custom code, or of another version's fields
+        raise UsageError(f"{folder / manifest.FILE} cannot be used here: {located(error)}.") from error
     saved = checkpoints.load(folder)
     for one in saved:
         trainer.check_checkpoint(experiment, one)

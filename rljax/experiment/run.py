@@ -8,12 +8,12 @@ from typing import Any, overload
 
 import jax
 
-from rljax import envs
+from rljax import algos, envs
 from rljax.backend.devices import configure_jax
 from rljax.config import check_one_run
 from rljax.errors import UsageError, number
-from rljax.experiment import folders, manifest, sweeps, trainer
-from rljax.experiment.options import Options, documented, with_changes
+from rljax.experiment import checkpoints, folders, manifest, sweeps, trainer
+from rljax.experiment.options import MOST_RUNS, Options, documented, with_changes
 from rljax.experiment.placement import mesh
 from rljax.experiment.processes import Hosts, peers
 from rljax.experiment.results import Result, Sweep
@@ -77,7 +77,7 @@ def run(
         UsageError: an argument is invalid, or the folder is in use, holds results, or is not writable.
         NotWritten: training finished, but files could not be written; the exception holds the result.
         PeerLost: another of several processes died or stopped; the results so far have been saved.
-        Interrupted: Ctrl-C, once the running chunk has finished and the results so far have been written.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP, once the running chunk has finished and the results so far are written.
         Exception: from the algorithm or the devices, unchanged, once the results of earlier batches have been
             written; a note on it says where.
     """
@@ -96,6 +96,8 @@ def run(
     points = sweeps.points(config, sweep, chosen.samples, chosen.seed)
     for env in {jax.tree.structure(point.config.env): point.config.env for point in points if sweep}.values():
         envs.require(env)
+    if len(points) * chosen.seeds > MOST_RUNS:
+        raise UsageError(f"{len(points):,} configurations x {chosen.seeds:,} seeds are more than {MOST_RUNS:,} runs.")
     runs_here = -(-len(points) * chosen.seeds // hosts.processes)
     experiment = Experiment(
         algorithm=algorithm,
@@ -112,6 +114,8 @@ def run(
         folders.prepare(mine, chosen.overwrite)
     with folders.locked(mine):
         if mine is not None:
+            if experiment.saves:
+                checkpoints.check_path(mine)
             folders.clear(mine)
             manifest.write(mine, experiment, config)
         with peers(hosts, experiment.folder) as others:
@@ -147,6 +151,11 @@ def check_multiprocess_options(options: Options) -> None:
 
 def check(algorithm: Any, config: Any) -> None:
     """Refuse what is not an algorithm, or not a config of it for one run."""
+    if isinstance(algorithm, str):
+        module = algos.VARIANTS.get(algorithm, (algorithm, {}))[0]
+        known = module in algos.algorithms()
+        pass_it = f"pass the module rljax.{module}" if known else "pass a module such as rljax.ppo"
+        raise UsageError(f"The algorithm must be a module, got {algorithm!r}: {pass_it}.")
     for name in ("init", "update", "act"):
         if not callable(getattr(algorithm, name, None)):
             raise UsageError(f"{getattr(algorithm, '__name__', algorithm)!r} is not an algorithm: it has no {name}().")

@@ -13,6 +13,8 @@ import numpy as np
 from rljax.config import kinds_at, value_at, with_values
 from rljax.errors import UsageError, scalar
 
+MOST_CONFIGURATIONS = 100_000  # each takes a millisecond to prepare
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
@@ -50,6 +52,8 @@ def _check_range(name: str, low: Any, high: Any) -> None:
 
 
 def _listed(name: str, values: Any) -> list[Any]:
+    if isinstance(values, set | frozenset):
+        raise UsageError(f"{name} needs a list of values, since a set has no order, got {values!r}.")
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise UsageError(f"{name} needs a list of values, got {values!r}.")
     if isinstance(values, np.ndarray | jax.Array):
@@ -98,10 +102,15 @@ def points(config: Any, sweep: Mapping[str, Any] | None, samples: int | None = N
     samplers, samples = {k: v for k, v in sweep.items() if isinstance(v, Sampler)}, scalar(samples)
     if samplers and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
         raise UsageError(
-            f"Values of {', '.join(samplers)} are drawn at random: pass samples=16 for 16 draws, got {samples!r}."
+            f"Values of {', '.join(samplers)} are drawn at random: pass samples=16 (--samples 16), got {samples!r}."
         )
     if not samplers and samples is not None:
         raise UsageError("samples is for rljax.uniform, log_uniform and choice, and the sweep has only lists.")
+    count = math.prod(map(len, grid.values())) * (samples or 1)
+    if count > MOST_CONFIGURATIONS:
+        raise UsageError(
+            f"The sweep has {count:,} configurations, more than {MOST_CONFIGURATIONS:,}: give fewer values."
+        )
     rng = np.random.default_rng(seed)
     draws = [{path: sampler.draw(rng) for path, sampler in samplers.items()} for _ in range(samples or 1)]
     made = []
@@ -172,7 +181,7 @@ def _fitting(path: str, current: Any, annotated: set[str], value: Any) -> Any:
             raise refuse("strings")
     elif isinstance(current, tuple) and not hasattr(current, "_fields"):
         if not isinstance(value, tuple | list):
-            raise refuse("tuples")
+            raise refuse("tuples, such as (64, 64) or (64,)")
         return tuple(value)
     elif isinstance(current, np.ndarray | jax.Array):
         try:

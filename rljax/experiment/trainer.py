@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from signal import SIGINT
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +15,12 @@ import numpy as np
 
 from rljax.backend import devices
 from rljax.errors import UsageError
-from rljax.experiment import batching, checkpoints, compilation, halving, loop, placement, processes, sweeps
+from rljax.experiment import batching, checkpoints, compilation, folders, halving, loop, placement, processes, sweeps
 from rljax.experiment.batching import Batch, batches, group_updates, lanes_for
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.compilation import Keys, Programs
 from rljax.experiment.history import Record
-from rljax.experiment.interrupts import interrupts, wait
+from rljax.experiment.interrupts import Pressed, interrupts, wait
 from rljax.experiment.output import write, write_curves
 from rljax.experiment.results import Interrupted, Result, Sweep, Trained, result_of
 from rljax.experiment.spec import Experiment
@@ -42,23 +43,31 @@ class _Session:
     writer: checkpoints.Writer | None
     trained: list[Trained] = dataclasses.field(default_factory=list)
     compile_seconds: float = 0.0
+    reported: set[str] = dataclasses.field(default_factory=set)  # what could not be written
 
     def save(self, batch: Batch, saved: Saved) -> None:
-        """Write a batch's checkpoint; if that fails, report it and continue."""
+        """Write a batch's checkpoint."""
         if self.writer is not None:
-            _report_failure(lambda writer: writer.save(batch.folder_name, saved), self.writer)
+            self._or_report(self.writer.save, batch.folder_name, saved)
 
     def flush(self) -> None:
         """Wait for the last checkpoint to be written."""
         if self.writer is not None:
-            _report_failure(lambda writer: writer.close(), self.writer)
+            self._or_report(self.writer.close)
 
+    def write_curves(self, records: list[Record]) -> None:
+        """Write the curves so far."""
+        if self.experiment.folder is not None and self.experiment.is_first:
+            self._or_report(write_curves, self.experiment, self.experiment.folder, records)
 
-def _report_failure(action: Callable[[checkpoints.Writer], None], writer: checkpoints.Writer) -> None:
-    try:
-        action(writer)
-    except UsageError as error:
-        console.say(f"{error} The run continues.")
+    def _or_report(self, write: Callable[..., None], *arguments: Any) -> None:
+        """Write a file; if that fails, report it once and continue, since a full disk may have room at the end."""
+        try:
+            write(*arguments)
+        except UsageError as error:
+            if str(error) not in self.reported:
+                self.reported.add(str(error))
+                console.say(f"{error} The run continues.")
 
 
 def states_of(experiment: Experiment, saved: Saved, lanes: int) -> tuple[Any, Any]:
@@ -74,7 +83,9 @@ def train(experiment: Experiment, saved: list[Saved], peers: processes.Peers) ->
     groups = sweeps.groups(list(experiment.points))
     updates = sum(group_updates(experiment, group) for group in groups)
     if options.progress and experiment.fields:
-        _say_plan(experiment, groups)
+        batching.say_plan(experiment, groups)
+    if options.halving is not None:
+        batching.say_where_halving_does_nothing(experiment, groups)
     pending = batches(experiment, groups, saved, peers.processes)
     if not peers.is_alone:
         pending = [batch for batch in pending if not batch.is_done(experiment)][peers.process :: peers.processes]
@@ -119,7 +130,8 @@ def train(experiment: Experiment, saved: list[Saved], peers: processes.Peers) ->
                 if options.progress:
                     console.print_summary(result.summary)
         if pressed() or (interrupted() and result.summary["interrupted"]):
-            raise Interrupted(_progress_sentence(experiment, trained, updates, result), result)
+            number = SIGINT if pressed.signal is None else pressed.signal
+            raise Interrupted(_progress_sentence(experiment, trained, updates, result), result, number)
     return result
 
 
@@ -142,6 +154,7 @@ def _write_partial_results(
     """Write the results so far after an error, and add a note to it."""
     experiment = session.experiment
     try:
+        folders.require_same(folder)
         done = {run for t in session.trained for run in t.record.runs}
         in_memory = [batch.saved for batch in session.pending if batch.saved is not None]
         saved = checkpoints.load(folder) if experiment.saves else in_memory
@@ -165,12 +178,12 @@ def _from_checkpoints(experiment: Experiment, pending: list[Batch]) -> list[Trai
 
 
 def _merged(
-    experiment: Experiment, groups: list[sweeps.Group], peers: processes.Peers, pressed: Callable[[], bool]
+    experiment: Experiment, groups: list[sweeps.Group], peers: processes.Peers, pressed: Pressed
 ) -> list[Trained]:
     """What all processes have trained, from the checkpoints in the folder, once all are done.
 
     Raises:
-        Interrupted: Ctrl-C.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP.
         PeerLost: another process died or stopped, or could not write.
     """
     assert experiment.folder is not None
@@ -178,8 +191,8 @@ def _merged(
     if not pressed() and peers.lost() is None:
         peers.reach(processes.DONE)
         peers.wait(processes.DONE, pressed)
-    if pressed():
-        raise Interrupted(f"Stopped; the results so far are saved: {advice}", None)
+    if pressed.signal is not None:
+        raise Interrupted(f"Stopped; the results so far are saved: {advice}", None, pressed.signal)
     if peers.lost() is not None:
         raise processes.PeerLost(f"{peers.lost()} The results so far are saved: {advice}")
     saved = checkpoints.load(experiment.folder)
@@ -277,12 +290,6 @@ def _from_checkpoint(experiment: Experiment, batch: Batch) -> tuple[Trained, Sav
     return Trained(batch, saved.record, states, final, num_updates), saved
 
 
-def _say_plan(experiment: Experiment, groups: list[sweeps.Group]) -> None:
-    points, seeds = len(experiment.points), experiment.options.seeds
-    compiles = f"{len(groups)} compiled program{'s' * (len(groups) > 1)}"
-    console.say(f"{points} configurations x {seeds} seeds = {points * seeds} runs, by {compiles}.")
-
-
 def _say_batch(session: _Session, batch: Batch, compiled: "_Compiled", others: list[Batch]) -> None:
     """Report a batch's bytes, as the compiler estimates them, and its time, measured on one discarded update.
 
@@ -343,11 +350,9 @@ class _Observer:
 
     def after_evaluation(self, record: Record) -> None:
         """Write the curves so far."""
-        experiment = self.session.experiment
-        if experiment.folder is not None and experiment.is_first:
-            earlier = [t.record for t in self.session.trained]
-            later = [one.saved.record for one in self.session.pending[1:] if one.saved is not None]
-            write_curves(experiment, experiment.folder, [*earlier, record, *later])
+        earlier = [t.record for t in self.session.trained]
+        later = [one.saved.record for one in self.session.pending[1:] if one.saved is not None]
+        self.session.write_curves([*earlier, record, *later])
 
     def interrupted(self) -> bool:
         """True after Ctrl-C, or if another process was lost."""

@@ -1,9 +1,10 @@
 """Terminal output of a run: a progress bar while it trains, one table at the end."""
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -12,45 +13,72 @@ from rljax.report.statistics import MIN_SEEDS
 _MAX_ROWS = 20  # in a sweep's table
 
 
+class _Stderr(io.TextIOBase):
+    """Standard error, which may be closed, or a terminal that is gone after SIGHUP."""
+
+    def __init__(self) -> None:
+        self._stream: Any = getattr(sys.stderr, "rich_proxied_file", sys.stderr) or io.StringIO()
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return bool(self._stream.isatty())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding or "utf-8"
+
+
 class Progress(Protocol):
     """Called after every chunk of updates."""
 
     def __call__(self, updates: int, rate: float, episode_return: float) -> None:
-        """Updates done so far, environment steps per second over all seeds, the current return."""
+        """Updates done so far, environment steps per second over all seeds, the training return: the
+        mean of the latest chunk's episodes.
+        """
 
 
 @contextlib.contextmanager
 def progress_bar(description: str, num_updates: int, shown: bool) -> Iterator[Progress]:
-    """Show a bar on standard error with environment steps per second and the current return.
+    """Show a bar on standard error with environment steps per second and the training return.
 
     If standard error is not a terminal, as in a batch job's log, print a line at every tenth of the run instead.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    latest: dict[str, Any] = {"rate": 0.0, "current": "nan"}
+    console = Console(file=cast(Any, _Stderr()))
+    current = "nan"
     printed = 0
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%  {task.fields[rate]:,.0f} env steps/s  return {task.fields[current]}"),
+        TextColumn("{task.percentage:>3.0f}%  {task.fields[status]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as bar:
-        task = bar.add_task(description, total=num_updates, **latest)
+        if shown and not console.is_terminal:
+            say(f"{description}: compiling.")
+        task = bar.add_task(description, total=num_updates, status="compiling")
 
         def report(updates: int, rate: float, episode_return: float) -> None:
-            nonlocal printed
-            latest["rate"] = rate
+            nonlocal printed, current
             if not np.isnan(episode_return):  # NaN: no episode ended in this chunk
-                latest["current"] = f"{episode_return:.{decimals(episode_return)}f}"
-            bar.update(task, completed=updates, rate=rate, current=latest["current"])
+                current = f"{episode_return:.{decimals(episode_return)}f}"
+            status = f"{rate:,.0f} env steps/s, training return {current}"
+            bar.update(task, completed=updates, status=status)
             tenths = 10 * updates // num_updates
             if shown and not console.is_terminal and tenths > printed:
                 printed = tenths
-                say(f"{description}: {10 * tenths}%, {rate:,.0f} env steps/s, return {latest['current']}.")
+                say(f"{description}: {10 * tenths}%, {status}.")
 
         yield report
 
@@ -78,9 +106,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     if configurations is None:
         rows = [{**_cells(summary["final_return"], _places([summary])), **speed}]
     else:
-        ranked = sorted(
-            configurations, key=lambda c: (_done(c), np.nan_to_num(c["final_return"]["iqm"], nan=-np.inf)), reverse=True
-        )
+        ranked = _ranked(configurations)
         differ = len({_done(c) for c in configurations}) > 1
         table.caption = ", ".join(f"{value} {name}" for name, value in speed.items())
         if len(ranked) > _MAX_ROWS:
@@ -127,6 +153,15 @@ def _print(console: Any, table: Any, summary: dict[str, Any]) -> None:
             f"Best on one half of the seeds: {_settings(values)}; on the other half its IQM return is "
             f"{held_out['iqm']:.{places}f}{interval}."
         )
+        if _ranked(configurations or [])[0]["configuration"] != best["configuration"]:
+            console.print("The table's first row is another: it ranks by all seeds, also those that chose it.")
+
+
+def _ranked(configurations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The configurations by the part of their updates that is done, and by the IQM of all seeds."""
+    return sorted(
+        configurations, key=lambda c: (_done(c), np.nan_to_num(c["final_return"]["iqm"], nan=-np.inf)), reverse=True
+    )
 
 
 def _done(configuration: dict[str, Any]) -> float:
@@ -178,7 +213,7 @@ def show_cursor() -> None:
     """Show the terminal's cursor again, which the bar hides."""
     from rich.console import Console
 
-    Console(stderr=True).show_cursor()
+    Console(file=cast(Any, _Stderr())).show_cursor()
 
 
 def duration(seconds: float) -> str:
@@ -190,4 +225,5 @@ def duration(seconds: float) -> str:
 
 def say(sentence: str) -> None:
     """Print one sentence to standard error, prefixed with "rljax"."""
-    print(f"rljax: {sentence}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, RuntimeError):  # a terminal that is gone; within another print, in a handler
+        print(f"rljax: {sentence}", file=sys.stderr or io.StringIO(), flush=True)

@@ -33,7 +33,7 @@ def replace(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Write a text file."""
-    replace(path, lambda part: part.write_text(text, encoding="utf-8"))
+    replace(path, lambda part: part.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -54,7 +54,7 @@ def read_json(path: pathlib.Path) -> Any:
         raise UsageError(f"{path.parent} is not the folder of a run: it has no {path.name}.") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}).") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is damaged ({error}): restore it, or start again in another folder.") from None
 
 

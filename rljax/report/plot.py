@@ -42,7 +42,7 @@ def learning_curves(path: pathlib.Path, curves: Mapping[str, tuple[np.ndarray, n
     shown = sorted(finals, key=lambda label: finals[label], reverse=True)[:_MAX_CURVES]
     for label in shown:
         env_steps, returns = curves[label]
-        (line,) = axes.plot(env_steps, interquartile_mean(returns), linewidth=1.6, label=label)
+        (line,) = axes.plot(env_steps, interquartile_mean(returns), linewidth=1.6, label=_printable(label))
         axes.fill_between(env_steps, *bootstrap_interval(returns), color=line.get_color(), alpha=0.2, linewidth=0)
     _save(path, figure)
 
@@ -53,6 +53,11 @@ def _complete(returns: np.ndarray) -> np.ndarray:
     return returns[is_complete] if is_complete.any() else returns
 
 
+def _printable(text: str) -> str:
+    """Text with escapes for what is not Unicode, such as a name in another encoding."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _axes(title: str) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -60,7 +65,7 @@ def _axes(title: str) -> tuple[Any, Any]:
     figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)  # without pyplot, which would use a window system and global state
     axes = figure.add_subplot()
-    axes.set(xlabel="environment steps", ylabel="greedy return", title=title)
+    axes.set(xlabel="environment steps", ylabel="greedy return", title=_printable(title))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x else "0")
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

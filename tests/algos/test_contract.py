@@ -239,10 +239,27 @@ def extend(folder, case):
     same_results(rljax.resume(folder, progress=False), extended)
 
 
-def test_parameters_stay_float32_in_64_bit_mode(case):
+VARIANTS = {
+    "rainbow": ("dqn", {"dueling": True, "head": "categorical", "value_low": 0.0, "value_high": 9.0}),
+    "qr_dqn": ("dqn", {"head": "quantile", "averaging": 0.5}),
+    "sarsa": ("q_learning", {"target": "sarsa", "step_size_schedule": "exponential"}),
+    "expected_sarsa": ("q_learning", {"target": "expected_sarsa"}),
+    "a2c, adam": ("a2c", {"optimizer": "adam", "normalize_advantages": True}),
+    "discrete sac": ("sac", {"env": "CartPole-v1"}),
+}
+
+
+@pytest.mark.parametrize("name", [*CASES, *VARIANTS])
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_learners_stay_in_32_bits_where_numbers_have_64(name):
+    base, changes = VARIANTS.get(name, (name, {}))
+    case = CASES[base]
+    config = rljax.replace(case.config, **changes)
     with jax.enable_x64(True):
-        state, _ = jax.eval_shape(case.algorithm.train, jax.random.key(0), case.config)
-    assert {x.dtype for x in jax.tree.leaves(learned(state))} == {np.dtype(np.float32)}
+        state, metrics = jax.eval_shape(case.algorithm.train, jax.random.key(0), config)
+    state = state._replace(collector=state.collector._replace(env_state=()))  # an environment's own
+    wide = [path for path, x in jax.tree.leaves_with_path((state, metrics)) if x.dtype in (np.float64, np.int64)]
+    assert not wide
 
 
 # --- invalid configs ------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def test_sizes_are_parsed_to_bytes(text, size):
     assert devices.parse_bytes(text) == size
 
 
-@pytest.mark.parametrize("text", ["much", "-1GB", "0", "GB", ""])
+@pytest.mark.parametrize("text", ["much", "-1GB", "0", "GB", "", "0.5", 0.5, "9" * 400, 10**400, True, None])
 def test_invalid_sizes_are_refused(text):
     with pytest.raises(rljax.UsageError, match="memory_limit"):
         devices.parse_bytes(text)
@@ -37,6 +37,26 @@ def test_cpu_devices_share_the_memory_of_the_machine():
     assert devices.available_bytes(jax.devices()[:1], 1000) == 1000
     assert devices.available_bytes([jax.devices()[0]] * 2, 1000) == 500
     assert devices.readable(3 * 2**30) == "3 GiB"
+
+
+@pytest.mark.parametrize(
+    ("limits", "total", "free"), [((300, 200), 200, 150), ((200, 300), 200, 150), ((9999, "max"), 9999, 9949)]
+)
+def test_the_bytes_of_control_groups(monkeypatch, tmp_path, limits, total, free):
+    """Those of this process's group and of the one around it, each with 50 bytes in use besides file cache."""
+    groups = [tmp_path / "cgroup", tmp_path / "cgroup/job"]
+    groups[1].mkdir(parents=True)
+    for group, limit in zip(groups, limits, strict=True):
+        (group / "memory.max").write_text(f"{limit}\n")
+        (group / "memory.current").write_text("80\n")
+        (group / "memory.stat").write_text("anon 50\ninactive_file 30\n")
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/cgroup").write_text("0::/job\n")
+    (tmp_path / "meminfo").write_text("MemTotal: 1000 kB\nMemAvailable: 990 kB\n")
+    monkeypatch.setattr(devices, "_PROC", tmp_path)
+    monkeypatch.setattr(devices, "_CGROUP", groups[0])
+    assert devices.total_bytes(jax.devices("cpu")[:1]) == total
+    assert min(devices._free_bytes()) == free
 
 
 # --- configure_jax, in fresh processes ---

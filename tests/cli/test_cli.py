@@ -12,7 +12,9 @@ import time
 import jax
 import pytest
 
+import rljax
 from rljax import cli
+from rljax.experiment import history
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = ["--total-steps", "128", "--num-envs", "4", "--num-steps", "16", "--hidden-sizes", "8", "--evaluations", "1"]
@@ -94,6 +96,15 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
     [
         (["trian"], ["trian", "train"]),
         (["train"], ["Name the algorithm"]),
+        (["train", "ppo", "CartPole-v1"], ["The environment needs its option", "--env CartPole-v1"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--lr", "1"], ["--lr", "did you mean --learning-rate?"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--activation", "x"], ["'x'", "tanh", "relu", "silu"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--env-param", "gravity"], ["--env-param needs", "gravity=5"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--env-param", "gravty=5"], ["gravty", "gravity"]),
+        (["train", "ppo", "--env", f"{ROOT}/tests/toys.py:walk", "--env-param", "hight=5"], ["hight", "height"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--sweep", "hidden_sizes=64,128"], ["tuples, such as (64, 64)"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--sweep", "clip=uniform(1,2)"], ["--samples 16"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--memory-limit", "0.5"], ["memory_limit", "'0.5'"]),
         (["train", "pppo", "--env", "CartPole-v1"], ["pppo", "did you mean ppo?"]),
         (["train", "ppo"], ["Name the environment"]),
         (["train", "ppo", "--env", "CartPol-v1"], ["CartPol-v1", "CartPole-v1"]),
@@ -220,3 +231,105 @@ def test_an_interrupt_writes_the_results_so_far_and_returns_130(tmp_path):
     summary = json.loads((tmp_path / "runs/x/summary.json").read_text())
     assert summary["interrupted"] is True
     assert 0 <= summary["env_steps"] < 100_000_000
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_python_imports_ends_in_one_sentence(number):
+    command = [sys.executable, "-X", "importtime", "-m", "rljax.cli", "envs"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    imported = iter(process.stderr.readline, "")
+    assert any("rljax.experiment.signals" in line for line in imported)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 128 + number
+    assert [line for line in err.splitlines() if not line.startswith("import time:")] == ["rljax: Interrupted."]
+    assert out == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_exit_code_names_the_signal(monkeypatch, tmp_path, number):
+    add_chunk = history.Record.add_chunk
+
+    def interrupt(self, *arguments):
+        add_chunk(self, *arguments)
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(history.Record, "add_chunk", interrupt)
+    arguments = ["--env", "FrozenLake-misc", "--total-steps", "1000", "--evaluations", "2", "--eval-episodes", "2"]
+    assert cli.main(["train", "q_learning", *arguments, "--out", "x", "--no-progress"]) == 128 + number
+    assert json.loads((tmp_path / "x/summary.json").read_text())["interrupted"] is True
+
+
+def test_importing_rljax_changes_no_signal():
+    program = (
+        "import signal; s = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]; f = lambda: [*map(signal.getsignal, s)]"
+    )
+    program += "; before = f(); import rljax; assert f() == before"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_full_output_is_one_sentence():
+    command = [sys.executable, "-m", "rljax.cli", "algos"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "rljax: Standard output cannot be written (No space left on device).\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_closed_streams_are_no_mistake(closed):
+    subprocess.run(["bash", "-c", f"{sys.executable} -m rljax.cli algos {closed}"], capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("name", ["gr\u00f6\u00dfe", os.fsdecode(b"\xff")])
+def test_names_are_printed_and_written_in_any_encoding(tmp_path, name):
+    command = [sys.executable, "-m", "rljax.cli", "train", "q_learning", "--env", "FrozenLake-misc", "--name", name]
+    command += ["--total-steps", "200", "--evaluations", "1", "--eval-episodes", "2", "--out", name]
+    env = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "XDG_CACHE_HOME": "cache"}
+    done = subprocess.run(command, env=env, capture_output=True, check=False)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    files = {"config.json", "curves.csv", "learning_curve.png", "summary.json"}
+    assert {path.name for path in (tmp_path / name).iterdir()} == files
+
+
+@pytest.mark.parametrize(("limit", "size"), [("RLIMIT_NOFILE", 12), ("RLIMIT_AS", 1_500_000_000)])
+def test_limits_under_which_jax_hangs_or_aborts_are_refused(limit, size):
+    program = f"""
+import resource, sys
+from rljax import cli
+resource.setrlimit(resource.{limit}, ({size}, {size}))
+sys.exit(cli.main(["train", "q_learning", "--env", "FrozenLake-misc", "--out", "x"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "raise `ulimit" in done.stderr
+
+
+def test_a_mistake_in_a_custom_algorithm_shows_its_line(capsys, tmp_path):
+    (tmp_path / "broken.py").write_text(
+        "from toys import Config, act, init\n\n\ndef update(key, state, config):\n    return state.nothing\n"
+    )
+    arguments = ["train", "broken.py", "--env", f"{ROOT}/tests/toys.py:walk", "--no-progress", "--out", "x"]
+    assert cli.main(arguments) == 1
+    sentence = capsys.readouterr().err
+    assert sentence == "rljax: AttributeError: 'State' object has no attribute 'nothing' (broken.py, line 5).\n"
+
+
+def test_a_run_with_custom_code_is_resumed_from_any_folder(capsys, tmp_path, monkeypatch):
+    """Its folder records the files; params of the environment are recorded too, and 1e1 is an integer."""
+    (tmp_path / "mine.py").write_text("from toys import Config, act, init, update, walk\n")
+    arguments = ["train", "mine.py", "--env", "mine.py:walk", "--env-param", "height=2.5", "--num-updates", "1e1"]
+    options = ["--evaluations", "0", "--eval-episodes", "2", "--checkpoint-every", "100", "--no-progress"]
+    assert cli.main([*arguments, *options, "--out", str(tmp_path / "x")]) == 0
+    about = json.loads((tmp_path / "x/config.json").read_text())
+    assert about["config"]["env"]["params"][0] == 2.5
+    assert about["config"]["num_updates"] == 10
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    assert cli.main(["resume", str(tmp_path / "x"), "--no-progress"]) == 0
+    with pytest.raises(rljax.UsageError, match="pass it as algorithm="):
+        rljax.best(tmp_path / "x")
+    (tmp_path / "mine.py").unlink()
+    assert "There is no file" in complaint(capsys, "resume", str(tmp_path / "x"))

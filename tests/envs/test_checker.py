@@ -1,5 +1,7 @@
 """The checker: silent about healthy environments, and about broken ones a sentence that names what is broken."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -347,3 +349,58 @@ def test_a_reset_that_cannot_be_vmapped_is_not_blamed_on_step():
 
 def test_num_steps_bounds_the_search():
     assert envs.check(env_of(step=late(jnp.nan, 0.0)), num_steps=30) == []
+
+
+def branching_step(key, state, action, params):
+    if action > 0:  # a Python branch on a traced value
+        return step(key, state, action, params)
+    return step(key, state, 1 - action, params)
+
+
+def branching_reset(key, params):
+    while jax.random.bernoulli(key):
+        key, _ = jax.random.split(key)
+    return reset(key, params)
+
+
+@pytest.mark.parametrize(
+    ("changes", "function", "wrap"),
+    [
+        ({"step": branching_step}, branching_step, lambda env: env),
+        ({"step": branching_step}, branching_step, lambda env: envs.time_limit(envs.flatten_observation(env), 5)),
+        ({"reset": branching_reset}, branching_reset, lambda env: env),
+    ],
+)
+def test_an_error_in_an_environment_names_its_file_and_line(changes, function, wrap):
+    env = wrap(env_of(**changes))
+    line = function.__code__.co_firstlineno + 1
+    with pytest.raises(
+        rljax.UsageError, match=re.escape(f"line {line} of {__file__}, in {function.__name__}")
+    ) as caught:
+        envs.require(env)
+    assert isinstance(caught.value.__cause__, jax.errors.TracerBoolConversionError)
+    assert "\n" not in str(caught.value)
+    assert f"line {line} of {__file__}" in envs.check(env)[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"observation_space": (PLANE, PLANE)}, "observation_space must be an rljax.Discrete or an rljax.Box, got"),
+        ({"observation_space": {"a": PLANE}}, "observation_space must be"),
+        ({"action_space": (rljax.Discrete(2), PLANE)}, "action_space must be"),
+        (
+            {"observation_space": rljax.Box(-1, 1, (0,))},
+            r"observation_space must have at least one entry, got .* \(0,\)",
+        ),
+        ({"observation_space": rljax.Box(-1, 1, (3, 0))}, "observation_space must have at least one entry"),
+        ({"action_space": rljax.Box(-1, 1, (0,))}, "action_space must have at least one entry"),
+    ],
+)
+def test_a_space_that_is_not_supported_is_one_sentence(changes, words):
+    env = env_of(**changes)
+    for call in (lambda: envs.require(env), lambda: rljax.make(env), lambda: rljax.ppo.Config(env=env)):
+        with pytest.raises(rljax.UsageError, match=words) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    assert len(envs.check(env)) == 1

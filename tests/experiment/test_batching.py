@@ -211,3 +211,22 @@ def test_batches_resume_with_the_same_layout(config, trained, tmp_path, monkeypa
     same_but_for_rounding(resumed, trained[0])
     loaded = rljax.load(tmp_path / "x", algorithm=own, config=config)
     assert same_bits(loaded.states, batched.states)
+
+
+def test_a_run_larger_than_the_machine_is_refused_before_it_trains(config, tmp_path, monkeypatch):
+    """Also without a limit, and also one that began on a larger machine."""
+    states = 4 * config.width + 4
+    trained = []
+    monkeypatch.setattr(loop, "train", lambda *_: trained.append(1))
+    for total in (states - 1, states):
+        monkeypatch.setattr(devices, "total_bytes", lambda _, total=total: total)
+        monkeypatch.setattr(devices, "available_bytes", lambda *_, total=total: total)
+        for seeds in (1, 3):
+            with pytest.raises(rljax.UsageError, match=f"One run needs .* devices, which have {total} bytes each"):
+                rljax.run(own, config, progress=False, **{**OPTIONS, "seeds": seeds})
+    assert trained == []
+    monkeypatch.undo()
+    rljax.run(own, config, progress=False, out=tmp_path / "x", checkpoint_every=1e6, **OPTIONS)
+    monkeypatch.setattr(devices, "total_bytes", lambda _: 1000)
+    with pytest.raises(rljax.UsageError, match="no longer fit into memory"):
+        rljax.resume(tmp_path / "x", algorithm=own, env=toys.walk, progress=False)

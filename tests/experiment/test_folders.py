@@ -4,14 +4,16 @@ import errno
 import functools
 import json
 import pathlib
+import shutil
 import tempfile
 from typing import Any
 
 import pytest
-from toys import own
+from resuming import OPTIONS
+from toys import in_chunks_of, own
 
 import rljax
-from rljax.experiment import folders
+from rljax.experiment import folders, history, loop
 
 
 def fail_with(code, *_, **__):
@@ -48,6 +50,51 @@ def test_overwrite_removes_only_the_files_of_a_run(tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.json", "notes.txt"]
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "hosts", "summary.json"])
+def test_overwrite_removes_links_and_not_their_targets(tmp_path, name):
+    target, out = tmp_path / "target", tmp_path / "out"
+    (target / "0000").mkdir(parents=True)
+    out.mkdir()
+    (out / name).symlink_to(target)
+    folders.clear(out)
+    assert list(out.iterdir()) == []
+    assert [entry.name for entry in target.iterdir()] == ["0000"]
+    (out / name).symlink_to(tmp_path / "nowhere")
+    folders.clear(out)
+    assert list(out.iterdir()) == []
+
+
+def test_what_overwrite_cannot_remove_is_reported(tmp_path, monkeypatch):
+    (tmp_path / "checkpoints").mkdir()
+    monkeypatch.setattr(shutil, "rmtree", functools.partial(fail_with, errno.EACCES))
+    with pytest.raises(rljax.UsageError, match=r"checkpoints cannot be removed \(EACCES\)"):
+        folders.clear(tmp_path)
+
+
+@pytest.mark.parametrize("checkpoint_every", [None, 0])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_run_writes_nothing_into_the_folder_of_a_later_run(
+    config, tmp_path, monkeypatch, capsys, checkpoint_every, again
+):
+    """Its folder is removed while it trains, and another run makes a new one at the same path, or none does."""
+    add_chunk, out = history.Record.add_chunk, tmp_path / "x"
+
+    def take_away(self, *arguments):
+        add_chunk(self, *arguments)
+        if out.is_dir() and self.updates < 30:
+            shutil.rmtree(out)
+            if again:
+                out.mkdir()
+
+    monkeypatch.setattr(history.Record, "add_chunk", take_away)
+    monkeypatch.setattr(loop, "train", in_chunks_of(20))
+    with pytest.raises(rljax.NotWritten, match="was deleted or replaced") as error:
+        rljax.run(own, config, out=out, checkpoint_every=checkpoint_every, **OPTIONS)
+    assert error.value.result.summary["env_steps"] == 500
+    assert not out.exists() if not again else list(out.iterdir()) == []
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_a_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "file" / "far" / "below"):
@@ -56,7 +103,7 @@ def test_a_file_in_the_way_is_refused(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("place", ["mkdir", "TemporaryFile"])
+@pytest.mark.parametrize("place", ["mkdir", "NamedTemporaryFile"])
 def test_an_unwritable_folder_is_refused(tmp_path, monkeypatch, place):
     (tmp_path / "summary.json").write_text("{}")
     owner = pathlib.Path if place == "mkdir" else tempfile

@@ -1,9 +1,13 @@
 """What `config.json` records of a run, and what differs when it is resumed."""
 
+import copy
 import dataclasses
 import json
+import random
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import toys
 from resuming import OPTIONS, refusal, stopped
 from toys import own
@@ -59,3 +63,121 @@ def test_another_version_is_reported(config, folder, monkeypatch, capsys):
     monkeypatch.setattr(spec, "versions", lambda: {"jax": "0.0.1"})
     rljax.resume(folder, algorithm=own, config=config, progress=False)
     assert "began with different versions" in capsys.readouterr().err
+
+
+def _places(node, path=()):
+    """The paths of all values in JSON."""
+    yield path
+    for key in node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
+        yield from _places(node[key], (*path, key))
+
+
+VALUES = [None, "x", "", "0.5", "8GiB", -1, 0, 1, 2.5, 1e300, 10**12, 10**400, float("nan"), True, [], ["x"], {}]
+
+
+def edits(manifest, count, seed):
+    """Copies of a manifest with one value replaced, removed or added."""
+    rng, places = random.Random(seed), list(_places(manifest))
+    made = 0
+    while made < count:
+        changed, (*above, last) = copy.deepcopy(manifest), rng.choice(places[1:])
+        parent = changed
+        for key in above:
+            parent = parent[key]
+        how = rng.choice(["replace", "replace", "remove", "add"])
+        if how == "replace":
+            parent[last] = rng.choice(VALUES)
+        elif how == "remove":
+            del parent[last]
+        elif isinstance(parent, dict):
+            parent["another"] = rng.choice(VALUES)
+        else:
+            parent.append(rng.choice(VALUES))
+        if json.dumps(changed) != json.dumps(manifest):
+            made += 1
+            yield changed
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_edit_of_the_manifest_is_one_sentence(config, folder, seed):
+    path = folder / "config.json"
+    for changed in edits(json.loads(path.read_text()), 75, seed):
+        path.write_text(json.dumps(changed))
+        sentence = refusal(folder, config)
+        assert any(words in sentence for words in ("was changed since rljax wrote it", "has format", "is damaged"))
+        assert len(sentence) < 700
+
+
+def test_a_manifest_that_is_not_one_is_one_sentence(config, folder):
+    for text in (b"", b"[" * 100_000, b"nul", b"[]", b"3", b'"x"', b'{"format": ' + b"9" * 5000 + b"}", b"\xff"):
+        (folder / "config.json").write_bytes(text)
+        assert "config.json" in refusal(folder, config)
+
+
+def test_a_manifest_may_be_formatted_otherwise(config, folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
+    rljax.load(folder, algorithm=own, config=config)
+
+
+@pytest.mark.parametrize("best", [3, "x", [], {"configuration": "x"}, {"configuration": 10**12}, {}])
+def test_a_changed_summary_is_one_sentence(config, tmp_path, best):
+    out = tmp_path / "x"
+    rljax.run(own, config, sweep={"rate": [0.1, 0.2]}, out=out, checkpoint_every=1e6, **OPTIONS)
+    path = out / "summary.json"
+    path.write_text(json.dumps({"best": best}))
+    if best in (3, "x", []):
+        assert rljax.load(out, algorithm=own, config=config).config.rate == 0.1
+        return
+    with pytest.raises(rljax.UsageError, match="configuration"):
+        rljax.load(out, algorithm=own, config=config)
+
+
+INVALID = [10**12, 10**400, 10**5000, -1, 2.5, "x", [1], float("nan"), "9" * 400, "0.5"]
+
+
+@pytest.mark.parametrize(
+    "name", ["seeds", "seed", "samples", "evaluations", "eval_episodes", "devices", "memory_limit", "checkpoint_every"]
+)
+def test_options_that_are_invalid_are_one_sentence(config, name):
+    for value in INVALID:
+        if (name, value) in (("memory_limit", 10**12), ("checkpoint_every", 10**12), ("checkpoint_every", 2.5)):
+            continue
+        with pytest.raises(rljax.UsageError, match=name) as error:
+            rljax.run(own, config, **{**OPTIONS, name: value})
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 400
+
+
+def test_many_configurations_are_refused_at_once(config):
+    with pytest.raises(rljax.UsageError, match=r"16,000,000 configurations"):
+        rljax.run(own, config, sweep={"rate": [0.1] * 4000, "poison_at": [1] * 4000}, **OPTIONS)
+    with pytest.raises(rljax.UsageError, match=r"more than 1,000,000 runs"):
+        rljax.run(own, config, sweep={"rate": [0.1] * 20}, **{**OPTIONS, "seeds": 100_000})
+
+
+@pytest.mark.parametrize("values", [{0.1, 0.2}, frozenset([0.1])])
+def test_sets_are_refused_since_they_have_no_order(config, values):
+    with pytest.raises(rljax.UsageError, match="a set has no order"):
+        rljax.run(own, config, sweep={"rate": values}, **OPTIONS)
+    with pytest.raises(rljax.UsageError, match="a set has no order"):
+        rljax.choice(values)
+
+
+@rljax.config.config
+class Broken:
+    env: rljax.Env = rljax.traced()
+    num_updates: int = rljax.static(default=50)
+    poison_at: int = rljax.traced(default=10**6)
+    rate: float = rljax.traced(default=0.1)
+    width: int = rljax.static(default=2)
+
+    def __post_init__(self):
+        raise KeyError("a mistake")
+
+
+def test_a_mistake_in_a_custom_config_shows_its_line_and_not_the_manifest(folder):
+    broken = SimpleNamespace(**{**vars(own), "Config": Broken})
+    with pytest.raises(rljax.UsageError, match=r"KeyError: 'a mistake' \(test_manifest.py, line \d+\)") as error:
+        rljax.load(folder, algorithm=broken, env=toys.walk)
+    assert isinstance(error.value.__cause__, KeyError)

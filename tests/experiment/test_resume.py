@@ -275,8 +275,9 @@ def test_an_error_keeps_the_newest_checkpoint(config, whole, folder, monkeypatch
 
 
 def test_extending_a_run_needs_schedule_steps(config, folder):
-    assert "no schedule_steps" in refusal(folder, config, total_steps=1000)
-    assert "integer" in refusal(folder, config, total_steps=1e3)
+    for length in (1000, 1e3):
+        assert "no schedule_steps" in refusal(folder, config, total_steps=length)
+    assert "integer" in refusal(folder, config, total_steps=1e3 + 0.5)
     assert "folder must be the path of a folder, got None" in refusal(None, config)
 
 

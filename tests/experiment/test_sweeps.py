@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toys
 from toys import in_chunks_of, own, walk
 
 import rljax
@@ -355,3 +356,37 @@ def test_after_an_interrupt_only_those_trained_longest_are_compared(stopped, bes
         assert summary["best"]["configuration"] == best
         assert [of is None for of in summary["best_improves_on"]] == [False, False, True]
         assert "provisional" in said
+
+
+def test_the_best_is_named_only_where_it_means_something(tmp_path):
+    """Not with one seed, where it would be chance, and not among environments."""
+    config, options = (
+        own.Config(env=toys.walk, num_updates=3),
+        {"evaluations": 0, "eval_episodes": 2, "progress": False},
+    )
+    options |= {"checkpoint_every": 1e6}
+    assert "best" in rljax.run(own, config, sweep={"rate": [0.1, 9.0]}, seeds=2, out=tmp_path / "x", **options).summary
+    one = rljax.run(own, config, sweep={"rate": [0.1, 9.0, 0.2]}, seeds=1, out=tmp_path / "y", **options)
+    assert "best" not in one.summary
+    assert rljax.load(tmp_path / "y", algorithm=own, env=toys.walk).config.rate == 9.0  # has the highest return
+    envs_sweep = {"env": [toys.walk, rljax.envs.time_limit(toys.walk, 2)]}
+    assert "best" not in rljax.run(own, config, sweep=envs_sweep, seeds=2, out=tmp_path / "z", **options).summary
+
+
+def test_halving_that_compares_nothing_is_reported(capsys):
+    config = own.Config(env=toys.walk, num_updates=3)
+    options = {"seeds": 2, "evaluations": 0, "eval_episodes": 2, "progress": False}
+    rljax.run(own, config, sweep={"rate": [0.1, 0.2]}, halving=5, **options)
+    why = "2 configurations are trained in full length, without halving=5, since it has 3 updates."
+    assert why in capsys.readouterr().err
+    rljax.run(own, config, sweep={"width": [2, 3]}, halving=2, **options)
+    said = capsys.readouterr().err
+    assert said.count("shares its compiled program with no other") == 2
+    rljax.run(own, config, sweep={"rate": [0.1, 0.2]}, halving=2, **options)
+    assert "without halving" not in capsys.readouterr().err
+
+
+def test_the_name_of_an_algorithm_is_refused_with_its_module():
+    for name, module in (("ppo", "rljax.ppo"), ("c51", "rljax.dqn"), ("mine", "such as rljax.ppo")):
+        with pytest.raises(rljax.UsageError, match=f"must be a module, got '{name}': pass .*{module}"):
+            rljax.run(name, None)

@@ -1,10 +1,14 @@
 """What a run prints."""
 
+import io
+import sys
+import time
+
 import numpy as np
 import pytest
 
 from rljax.report import console
-from rljax.report.statistics import summarize
+from rljax.report.statistics import compare, summarize
 
 
 @pytest.mark.parametrize(
@@ -23,4 +27,54 @@ def test_small_returns_are_printed_with_more_decimals(returns, cells, capsys):
     with console.progress_bar("own", 10, True) as show:
         show(10, 5.0, returns[0])
     digits = {0.7421: "0.742", -99.96: "-100.0"}.get(returns[0], "nan")
-    assert f"return {digits}." in capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["rljax: own: compiling.", f"rljax: own: 100%, 5 env steps/s, training return {digits}."]
+
+
+def test_the_bar_says_what_it_waits_for(monkeypatch):
+    """A terminal that keeps what is drawn."""
+    drawn = io.StringIO()
+    drawn.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", drawn)
+    with console.progress_bar("own", 10, True) as show:
+        time.sleep(0.3)
+        before = drawn.getvalue()
+        show(5, 7.0, 0.25)
+    assert "compiling" in before
+    assert "training return 0.250" in drawn.getvalue()[len(before) :]
+
+
+@pytest.mark.parametrize("stream", [None, "broken"])
+def test_a_terminal_that_is_gone_ends_nothing(monkeypatch, stream):
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise OSError(5, "Input/output error")
+
+        isatty = flush = lambda self: True
+
+    monkeypatch.setattr(sys, "stderr", None if stream is None else Broken())
+    console.say("a sentence.")
+    with console.progress_bar("own", 10, True) as show:
+        show(5, 7.0, 0.25)
+    console.show_cursor()
+
+
+def test_where_the_best_is_not_the_first_row_the_reason_is_printed(capsys):
+    """On the even seeds the first configuration is better, on all seeds the second."""
+    finals = [np.array([5.0, 0.0, 5.0, 0.0]), np.array([4.0, 9.0, 4.0, 9.0])]
+    configurations = [
+        {
+            "configuration": i,
+            "values": {"rate": i},
+            "updates": 2,
+            "num_updates": 2,
+            "diverged": [],
+            "final_return": summarize(final),
+        }
+        for i, final in enumerate(finals)
+    ]
+    summary = {"algo": "own", "env": "walk", "seeds": 4, "env_steps": 10, "interrupted": False}
+    speed = {"env_steps_per_second": 5.0, "compile_seconds": 1.0}
+    for order, differs in ((finals, True), (finals[:1] * 2, False)):
+        console.print_summary(summary | speed | {"configurations": configurations[: 1 + differs], **compare(order)})
+        assert ("The table's first row is another" in capsys.readouterr().out) == differs

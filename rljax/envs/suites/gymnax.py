@@ -40,7 +40,7 @@ def make(name: str, settings: dict[str, Any]) -> Env:
 def from_object(environment: Any, settings: dict[str, Any]) -> Env:
     """Make an environment from a gymnax object, with some of its params set."""
     kind = type(environment).__name__
-    params = _replace_params(environment.default_params, settings, kind)
+    params = _replace_params(_default_params(environment), settings, kind)
     return _env(environment, params, str(getattr(environment, "name", kind)), (None,))
 
 
@@ -50,6 +50,11 @@ def space_of(space: Any) -> Space:
         return space
     kind = type(space).__name__
     if kind == "Discrete":
+        start = int(getattr(space, "start", 0))
+        if start != 0:
+            raise UsageError(
+                f"Discrete({space.n}, start={start}) spaces are not supported: let the environment count from 0."
+            )
         return Discrete(int(space.n))
     if kind == "Box":
         return Box(np.asarray(space.low), np.asarray(space.high), tuple(space.shape), space.dtype)
@@ -58,7 +63,9 @@ def space_of(space: Any) -> Space:
 
 def _env(environment: Any, params: Any, name: str, recipe: tuple[Any, ...]) -> Env:
     space = space_of(environment.observation_space(params))
-    obs, _ = jax.eval_shape(environment.reset_env, jax.random.key(0), params)
+    obs, _ = jax.eval_shape(Bound(_reset, (environment,)), jax.random.key(0), params)
+    if not hasattr(obs, "shape"):
+        raise UsageError(f"{name} observes a {type(obs).__name__}, not one array: flatten its observation into one.")
     if isinstance(space, Box):
         # Some environments declare float32 but return integers; the engine stores what they return.
         bounds_hold = obs.shape == space.shape and getattr(environment, "name", name) not in _WRONG_BOUNDS
@@ -77,30 +84,46 @@ def _env(environment: Any, params: Any, name: str, recipe: tuple[Any, ...]) -> E
 
 
 def _default_params(environment: Any) -> Any:
-    return environment.default_params
+    from rljax.envs.suites import gymnax_corrections  # imports gymnax
+
+    return gymnax_corrections.default_params(environment)
 
 
 def _reset(environment: Any, key: jax.Array, params: Any) -> tuple[Any, Any]:
-    obs, state = environment.reset_env(key, params)
-    return _strongly_typed(obs), _strongly_typed(state)
+    from rljax.envs.suites import gymnax_corrections
+
+    if jax.config.read("jax_enable_x64"):  # some environments would mix types
+        params = _in_32_bits(params)
+    with jax.enable_x64(False):
+        return _in_32_bits(gymnax_corrections.reset(environment, key, params))
 
 
 def _step(environment: Any, key: jax.Array, state: Any, action: Any, params: Any) -> tuple[TimeStep, Any]:
-    # step_env, not step: gymnax's step computes a reset on every call, which costs more than most physics.
-    obs, state, reward, terminated, _ = environment.step_env(key, state, action, params)
-    truncated = environment.is_truncated(state, params)
-    return timestep(_strongly_typed(obs), reward, terminated, truncated), _strongly_typed(state)
+    from rljax.envs.suites import gymnax_corrections
+
+    if jax.config.read("jax_enable_x64"):
+        state, action, params = _in_32_bits((state, action, params))
+    with jax.enable_x64(False):
+        # step_env, not step: gymnax's step computes a reset on every call, which costs more than most physics.
+        obs, state, reward, terminated, truncated = gymnax_corrections.step(environment, key, state, action, params)
+        return timestep(_in_32_bits(obs), reward, terminated, truncated), _in_32_bits(state)
 
 
-def _strongly_typed(tree: Any) -> Any:
-    """Convert Python numbers and weak types to arrays of their dtype, so that reset and step agree on the state."""
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), tree)
+def _in_32_bits(tree: Any) -> Any:
+    """Convert numbers to arrays of at most 32 bits, so that reset and step agree on types."""
+
+    def convert(x: Any) -> jax.Array:
+        dtype = jnp.result_type(x)
+        return jnp.asarray(x, dtype=_NARROW.get(dtype, dtype))
+
+    return jax.tree.map(convert, tree)
+
+
+_NARROW = {np.dtype(f"{kind}64"): np.dtype(f"{kind}32") for kind in ("float", "int", "uint")}
 
 
 def _construct_and_set(name: str, settings: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     """The environment object, its params, and the settings passed to its constructor."""
-    import gymnax
-
     if name not in registered():
         raise UsageError(f"There is no environment {name!r}: {suggest(name, registered())}")
     try:
@@ -112,7 +135,7 @@ def _construct_and_set(name: str, settings: dict[str, Any]) -> tuple[Any, Any, d
             f"{name} needs data files that are missing and could not be downloaded ({error}): "
             "put MNIST's four idx .gz files into /tmp/mnist."
         ) from error
-    fields = [] if environment is None else [f.name for f in dataclasses.fields(environment.default_params)]
+    fields = [] if environment is None else [f.name for f in dataclasses.fields(_default_params(environment))]
     constructor_settings = {k: v for k, v in settings.items() if k not in fields}
     if constructor_settings or environment is None:
         try:
@@ -121,11 +144,11 @@ def _construct_and_set(name: str, settings: dict[str, Any]) -> tuple[Any, Any, d
             raise UsageError(f"{name} cannot be made with these settings: {error}.") from None
         except TypeError as error:
             wrong = next(iter(constructor_settings), "")
-            known = [*fields, *inspect.signature(gymnax.registration._registry[name]).parameters]
+            known = [*fields, *inspect.signature(_factory(name)).parameters]
             hint = suggest(wrong, known) if known else f"{error}."
             raise UsageError(f"{name} cannot be made with the setting {wrong!r}: {hint}") from None
     param_settings = {k: v for k, v in settings.items() if k in fields}
-    return environment, _replace_params(environment.default_params, param_settings, name), constructor_settings
+    return environment, _replace_params(_default_params(environment), param_settings, name), constructor_settings
 
 
 def _construct_once(name: str, settings: dict[str, Any]) -> Any:
@@ -139,9 +162,15 @@ def _construct_once(name: str, settings: dict[str, Any]) -> Any:
 
 @functools.cache
 def _construct(name: str, constructor_settings: tuple[tuple[str, Any], ...]) -> Any:
+    return _factory(name)(**dict(constructor_settings))
+
+
+def _factory(name: str) -> Any:
     import gymnax
 
-    return gymnax.make(name, **dict(constructor_settings))[0]
+    from rljax.envs.suites import gymnax_corrections
+
+    return gymnax_corrections.FACTORIES.get(name) or gymnax.registration._registry[name]
 
 
 def _replace_params(params: Any, settings: dict[str, Any], name: str) -> Any:

@@ -289,7 +289,52 @@ def test_gymnax_spaces_are_converted():
     assert space_of(gymnax_spaces.Discrete(3)) == rljax.Discrete(3)
     assert space_of(gymnax_spaces.Box(-1.0, jnp.array([1.0, 2.0]), (2,))) == rljax.Box(-1.0, [1.0, 2.0], (2,))
     assert space_of(rljax.Discrete(3)) == rljax.Discrete(3)
+    assert space_of(gymnasium.spaces.Discrete(3)) == rljax.Discrete(3)
+    for start in (-1, 1, 7):
+        with pytest.raises(rljax.UsageError, match=rf"Discrete\(3, start={start}\) spaces are not supported"):
+            space_of(gymnasium.spaces.Discrete(3, start=start))
     discrete = gymnax_spaces.Discrete(3)
     for space in (gymnax_spaces.Dict({"a": discrete}), gymnax_spaces.Tuple([discrete, discrete])):
         with pytest.raises(rljax.UsageError, match=f"{type(space).__name__} spaces are not supported"):
             space_of(space)
+
+
+class Pair(type(gymnax.make("CartPole-v1")[0])):
+    def reset_env(self, key, params):
+        obs, state = super().reset_env(key, params)
+        return (obs, obs), state
+
+
+def test_an_observation_of_several_arrays_is_one_sentence():
+    with pytest.raises(rljax.UsageError, match="observes a tuple, not one array"):
+        rljax.make(Pair())
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_no_number_has_64_bits_under_x64(name):
+    """Reset and step then agree, so that episodes can be played."""
+    with jax.enable_x64(True):
+        env = rljax.make(name)
+        obs, state = jax.eval_shape(env.reset, jax.random.key(0), env.params)
+        action = jax.eval_shape(env.action_space.sample, jax.random.key(0))
+        assert action.dtype == env.action_space.dtype
+        result, next_state = jax.eval_shape(env.step, jax.random.key(0), state, action, env.params)
+    kinds = jax.tree.map(lambda x: (x.shape, x.dtype), (obs, state))
+    assert kinds == jax.tree.map(lambda x: (x.shape, x.dtype), (result.next_obs, next_state))
+    assert obs.dtype == env.observation_space.dtype
+    assert all(np.dtype(x.dtype).itemsize <= 4 for x in jax.tree.leaves((obs, state, result)))
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Acrobot-v1", "BernoulliBandit-misc", "Catch-bsuite", "Taxi-v3"])
+def test_evaluation_under_x64_gives_the_returns_of_32_bits(name):
+    def play():
+        env = rljax.make(name)
+        act = lambda key, obs: jnp.zeros(obs.shape[0], jnp.int32)  # noqa: E731
+        return rljax.evaluate(jax.random.key(0), envs.time_limit(envs.flatten_observation(env), 5), act, 3)
+
+    returns = play()
+    with jax.enable_x64(True):
+        wide = play()
+    assert np.isfinite(wide).all()
+    if name in ("CartPole-v1", "Acrobot-v1", "Taxi-v3"):  # the rewards of the others are drawn
+        np.testing.assert_allclose(wide, returns)

@@ -1,0 +1,37 @@
+"""Signals that stop the `rljax` command: Ctrl-C, and the warnings of batch systems and closed terminals.
+
+`rljax/__init__.py` imports this module first, since the other imports take seconds, in which a signal would end in a
+traceback. It imports nothing heavy.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from typing import Any
+
+STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+def end_command(number: int, _: Any = None) -> None:
+    """End the process with one sentence. An exception instead would be lost in a callback from C++."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"rljax: Interrupted.\n")
+    os._exit(128 + number)
+
+
+def is_default(number: int) -> bool:
+    """True if nobody has chosen what the signal does; a signal that is ignored, as under nohup, was chosen."""
+    return signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, end_command)
+
+
+def _is_command() -> bool:
+    """True if this process is `rljax ...` or `python -m rljax.cli ...`, not a program that imports rljax."""
+    program = (getattr(sys, "argv", None) or [""])[0]
+    return os.path.basename(program) in ("rljax", "rljax.exe") or (program == "-m" and "rljax.cli" in sys.orig_argv)
+
+
+if _is_command():
+    for _number in STOPPING:
+        if is_default(_number):
+            signal.signal(_number, end_command)
