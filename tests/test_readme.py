@@ -13,7 +13,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), 
 
 def run(snippet, folder):
     return subprocess.run(
-        [sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True, timeout=3600, check=False
     )
 
 
@@ -47,12 +47,3 @@ def test_other_snippets_run_in_order_as_printed(tmp_path):
 def test_no_python_outside_fences():
     text = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     assert not re.search(r"^ {4}(import|from) ", text, re.MULTILINE)
-
-
-def test_importing_loads_no_plotting():
-    code = (
-        "import sys, rljax; "
-        "print([name for name in ('matplotlib', 'seaborn', 'pandas', 'gymnax', 'scipy.stats') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

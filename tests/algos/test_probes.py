@@ -22,6 +22,7 @@ def outputs(algorithm, config, num_obs):
         (ppo, {"total_steps": 16 * 8 * 300, "num_envs": 8, "num_steps": 16, "num_epochs": 4}),
         (a2c, {"total_steps": 8 * 5 * 3000, "optimizer": "adam"}),
     ],
+    ids=["ppo", "a2c"],
 )
 def test_bootstrap_of_a_critic_is_cut_at_termination_but_not_at_truncation(algorithm, fields, terminates):
     """Discount 0.5: without an end each state is worth 1 / (1 - 0.5) = 2; before one 1.75, 1.5 and 1."""
@@ -46,6 +47,7 @@ def test_bootstrap_of_a_critic_is_cut_at_termination_but_not_at_truncation(algor
         ),
         (pqn, {"total_steps": 60_000, "num_envs": 8, "num_steps": 16, "num_minibatches": 4}),
     ],
+    ids=["dqn", "pqn"],
 )  # fmt: skip
 def test_bootstrap_of_action_values_is_cut_at_termination_but_not_at_truncation(algorithm, fields, terminates):
     """Discount 0.9: without an end each state is worth 1 / (1 - 0.9) = 10, with one less."""
@@ -66,6 +68,7 @@ def test_bootstrap_of_action_values_is_cut_at_termination_but_not_at_truncation(
             {"total_steps": 100_000, "learning_rate": 1e-2, "num_envs": 64, "num_steps": 4, "max_episode_steps": 1},
         ),
     ],
+    ids=["ppo", "a2c", "reinforce"],
 )
 def test_continuous_actions_learn_a_known_optimum(algorithm, fields):
     config = algorithm.Config(env=one_step(), **fields)
