@@ -68,7 +68,7 @@ def resume(
         with_changes(manifest.read(folder).options, changes, CHANGEABLE)
         experiment, saved = _restored(folder, algorithm, config, env, sweep, changes, hosts.processes)
         if hosts.processes > 1:
-            check_multiprocess_options(experiment.options)
+            check_multiprocess_options(with_changes(experiment.options, {"out": folder}))
         progress = bool(changes.get("progress", True)) and is_first
         options = dataclasses.replace(experiment.options, progress=progress)
         experiment = dataclasses.replace(experiment, options=options, is_first=is_first)
