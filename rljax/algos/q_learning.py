@@ -180,9 +180,8 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
         error = target - values
         if config.step_size_schedule == "visits":
             # $(1 + n)^{-k}$; XLA's power is not vectorised on CPUs.
-            step_size = config.step_size * jnp.exp(
-                -config.step_size_exponent * jnp.log(1.0 + visits.astype(jnp.float32))
-            )
+            log_count = jnp.log(1.0 + visits.astype(jnp.float32))
+            step_size = config.step_size * jnp.exp(-config.step_size_exponent * log_count)
         else:
             kind, final = config.step_size_schedule, config.step_size_end
             step_size = schedules.value(kind, config.step_size, final, config.schedule_fraction, progress)

@@ -44,7 +44,7 @@ def configure_jax(single_run: bool = False, cache: str | os.PathLike[str] | None
     _check_limits()
     threefry.install()
     if cache is not None:
-        jax.config.update("jax_compilation_cache_dir", os.fspath(cache))
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
     if not single_run:
         return _use_cpu_cores()
     _use_one_cpu_thread()

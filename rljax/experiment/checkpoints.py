@@ -5,15 +5,17 @@ killed at any moment. A checksum over arrays and data detects a checkpoint that 
 """
 
 import contextlib
+import errno
 import json
 import logging
 import math
 import os
 import pathlib
 import shutil
+import sys
 import traceback
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -173,11 +175,24 @@ def _from_orbax(record: logging.LogRecord) -> bool:
 
 
 def _silence_orbax() -> None:
-    """Drop what Orbax logs about an error, hundreds of lines, in addition to raising it."""
+    """Drop what Orbax and TensorStore print about an error, hundreds of lines, in addition to raising it."""
     for name in ("absl", "asyncio"):
         logger = logging.getLogger(name)
         if _not_from_orbax not in logger.filters:
             logger.addFilter(_not_from_orbax)
+    if not isinstance(sys.unraisablehook, _UnraisableHook):
+        sys.unraisablehook = _UnraisableHook(sys.unraisablehook)
+
+
+class _UnraisableHook:
+    """Drops the errors of TensorStore's threads that finish after a failed write."""
+
+    def __init__(self, before: Callable[[Any], Any]) -> None:
+        self.before = before
+
+    def __call__(self, unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self.before(unraisable)
 
 
 def _not_from_orbax(record: logging.LogRecord) -> bool:
@@ -221,8 +236,11 @@ def newest(place: pathlib.Path) -> Saved | None:
 
 
 def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    first = (lines[0] if lines else type(error).__name__)[:200].rstrip(".: ")
+    text = str(error).strip()
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.EACCES, errno.EROFS, errno.EIO):
+        if os.strerror(code) in text:
+            return os.strerror(code)
+    first = (text.splitlines() or [type(error).__name__])[0][:200].rstrip(".: ")
     return getattr(error, "strerror", None) or first
 
 

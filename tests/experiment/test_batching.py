@@ -195,7 +195,7 @@ def test_batches_resume_with_the_same_layout(config, trained, tmp_path, monkeypa
     monkeypatch.setattr(loop, "train", changed_train(stop_at_the_third))
     with pytest.raises(RuntimeError, match="stopped") as error:
         rljax.run(own, config, out=tmp_path / "x", **limit, **OPTIONS)
-    assert "of 8 of 10 runs, is in" in error.value.__notes__[0]
+    assert "of 8 of 10 runs, are in" in error.value.__notes__[0]
     assert "`rljax resume" in error.value.__notes__[0]
     summary = json.loads((tmp_path / "x/summary.json").read_text())
     assert summary["interrupted"] is True

@@ -4,6 +4,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import pytest
 from orbax import checkpoint as orbax
@@ -137,3 +139,29 @@ def test_without_short_names_for_folders_odd_paths_are_refused_before_training(c
     for name in ("lr[0.1]", "what?", "a*b", os.fsdecode(b"\xff"), "y" * 200 + "/" + "z" * 200):
         with pytest.raises(rljax.UsageError, match="Checkpoints need a shorter path"):
             rljax.run(own, config, out=tmp_path / ("x" * 200) / ("y" * 250) / name, checkpoint_every=0, **OPTIONS)
+
+
+LIMITED = """
+import resource, sys
+sys.path[:0] = [{root!r}, {tests!r}]
+import rljax, toys
+from toys import own
+resource.setrlimit(resource.RLIMIT_FSIZE, (40 * 1024, resource.RLIM_INFINITY))
+options = {{"seeds": 2, "evaluations": 1, "eval_episodes": 2, "progress": False, "checkpoint_every": 0, "devices": 1}}
+try:
+    rljax.run(own, own.Config(env=toys.walk, width=20000), out="x", **options)
+except rljax.NotWritten as error:
+    print(error)
+"""
+
+
+def test_a_limited_disk_is_one_sentence_for_each_file_and_leaves_no_temporary_files(tmp_path):
+    """Orbax and TensorStore would print hundreds of lines."""
+    tests = pathlib.Path(__file__).parents[1]
+    program = LIMITED.format(root=str(tests.parent), tests=str(tests))
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    said = [line for line in done.stderr.splitlines() if "JAX has already started" not in line]
+    assert len(said) == 1, done.stderr
+    assert "No checkpoint could be written to x/checkpoints/0000 (File too large)" in said[0]
+    assert "could not be written (File too large)" in done.stdout
+    assert {path.name for path in (tmp_path / "x").iterdir()} <= {"config.json", "curves.csv", "summary.json"}
