@@ -19,6 +19,15 @@ def pytest_configure(config):
         jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture
+def default_signals():
+    """Handle SIGTERM and SIGHUP by default, here and in child processes: nohup ignores them."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
     """Free a module's compiled programs: those of all tests are more than a process can map."""

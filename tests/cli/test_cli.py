@@ -233,6 +233,7 @@ def test_an_interrupt_writes_the_results_so_far_and_returns_130(tmp_path):
     assert 0 <= summary["env_steps"] < 100_000_000
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_python_imports_ends_in_one_sentence(number):
     command = [sys.executable, "-X", "importtime", "-m", "rljax.cli", "envs"]
@@ -246,6 +247,7 @@ def test_a_signal_while_python_imports_ends_in_one_sentence(number):
     assert out == ""
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_exit_code_names_the_signal(monkeypatch, tmp_path, number):
     add_chunk = history.Record.add_chunk

@@ -12,6 +12,7 @@ from rljax.experiment import history, interrupts
 from rljax.report import console
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_writes_the_results_so_far(config, tmp_path, monkeypatch, number):
     """The signal arrives while a chunk runs; the chunk lands, files are written, and the result is in the exception."""

@@ -2,7 +2,7 @@
 
 import io
 import sys
-import time
+import threading
 
 import numpy as np
 import pytest
@@ -31,17 +31,30 @@ def test_small_returns_are_printed_with_more_decimals(returns, cells, capsys):
     assert said == ["rljax: own: compiling.", f"rljax: own: 100%, 5 env steps/s, training return {digits}."]
 
 
-def test_the_bar_says_what_it_waits_for(monkeypatch):
-    """A terminal that keeps what is drawn."""
-    drawn = io.StringIO()
-    drawn.isatty = lambda: True
-    monkeypatch.setattr(sys, "stderr", drawn)
+class Terminal(io.StringIO):
+    """Keeps what is drawn; `compiling` is set once that word is."""
+
+    def __init__(self):
+        super().__init__()
+        self.compiling = threading.Event()
+
+    def write(self, text):
+        if "compiling" in text:
+            self.compiling.set()
+        return super().write(text)
+
+    def isatty(self):
+        return True
+
+
+def test_the_bar_shows_what_it_waits_for(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     with console.progress_bar("own", 10, True) as show:
-        time.sleep(0.3)
-        before = drawn.getvalue()
+        assert terminal.compiling.wait(600)
+        before = len(terminal.getvalue())
         show(5, 7.0, 0.25)
-    assert "compiling" in before
-    assert "training return 0.250" in drawn.getvalue()[len(before) :]
+    assert "training return 0.250" in terminal.getvalue()[before:]
 
 
 @pytest.mark.parametrize("stream", [None, "broken"])
