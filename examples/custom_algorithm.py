@@ -1,14 +1,12 @@
-"""A custom algorithm: a policy gradient with a learned baseline, in a module with the expected names.
+"""A custom algorithm: a policy gradient with a learned baseline, in a module with the expected names, no base class.
 
-It needs no registration and no base class. Run it with
-`rljax train examples/custom_algorithm.py --env CartPole-v1 --seeds 8` or `python examples/custom_algorithm.py`.
+`rljax train examples/custom_algorithm.py --env CartPole-v1 --seeds 8`, or `python examples/custom_algorithm.py`.
 """
 
 import sys
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 import rljax
@@ -41,7 +39,7 @@ def init(key: jax.Array, config: Config) -> State:
     key_params, key_reset = jax.random.split(key)
     collector = rollout.reset(key_reset, config.env, num_envs=16)
     params = networks.actor_critic(config.env).init(key_params, collector.obs)
-    return State(params, optax.adam(config.learning_rate).init(params), collector, jnp.int32(0))
+    return State(params, optax.adam(config.learning_rate).init(params), collector, jax.numpy.int32(0))
 
 
 def act(state: State, config: Config) -> Policy:

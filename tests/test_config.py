@@ -233,7 +233,7 @@ def everything(**changes):
         ("widths", np.array([64]), "a tuple of integers such as"),
         ("network", 5, "an object with init and apply or None, got 5"),
         ("network", OwnNetwork, "an object with init and apply or None, got <class"),
-        ("rule", {"a": 1}, "hashable, as it is a part of the program: unhashable type: 'dict'"),
+        ("rule", {"a": 1}, "hashable, since it is part of the program: unhashable type: 'dict'"),
     ],
 )
 def test_values_of_another_type_are_usage_errors(make, field, value, why):
