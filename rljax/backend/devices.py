@@ -13,7 +13,7 @@ from rljax.errors import UsageError, shown
 
 _USABLE = 0.9  # of a device's bytes; the compiler's estimates do not include everything
 
-_PROC, _CGROUP = pathlib.Path("/proc"), pathlib.Path("/sys/fs/cgroup")
+PROC, CGROUP = pathlib.Path("/proc"), pathlib.Path("/sys/fs/cgroup")
 
 _MIN_FILES = 64  # that a process may have open
 
@@ -137,7 +137,7 @@ def available_bytes(devices: Iterable[jax.Device], limit: int | None, processes:
     if all("bytes_limit" in device_stats for device_stats in stats):
         free = [device_stats["bytes_limit"] - device_stats.get("bytes_in_use", 0) for device_stats in stats]
     else:
-        free = [size // len(devices) // processes for size in _free_bytes()]
+        free = [size // len(devices) // processes for size in free_bytes()]
     bounds = [int(_USABLE * size) for size in free]
     return min(bounds if limit is None else [*bounds, limit // len(devices)], default=None)
 
@@ -159,7 +159,7 @@ def total_bytes(devices: Iterable[jax.Device]) -> int | None:
     return min(sizes) // len(devices) if sizes else None
 
 
-def _free_bytes() -> list[int]:
+def free_bytes() -> list[int]:
     """Free bytes of this machine, and of the control groups around this process, as far as they are known."""
     free = [left for _, left in _groups()]
     with contextlib.suppress(OSError, StopIteration, ValueError):
@@ -168,7 +168,7 @@ def _free_bytes() -> list[int]:
 
 
 def _meminfo(name: str) -> int:
-    lines = (_PROC / "meminfo").read_text().splitlines()
+    lines = (PROC / "meminfo").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
@@ -176,15 +176,15 @@ def _groups() -> Iterator[tuple[int, int]]:
     """The bytes that this process's control group and those around it may use, and how many are left of them."""
     own = ""
     with contextlib.suppress(OSError, StopIteration):
-        lines = (_PROC / "self/cgroup").read_text().splitlines()
+        lines = (PROC / "self/cgroup").read_text().splitlines()
         own = next(line for line in lines if line.startswith("0::")).removeprefix("0::").strip("/")
-    for group in (_CGROUP / own, *(_CGROUP / own).parents):
+    for group in (CGROUP / own, *(CGROUP / own).parents):
         with contextlib.suppress(OSError, ValueError):
             limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
             stats = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
             cached = int(stats.get("inactive_file", 0))  # file cache, which is freed when needed
             yield limit, limit - used + cached
-        if group == _CGROUP:
+        if group == CGROUP:
             break
 
 

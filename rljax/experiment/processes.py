@@ -27,7 +27,7 @@ from rljax.report import console, files
 
 BEGUN, READ, DONE = range(3)  # stages of a process: started, has read the folder, has trained its runs
 _HEARTBEAT_SECONDS = 1.0
-_SILENCE_SECONDS = 30.0  # after which a process counts as dead
+SILENCE_SECONDS = 30.0  # after which a process counts as dead
 _GRACE_SECONDS = 300.0  # for the other processes to save before they end: no chunk takes as long
 
 
@@ -148,7 +148,7 @@ class Peers:
         started = time.monotonic()
         while self.process and 0 not in self._last:
             self._look(0)
-            if time.monotonic() - started > _SILENCE_SECONDS:
+            if time.monotonic() - started > SILENCE_SECONDS:
                 raise PeerLost(
                     f"Process 0 of {self.processes} has not started in {self._folder.parent}: check its output, "
                     "and that all processes use the same folder."
@@ -222,8 +222,8 @@ class Peers:
             )
         # A process may end once it has trained its runs; process 0 only once all have.
         done = said.get("all", {}).get("stage") == DONE if process == 0 else said.get("stage") == DONE
-        if self._lost is None and not done and now - self._beats[process][1] > _SILENCE_SECONDS:
-            self._lost = f"{name} has not responded for {_SILENCE_SECONDS:.0f} seconds: see its output."
+        if self._lost is None and not done and now - self._beats[process][1] > SILENCE_SECONDS:
+            self._lost = f"{name} has not responded for {SILENCE_SECONDS:.0f} seconds: see its output."
 
 
 @contextlib.contextmanager

@@ -53,10 +53,10 @@ def test_the_bytes_of_control_groups(monkeypatch, tmp_path, limits, total, free)
     (tmp_path / "self").mkdir()
     (tmp_path / "self/cgroup").write_text("0::/job\n")
     (tmp_path / "meminfo").write_text("MemTotal: 1000 kB\nMemAvailable: 990 kB\n")
-    monkeypatch.setattr(devices, "_PROC", tmp_path)
-    monkeypatch.setattr(devices, "_CGROUP", groups[0])
+    monkeypatch.setattr(devices, "PROC", tmp_path)
+    monkeypatch.setattr(devices, "CGROUP", groups[0])
     assert devices.total_bytes(jax.devices("cpu")[:1]) == total
-    assert min(devices._free_bytes()) == free
+    assert min(devices.free_bytes()) == free
 
 
 # --- configure_jax, in fresh processes ---

@@ -24,7 +24,7 @@ import rljax, toys
 from toys import own
 from rljax.experiment import history, loop, processes
 what, folder, port, process = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-processes._SILENCE_SECONDS = 5.0 if what == "impatient" else 600.0
+processes.SILENCE_SECONDS = 5.0 if what == "impatient" else 600.0
 hosts = rljax.join("127.0.0.1:" + port, 2, process)
 if what == "resume":
     rljax.resume(folder, algorithm=own, config={config}, hosts=hosts, progress=False)
@@ -36,7 +36,7 @@ if what == "halting":
         if record.updates == 5:
             while not os.path.exists(folder + ".go"):
                 time.sleep(0.05)
-            processes._SILENCE_SECONDS = {silence}
+            processes.SILENCE_SECONDS = {silence}
     history.Record.add_chunk = halt
     loop.train = toys.in_chunks_of(1)
 try:
@@ -128,7 +128,7 @@ def test_two_processes_give_the_results_of_one(whole, tmp_path):
 
 @pytest.mark.parametrize(
     ("victim", "silence"),
-    [(0, 5.0), *(pytest.param(i, processes._SILENCE_SECONDS, marks=pytest.mark.slow) for i in (0, 1))],
+    [(0, 5.0), *(pytest.param(i, processes.SILENCE_SECONDS, marks=pytest.mark.slow) for i in (0, 1))],
 )
 def test_a_dead_process_ends_the_other_and_both_resume(whole, tmp_path, victim, silence):
     started = start("halting", tmp_path / "x", silence)
