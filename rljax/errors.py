@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import os
 import pathlib
 import sysconfig
 import traceback
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-_LIBRARIES = ("<", str(pathlib.Path(__file__).parent), sysconfig.get_path("stdlib"))
+_LIBRARIES = ("<", f"{pathlib.Path(__file__).parent}{os.sep}", f"{sysconfig.get_path('stdlib')}{os.sep}")
 
 
 class UsageError(ValueError):
@@ -44,7 +45,9 @@ def user_line(error: BaseException) -> str | None:
     """
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = pathlib.Path(frame.filename)
-        is_library = frame.filename.startswith(_LIBRARIES) or {"site-packages", "dist-packages"} & set(path.parts)
+        is_installed = bool({"site-packages", "dist-packages"} & set(path.parts))
+        is_command = path.name in ("rljax", "rljax.exe")
+        is_library = is_installed or is_command or frame.filename.startswith(_LIBRARIES)
         if not is_library:
             return f"{path.name}, line {frame.lineno}"
     return None

@@ -33,7 +33,7 @@ def epsilon_greedy_rollout(
 ) -> tuple[rollout.Collector, rollout.Trajectory, Metrics]:
     """Run `rollout.rollout` under the epsilon-greedy policy of `action_values`, `(key, obs [N, ...]) -> [N, A]`."""
     key_actions, key_values, key_rollout = jax.random.split(key, 3)
-    bits = jax.random.bits(key_actions, (2, num_steps, collector.obs.shape[0]))
+    bits = jax.random.bits(key_actions, (2, num_steps, collector.obs.shape[0]), jnp.uint32)
 
     def policy(noise: tuple[jax.Array, jax.Array, jax.Array], obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         uniform, random_action, key = noise

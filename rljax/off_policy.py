@@ -147,7 +147,7 @@ def gradient_steps(
     given `updates` completed updates; it is not batched under `vmap`, so a branch on it stays a branch. Each metric is
     returned as `[gradient_steps]`.
     """
-    bits = jax.random.bits(key, (config.gradient_steps, config.batch_size))
+    bits = jax.random.bits(key, (config.gradient_steps, config.batch_size), jnp.uint32)
     numbers = updates * config.gradient_steps + 1 + jnp.arange(config.gradient_steps, dtype=jnp.int32)
     # Each iteration copies the carry, parameters included; unrolling by 2 saves every other copy.
     return jax.lax.scan(learn, start, (bits, rounding.narrow(noise), numbers), unroll=2)

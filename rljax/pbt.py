@@ -11,6 +11,7 @@ round. A run without a finite score, because no episode ended or because it dive
 run copies only a strictly better one, so nothing is copied while no run has a score.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -166,7 +167,8 @@ def _checked(
     updates = config.num_updates
     interval = number("interval", interval, integer=True, minimum=1, maximum=updates)
     if updates % interval:
-        divisors = [n for n in range(1, updates + 1) if updates % n == 0]
+        small = [n for n in range(1, math.isqrt(updates) + 1) if updates % n == 0]
+        divisors = [*small, *(updates // n for n in small)]
         raise UsageError(
             f"interval={interval} does not divide the run's {updates} updates: choose "
             f"{max(n for n in divisors if n < interval)} or {min(n for n in divisors if n > interval)}."

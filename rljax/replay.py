@@ -174,7 +174,7 @@ def sample(
     r"""Draw B transitions with replacement: uniformly, or in proportion to their priorities.
 
     Args:
-        bits: `[B]` uint32, `jax.random.bits(key, (B,))`; an argument, so that the bits of many batches can be drawn in
+        bits: `[B]` uint32, from `jax.random.bits`; an argument, so that the bits of many batches can be drawn in
             one call.
         replay: with at least one transition of n steps.
         discount: $\gamma$.

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rljax import exploration
+import rljax
+from rljax import exploration, rollout
 
 
 def test_noise_has_the_moments_of_its_closed_form():
@@ -32,3 +33,18 @@ def test_noise_has_the_moments_of_its_closed_form():
     # The textbook's form: theta 0.15 and sigma 0.2 settle at sigma / sqrt(theta (2 - theta)).
     deviation = 0.2 / np.sqrt(0.15 * 1.85)
     assert exploration.correlated_noise(jnp.zeros(()), jnp.ones(()), deviation, 0.15) == pytest.approx(0.2)
+
+
+def test_exploration_is_the_same_in_64_bit_mode():
+    env = rljax.make("CartPole-v1")
+
+    def actions():
+        collector = rollout.reset(jax.random.key(0), env, 8)
+        values = lambda key, obs: jnp.tile(jnp.array([1.0, 0.0], jnp.float32), (8, 1))  # noqa: E731
+        _, steps, _ = exploration.epsilon_greedy_rollout(jax.random.key(1), values, 0.5, collector, env, 200)
+        return np.asarray(steps.action)
+
+    expected = actions()
+    assert 0.2 < expected.mean() < 0.3  # half of the steps explore, half of those choose the other action
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(actions(), expected)

@@ -30,7 +30,6 @@ def configure_jax(single_run: bool = False, cache: str | os.PathLike[str] | None
 
     Args:
         single_run: this process trains one run of small networks, for which one thread is faster than many.
-
         cache: a folder for compiled programs, which later processes then need not compile again; the command line uses
             `~/.cache/rljax`. None keeps JAX's setting `jax_compilation_cache_dir`.
 

@@ -46,7 +46,7 @@ def integers(bits: jax.Array, below: jax.typing.ArrayLike) -> jax.Array:
     Lemire (2019, section 3) without rejection: probabilities differ from $1 / n$ by at most $2^{-32}$.
 
     Args:
-        bits: `[...]` uint32, as from `jax.random.bits`.
+        bits: `[...]` uint32, as from `jax.random.bits(key, shape, jnp.uint32)`.
         below: n, `[...]`, at least 1 and less than 2**31.
     """
     # The upper 32 bits of a 64-bit product, computed in 16-bit halves: by default JAX has no 64-bit integers.
@@ -76,7 +76,7 @@ def permutation(key: jax.Array, n: int) -> jax.Array:
         return jax.random.permutation(key, n).astype(jnp.int32)
     numbers = jnp.arange(n, dtype=jnp.uint32)
     row, column = numbers // columns, numbers % columns
-    for round_key in jax.random.bits(key, (_ROUNDS,)):
+    for round_key in jax.random.bits(key, (_ROUNDS,), jnp.uint32):
         shifted = row + (_mix(column + round_key) >> 16) * rows // 2**16
         row, column = column, jnp.where(shifted >= rows, shifted - rows, shifted)
         rows, columns = columns, rows

@@ -41,7 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
             return _dispatch(arguments)
         finally:
             sys.stdout.flush()
-    except OSError as error:  # of standard output; those of files are `UsageError`s
+    except OSError as error:
+        if user_line(error) is not None and not isinstance(error, BrokenPipeError):
+            console.say(_with_notes(f"{located(error)}.", error))
+            return 1
+        # Of standard output: those of files are `UsageError`s.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains as it ends
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has seen enough
             return 128 + signal.SIGPIPE
@@ -249,7 +253,8 @@ def _resume(arguments: list[str]) -> int:
     _start_jax(single_run=recorded.threads == 1)
     settings, hosts = values(options, ("total_steps", "algorithm", "env", *CHANGEABLE)), _hosts_given(options)
     given = {kind: reference for kind, reference in recorded.recipe["references"].items() if reference is not None}
-    given |= {kind: [settings[kind]] for kind in ("algorithm", "env") if kind in settings}
+    for kind in settings.keys() & {"algorithm", "env"}:
+        given[kind] = [settings[kind], *given.get(kind, [None])[1:]]
     if "algorithm" in given:
         settings["algorithm"] = user_code.algorithm(given["algorithm"][0])
     if "env" in given:

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from rljax.errors import UsageError, suggest
+from rljax.experiment.signals import STOPPING, is_default
 
 # A script of benchmarks/, its first options, and what it measures.
 _BENCHMARKS = {
@@ -56,12 +57,15 @@ def _exit_code(command: list[str]) -> int:
         process.send_signal(signal.SIGINT)
         raise KeyboardInterrupt
 
-    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
-    before |= {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    stopping = [number for number in STOPPING if is_default(number)]  # not those that are ignored, as under nohup
+    before = {number: signal.getsignal(number) for number in stopping}
+    for number in stopping:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else interrupt)
     try:
         return process.wait()
     except KeyboardInterrupt:  # from a terminal, which interrupts the script too
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
+        for number in set(stopping) - {signal.SIGINT}:
+            signal.signal(number, signal.SIG_IGN)  # it is ending already
         for harder in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             try:
                 return process.wait(_SCRIPT_SECONDS) or 130

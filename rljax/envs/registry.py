@@ -29,7 +29,6 @@ def make(env: Any, **settings: Any) -> Env:
         if violation:
             raise UsageError(f"{env.name}: {violation}")
         return env
-    # The environment's arrays must be constants even if make is called inside a traced function.
     # The environment's arrays must be constants even if make is called inside a traced function, and have 32 bits.
     with jax.ensure_compile_time_eval(), jax.enable_x64(False):
         if isinstance(env, str):

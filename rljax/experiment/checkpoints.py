@@ -153,10 +153,12 @@ def alias(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
     Orbax takes `[`, `?` and `*` for patterns, encodes names in UTF-8, and adds long names of its own.
     """
+    if not pathlib.Path("/proc/self/fd").is_dir():
+        yield folder.absolute()
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        short = pathlib.Path(f"/proc/self/fd/{descriptor}")
-        yield short if short.is_dir() else folder.absolute()
+        yield pathlib.Path(f"/proc/self/fd/{descriptor}")
     finally:
         os.close(descriptor)
 

@@ -40,7 +40,7 @@ class Programs(NamedTuple):
     """`(keys [L], config) -> states`."""
     advance: Callable[..., Any]
     """`(keys, states, config, first, count) -> (states, metrics [L, capacity, ...], lasted [L])`; `lasted` is the
-    number of these updates after which the run was still finite: see `core.finite` and `lanes.finite_metrics`."""
+    number of these updates after which the run was still finite: see `core.finite` and `core.finite_metrics`."""
     evaluate: Callable[..., Any]
     """`(keys, states, config, number) -> (returns [L, episodes], ended [L, episodes])` from `evaluation.play`."""
     keep: Callable[..., Any]

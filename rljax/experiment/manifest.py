@@ -51,12 +51,12 @@ class Manifest:
     total_steps: int | None
 
 
-_references: dict[int, list[str]] = {}
+_references: dict[int, tuple[Any, list[str]]] = {}  # with the objects, so that their ids are not used again
 
 
 def remember(imported: Any, reference: str, env_params: Sequence[str] = ()) -> None:
     """Note where the command line imported an algorithm or environment from, for the manifest of its runs."""
-    _references[id(imported)] = [reference, *env_params]
+    _references[id(imported)] = (imported, [reference, *env_params])
 
 
 def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
@@ -137,7 +137,8 @@ def _recipe(algorithm: Any, config: Any, points: Sequence[sweeps.Point]) -> dict
     elsewhere; `objects` has for each of its points, by path, those that are not plain data.
     """
     fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "env"}
-    references = {"algorithm": _references.get(id(algorithm)), "env": _references.get(id(config.env))}
+    imported = {"algorithm": algorithm, "env": config.env}
+    references = {kind: _references.get(id(one), (one, None))[1] for kind, one in imported.items()}
     parts = {"references": references, "algorithm": algos.name_of(algorithm), "fields": describe(fields)}
     parts = json.loads(files.as_json(parts)) | {"env": _env_as_data(config.env), "objects": _objects(points)}
     try:

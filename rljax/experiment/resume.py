@@ -163,7 +163,10 @@ def _highest(summary: Any) -> int:
     found = {}
     with contextlib.suppress(KeyError, TypeError, ValueError):  # another kind of run, or edited
         if summary["seeds"] == 1 and "env" not in summary["fields"]:
-            found = {c["configuration"]: float(c["final_return"]["iqm"]) for c in summary["configurations"]}
+            returns = {c["configuration"]: c["final_return"]["iqm"] for c in summary["configurations"]}
+            parts = {c["configuration"]: c["updates"] / c["num_updates"] for c in summary["configurations"]}
+            longest = max(parts.values())
+            found = {i: float(iqm) for i, iqm in returns.items() if iqm is not None and parts[i] == longest}
     return max(found, key=lambda i: found[i], default=0)
 
 

@@ -229,7 +229,7 @@ def policy_iteration(model: Model, discount: Scalar, max_iterations: int = 1_000
     max_iterations = _most(max_iterations)
     allowed = jnp.isfinite(process.rewards)
     uniform = allowed / allowed.sum(axis=-1, keepdims=True).astype(process.rewards.dtype)
-    _refuse_endless(processes.endless(processes.under(process, uniform)), discount, "every policy")
+    _refuse_endless(processes.endless(processes.under(process, uniform)), discount, "the uniform policy at its start")
     values, iterations = _improve(process, uniform, discount, max_iterations)
     bound = processes.error_bound(process, values, discount)
     return Solution(values, action_values(model, values, discount), iterations, bound)

@@ -40,9 +40,7 @@ class Progress(Protocol):
     """Called after every chunk of updates."""
 
     def __call__(self, updates: int, rate: float, episode_return: float) -> None:
-        """Updates done so far, environment steps per second over all seeds, the training return: the
-        mean of the latest chunk's episodes.
-        """
+        """Show the updates so far, environment steps per second of all seeds, and the latest chunk's mean return."""
 
 
 @contextlib.contextmanager

@@ -99,3 +99,9 @@ def test_permutations_are_uniform_in_pairs(n):
     chances = scipy.stats.hypergeom(n, n // 2, n // 2)
     assert half.mean() == pytest.approx(n / 4, abs=4 * chances.std() / 200)
     assert half.var() == pytest.approx(chances.var(), rel=0.05)
+
+
+def test_a_permutation_is_one_in_64_bit_mode():
+    with jax.enable_x64(True):
+        order = np.asarray(random_bits.permutation(jax.random.key(0), 4096))
+    np.testing.assert_array_equal(np.sort(order), np.arange(4096))
