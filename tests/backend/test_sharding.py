@@ -240,11 +240,11 @@ def test_a_sharded_run_is_resumed_with_the_same_sharding(seen):
 
 
 def test_a_number_of_environments_that_does_not_divide_is_refused(seen):
-    assert seen["refused"] == ("num_envs=20 environments do not divide over 8 devices: take num_envs=24, or devices=5.")
+    assert seen["refused"] == ("num_envs=20 environments do not divide over 8 devices: use num_envs=24, or devices=5.")
 
 
 def test_invalid_shard_arguments_are_refused():
-    with pytest.raises(rljax.UsageError, match="shard='rows' cannot be: it is 'runs' or 'envs'"):
+    with pytest.raises(rljax.UsageError, match="shard must be .runs. or .envs., got .rows."):
         rljax.run(toys.own, toys.own.Config(env=toys.walk), shard="rows")
     with pytest.raises(rljax.UsageError, match="the config has no num_envs"):
         rljax.run(toys.own, toys.own.Config(env=toys.walk), shard="envs")
