@@ -34,7 +34,7 @@ def test_json_has_null_for_numbers_that_are_not_finite(tmp_path):
 def test_a_table_is_written_whole(tmp_path):
     path = tmp_path / "curves.csv"
     env = rljax.make("CartPole-v1")
-    rows = [[env, (8, 8), "0.5"], [rljax.envs.scale_reward(env, 100), None, 1e-9]]
+    rows = [[env.label, (8, 8), "0.5"], [rljax.envs.scale_reward(env, 100).label, None, 1e-9]]
     files.write_table(path, ["env", "sizes", "return"], iter(rows))
     assert path.read_text().splitlines() == [
         "env,sizes,return",
