@@ -21,7 +21,7 @@ def end_command(number: int, _: Any = None) -> None:
 
 
 def is_default(number: int) -> bool:
-    """True if nobody has chosen what the signal does; a signal that is ignored, as under nohup, was chosen."""
+    """True unless the user has set a handler for the signal, or ignores it, as under nohup."""
     return signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, end_command)
 
 

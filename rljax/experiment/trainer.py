@@ -98,7 +98,7 @@ def train(experiment: Experiment, saved: list[Saved], peers: processes.Peers) ->
             return pressed() or peers.lost() is not None
 
         peers.reach(processes.READ)
-        peers.wait(processes.READ, pressed)  # nobody writes before all have read the same
+        peers.wait(processes.READ, pressed)  # no process writes before all have read the same
         writer = checkpoints.Writer(folder) if folder is not None and experiment.saves else None
         description = f"{experiment.title} x {experiment.num_runs}"
         with console.progress_bar(description, max(updates, 1), options.progress) as show:
