@@ -18,6 +18,7 @@ import script
 
 import rljax
 from rljax import algos, planning
+from rljax.config import describe
 from rljax.errors import UsageError
 from rljax.report import console, statistics
 
@@ -131,6 +132,7 @@ CLAIMS += [
 
 def measure(claim: Claim) -> dict:
     """Train a preset on 20 fresh seeds and return the run's summary."""
+    rljax.configure_jax()
     config = rljax.preset(claim.algo, claim.env, **claim.changes)
     config = rljax.replace(config, env=VARIATIONS[claim.variation](config.env))
     algorithm = algos.algorithm(claim.algo)
@@ -145,7 +147,7 @@ def measure(claim: Claim) -> dict:
         episodes = result.metrics["episodes"][:, late]
         total = np.nansum(result.metrics["episode_return"][:, late] * episodes, axis=1)
         result.summary["final_return"] = statistics.summarize(total / episodes.sum(axis=1))
-    return {**result.summary, "seed": claim.seed, "config": config.describe(config)}
+    return {**result.summary, "seed": claim.seed, "config": describe(config)}
 
 
 def exact_returns(action_values: jax.Array, env: rljax.Env) -> np.ndarray:
