@@ -10,9 +10,11 @@ from rljax.config import replace, static, traced
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
 from rljax.errors import UsageError
 from rljax.evaluation import evaluate
+from rljax.experiment.loading import best, load, policy
 from rljax.experiment.processes import Hosts, PeerLost, join
+from rljax.experiment.progress import Progress
 from rljax.experiment.results import Interrupted, NotWritten, Result, Sweep
-from rljax.experiment.resume import best, load, resume
+from rljax.experiment.resume import resume
 from rljax.experiment.run import run
 from rljax.experiment.sweeps import choice, log_uniform, uniform
 from rljax.presets import preset
@@ -25,6 +27,7 @@ __all__ = [
     "Interrupted",
     "NotWritten",
     "PeerLost",
+    "Progress",
     "Result",
     "Sweep",
     "TimeStep",
@@ -42,6 +45,7 @@ __all__ = [
     "make",
     "pbt",
     "planning",
+    "policy",
     "ppo",
     "pqn",
     "preset",

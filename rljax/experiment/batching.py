@@ -52,7 +52,8 @@ class Batch(NamedTuple):
         """True if a checkpoint holds its end."""
         if self.saved is None or self.saved.final is None:
             return False
-        return self.dropped or self.saved.record.updates >= self.last_update(experiment)
+        record = self.saved.record
+        return self.dropped or record.is_solved or record.updates >= self.last_update(experiment)
 
 
 def lanes_for(runs: int, devices: int) -> int:

@@ -23,7 +23,7 @@ import numpy as np
 from rljax.backend.lanes import map_lanes
 from rljax.errors import UsageError
 from rljax.experiment import folders
-from rljax.experiment.history import Diverged, Record, Runs
+from rljax.experiment.history import Frozen, Kept, Record, Runs
 from rljax.report import console
 
 FORMAT = 1
@@ -254,8 +254,10 @@ def _packed(saved: Saved) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays |= {"runs": record.runs.pairs, "keys": saved.keys, "evaluations": record.eval_returns}
     if saved.final is not None:
         arrays["final"] = saved.final
-    for lane, frozen in record.diverged.items():
+    for lane, frozen in record.frozen.items():
         arrays |= {f"frozen{lane:06d}.{i:04d}": counter for i, counter in enumerate(frozen.counters)}
+    for number, kept in enumerate(record.kept):
+        arrays |= {f"kept{number:06d}.{i:04d}": leaf for i, leaf in enumerate((*kept[:2], *kept.leaves))}
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     about = {
         **saved.about,
@@ -265,7 +267,8 @@ def _packed(saved: Saved) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "seconds": record.seconds,
         "eval_updates": list(record.eval_updates),
         "eval_steps": list(record.eval_steps),
-        "diverged": [[lane, frozen.update, frozen.env_steps] for lane, frozen in record.diverged.items()],
+        "frozen": [[lane, one.update, one.env_steps, one.is_solved] for lane, one in record.frozen.items()],
+        "kept": len(record.kept),
         "metrics": list(record.metrics),
         "axes": saved.axes,
         "lanes": saved.lanes,
@@ -323,10 +326,16 @@ def _unpacked(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Saved:
     record.updates, record.env_steps, record.seconds = about["updates"], about["env_steps"], about["seconds"]
     record.eval_updates, record.eval_steps = about["eval_updates"], about["eval_steps"]
     record.evaluations = list(arrays["evaluations"].T)
-    for lane, update, env_steps in about["diverged"]:
-        counters = [arrays[name] for name in sorted(arrays) if name.startswith(f"frozen{lane:06d}.")]
-        record.diverged[lane] = Diverged(update, env_steps, counters)
-    leaves = [arrays[name] for name in sorted(arrays) if name.startswith("state")]
+
+    def series(prefix: str) -> list[np.ndarray]:
+        return [arrays[name] for name in sorted(arrays) if name.startswith(prefix)]
+
+    for lane, update, env_steps, is_solved in about["frozen"]:
+        record.frozen[lane] = Frozen(update, env_steps, series(f"frozen{lane:06d}."), is_solved)
+    for number in range(about["kept"]):
+        updates, returns, *kept = series(f"kept{number:06d}.")
+        record.kept.append(Kept(updates, returns, kept))
+    leaves = series("state")
     return Saved(
         record, leaves, about["axes"], arrays["keys"], arrays.get("final"), about["lanes"], about, about["rung"]
     )

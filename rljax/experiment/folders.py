@@ -80,7 +80,9 @@ def require_same(folder: pathlib.Path) -> None:
 
 def clear(folder: pathlib.Path) -> None:
     """Remove an earlier run's files, except `config.json`, which the new run overwrites; a link, not its target."""
-    for name in ("summary.json", "curves.csv", "learning_curve.png", "checkpoints", "hosts"):
+    logged = ("log", "log.csv", "log.jsonl", "tensorboard")
+    written = ("summary.json", "curves.csv", "metrics.csv", "metrics", "learning_curve.png", "checkpoints", "hosts")
+    for name in (*written, *logged):
         path = folder / name
         try:
             if path.is_dir() and not path.is_symlink():

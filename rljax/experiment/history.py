@@ -41,12 +41,35 @@ class Runs:
         return np.flatnonzero(self.configurations == configuration)
 
 
-class Diverged(NamedTuple):
-    """A run whose parameters stopped being finite, and where it was frozen."""
+class Frozen(NamedTuple):
+    """A run that no longer changes, since it diverged or has reached the return that it was to reach."""
 
-    update: int  # number of updates in its last finite state
+    update: int  # number of updates in its state, the last finite one
     env_steps: int
     counters: list[np.ndarray]  # the leaves of its state that all runs share, at that update
+    is_solved: bool = False
+
+
+class Kept(NamedTuple):
+    """What R runs act with, as it was at an evaluation."""
+
+    updates: np.ndarray  # [R] numbers of updates
+    returns: np.ndarray  # [R] of the evaluation
+    leaves: list[np.ndarray]  # [R, ...] each: those of the states that `act` reads
+
+    def rows(self, rows: np.ndarray) -> "Kept":
+        """Those of some of the runs."""
+        return Kept(self.updates[rows], self.returns[rows], [leaf[rows] for leaf in self.leaves])
+
+    def or_better(self, other: "Kept") -> "Kept":
+        """Each run's better one of the two; the earlier one if they are equal."""
+        better = (other.returns > self.returns) | np.isnan(self.returns)
+
+        def choose(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+            return np.where(better.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+        leaves = list(map(choose, other.leaves, self.leaves))
+        return Kept(choose(other.updates, self.updates), choose(other.returns, self.returns), leaves)
 
 
 class Record:
@@ -61,7 +84,8 @@ class Record:
         self.eval_updates: list[int] = []
         self.eval_steps: list[int] = []
         self.evaluations: list[np.ndarray] = []
-        self.diverged: dict[int, Diverged] = {}  # by lane
+        self.frozen: dict[int, Frozen] = {}  # by lane
+        self.kept: list[Kept] = []  # the best so far, or one for each evaluation
 
     def add_chunk(self, metrics: Metrics, count: int, seconds: float) -> None:
         """Add a chunk's metrics `[L, capacity, ...]`, of which `count` columns are filled."""
@@ -69,8 +93,9 @@ class Record:
             raise UsageError("The algorithm's metrics have no env_steps: its update must count them.")
         chunk = {name: np.asarray(rows)[: len(self.runs), :count].copy() for name, rows in metrics.items()}
         self.env_steps = int(chunk["env_steps"][:, -1].max())
-        for lane, (update, _, _) in self.diverged.items():
-            self._blank(chunk, lane, max(update + 1 - self.updates, 0))
+        for lane, frozen in self.frozen.items():
+            last = frozen.update + (not frozen.is_solved)  # also the update that was not finite, to see why
+            self._blank(chunk, lane, max(last - self.updates, 0))
         self.chunks.append(chunk)
         self.updates += count
         self.seconds += seconds
@@ -98,7 +123,8 @@ class Record:
         part.chunks = [{name: values[rows] for name, values in chunk.items()} for chunk in self.chunks]
         part.eval_updates, part.eval_steps = list(self.eval_updates), list(self.eval_steps)
         part.evaluations = [returns[rows] for returns in self.evaluations]
-        part.diverged = {i: self.diverged[row] for i, row in enumerate(rows.tolist()) if row in self.diverged}
+        part.frozen = {i: self.frozen[row] for i, row in enumerate(rows.tolist()) if row in self.frozen}
+        part.kept = [kept.rows(rows) for kept in self.kept]
         return part
 
     def copy(self) -> "Record":
@@ -106,10 +132,9 @@ class Record:
         return self.rows(np.arange(len(self.runs)))
 
     @property
-    def latest_return(self) -> float:
-        """Mean of the latest chunk's episode returns, NaN if no episode ended in it."""
-        returns = self.chunks[-1].get("episode_return", np.array([np.nan]))
-        return float(returns[np.isfinite(returns)].mean()) if np.isfinite(returns).any() else np.nan
+    def is_solved(self) -> bool:
+        """True if all runs are frozen, and not all of them because they diverged."""
+        return len(self.frozen) == len(self.runs) and any(frozen.is_solved for frozen in self.frozen.values())
 
     @property
     def eval_returns(self) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from rljax import evaluation
 from rljax.backend.lanes import shared_leaves
 from rljax.experiment.compilation import Keys, Programs
-from rljax.experiment.history import Diverged, Record
+from rljax.experiment.history import Frozen, Record
 from rljax.experiment.interrupts import wait
 from rljax.experiment.placement import Lanes
 from rljax.report import console
@@ -24,11 +24,11 @@ class Observer(Protocol):
     def after_chunk(self, record: Record, states: Any) -> None:
         """Called after every chunk, with the states at that time."""
 
-    def after_evaluation(self, record: Record) -> None:
-        """Called after every evaluation."""
+    def after_evaluation(self, record: Record, states: Any) -> None:
+        """Called after every evaluation, with the states at that time; may freeze runs in the record."""
 
-    def interrupted(self) -> bool:
-        """True if training should stop after this chunk."""
+    def interrupted(self, record: Record) -> bool:
+        """True if training should stop here."""
 
 
 def train(
@@ -69,7 +69,7 @@ def train(
     for number, stop in enumerate((*marks, num_updates)):
         if number < len(record.eval_updates):
             continue
-        while record.updates < stop and not observer.interrupted():
+        while record.updates < stop and not observer.interrupted(record):
             count = int(min(max(pace, 1.0), stop - record.updates, capacity))
             started = time.perf_counter()
             before, chunk = states, (np.int32(record.updates), np.int32(count))
@@ -79,12 +79,12 @@ def train(
             states = _freeze(programs, lanes, keys, before, states, metrics, record, np.asarray(lasted), count)
             record.add_chunk(metrics, count, seconds)
             observer.after_chunk(record, states)
-        if observer.interrupted():
+        if observer.interrupted(record):
             break
         if number < len(marks):
             returns, _ = wait(programs.evaluate, keys.curve, states, lanes.config, np.int32(number))
             record.add_evaluation(np.asarray(returns))
-            observer.after_evaluation(record)
+            observer.after_evaluation(record, states)
     return states
 
 
@@ -106,13 +106,13 @@ def _freeze(
     lasted: np.ndarray,
     count: int,
 ) -> Any:
-    """Hold runs that have diverged at their last finite states; the other runs do not change.
+    """Hold frozen runs, and runs that diverge at their last finite states; the other runs do not change.
 
     A run that diverged in this chunk is repeated from the chunk's start to the last update before it did, with the
     same bits, so its final state does not depend on how the run was cut into chunks.
     """
     # Lanes beyond the runs are copies of the first ones, and freeze with them.
-    frozen = np.isin(np.arange(len(lasted)) % len(record.runs), list(record.diverged))
+    frozen = np.isin(np.arange(len(lasted)) % len(record.runs), list(record.frozen))
     if frozen.any():
         states = wait(programs.keep, frozen, before, states)
     broken = (lasted < count) & ~frozen
@@ -130,7 +130,7 @@ def _freeze(
                 env_steps = int(np.asarray(metrics["env_steps"])[lane, position - 1])
             else:
                 env_steps = int(record.chunks[-1]["env_steps"][lane, -1]) if record.chunks else 0
-            record.diverged[lane] = Diverged(record.updates + position, env_steps, counters)
+            record.frozen[lane] = Frozen(record.updates + position, env_steps, counters)
     return states
 
 

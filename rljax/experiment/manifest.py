@@ -62,6 +62,7 @@ def remember(imported: Any, reference: str, env_params: Sequence[str] = ()) -> N
 def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
     """Write a run's manifest."""
     options = {name: getattr(experiment.options, name) for name in _RECORDED}
+    options["log"] = [one for one in options["log"] if isinstance(one, str)]  # custom loggers are passed again
     manifest = {
         "format": FORMAT,
         "algo": experiment.name,

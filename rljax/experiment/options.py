@@ -11,7 +11,9 @@ from rljax.errors import UsageError
 
 MOST_RUNS = 1_000_000  # and evaluations, and episodes of one: more would take hours without a sign of life
 SHARDED = ("runs", "envs")  # what can be divided over the devices
-CHANGEABLE = ("progress", "devices", "checkpoint_every", "memory_limit")  # by `resume`
+LOGGED = ("configuration", "run")  # what is one series of numbers for a logger
+KEPT = ("last", "best", "all")  # states that a folder can hold
+CHANGEABLE = ("progress", "devices", "checkpoint_every", "memory_limit", "log")  # by `resume`
 NOT_RECORDED = ("out", "progress", "overwrite", "name")  # in config.json: they belong to one call
 
 
@@ -33,7 +35,18 @@ class Options:
     eval_episodes: int = static(default=100, minimum=1, maximum=MOST_RUNS)
     """Episodes of each seed's final evaluation; evaluations during training use at most 20 of them."""
     out: str | os.PathLike[str] | None = static(default=None)
-    """Folder for config.json, summary.json, curves.csv, learning_curve.png and checkpoints."""
+    """Folder for config.json, summary.json, curves.csv, metrics.csv, learning_curve.png and the states."""
+    keep: tuple[str, ...] = static(default=("last",))
+    """Which states the folder holds besides the final ones: "best" for each run's best evaluated policy, "all" for the
+    policy of every evaluation."""
+    metrics_every: int = static(default=1, minimum=1)
+    """Write the metrics of each update whose number is a multiple of this."""
+    log: Any = static(default=())
+    """Loggers: csv, jsonl, tensorboard, wandb, trackio, mlflow, or a custom object; see `rljax.report.loggers`."""
+    log_each: str = static(default="configuration")
+    """What a logger gets as one series: "configuration", the mean over its seeds, or "run"."""
+    stop_at: float | None = static(default=None)
+    """Freeze a run whose evaluation reaches this return, and end the experiment once all runs have."""
     overwrite: bool = static(default=False)
     """Replace the files of an earlier run in that folder."""
     name: str | None = static(default=None)
@@ -57,11 +70,30 @@ class Options:
             raise UsageError(f"shard must be 'runs' or 'envs', got {self.shard!r}.")
         if self.memory_limit is not None:
             parse_bytes(self.memory_limit)
+        object.__setattr__(self, "keep", _kept(self.keep))
+        object.__setattr__(self, "log", tuple(self.log) if isinstance(self.log, list | tuple) else (self.log,))
+        if self.log_each not in LOGGED:
+            raise UsageError(f"log_each must be 'configuration' or 'run', got {self.log_each!r}.")
+        if self.stop_at is not None and self.halving is not None:
+            raise UsageError("stop_at and halving cannot be combined: rungs compare runs of equal length.")
+
+    @property
+    def keeps_policies(self) -> bool:
+        """True if policies are kept at evaluations."""
+        return self.keep != ("last",)
 
     @property
     def memory_bytes(self) -> int | None:
         """The memory limit in bytes."""
         return None if self.memory_limit is None else parse_bytes(self.memory_limit)
+
+
+def _kept(given: Any) -> tuple[str, ...]:
+    """The states to keep, in order; the final ones always are."""
+    names = given.replace(",", " ").split() if isinstance(given, str) else given
+    if not isinstance(names, tuple | list) or not set(names) <= set(KEPT):
+        raise UsageError(f"keep takes {', '.join(KEPT)}, got {given!r}.")
+    return tuple(name for name in KEPT if name == "last" or name in names)
 
 
 def with_changes(options: Options, changes: Mapping[str, Any], known: Iterable[str] = ()) -> Options:

@@ -1,6 +1,5 @@
 """Write what a finished or running experiment has: `summary.json`, `curves.csv`, `learning_curve.png`."""
 
-import collections
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from rljax.errors import UsageError
 from rljax.experiment import folders
 from rljax.experiment.history import Record
-from rljax.experiment.results import NotWritten, Result, Sweep, Trained
+from rljax.experiment.results import NotWritten, Result, Sweep
 from rljax.experiment.spec import Experiment
 from rljax.report import files
 
@@ -41,36 +40,22 @@ def write_curves(experiment: Experiment, folder: pathlib.Path, records: list[Rec
     files.write_table(folder / "curves.csv", *curves(experiment, records))
 
 
-def write(experiment: Experiment, folder: pathlib.Path, result: Result | Sweep, trained: list[Trained]) -> None:
+def write(experiment: Experiment, folder: pathlib.Path, result: Result | Sweep, records: list[Record]) -> None:
     """Write all files that can be written.
 
     Raises:
         NotWritten: with the result, if one could not be written.
     """
-    from rljax.report import plot
-
     try:
         folders.require_same(folder)
     except UsageError as error:
         raise NotWritten(str(error), result) from None
-    records = [t.record for t in trained]
-    picture = folder / "learning_curve.png"
     writes: list[Callable[[], None]] = [
         lambda: files.write_json(folder / "summary.json", result.summary),
         lambda: files.write_table(folder / "curves.csv", *curves(experiment, records)),
     ]
-    if isinstance(result, Sweep):
-        labels = [_label(values) for values in result.points]
-        times = collections.Counter(labels)
-        drawn = {
-            label if times[label] == 1 else f"{label} ({point})": (r.eval_steps, r.eval_returns)
-            for point, (label, r) in enumerate(zip(labels, result.results, strict=True))
-            if r is not None and len(r.eval_steps)
-        }
-        if drawn:
-            writes.append(lambda: plot.learning_curves(picture, drawn, experiment.title))
-    elif len(result.eval_steps):
-        writes.append(lambda: plot.learning_curve(picture, result.eval_steps, result.eval_returns, experiment.title))
+    if result.curves() if isinstance(result, Sweep) else len(result.eval_steps):
+        writes.append(lambda: result.plot(folder / "learning_curve.png"))
     failures = []
     for write_one in writes:
         try:
@@ -79,10 +64,3 @@ def write(experiment: Experiment, folder: pathlib.Path, result: Result | Sweep, 
             failures.append(str(error))
     if failures:
         raise NotWritten(failures[0], result)
-
-
-def _label(values: dict[str, Any]) -> str:
-    """The label of a configuration in a picture's legend."""
-    shown = {k: f"{v:.3g}" if isinstance(v, float) else str(getattr(v, "label", v)) for k, v in values.items()}
-    # A network's text has many lines.
-    return ", ".join(f"{path.rpartition('.')[2]}={' '.join(value.split())[:80]}" for path, value in shown.items())

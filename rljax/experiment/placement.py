@@ -12,6 +12,7 @@ from rljax.backend.lanes import flat, map_lanes
 from rljax.errors import UsageError
 from rljax.experiment.history import Record, Runs
 from rljax.experiment.sweeps import Group
+from rljax.types import RecurrentPolicy
 
 
 def mesh(runs: int, devices: int | None, shard: str = "runs", configs: Sequence[Any] = ()) -> Mesh:
@@ -73,7 +74,7 @@ def lanes(group: Group, runs: Runs, count: int, keys: jax.Array) -> Lanes:
 def stacked(states: Any, axes: Any, record: Record) -> Any:
     """The runs' states `[R, ...]`, including shared counters, which for a frozen run are those of its last update."""
     runs = len(record.runs)
-    frozen = {lane: iter(diverged.counters) for lane, diverged in record.diverged.items()}
+    frozen = {lane: iter(one.counters) for lane, one in record.frozen.items()}
 
     def repeat(counter: jax.Array) -> jax.Array:
         counters = jnp.broadcast_to(counter, (runs, *counter.shape))
@@ -88,11 +89,54 @@ def capture(states: Any, axes: Any, runs: int) -> tuple[list[np.ndarray], list[i
     """The leaves of R runs' states on the host, keys as their data, and the axis of each."""
 
     def on_host(leaf: jax.Array) -> np.ndarray:
-        return np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+        return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
 
     captured = map_lanes(lambda leaf: on_host(leaf[:runs]), axes, states, shared=on_host)
     leaves, flat_axes, _ = flat(captured, axes)
     return leaves, flat_axes
+
+
+def acting(algorithm: Any, config: Any) -> list[int]:
+    """Which leaves of a state `act` reads, by their positions: parameters, but no replay buffer."""
+    state = jax.eval_shape(algorithm.init, jax.random.key(0), config)
+    leaves, structure = jax.tree.flatten(state)
+    key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    obs, _ = jax.eval_shape(jax.vmap(config.env.reset, (0, None)), key, config.env.params)
+
+    def act(leaves: list[Any], obs: jax.Array) -> Any:
+        policy = algorithm.act(jax.tree.unflatten(structure, leaves), config)
+        if isinstance(policy, RecurrentPolicy):
+            return policy.step(jax.random.key(0), obs, policy.initial_hidden_state(1))
+        return policy(jax.random.key(0), obs)
+
+    program = jax.make_jaxpr(act)(leaves, obs).jaxpr
+    read = {id(variable) for equation in program.eqns for variable in equation.invars}
+    read |= {id(variable) for variable in program.outvars}
+    return [i for i, variable in enumerate(program.invars[: len(leaves)]) if id(variable) in read]
+
+
+def capture_acting(states: Any, axes: Any, runs: int, positions: list[int]) -> list[np.ndarray]:
+    """The leaves of R runs' states at these positions, `[R, ...]` each, on the host."""
+    leaves, flat_axes, _ = flat(states, axes)
+    chosen = [(leaves[i], flat_axes[i]) for i in positions]
+    chosen = [(jax.random.key_data(x) if is_key(x) else x, axis) for x, axis in chosen]
+    return [
+        np.asarray(x[:runs]) if axis == 0 else np.broadcast_to(np.asarray(x), (runs, *x.shape)) for x, axis in chosen
+    ]
+
+
+def acting_state(leaves: list[np.ndarray], positions: list[int], like: Any) -> Any:
+    """One run's state with these leaves, for `act`; the others are zeros that take no memory."""
+    templates, structure = jax.tree.flatten(like)
+    filled: list[Any] = [np.broadcast_to(np.zeros((), np.uint32), x.shape) for x in templates]
+    for i, leaf in zip(positions, leaves, strict=True):
+        filled[i] = jax.random.wrap_key_data(jnp.asarray(leaf)) if is_key(templates[i]) else leaf
+    return jax.tree.unflatten(structure, filled)
+
+
+def is_key(leaf: Any) -> bool:
+    """True for an array of typed random keys."""
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def restore(leaves: list[np.ndarray], axes: list[int | None], like: Any, lanes: int) -> tuple[Any, Any]:
@@ -109,8 +153,7 @@ def restore(leaves: list[np.ndarray], axes: list[int | None], like: Any, lanes: 
         raise UsageError(f"The saved state has {len(leaves)} arrays and this program's has {len(templates)}.")
     restored: list[Any] = []
     for leaf, axis, (path, template) in zip(leaves, axes, templates, strict=True):
-        is_key = jnp.issubdtype(template.dtype, jax.dtypes.prng_key)
-        x = jax.random.wrap_key_data(jnp.asarray(leaf)) if is_key else leaf
+        x = jax.random.wrap_key_data(jnp.asarray(leaf)) if is_key(template) else leaf
         one_run = x.shape if axis is None else x.shape[1:]
         if (one_run, x.dtype) != (template.shape, template.dtype):
             raise UsageError(

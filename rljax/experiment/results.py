@@ -1,39 +1,117 @@
 """The results of an experiment, per configuration and run."""
 
+import collections
 import dataclasses
+import os
 from signal import SIGINT
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from rljax.backend.versions import versions
-from rljax.config import describe
-from rljax.errors import UsageError
-from rljax.experiment.batching import Batch
-from rljax.experiment.history import Record
-from rljax.experiment.spec import Experiment
-from rljax.report import statistics
+from rljax.errors import UsageError, number
+from rljax.experiment import placement, tables
+from rljax.experiment.history import Kept, Runs
+from rljax.report import console, html, plot
+from rljax.types import Policy, RecurrentPolicy
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Result:
-    """The result of one configuration: S seeds, U updates done, E evaluations during training."""
+    """The result of one configuration: S seeds, U updates done, E evaluations during training.
+
+    Three things are called the best: `best_seed` is the seed with the highest final return, and `best` its final
+    policy; `policy(seed, "best")` is the policy that a seed had at its own best evaluation, if `keep` asked for it; a
+    sweep has a `best_configuration`.
+    """
 
     states: Any
     """The final states, stacked `[S, ...]`: `jax.tree.map(lambda x: x[i], result.states)` is the state of seed i."""
     metrics: dict[str, np.ndarray]
-    """Every update's metrics, `[S, U]` for scalars. They are not in `curves.csv`."""
+    """Every update's metrics, `[S, U]` for scalars; `metrics.csv` has the same."""
     eval_steps: np.ndarray
     """Environment steps of one seed at each evaluation, `[E]`."""
     eval_returns: np.ndarray
     """Mean greedy returns of the evaluations, `[S, E]`."""
     summary: dict[str, Any]
     """The contents of `summary.json`."""
+    algorithm: Any
+    config: Any
+    seeds: np.ndarray
+    """Numbers of the seeds, `[S]`: all of them, unless some had not begun before an interrupt."""
+    kept: list[Kept]
+    """What the policies of evaluations act with, if `keep` asked for it; see `policy`."""
+
+    @property
+    def best_seed(self) -> int:
+        """The seed with the highest final return; of those that have none, the highest in the latest evaluation."""
+        final = np.array([np.nan if x is None else x for x in self.summary["final_return"]["per_seed"]], float)
+        latest = self.eval_returns[:, -1] if self.eval_returns.size else np.full(len(final), np.nan)
+        scores = final if np.isfinite(final).any() else latest
+        return int(self.seeds[np.argmax(np.nan_to_num(scores, nan=-np.inf))])
+
+    @property
+    def best(self) -> Policy | RecurrentPolicy:
+        """The final policy of the best seed."""
+        return self.policy(self.best_seed)
+
+    def policy(self, seed: int, checkpoint: str | int = "last") -> Policy | RecurrentPolicy:
+        """The policy of one seed: `(key, obs [N, ...]) -> action [N, ...]`, or a `RecurrentPolicy`.
+
+        Args:
+            seed: its number.
+            checkpoint: "last" for the final policy; "best" for the one with the seed's highest evaluated return, if
+                the run had `keep="best"` or `keep="all"`; with the latter also a number of updates. A return that
+                selects a policy overestimates it: evaluate the policy again before reporting.
+
+        Raises:
+            UsageError: there is no such seed or policy.
+        """
+        rows = np.flatnonzero(self.seeds == number("seed", seed, integer=True))
+        if not len(rows):
+            raise UsageError(f"There is no seed {seed}: there are {len(self.seeds)}, from {self.seeds[0]}.")
+        row = int(rows[0])
+        if checkpoint == "last":
+            state = jax.tree.map(lambda x: x[row], self.states)
+        else:
+            state = self._kept_state(row, checkpoint)
+        return self.algorithm.act(state, self.config)
+
+    def _kept_state(self, row: int, checkpoint: str | int) -> Any:
+        if not self.kept:
+            raise UsageError('Only the final policies were kept: train with keep="best" or keep="all" (--keep best).')
+        if checkpoint == "best":
+            chosen = max(self.kept, key=lambda kept: np.nan_to_num(kept.returns[row], nan=-np.inf))
+        else:
+            found = {int(kept.updates[row]): kept for kept in self.kept}
+            if checkpoint not in found:
+                known = ", ".join(map(str, sorted(found)))
+                raise UsageError(f"checkpoint is 'last', 'best' or one of {known}, got {checkpoint!r}.")
+            chosen = found[int(checkpoint)]
+        like = jax.eval_shape(self.algorithm.init, jax.random.key(0), self.config)
+        positions = placement.acting(self.algorithm, self.config)
+        return placement.acting_state([leaf[row] for leaf in chosen.leaves], positions, like)
+
+    def frame(self, evaluations: bool = False) -> Any:
+        """A pandas DataFrame: a row for each run and update, or for each run and evaluation.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        return tables.frame([_table(self, evaluations)])
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Plot the learning curve: to a PNG file if there is a path; returns the matplotlib figure."""
+        return plot.learning_curve(path, self.eval_steps, self.eval_returns, console.title(self.summary))
+
+    def __repr__(self) -> str:
+        return f"Result({console.line(self.summary)})"
+
+    def _repr_html_(self) -> str:
+        return html.page(self.summary, self.plot() if len(self.eval_steps) else None)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Sweep:
     """The results of a sweep, one for each configuration in the order of the grid."""
 
@@ -47,6 +125,54 @@ class Sweep:
     """The contents of `summary.json`. Its `best` is the best configuration among those that had the largest part of
     their updates; there is none with one seed or for a sweep of environments. After an interrupt it is provisional, and
     missing if fewer than two can be compared."""
+
+    @property
+    def best_configuration(self) -> int | None:
+        """The best configuration's place in `results`, chosen on one half of the seeds; None where there is none."""
+        found = self.summary.get("best")
+        return None if found is None else int(found["configuration"])
+
+    def frame(self, evaluations: bool = False) -> Any:
+        """A pandas DataFrame like `Result.frame`, with the configuration and the values of the swept fields.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        parts: list[dict[str, Any]] = []
+        for configuration, (values, result) in enumerate(zip(self.points, self.results, strict=True)):
+            if result is not None:
+                columns = _table(result, evaluations, self.summary["seeds"], configuration)
+                parts.append(columns | {path: [value] * len(columns["run"]) for path, value in values.items()})
+        return tables.frame(parts)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """Plot the learning curves of the ten best configurations, as `Result.plot` does."""
+        return plot.learning_curves(path, self.curves(), console.title(self.summary))
+
+    def curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Environment steps and returns of each configuration that was evaluated, by a label of its values."""
+        labels = [console.label(values) for values in self.points]
+        times = collections.Counter(labels)
+        return {
+            label if times[label] == 1 else f"{label} ({point})": (result.eval_steps, result.eval_returns)
+            for point, (label, result) in enumerate(zip(labels, self.results, strict=True))
+            if result is not None and len(result.eval_steps)
+        }
+
+    def __repr__(self) -> str:
+        return f"Sweep({console.line(self.summary)})"
+
+    def _repr_html_(self) -> str:
+        return html.page(self.summary, self.plot() if self.curves() else None)
+
+
+def _table(result: Result, evaluations: bool, seeds: int = 0, configuration: int | None = None) -> dict[str, Any]:
+    """A result's metrics or evaluations as columns."""
+    is_sweep = configuration is not None
+    runs = Runs(np.full(len(result.seeds), configuration or 0), result.seeds)
+    if evaluations:
+        return tables.of_evaluations(runs, result.eval_steps, result.eval_returns, seeds, is_sweep)
+    return tables.of_metrics(runs, 0, result.metrics, seeds, is_sweep)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -67,152 +193,3 @@ class NotWritten(UsageError):
     def __init__(self, message: str, result: Result | Sweep) -> None:
         super().__init__(message)
         self.result = result
-
-
-class Trained(NamedTuple):
-    """A batch's outcome."""
-
-    batch: Batch
-    record: Record
-    states: Any  # stacked, [R, ...]
-    final: np.ndarray  # [R, episodes] returns of the final evaluation
-    num_updates: int  # that the runs were to complete: a whole run's, or their rung's if they were dropped
-
-
-def result_of(
-    experiment: Experiment, trained: list[Trained], compile_seconds: float, processes: int = 1
-) -> Result | Sweep:
-    """Combine the outcomes of batches: the runs of each configuration, in the order of their seeds."""
-    # Processes train at the same time, and each trains its batches one after the other.
-    shares = [
-        [t.record.seconds for t in trained if int(t.batch.folder_name or 0) % processes == i] for i in range(processes)
-    ]
-    seconds = max(sum(share) for share in shares)
-    env_steps = sum(len(t.record.runs) * t.record.env_steps for t in trained)
-    configs = [point.config for point in experiment.points]
-    common: dict[str, Any] = {
-        "algo": experiment.name,
-        "env": ", ".join(dict.fromkeys(point.config.env.name for point in experiment.points)),
-        "seeds": experiment.options.seeds,
-        "total_steps": max(int(c.total_steps) for c in configs) if hasattr(configs[0], "total_steps") else None,
-        "env_steps": max(t.record.env_steps for t in trained),
-        "env_steps_per_second": env_steps / seconds if seconds else 0.0,
-        "compile_seconds": compile_seconds,
-        "train_seconds": seconds,
-        "device": f"{processes * experiment.mesh.size} x {experiment.mesh.devices.flat[0].device_kind}",
-        "versions": versions(),
-        "interrupted": any(t.record.updates < t.num_updates for t in trained)
-        or sum(len(t.record.runs) for t in trained) < experiment.num_runs,
-    }
-    whole = [_of_point(experiment, trained, point) for point in range(len(experiment.points))]
-    if not experiment.fields:
-        (result,) = whole
-        assert result is not None
-        return dataclasses.replace(result, summary={**common, **result.summary})
-    summary = {
-        **common,
-        "fields": list(experiment.fields),
-        "configurations": [r.summary for r in whole if r is not None],
-        **(_compared(whole, common["interrupted"]) if _has_best(experiment) else {}),
-    }
-    points = experiment.points
-    return Sweep(tuple(p.values for p in points), tuple(p.config for p in points), tuple(whole), summary)
-
-
-def _has_best(experiment: Experiment) -> bool:
-    """False with one seed, where differences may be chance, and for a sweep of environments, whose returns differ."""
-    return experiment.options.seeds > 1 and "env" not in experiment.fields
-
-
-def _compared(results: list[Result | None], is_interrupted: bool) -> dict[str, Any]:
-    """The best configuration by `statistics.compare`, among those that had the largest part of their updates.
-
-    The others ended at a rung or an interrupt and had less time to learn. Empty if fewer than two are left after an
-    interrupt.
-    """
-    parts = [0.0 if r is None else r.summary["updates"] / r.summary["num_updates"] for r in results]
-    finals = [
-        np.array(r.summary["final_return"]["per_seed"]) if r is not None and part == max(parts) else None
-        for r, part in zip(results, parts, strict=True)
-    ]
-    if not max(parts) or (
-        is_interrupted and sum(values is not None and np.isfinite(values).any() for values in finals) < 2
-    ):
-        return {}
-    return statistics.compare(finals)
-
-
-def _of_point(experiment: Experiment, trained: list[Trained], point: int) -> Result | None:
-    """The result of one configuration; None if none of its runs has begun."""
-    parts = [(t, t.record.runs.rows_of(point)) for t in trained]
-    parts = [(t, rows) for t, rows in parts if len(rows)]
-    if not parts:
-        return None
-    seeds = np.concatenate([t.record.runs.seeds[rows] for t, rows in parts])
-
-    def gathered(pieces: list[Any]) -> Any:
-        return by_seed(joined(pieces), seeds)
-
-    states = gathered([jax.tree.map(lambda x, rows=rows: x[rows[0] : rows[-1] + 1], t.states) for t, rows in parts])
-    final = gathered([t.final[rows].mean(axis=1) for t, rows in parts])
-    diverged: list[dict[str, int]] = [
-        {"seed": int(t.record.runs.seeds[row]), "update": frozen.update, "env_steps": frozen.env_steps}
-        for t, rows in parts
-        for row, frozen in sorted(t.record.diverged.items())
-        if row in rows
-    ]
-    diverged.sort(key=lambda run: run["seed"])
-    longest = max((t.record for t, _ in parts), key=lambda record: record.updates)
-    metrics = {
-        name: gathered([_padded(t.record.metrics[name][rows], longest.updates) for t, rows in parts])
-        for name in longest.metrics
-    }
-    # In a run that was made longer, batches that had not begun were evaluated at other updates.
-    marks = sorted({mark for t, _ in parts for mark in zip(t.record.eval_updates, t.record.eval_steps, strict=True)})
-    eval_returns = gathered([_at(marks, t.record)[rows] for t, rows in parts])
-    summary: dict[str, Any] = {"diverged": diverged, "final_return": statistics.summarize(final)}
-    if experiment.fields:
-        values = describe(experiment.points[point].values)
-        summary = {
-            "configuration": point,
-            "values": values,
-            "env_steps": longest.env_steps,
-            # The fewest of all its runs; 0 if one has not begun.
-            "updates": min(t.record.updates for t, _ in parts) if len(final) == experiment.options.seeds else 0,
-            "num_updates": experiment.points[point].config.num_updates,
-            **summary,
-        }
-    return Result(states, metrics, np.array([steps for _, steps in marks]), eval_returns, summary)
-
-
-def joined(parts: list[Any]) -> Any:
-    """Concatenate trees of arrays, on the host if there are several."""
-
-    def join(*xs: Any) -> Any:
-        if jnp.issubdtype(xs[0].dtype, jax.dtypes.prng_key):
-            return jnp.concatenate(xs)
-        return np.concatenate([np.asarray(x) for x in xs])
-
-    return parts[0] if len(parts) == 1 else jax.tree.map(join, *parts)
-
-
-def by_seed(tree: Any, seeds: np.ndarray) -> Any:
-    """Sort a tree of arrays over runs by their seeds."""
-    order = np.argsort(seeds)
-    return tree if np.array_equal(order, np.arange(len(seeds))) else jax.tree.map(lambda x: x[order], tree)
-
-
-def _at(marks: list[tuple[int, int]], record: Record) -> np.ndarray:
-    """A record's evaluations at these marks, `[R, E]`; NaN where it has none."""
-    place = {mark: i for i, mark in enumerate(marks)}
-    returns = np.full((len(record.runs), len(marks)), np.nan)
-    columns = [place[mark] for mark in zip(record.eval_updates, record.eval_steps, strict=True)]
-    returns[:, columns] = record.eval_returns
-    return returns
-
-
-def _padded(rows: np.ndarray, width: int) -> np.ndarray:
-    """Pad rows `[R, U, ...]` that an interrupt cut short, with NaN or 0."""
-    missing = np.nan if np.issubdtype(rows.dtype, np.inexact) else 0
-    only_updates = [(0, width - rows.shape[1] if axis == 1 else 0) for axis in range(rows.ndim)]
-    return np.pad(rows, only_updates, constant_values=missing)

@@ -1,31 +1,29 @@
-"""Resume a stopped run, load its states, or take its best policy."""
+"""Resume a stopped run."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import jax
-import numpy as np
 
 from rljax import envs
 from rljax.backend.devices import cpu_threads
 from rljax.config import replace
 from rljax.errors import UsageError, located, number
-from rljax.experiment import checkpoints, folders, manifest, placement, sweeps, trainer
-from rljax.experiment.batching import batches
+from rljax.experiment import checkpoints, folders, manifest, sweeps, trainer
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.manifest import Manifest
 from rljax.experiment.options import CHANGEABLE, documented, with_changes
+from rljax.experiment.outlets import Callback
 from rljax.experiment.placement import max_devices, mesh
 from rljax.experiment.processes import Hosts, peers
-from rljax.experiment.results import Result, Sweep, by_seed, joined
-from rljax.experiment.run import check, check_multiprocess_options, path_of, start_jax
+from rljax.experiment.results import Result, Sweep
+from rljax.experiment.run import callbacks_of, check, check_multiprocess_options, path_of, start_jax
 from rljax.experiment.spec import Experiment
-from rljax.report import console, files
-from rljax.types import Policy, RecurrentPolicy
+from rljax.report import console
 
 
 @documented(*CHANGEABLE)
@@ -38,6 +36,7 @@ def resume(
     sweep: Mapping[str, Any] | None = None,
     total_steps: int | None = None,
     hosts: Hosts | None = None,
+    callback: Callback | Sequence[Callback] = (),
     **changes: Any,
 ) -> Result | Sweep:
     """Resume a stopped or killed run from its newest checkpoints, to the bits of a run that was never stopped.
@@ -46,7 +45,7 @@ def resume(
     results agree to rounding.
 
     Args:
-        folder: the `out` given to `run`, with checkpoints in it.
+        folder: the `out` given to `run`.
         algorithm: the one given to `run`, if it is a custom one; the folder holds no code.
         config: the one given to `run`, if it holds custom objects; it is checked against the recorded one.
         env: the environment, if only that is a custom one.
@@ -55,6 +54,7 @@ def resume(
         total_steps: a new length of the run. The schedules keep theirs: a learning rate that was annealed over the
             old length is zero after it, which is reported.
         hosts: as for `run`; there may be more or fewer processes than before.
+        callback: as for `run`.
         {options}
 
     Raises:
@@ -62,11 +62,12 @@ def resume(
         NotWritten, Interrupted, PeerLost: as for `run`.
     """
     start_jax()
+    callbacks = callbacks_of(callback)
     folder, hosts = path_of("folder", folder), hosts or Hosts()
     is_first = hosts.process == 0
     with folders.locked(folder if is_first else None):  # before reading, since another process may write
         with_changes(manifest.read(folder).options, changes, CHANGEABLE)
-        experiment, saved = _restored(folder, algorithm, config, env, sweep, changes, hosts.processes)
+        experiment, saved = restored(folder, algorithm, config, env, sweep, changes, hosts.processes)
         if hosts.processes > 1:
             check_multiprocess_options(with_changes(experiment.options, {"out": folder}))
         progress = bool(changes.get("progress", True)) and is_first
@@ -79,7 +80,7 @@ def resume(
                 manifest.write_total_steps(folder, total_steps)
                 _warn_if_annealed([point.config for point in experiment.points], total_steps)
         with peers(hosts, folder) as others:
-            return trainer.train(experiment, saved, others)
+            return trainer.train(experiment, saved, others, callbacks)
 
 
 def _as_integer(value: Any) -> Any:
@@ -102,105 +103,17 @@ def _lengthened(experiment: Experiment, saved: list[Saved], total_steps: int) ->
     return dataclasses.replace(experiment, points=points)
 
 
-class Loaded(NamedTuple):
-    """The checkpoints of one configuration."""
-
-    config: Any
-    states: Any
-    """Stacked over seeds, `[S, ...]`."""
-    algorithm: Any
-    returns: np.ndarray
-    """Final returns `[S]`, those of a rung if the configuration ended there; NaN if not evaluated yet."""
-
-
-def load(
-    folder: str | os.PathLike[str],
-    *,
-    configuration: int | None = None,
+def restored(
+    folder: pathlib.Path,
     algorithm: Any = None,
     config: Any = None,
     env: Any = None,
     sweep: Mapping[str, Any] | None = None,
-) -> Loaded:
-    """Load the config and the states of a run's newest checkpoints.
-
-    Args:
-        folder: the `out` given to `run`, with checkpoints in it.
-        configuration: which one of a sweep; by default the best in `summary.json`, or with one seed the one with the
-            highest return; otherwise the first.
-        algorithm, config, env, sweep: as for `resume`.
-    """
-    folder = path_of("folder", folder)
-    experiment, saved = _restored(folder, algorithm, config, env, sweep, {})
-    if configuration is None:
-        path = folder / "summary.json"
-        summary = files.read_json(path) if experiment.fields and path.exists() else {}
-        best = summary.get("best") if isinstance(summary, dict) else None
-        configuration = best.get("configuration") if isinstance(best, dict) else _highest(summary)
-    configuration = number("configuration", configuration, integer=True)
-    if not 0 <= configuration < len(experiment.points):
-        raise UsageError(f"There is no configuration {configuration}: there are {len(experiment.points)}.")
-    point = experiment.points[configuration]
-    parts = []
-    for batch in batches(experiment, sweeps.groups(list(experiment.points)), saved):
-        rows = batch.runs.rows_of(configuration)
-        one = batch.saved
-        if one is not None and len(rows):
-            states = placement.stacked(*trainer.states_of(experiment, one, len(batch.runs)), one.record)
-            returns = np.full(len(rows), np.nan) if one.final is None else one.final[rows].mean(axis=1)
-            chosen = jax.tree.map(lambda x, rows=rows: x[rows[0] : rows[-1] + 1], states)
-            parts.append((chosen, returns, batch.runs.seeds[rows]))
-    if not parts:
-        raise UsageError(f"{folder} has no checkpoint of configuration {configuration} yet.")
-    seeds = np.concatenate([seeds for _, _, seeds in parts])
-    states = by_seed(joined([states for states, _, _ in parts]), seeds)
-    returns = by_seed(np.concatenate([returns for _, returns, _ in parts]), seeds)
-    return Loaded(point.config, states, experiment.algorithm, returns)
-
-
-def _highest(summary: Any) -> int:
-    """The configuration with the highest return in the summary of a sweep with one seed; 0 in another one."""
-    found = {}
-    with contextlib.suppress(KeyError, TypeError, ValueError):  # another kind of run, or edited
-        if summary["seeds"] == 1 and "env" not in summary["fields"]:
-            returns = {c["configuration"]: c["final_return"]["iqm"] for c in summary["configurations"]}
-            parts = {c["configuration"]: c["updates"] / c["num_updates"] for c in summary["configurations"]}
-            longest = max(parts.values())
-            found = {i: float(iqm) for i, iqm in returns.items() if iqm is not None and parts[i] == longest}
-    return max(found, key=lambda i: found[i], default=0)
-
-
-def best(folder: str | os.PathLike[str], **options: Any) -> Policy | RecurrentPolicy:
-    """Load the policy of the seed with the highest final return, of a sweep's best configuration.
-
-    Args:
-        folder: the `out` given to `run`, with checkpoints in it.
-        **options: as for `load`.
-
-    Returns:
-        `(key, obs [N, ...]) -> action [N, ...]`, or a `RecurrentPolicy` if the algorithm's `act` returns one.
-    """
-    loaded = load(folder, **options)
-    seed = int(np.argmax(np.nan_to_num(loaded.returns, nan=-np.inf)))
-    return loaded.algorithm.act(jax.tree.map(lambda x: x[seed], loaded.states), loaded.config)
-
-
-def _restored(
-    folder: pathlib.Path,
-    algorithm: Any,
-    config: Any,
-    env: Any,
-    sweep: Mapping[str, Any] | None,
-    changes: Mapping[str, Any],
+    changes: Mapping[str, Any] = MappingProxyType({}),
     processes: int = 1,
 ) -> tuple[Experiment, list[Saved]]:
     """The experiment that a folder describes, and its batches' checkpoints."""
     recorded = manifest.read(folder)
-    if recorded.options.checkpoint_every is None:
-        raise UsageError(
-            f"{folder} holds no states, since it was written without checkpoints: "
-            "train with --checkpoint-every 60, or checkpoint_every=60."
-        )
     try:
         if algorithm is None:
             algorithm = manifest.algorithm_of(recorded.recipe)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 import jax
@@ -11,9 +11,10 @@ import jax
 from rljax import algos, envs
 from rljax.backend.devices import configure_jax
 from rljax.config import check_one_run
-from rljax.errors import UsageError, number
+from rljax.errors import UsageError, number, shown
 from rljax.experiment import checkpoints, folders, manifest, sweeps, trainer
 from rljax.experiment.options import MOST_RUNS, Options, documented, with_changes
+from rljax.experiment.outlets import Callback
 from rljax.experiment.placement import mesh
 from rljax.experiment.processes import Hosts, peers
 from rljax.experiment.results import Result, Sweep
@@ -46,6 +47,7 @@ def run(
     *,
     sweep: Mapping[str, Any] | None = None,
     hosts: Hosts | None = None,
+    callback: Callback | Sequence[Callback] = (),
     **options: Any,
 ) -> Result | Sweep:
     """Train many runs side by side, evaluate them along the way, and write their results.
@@ -71,6 +73,8 @@ def run(
         hosts: from `rljax.join`, in each of several processes that make this same call: each trains its share of the
             runs on its own devices, all write checkpoints into `out`, which must be visible to all, and each returns
             the results of all runs.
+        callback: called with a `Progress` after every chunk of updates and every evaluation, or a list of such
+            functions. `progress.stop()` ends the experiment; an error in a callback does too, and is raised.
         {options}
 
     Raises:
@@ -82,6 +86,7 @@ def run(
             written; a note on it says where.
     """
     start_jax()
+    callbacks = callbacks_of(callback)
     chosen = with_changes(Options(), options)
     check(algorithm, config)
     hosts = hosts or Hosts()
@@ -114,12 +119,20 @@ def run(
         folders.prepare(mine, chosen.overwrite)
     with folders.locked(mine):
         if mine is not None:
-            if experiment.saves:
-                checkpoints.check_path(mine)
+            checkpoints.check_path(mine)
             folders.clear(mine)
             manifest.write(mine, experiment, config)
         with peers(hosts, experiment.folder) as others:
-            return trainer.train(experiment, [], others)
+            return trainer.train(experiment, [], others, callbacks)
+
+
+def callbacks_of(given: Any) -> tuple[Callback, ...]:
+    """One callback or several, as a tuple; a `UsageError` if one cannot be called."""
+    callbacks = tuple(given) if isinstance(given, list | tuple) else (given,)
+    for one in callbacks:
+        if not callable(one):
+            raise UsageError(f"callback must be a function of the progress, or a list of them, got {shown(one)}.")
+    return callbacks
 
 
 @functools.cache  # to report it only once

@@ -37,11 +37,6 @@ class Experiment:
         return len(self.points) * self.options.seeds
 
     @property
-    def saves(self) -> bool:
-        """True if there are checkpoints."""
-        return self.options.checkpoint_every is not None
-
-    @property
     def lane_devices(self) -> int:
         """Devices that a batch's lanes are divided over: 1 if every run uses all devices."""
         return self.mesh.size if "runs" in self.mesh.axis_names else 1

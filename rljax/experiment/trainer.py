@@ -5,7 +5,7 @@ import itertools
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from signal import SIGINT
 from typing import Any, NamedTuple
 
@@ -18,11 +18,15 @@ from rljax.errors import UsageError
 from rljax.experiment import batching, checkpoints, compilation, folders, halving, loop, placement, processes, sweeps
 from rljax.experiment.batching import Batch, batches, group_updates, lanes_for
 from rljax.experiment.checkpoints import Saved
+from rljax.experiment.combining import Trained, result_of
 from rljax.experiment.compilation import Keys, Programs
 from rljax.experiment.history import Record
 from rljax.experiment.interrupts import Pressed, interrupts, wait
-from rljax.experiment.output import write, write_curves
-from rljax.experiment.results import Interrupted, Result, Sweep, Trained, result_of
+from rljax.experiment.observer import Observer
+from rljax.experiment.outlets import Callback, Outlets
+from rljax.experiment.output import write
+from rljax.experiment.progress import Progress
+from rljax.experiment.results import Interrupted, Result, Sweep
 from rljax.experiment.spec import Experiment
 from rljax.report import console
 
@@ -40,34 +44,24 @@ class _Session:
     available: int | None  # bytes of each device
     interrupted: Callable[[], bool]
     show: console.Progress
-    writer: checkpoints.Writer | None
+    outlets: Outlets
     trained: list[Trained] = dataclasses.field(default_factory=list)
     compile_seconds: float = 0.0
-    reported: set[str] = dataclasses.field(default_factory=set)  # what could not be written
 
-    def save(self, batch: Batch, saved: Saved) -> None:
-        """Write a batch's checkpoint."""
-        if self.writer is not None:
-            self._or_report(self.writer.save, batch.folder_name, saved)
+    def stopped(self) -> bool:
+        """True after a signal, after `Progress.stop`, or if another process was lost."""
+        return self.outlets.stopped or self.interrupted()
 
-    def flush(self) -> None:
-        """Wait for the last checkpoint to be written."""
-        if self.writer is not None:
-            self._or_report(self.writer.close)
+    def records(self) -> tuple[list[Record], list[Record]]:
+        """The history of the batches before and after the one that trains."""
+        later = [one.saved.record for one in self.pending[1:] if one.saved is not None]
+        return [t.record for t in self.trained], later
 
-    def write_curves(self, records: list[Record]) -> None:
-        """Write the curves so far."""
-        if self.experiment.folder is not None and self.experiment.is_first:
-            self._or_report(write_curves, self.experiment, self.experiment.folder, records)
-
-    def _or_report(self, write: Callable[..., None], *arguments: Any) -> None:
-        """Write a file; if that fails, report it once and continue, since a full disk may have room at the end."""
-        try:
-            write(*arguments)
-        except UsageError as error:
-            if str(error) not in self.reported:
-                self.reported.add(str(error))
-                console.say(f"{error} The run continues.")
+    def progress(self, record: Record, progress: Progress) -> None:
+        """Move the progress bar."""
+        before = sum(len(t.record.runs) * t.record.updates for t in self.trained)
+        done = before + len(record.runs) * record.updates
+        self.show(done, progress.env_steps_per_second, progress.training_return)
 
 
 def states_of(experiment: Experiment, saved: Saved, lanes: int) -> tuple[Any, Any]:
@@ -77,7 +71,9 @@ def states_of(experiment: Experiment, saved: Saved, lanes: int) -> tuple[Any, An
     return placement.restore(saved.leaves, saved.axes, like, lanes)
 
 
-def train(experiment: Experiment, saved: list[Saved], peers: processes.Peers) -> Result | Sweep:
+def train(
+    experiment: Experiment, saved: list[Saved], peers: processes.Peers, callbacks: Sequence[Callback] = ()
+) -> Result | Sweep:
     """Train all batches, and combine and write their results."""
     options, folder = experiment.options, experiment.folder
     groups = sweeps.groups(list(experiment.points))
@@ -99,7 +95,7 @@ def train(experiment: Experiment, saved: list[Saved], peers: processes.Peers) ->
 
         peers.reach(processes.READ)
         peers.wait(processes.READ, pressed)  # no process writes before all have read the same
-        writer = checkpoints.Writer(folder) if folder is not None and experiment.saves else None
+        outlets = Outlets(experiment, updates, callbacks, peers.process)
         description = f"{experiment.title} x {experiment.num_runs}"
         with console.progress_bar(description, max(updates, 1), options.progress) as show:
             session = _Session(
@@ -109,26 +105,29 @@ def train(experiment: Experiment, saved: list[Saved], peers: processes.Peers) ->
                 available=devices.available_bytes(experiment.mesh.devices.flat, options.memory_bytes, peers.num_local),
                 interrupted=interrupted,
                 show=show,
-                writer=writer,
+                outlets=outlets,
             )
             try:
                 _train_batches(session)
             except Exception as error:
                 if peers.is_alone and folder is not None:
-                    session.flush()
+                    outlets.flush()
                     _write_partial_results(session, folder, groups, error)
                 raise
             finally:
-                session.flush()
+                outlets.flush()
         trained = session.trained if peers.is_alone else _merged(experiment, groups, peers, pressed)
         result = result_of(experiment, trained, session.compile_seconds, peers.processes)
-        if peers.process == 0:
+        if experiment.is_first:
             try:
                 if folder is not None:
-                    write(experiment, folder, result, trained)
+                    write(experiment, folder, result, [t.record for t in trained])
             finally:
+                outlets.finish(result.summary)
                 if options.progress:
                     console.print_summary(result.summary)
+        if outlets.stopped and result.summary["interrupted"] and options.progress:
+            console.say(_progress_sentence(experiment, trained, updates, result))
         if pressed() or (interrupted() and result.summary["interrupted"]):
             number = SIGINT if pressed.signal is None else pressed.signal
             raise Interrupted(_progress_sentence(experiment, trained, updates, result), result, number)
@@ -143,7 +142,7 @@ def _progress_sentence(experiment: Experiment, trained: list[Trained], updates: 
     mean = " on average" if waiting or len({t.record.updates for t in trained}) > 1 else ""
     mean += f", {waiting:,} of {runs:,} runs not begun" if waiting else ""
     kept = "" if experiment.folder is None else f"; the results so far are in {experiment.folder}"
-    if experiment.saves and result.summary["interrupted"]:
+    if experiment.folder is not None and result.summary["interrupted"]:
         kept += f", and `rljax resume {experiment.folder}` continues it"
     return f"Stopped after {finished // runs:,} of {updates // runs:,} updates{mean}{kept}."
 
@@ -156,25 +155,27 @@ def _write_partial_results(
     try:
         folders.require_same(folder)
         done = {run for t in session.trained for run in t.record.runs}
-        in_memory = [batch.saved for batch in session.pending if batch.saved is not None]
-        saved = checkpoints.load(folder) if experiment.saves else in_memory
+        saved = checkpoints.load(folder)
         others = [batch for batch in batches(experiment, groups, saved) if done.isdisjoint(batch.runs)]
         trained = [*session.trained, *_from_checkpoints(experiment, others)]
         if not trained:
             return
-        write(experiment, folder, result_of(experiment, trained, session.compile_seconds), trained)
+        result = result_of(experiment, trained, session.compile_seconds)
+        write(experiment, folder, result, [t.record for t in trained])
     except Exception as failure:  # it must not hide the error
         error.add_note(f"The results so far could not be written ({failure}).")
         return
     runs = sum(len(t.record.runs) for t in trained)
-    continues = f", and `rljax resume {folder}` continues it" if experiment.saves else ""
-    error.add_note(f"The results so far, of {runs:,} of {experiment.num_runs:,} runs, are in {folder}{continues}.")
+    error.add_note(
+        f"The results so far, of {runs:,} of {experiment.num_runs:,} runs, are in {folder}, and "
+        f"`rljax resume {folder}` continues it."
+    )
 
 
 def _from_checkpoints(experiment: Experiment, pending: list[Batch]) -> list[Trained]:
     """The checkpoints of pending batches, except those before their first update."""
     begun = [batch for batch in pending if batch.saved is not None and batch.saved.record.updates]
-    return [_from_checkpoint(experiment, batch)[0] for batch in begun]
+    return [from_checkpoint(experiment, batch)[0] for batch in begun]
 
 
 def _merged(
@@ -201,7 +202,7 @@ def _merged(
     merged = batches(experiment, groups, saved)
     if not all(batch.is_done(experiment) for batch in merged):
         raise processes.PeerLost(f"Some processes could not write their results: free disk space, and {advice}")
-    return [_from_checkpoint(experiment, batch)[0] for batch in merged]
+    return [from_checkpoint(experiment, batch)[0] for batch in merged]
 
 
 def check_checkpoint(experiment: Experiment, saved: Saved) -> None:
@@ -220,11 +221,12 @@ def _train_batches(session: _Session) -> None:
     """Train the pending batches, including the parts they are split into and the survivors of each rung."""
     experiment, pending, trained = session.experiment, session.pending, session.trained
     last: Saved | None
-    while pending and not (trained and session.interrupted()):
+    while pending and not (trained and session.stopped()):
         batch = pending[0]
         try:
             if batch.is_done(experiment):
-                done, last = _from_checkpoint(experiment, batch)
+                done, last = from_checkpoint(experiment, batch)
+                session.outlets.begin(done.record)
             else:
                 started = time.perf_counter()
                 compiled = _compile(experiment, batch)
@@ -243,11 +245,11 @@ def _train_batches(session: _Session) -> None:
                 raise
             pending[:1] = batching.split_in_two(experiment, batch)
             if experiment.folder is not None and batch.folder_name:
-                session.flush()
+                session.outlets.flush()
                 shutil.rmtree(experiment.folder / checkpoints.FOLDER / batch.folder_name, ignore_errors=True)
             continue
         survivors: list[Batch] = []
-        if experiment.options.halving is not None and not batch.dropped and not session.interrupted():
+        if experiment.options.halving is not None and not batch.dropped and not session.stopped():
             assert last is not None
             done, survivors = _select(session, batch, done, last)
         pending[:1] = survivors
@@ -273,20 +275,21 @@ def _select(session: _Session, batch: Batch, done: Trained, saved: Saved) -> tup
     part = saved.rows(kept)._replace(lanes=lanes, rung=batch.rung + 1)
     folder_name = f"{next(session.numbers):04d}"
     survivors = Batch(batch.group, batch.runs[kept], lanes, part, batch.rung + 1, folder_name=folder_name)
-    session.save(survivors, part)
+    session.outlets.save(folder_name, part)
     states = jax.tree.map(lambda x: x[dropped], done.states)
     over = Trained(batch, done.record.rows(dropped), states, done.final[dropped], done.record.updates)
     return over, [survivors]
 
 
-def _from_checkpoint(experiment: Experiment, batch: Batch) -> tuple[Trained, Saved]:
+def from_checkpoint(experiment: Experiment, batch: Batch) -> tuple[Trained, Saved]:
     """A batch's outcome from its checkpoint; final returns are NaN if it was saved before the end."""
     saved = batch.saved
     assert saved is not None
     states, axes = states_of(experiment, saved, len(batch.runs))
     states = jax.tree.map(_on_host, placement.stacked(states, axes, saved.record))
     final = np.full((len(batch.runs), 1), np.nan) if saved.final is None else saved.final
-    num_updates = saved.record.updates if batch.dropped else batch.num_updates(experiment)
+    ended = batch.dropped or saved.record.is_solved
+    num_updates = saved.record.updates if ended else batch.num_updates(experiment)
     return Trained(batch, saved.record, states, final, num_updates), saved
 
 
@@ -328,43 +331,6 @@ def _compile(experiment: Experiment, batch: Batch) -> _Compiled:
     return _Compiled(programs, lanes, compilation.keys_of(lanes.keys), capacity)
 
 
-@dataclasses.dataclass
-class _Observer:
-    """Shows a batch's progress, and writes its curves and checkpoints while it trains."""
-
-    session: _Session
-    batch: Batch
-    axes: Any  # of the states
-    keys: np.ndarray  # [R, ...] key data of the runs' updates
-    saved_at: float
-
-    def after_chunk(self, record: Record, states: Any) -> None:
-        """Move the progress bar, and save if it is time to."""
-        session, every = self.session, self.session.experiment.options.checkpoint_every
-        before = sum(len(t.record.runs) * t.record.updates for t in session.trained)
-        rate = len(record.runs) * record.env_steps / record.seconds
-        session.show(before + len(record.runs) * record.updates, rate, record.latest_return)
-        if every is not None and time.perf_counter() - self.saved_at >= every:
-            session.save(self.batch, self.snapshot(record, states))
-            self.saved_at = time.perf_counter()
-
-    def after_evaluation(self, record: Record) -> None:
-        """Write the curves so far."""
-        earlier = [t.record for t in self.session.trained]
-        later = [one.saved.record for one in self.session.pending[1:] if one.saved is not None]
-        self.session.write_curves([*earlier, record, *later])
-
-    def interrupted(self) -> bool:
-        """True after Ctrl-C, or if another process was lost."""
-        return self.session.interrupted()
-
-    def snapshot(self, record: Record, states: Any, final: np.ndarray | None = None) -> Saved:
-        """What a checkpoint holds."""
-        leaves, axes = placement.capture(states, self.axes, len(self.batch.runs))
-        about = self.session.experiment.about
-        return Saved(record, leaves, axes, self.keys, final, self.batch.lanes, about, self.batch.rung)
-
-
 def _train_batch(session: _Session, batch: Batch, compiled: _Compiled) -> tuple[Trained, Saved | None]:
     """Train a batch to its final evaluation, or an interrupt: its outcome, and a snapshot for checkpoints and rungs."""
     experiment, (programs, lanes, keys, capacity) = session.experiment, compiled
@@ -378,21 +344,25 @@ def _train_batch(session: _Session, batch: Batch, compiled: _Compiled) -> tuple[
         # A copy, so that the checkpoint is still intact if an error ends the batch.
         record, start = saved.record.copy(), [states_of(experiment, saved, len(lanes.keys))[0]]
     num_updates, last_update = batch.num_updates(experiment), batch.last_update(experiment)
-    observer = _Observer(session, batch, programs.axes, key_data, saved_at=time.perf_counter())
+    outlets = session.outlets
+    observer = Observer(
+        experiment, batch, outlets, programs.axes, key_data, session.records, session.progress, session.stopped
+    )
+    outlets.begin(record)
     marks = tuple(u for u in experiment.marks(num_updates, record.eval_updates) if u <= last_update)
     states = loop.train(programs, lanes, keys, start, record, marks, last_update, capacity, observer)
     stopped = session.interrupted()  # read once: an interrupt during the final evaluation comes too late to stop it
     episodes = min(options.eval_episodes, _EVALUATION_BATCH) if stopped else options.eval_episodes
-    if stopped and experiment.saves:
-        session.save(batch, observer.snapshot(record, states))
+    if stopped:
+        outlets.save(batch.folder_name, observer.snapshot(record, states))
     final = loop.evaluate(programs, lanes, keys, states, runs, episodes)
-    last = observer.snapshot(record, states, final) if experiment.saves or options.halving is not None else None
+    last = observer.snapshot(record, states, final) if experiment.folder or options.halving is not None else None
     if last is not None and not stopped:
-        session.save(batch, last)
+        outlets.save(batch.folder_name, last)
     states = placement.stacked(states, programs.axes, record)
     if runs < experiment.num_runs:  # later batches need the devices
         states = jax.tree.map(_on_host, states)
-    return Trained(batch, record, states, final, num_updates), last
+    return Trained(batch, record, states, final, record.updates if record.is_solved else num_updates), last
 
 
 def _on_host(x: jax.Array) -> Any:

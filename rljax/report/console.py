@@ -86,16 +86,39 @@ def decimals(*returns: float) -> int:
     return 1 if any(abs(x) >= 10 for x in returns) else 3
 
 
-def print_summary(summary: dict[str, Any]) -> None:
-    """Print the table of a run or a sweep to standard output."""
-    from rich.console import Console
+def title(summary: dict[str, Any]) -> str:
+    """The algorithm's and the environments' names."""
+    return f"{summary['algo']} on {summary['env']}"
+
+
+def line(summary: dict[str, Any]) -> str:
+    """A run or a sweep in a few words, for its `repr`."""
+    if "algo" not in summary:  # one configuration of a sweep
+        about = f"configuration {summary['configuration']}, {_settings(summary['values'])}"
+    else:
+        about = f"{title(summary)}, {summary['seeds']} seeds x {summary['env_steps']:,} env steps"
+    if "configurations" in summary:
+        return f"{about}, {len(summary['configurations'])} configurations"[:500]
+    cells = _cells(summary["final_return"], _places([summary]))
+    return f"{about}, IQM return {cells['IQM return']}, 95% interval {cells['95% interval']}"[:500]
+
+
+def label(values: dict[str, Any]) -> str:
+    """A short label of a configuration's values, for a legend."""
+    shown = {k: f"{v:.3g}" if isinstance(v, float) else str(getattr(v, "label", v)) for k, v in values.items()}
+    # A network's text has many lines.
+    return ", ".join(f"{path.rpartition('.')[2]}={' '.join(value.split())[:80]}" for path, value in shown.items())
+
+
+def table(summary: dict[str, Any]) -> Any:
+    """The table of a run or a sweep."""
     from rich.table import Table
 
     seeds = f"{summary['seeds']} seed{'s' * (summary['seeds'] > 1)}"
     started = len(summary["final_return"]["per_seed"]) if "final_return" in summary else summary["seeds"]
     if started < summary["seeds"]:
         seeds = f"{started} of {seeds}"
-    table = Table(title=f"{summary['algo']} on {summary['env']}: {seeds} x {summary['env_steps']:,} env steps")
+    made = Table(title=f"{summary['algo']} on {summary['env']}: {seeds} x {summary['env_steps']:,} env steps")
     speed = {
         "env steps/s": f"{summary['env_steps_per_second']:,.0f}",
         "compile s": f"{summary['compile_seconds']:.1f}",
@@ -106,9 +129,9 @@ def print_summary(summary: dict[str, Any]) -> None:
     else:
         ranked = _ranked(configurations)
         differ = len({_done(c) for c in configurations}) > 1
-        table.caption = ", ".join(f"{value} {name}" for name, value in speed.items())
+        made.caption = ", ".join(f"{value} {name}" for name, value in speed.items())
         if len(ranked) > _MAX_ROWS:
-            table.caption += f"; the best {_MAX_ROWS} of {len(ranked)} configurations"
+            made.caption += f"; the best {_MAX_ROWS} of {len(ranked)} configurations"
         shown = ranked[:_MAX_ROWS]
         rows = [
             {
@@ -119,18 +142,25 @@ def print_summary(summary: dict[str, Any]) -> None:
             for c in shown
         ]
     for name in rows[0]:
-        table.add_column(name, justify="right", no_wrap=True)
+        made.add_column(name, justify="right", no_wrap=True)
     for cells in rows:
-        table.add_row(*cells.values())
+        made.add_row(*cells.values())
+    return made
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """Print the table of a run or a sweep to standard output."""
+    from rich.console import Console
+
     console = Console(width=None if sys.stdout.isatty() else 120)
     with console.capture() as output:
-        _print(console, table, summary)
+        _print(console, summary)
     print(output.get(), end="")  # printed directly, rich would end the process when the pipe is closed
 
 
-def _print(console: Any, table: Any, summary: dict[str, Any]) -> None:
+def _print(console: Any, summary: dict[str, Any]) -> None:
     configurations = summary.get("configurations")
-    console.print(table)
+    console.print(table(summary))
     for part in configurations or [summary]:
         for sentence in _warnings(part):
             console.print(sentence)

@@ -43,7 +43,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 def as_json(value: Any) -> str:
     """Format a value as JSON."""
-    return json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
+    return json.dumps(plain(value), indent=2, allow_nan=False) + "\n"
 
 
 def read_json(path: pathlib.Path) -> Any:
@@ -67,11 +67,12 @@ def write_table(path: pathlib.Path, columns: Sequence[str], rows: Iterable[Seque
     write_text(path, text.getvalue())
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value as plain data for JSON: lists instead of arrays, None instead of NaN and infinity."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.generic | np.ndarray | jax.Array):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value

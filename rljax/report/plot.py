@@ -1,5 +1,6 @@
 """Plots of learning curves."""
 
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +10,16 @@ import numpy as np
 from rljax.report import files
 from rljax.report.statistics import bootstrap_interval, interquartile_mean
 
+Path = str | os.PathLike[str] | None
+
 _MAX_CURVES = 10  # in one plot
 
 
-def learning_curve(path: pathlib.Path, env_steps: np.ndarray, returns: np.ndarray, title: str) -> None:
-    """Plot the IQM of `returns` `[seeds, evaluations]` with its 95% interval, and a thin line per seed."""
+def learning_curve(path: Path, env_steps: np.ndarray, returns: np.ndarray, title: str) -> Any:
+    """Plot the IQM of `returns` `[seeds, evaluations]` with its 95% interval, and a thin line per seed.
+
+    Returns the figure; writes it to a PNG file if there is a path.
+    """
     figure, axes = _axes(title)
     axes.plot(env_steps, returns.T, color="0.6", linewidth=0.4, alpha=0.6)
     complete, seeds = _complete(returns), "1 seed" if len(returns) == 1 else f"{len(returns)} seeds"
@@ -23,14 +29,14 @@ def learning_curve(path: pathlib.Path, env_steps: np.ndarray, returns: np.ndarra
     axes.fill_between(env_steps, low, high, color="tab:blue", alpha=0.3, linewidth=0, label="95% bootstrap interval")
     label = f"interquartile mean{cut_short}"
     axes.plot(env_steps, interquartile_mean(complete), color="tab:blue", linewidth=2, label=label)
-    _save(path, figure)
+    return _finished(path, figure)
 
 
-def learning_curves(path: pathlib.Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> None:
+def learning_curves(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Any:
     """Plot the IQM and its 95% interval for the ten configurations with the highest final IQM.
 
     Args:
-        path: the PNG file.
+        path: the PNG file, or None.
         curves: from label to environment steps `[evaluations]` and returns `[seeds, evaluations]`.
         title: of the plot.
     """
@@ -44,7 +50,7 @@ def learning_curves(path: pathlib.Path, curves: Mapping[str, tuple[np.ndarray, n
         env_steps, returns = curves[label]
         (line,) = axes.plot(env_steps, interquartile_mean(returns), linewidth=1.6, label=_printable(label))
         axes.fill_between(env_steps, *bootstrap_interval(returns), color=line.get_color(), alpha=0.2, linewidth=0)
-    _save(path, figure)
+    return _finished(path, figure)
 
 
 def _complete(returns: np.ndarray) -> np.ndarray:
@@ -71,6 +77,8 @@ def _axes(title: str) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _save(path: pathlib.Path, figure: Any) -> None:
+def _finished(path: Path, figure: Any) -> Any:
     figure.axes[0].legend(frameon=False, loc="best")
-    files.replace(path, lambda part: figure.savefig(part, format="png"))
+    if path is not None:
+        files.replace(pathlib.Path(path), lambda part: figure.savefig(part, format="png"))
+    return figure

@@ -1,0 +1,177 @@
+"""Combine the outcomes of batches into the result of an experiment."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.backend.versions import versions
+from rljax.config import describe
+from rljax.experiment.batching import Batch
+from rljax.experiment.history import Kept, Record
+from rljax.experiment.results import Result, Sweep
+from rljax.experiment.spec import Experiment
+from rljax.report import statistics
+
+
+class Trained(NamedTuple):
+    """A batch's outcome."""
+
+    batch: Batch
+    record: Record
+    states: Any  # stacked, [R, ...]
+    final: np.ndarray  # [R, episodes] returns of the final evaluation
+    num_updates: int  # that the runs were to complete: a whole run's, or their rung's if they were dropped
+
+
+def result_of(
+    experiment: Experiment, trained: list[Trained], compile_seconds: float, processes: int = 1
+) -> Result | Sweep:
+    """Combine the outcomes of batches: the runs of each configuration, in the order of their seeds."""
+    # Processes train at the same time, and each trains its batches one after the other.
+    shares = [
+        [t.record.seconds for t in trained if int(t.batch.folder_name or 0) % processes == i] for i in range(processes)
+    ]
+    seconds = max(sum(share) for share in shares)
+    env_steps = sum(len(t.record.runs) * t.record.env_steps for t in trained)
+    configs = [point.config for point in experiment.points]
+    common: dict[str, Any] = {
+        "algo": experiment.name,
+        "env": ", ".join(dict.fromkeys(point.config.env.name for point in experiment.points)),
+        "seeds": experiment.options.seeds,
+        "total_steps": max(int(c.total_steps) for c in configs) if hasattr(configs[0], "total_steps") else None,
+        "env_steps": max(t.record.env_steps for t in trained),
+        "env_steps_per_second": env_steps / seconds if seconds else 0.0,
+        "compile_seconds": compile_seconds,
+        "train_seconds": seconds,
+        "device": f"{processes * experiment.mesh.size} x {experiment.mesh.devices.flat[0].device_kind}",
+        "versions": versions(),
+        "interrupted": any(t.record.updates < t.num_updates for t in trained)
+        or sum(len(t.record.runs) for t in trained) < experiment.num_runs,
+    }
+    whole = [of_configuration(experiment, trained, point) for point in range(len(experiment.points))]
+    if not experiment.fields:
+        (result,) = whole
+        assert result is not None
+        return dataclasses.replace(result, summary={**common, **result.summary})
+    summary = {
+        **common,
+        "fields": list(experiment.fields),
+        "configurations": [r.summary for r in whole if r is not None],
+        **(_compared(whole, common["interrupted"]) if _has_best(experiment) else {}),
+    }
+    results = [r and dataclasses.replace(r, summary={**common, **r.summary}) for r in whole]
+    points = experiment.points
+    return Sweep(tuple(p.values for p in points), tuple(p.config for p in points), tuple(results), summary)
+
+
+def _has_best(experiment: Experiment) -> bool:
+    """False with one seed, where differences may be chance, and for a sweep of environments, whose returns differ."""
+    return experiment.options.seeds > 1 and "env" not in experiment.fields
+
+
+def _compared(results: list[Result | None], is_interrupted: bool) -> dict[str, Any]:
+    """The best configuration by `statistics.compare`, among those that had the largest part of their updates.
+
+    The others ended at a rung or an interrupt and had less time to learn. Empty if fewer than two are left after an
+    interrupt.
+    """
+    parts = [0.0 if r is None else r.summary["updates"] / r.summary["num_updates"] for r in results]
+    finals = [
+        np.array(r.summary["final_return"]["per_seed"]) if r is not None and part == max(parts) else None
+        for r, part in zip(results, parts, strict=True)
+    ]
+    if not max(parts) or (
+        is_interrupted and sum(values is not None and np.isfinite(values).any() for values in finals) < 2
+    ):
+        return {}
+    return statistics.compare(finals)
+
+
+def of_configuration(experiment: Experiment, trained: list[Trained], point: int) -> Result | None:
+    """The result of one configuration, whose summary is its part of the sweep's; None if none of its runs has begun."""
+    parts = [(t, t.record.runs.rows_of(point)) for t in trained]
+    parts = [(t, rows) for t, rows in parts if len(rows)]
+    if not parts:
+        return None
+    seeds = np.concatenate([t.record.runs.seeds[rows] for t, rows in parts])
+
+    def gathered(pieces: list[Any]) -> Any:
+        return _by_seed(_joined(pieces), seeds)
+
+    states = gathered([jax.tree.map(lambda x, rows=rows: x[rows[0] : rows[-1] + 1], t.states) for t, rows in parts])
+    # After an interrupt the batches may have been evaluated different numbers of times.
+    kept = [
+        Kept(*gathered([one.rows(rows) for one, (_, rows) in zip(ones, parts, strict=True)]))
+        for ones in zip(*(t.record.kept for t, _ in parts), strict=False)
+    ]
+    final = gathered([t.final[rows].mean(axis=1) for t, rows in parts])
+    frozen = [
+        ({"seed": int(t.record.runs.seeds[row]), "update": one.update, "env_steps": one.env_steps}, one.is_solved)
+        for t, rows in parts
+        for row, one in t.record.frozen.items()
+        if row in rows
+    ]
+    frozen.sort(key=lambda run: run[0]["seed"])
+    longest = max((t.record for t, _ in parts), key=lambda record: record.updates)
+    metrics = {
+        name: gathered([_padded(t.record.metrics[name][rows], longest.updates) for t, rows in parts])
+        for name in longest.metrics
+    }
+    # In a run that was made longer, batches that had not begun were evaluated at other updates.
+    marks = sorted({mark for t, _ in parts for mark in zip(t.record.eval_updates, t.record.eval_steps, strict=True)})
+    eval_returns = gathered([_at(marks, t.record)[rows] for t, rows in parts])
+    summary: dict[str, Any] = {"diverged": [run for run, is_solved in frozen if not is_solved]}
+    if experiment.options.stop_at is not None:
+        summary["solved"] = [run for run, is_solved in frozen if is_solved]
+    summary["final_return"] = statistics.summarize(final)
+    if experiment.fields:
+        values = describe(experiment.points[point].values)
+        summary = {
+            "configuration": point,
+            "values": values,
+            "env_steps": longest.env_steps,
+            # The fewest of all its runs; 0 if one has not begun.
+            "updates": min(t.record.updates for t, _ in parts) if len(final) == experiment.options.seeds else 0,
+            "num_updates": experiment.points[point].config.num_updates,
+            **summary,
+        }
+    eval_steps, config = np.array([steps for _, steps in marks]), experiment.points[point].config
+    return Result(
+        states, metrics, eval_steps, eval_returns, summary, experiment.algorithm, config, np.sort(seeds), kept
+    )
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Concatenate trees of arrays, on the host if there are several."""
+
+    def join(*xs: Any) -> Any:
+        if jnp.issubdtype(xs[0].dtype, jax.dtypes.prng_key):
+            return jnp.concatenate(xs)
+        return np.concatenate([np.asarray(x) for x in xs])
+
+    return parts[0] if len(parts) == 1 else jax.tree.map(join, *parts)
+
+
+def _by_seed(tree: Any, seeds: np.ndarray) -> Any:
+    """Sort a tree of arrays over runs by their seeds."""
+    order = np.argsort(seeds)
+    return tree if np.array_equal(order, np.arange(len(seeds))) else jax.tree.map(lambda x: x[order], tree)
+
+
+def _at(marks: list[tuple[int, int]], record: Record) -> np.ndarray:
+    """A record's evaluations at these marks, `[R, E]`; NaN where it has none."""
+    place = {mark: i for i, mark in enumerate(marks)}
+    returns = np.full((len(record.runs), len(marks)), np.nan)
+    columns = [place[mark] for mark in zip(record.eval_updates, record.eval_steps, strict=True)]
+    returns[:, columns] = record.eval_returns
+    return returns
+
+
+def _padded(rows: np.ndarray, width: int) -> np.ndarray:
+    """Pad rows `[R, U, ...]` that an interrupt cut short, with NaN or 0."""
+    missing = np.nan if np.issubdtype(rows.dtype, np.inexact) else 0
+    only_updates = [(0, width - rows.shape[1] if axis == 1 else 0) for axis in range(rows.ndim)]
+    return np.pad(rows, only_updates, constant_values=missing)

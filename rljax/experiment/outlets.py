@@ -1,0 +1,107 @@
+"""Where a run goes while it trains: checkpoints, `metrics.csv`, `curves.csv`, loggers, callbacks, the terminal."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from rljax.errors import UsageError
+from rljax.experiment import checkpoints
+from rljax.experiment.checkpoints import Saved
+from rljax.experiment.history import Record
+from rljax.experiment.logs import Logs
+from rljax.experiment.metrics_file import MetricsFile
+from rljax.experiment.output import write_curves
+from rljax.experiment.progress import Progress
+from rljax.experiment.spec import Experiment
+from rljax.report import console
+
+Callback = Callable[[Progress], Any]
+
+
+class Outlets:
+    """What receives an experiment's states, metrics and returns while it trains.
+
+    A file that cannot be written is reported once, and training continues, since a full disk may have room at the end.
+    """
+
+    def __init__(self, experiment: Experiment, updates: int, callbacks: Iterable[Callback], process: int) -> None:
+        """Write into the experiment's folder, if it has one; `updates` are those of all runs together."""
+        self.experiment, self.stopped = experiment, False
+        folder = experiment.folder
+        self._callbacks = tuple(callbacks)
+        self._checkpoints = None if folder is None else checkpoints.Writer(folder)
+        self._metrics = None if folder is None else MetricsFile(experiment, folder, updates, process)
+        self._logs = Logs(experiment) if experiment.is_first else None
+        self._fed: dict[tuple[int, int], int] = {}  # by configuration and seed: the updates that were written
+        self._reported: set[str] = set()
+
+    def begin(self, record: Record) -> None:
+        """Write what these runs did before, in an earlier session."""
+        first = self._fed.get(next(iter(record.runs)), 0)
+        start, marks = 0, list(zip(record.eval_updates, record.eval_steps, record.evaluations, strict=True))
+        for chunk in record.chunks:
+            count = chunk["env_steps"].shape[1]
+            if start + count > first:
+                new = {name: rows[:, max(first - start, 0) :] for name, rows in chunk.items()}
+                self._feed(record, max(start, first), new)
+            start += count
+        if self._logs is not None:
+            for update, env_steps, returns in marks:
+                if update > first or not first:
+                    self._logs.evaluation(record.runs, env_steps, returns)
+
+    def chunk(self, record: Record, progress: Progress) -> None:
+        """Pass on the record's last chunk."""
+        metrics = record.chunks[-1]
+        self._feed(record, record.updates - metrics["env_steps"].shape[1], metrics)
+        self._call(progress)
+
+    def evaluation(self, record: Record, others: Iterable[Record], progress: Progress) -> None:
+        """Pass on the record's last evaluation, and write the curves, with those of other batches."""
+        folder = self.experiment.folder
+        if folder is not None and self.experiment.is_first:
+            self._or_report(write_curves, self.experiment, folder, list(others))
+        if self._logs is not None:
+            self._logs.evaluation(record.runs, record.env_steps, record.evaluations[-1])
+        self._call(progress)
+
+    def save(self, folder_name: str, saved: Saved) -> None:
+        """Write a batch's checkpoint."""
+        if self._checkpoints is not None:
+            self._or_report(self._checkpoints.save, folder_name, saved)
+
+    def flush(self) -> None:
+        """Wait until the last checkpoint and the metrics are written."""
+        if self._checkpoints is not None:
+            self._or_report(self._checkpoints.close)
+        if self._metrics is not None:
+            self._or_report(self._metrics.flush)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """End the loggers."""
+        if self._logs is not None:
+            self._logs.finish(summary)
+
+    def stop(self) -> None:
+        """End the experiment after the running chunk."""
+        self.stopped = True
+
+    def _feed(self, record: Record, first: int, metrics: dict[str, np.ndarray]) -> None:
+        if self._metrics is not None:
+            self._or_report(self._metrics.add, record.runs, first, metrics)
+        if self._logs is not None:
+            self._logs.chunk(record.runs, first, metrics)
+        self._fed.update(dict.fromkeys(record.runs, record.updates))
+
+    def _call(self, progress: Progress) -> None:
+        for callback in self._callbacks:
+            callback(progress)
+
+    def _or_report(self, write: Callable[..., None], *arguments: Any) -> None:
+        try:
+            write(*arguments)
+        except UsageError as error:
+            if str(error) not in self._reported:
+                self._reported.add(str(error))
+                console.say(f"{error} The run continues.")
