@@ -1,5 +1,6 @@
 """Metrics and evaluations as tables: one row for each run and update, or each run and evaluation."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ def of_metrics(
     columns = _about(runs, seeds, is_sweep, int(chosen.sum()))
     columns |= {"update": np.repeat(updates[chosen], len(runs)), "env_steps": np.array([])}
     for name, rows in metrics.items():
-        entries = rows[:, chosen].reshape(len(runs), int(chosen.sum()), -1)
+        entries = rows[:, chosen].reshape(*rows[:, chosen].shape[:2], math.prod(rows.shape[2:]))
         for i in range(entries.shape[2]):
             columns[name if rows.ndim == 2 else f"{name}_{i}"] = entries[:, :, i].T.ravel()
     return columns

@@ -28,7 +28,7 @@ from rljax.experiment.output import write
 from rljax.experiment.progress import Progress
 from rljax.experiment.results import Interrupted, Result, Sweep
 from rljax.experiment.spec import Experiment
-from rljax.report import console
+from rljax.report import console, live
 
 _MAX_UPDATES = 1024  # of one call of `advance`, whose metrics it holds
 _EVALUATION_BATCH = 20  # episodes side by side; a larger evaluation calls the same program again
@@ -43,7 +43,7 @@ class _Session:
     numbers: Iterator[int]  # for the folders of batches
     available: int | None  # bytes of each device
     interrupted: Callable[[], bool]
-    show: console.Progress
+    show: live.Show
     outlets: Outlets
     trained: list[Trained] = dataclasses.field(default_factory=list)
     compile_seconds: float = 0.0
@@ -58,10 +58,25 @@ class _Session:
         return [t.record for t in self.trained], later
 
     def progress(self, record: Record, progress: Progress) -> None:
-        """Move the progress bar."""
+        """Show how far this batch is."""
         before = sum(len(t.record.runs) * t.record.updates for t in self.trained)
-        done = before + len(record.runs) * record.updates
-        self.show(done, progress.env_steps_per_second, progress.training_return)
+
+        def name(row: int) -> str:
+            where = f"configuration {record.runs.configurations[row]}, " if self.experiment.fields else ""
+            return f"{where}seed {record.runs.seeds[row]}"
+
+        solved = sum(frozen.is_solved for frozen in record.frozen.values())
+        self.show(
+            live.Status(
+                updates=before + len(record.runs) * record.updates,
+                env_steps_per_second=progress.env_steps_per_second,
+                training_return=progress.training_return,
+                evaluations=record.evaluations,
+                name=name,
+                diverged=len(record.frozen) - solved,
+                solved=solved,
+            )
+        )
 
 
 def states_of(experiment: Experiment, saved: Saved, lanes: int) -> tuple[Any, Any]:
@@ -97,7 +112,7 @@ def train(
         peers.wait(processes.READ, pressed)  # no process writes before all have read the same
         outlets = Outlets(experiment, updates, callbacks, peers.process)
         description = f"{experiment.title} x {experiment.num_runs}"
-        with console.progress_bar(description, max(updates, 1), options.progress) as show:
+        with live.view(description, max(updates, 1), options.progress) as show:
             session = _Session(
                 experiment=experiment,
                 pending=pending,

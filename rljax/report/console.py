@@ -1,10 +1,10 @@
-"""Terminal output of a run: a progress bar while it trains, one table at the end."""
+"""Sentences and tables of a run, in the terminal."""
 
 import contextlib
 import io
 import sys
 from collections.abc import Iterator
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from rljax.report.statistics import MIN_SEEDS
 _MAX_ROWS = 20  # in a sweep's table
 
 
-class _Stderr(io.TextIOBase):
+class Stderr(io.TextIOBase):
     """Standard error, which may be closed, or a terminal that is gone after SIGHUP."""
 
     def __init__(self) -> None:
@@ -36,51 +36,6 @@ class _Stderr(io.TextIOBase):
         return self._stream.encoding or "utf-8"
 
 
-class Progress(Protocol):
-    """Called after every chunk of updates."""
-
-    def __call__(self, updates: int, rate: float, episode_return: float) -> None:
-        """Show the updates so far, environment steps per second of all seeds, and the latest chunk's mean return."""
-
-
-@contextlib.contextmanager
-def progress_bar(description: str, num_updates: int, shown: bool) -> Iterator[Progress]:
-    """Show a bar on standard error with environment steps per second and the training return.
-
-    If standard error is not a terminal, as in a batch job's log, print a line at every tenth of the run instead.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(file=cast(Any, _Stderr()))
-    current = "nan"
-    printed = 0
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%  {task.fields[status]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not (shown and console.is_terminal)) as bar:
-        if shown and not console.is_terminal:
-            say(f"{description}: compiling.")
-        task = bar.add_task(description, total=num_updates, status="compiling")
-
-        def report(updates: int, rate: float, episode_return: float) -> None:
-            nonlocal printed, current
-            if not np.isnan(episode_return):  # NaN: no episode ended in this chunk
-                current = f"{episode_return:.{decimals(episode_return)}f}"
-            status = f"{rate:,.0f} env steps/s, training return {current}"
-            bar.update(task, completed=updates, status=status)
-            tenths = 10 * updates // num_updates
-            if shown and not console.is_terminal and tenths > printed:
-                printed = tenths
-                say(f"{description}: {10 * tenths}%, {status}.")
-
-        yield report
-
-
 def decimals(*returns: float) -> int:
     """Decimal places for a column of returns: FrozenLake's are below 1, CartPole's up to 500."""
     return 1 if any(abs(x) >= 10 for x in returns) else 3
@@ -93,10 +48,9 @@ def title(summary: dict[str, Any]) -> str:
 
 def line(summary: dict[str, Any]) -> str:
     """A run or a sweep in a few words, for its `repr`."""
-    if "algo" not in summary:  # one configuration of a sweep
-        about = f"configuration {summary['configuration']}, {_settings(summary['values'])}"
-    else:
-        about = f"{title(summary)}, {summary['seeds']} seeds x {summary['env_steps']:,} env steps"
+    about = f"{title(summary)}, {summary['seeds']} seeds x {summary['env_steps']:,} env steps"
+    if "values" in summary:  # one configuration of a sweep
+        about += f", {_settings(summary['values'])[:300]}"
     if "configurations" in summary:
         return f"{about}, {len(summary['configurations'])} configurations"[:500]
     cells = _cells(summary["final_return"], _places([summary]))
@@ -241,7 +195,7 @@ def show_cursor() -> None:
     """Show the terminal's cursor again, which the bar hides."""
     from rich.console import Console
 
-    Console(file=cast(Any, _Stderr())).show_cursor()
+    Console(file=cast(Any, Stderr())).show_cursor()
 
 
 def duration(seconds: float) -> str:

@@ -39,10 +39,7 @@ def test_another_format_is_refused(config, folder, monkeypatch):
     assert "format 1" in refusal(folder, config)
 
 
-def test_a_run_without_checkpoints_cannot_be_loaded(config, tmp_path):
-    rljax.run(own, config, out=tmp_path / "x", **{**OPTIONS, "evaluations": 0})
-    with pytest.raises(rljax.UsageError, match="checkpoint_every"):
-        rljax.load(tmp_path / "x")
+def test_an_invalid_interval_is_refused(config, tmp_path):
     for every, out in ((-1, tmp_path / "y"), (True, tmp_path / "y"), (1, None)):
         with pytest.raises(rljax.UsageError, match="checkpoint_every"):
             rljax.run(own, config, out=out, checkpoint_every=every)
@@ -78,7 +75,8 @@ EDITS = [
     ("lanes", [0, 10**12]),
     ("rung", [-1, 1]),
     ("axes", [[0] * 3, [None, None]]),
-    ("diverged", [[[0, 5, 500]], [[]]]),
+    ("frozen", [[[0, 5, 500, False]], [[]]]),
+    ("kept", [1, None]),
     ("metrics", [[], ["loss"]]),
     ("arrays", [{}, {"keys": [[10**12], "float32"]}]),
     ("fingerprint", [0, None]),
@@ -164,4 +162,9 @@ def test_a_limited_disk_is_one_sentence_for_each_file_and_leaves_no_temporary_fi
     assert len(said) == 1, done.stderr
     assert "No checkpoint could be written to x/checkpoints/0000 (File too large)" in said[0]
     assert "could not be written (File too large)" in done.stdout
-    assert {path.name for path in (tmp_path / "x").iterdir()} <= {"config.json", "curves.csv", "summary.json"}
+    assert {path.name for path in (tmp_path / "x").iterdir()} <= {
+        "config.json",
+        "curves.csv",
+        "metrics.csv",
+        "summary.json",
+    }

@@ -76,12 +76,9 @@ def test_another_learning_rate_reuses_the_compiled_programs(config, full):
 
 def test_run_writes_its_files(config, full):
     result, out = full
-    assert sorted(path.name for path in out.iterdir()) == [
-        "config.json",
-        "curves.csv",
-        "learning_curve.png",
-        "summary.json",
-    ]
+    assert {path.name for path in out.iterdir()} == {
+        *("checkpoints", "config.json", "curves.csv", "learning_curve.png", "metrics.csv", "summary.json")
+    }
     summary = json.loads((out / "summary.json").read_text())
     assert {
         *("algo", "env", "seeds", "total_steps", "env_steps_per_second", "compile_seconds"),

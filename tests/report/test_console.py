@@ -2,13 +2,14 @@
 
 import io
 import sys
-import threading
 
 import numpy as np
 import pytest
 
-from rljax.report import console
+from rljax.report import console, live
 from rljax.report.statistics import compare, summarize
+
+STATUS = live.Status(5, 7.0, 0.25, [], "seed {}".format)
 
 
 @pytest.mark.parametrize(
@@ -24,37 +25,6 @@ def test_small_returns_are_printed_with_more_decimals(returns, cells, capsys):
     summary = {"algo": "own", "env": "walk", "seeds": len(returns), "env_steps": 10, "final_return": final}
     console.print_summary(summary | {"env_steps_per_second": 5.0, "compile_seconds": 1.0, "diverged": []})
     assert cells in capsys.readouterr().out
-    with console.progress_bar("own", 10, True) as show:
-        show(10, 5.0, returns[0])
-    digits = {0.7421: "0.742", -99.96: "-100.0"}.get(returns[0], "nan")
-    said = capsys.readouterr().err.splitlines()
-    assert said == ["rljax: own: compiling.", f"rljax: own: 100%, 5 env steps/s, training return {digits}."]
-
-
-class Terminal(io.StringIO):
-    """Keeps what is drawn; `compiling` is set once that word is."""
-
-    def __init__(self):
-        super().__init__()
-        self.compiling = threading.Event()
-
-    def write(self, text):
-        if "compiling" in text:
-            self.compiling.set()
-        return super().write(text)
-
-    def isatty(self):
-        return True
-
-
-def test_the_bar_shows_what_it_waits_for(monkeypatch):
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with console.progress_bar("own", 10, True) as show:
-        assert terminal.compiling.wait(600)
-        before = len(terminal.getvalue())
-        show(5, 7.0, 0.25)
-    assert "training return 0.250" in terminal.getvalue()[before:]
 
 
 @pytest.mark.parametrize("stream", [None, "broken"])
@@ -67,8 +37,8 @@ def test_a_terminal_that_is_gone_ends_nothing(monkeypatch, stream):
 
     monkeypatch.setattr(sys, "stderr", None if stream is None else Broken())
     console.say("a sentence.")
-    with console.progress_bar("own", 10, True) as show:
-        show(5, 7.0, 0.25)
+    with live.view("own", 10, True) as show:
+        show(STATUS)
     console.show_cursor()
 
 
