@@ -18,8 +18,8 @@ from rljax.cli.parsing import Parser, add_fields, env_param, integer, option_nam
 from rljax.config import value_at, with_values
 from rljax.errors import UsageError, located, user_line
 from rljax.experiment import manifest, processes, resume, run
-from rljax.experiment.options import CHANGEABLE, SHARDED, Options
-from rljax.report import console
+from rljax.experiment.options import CHANGEABLE, LOGGED, SHARDED, Options
+from rljax.report import console, loggers
 
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
 _CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py) or an importable name (package.custom)"
@@ -142,7 +142,11 @@ def _train(arguments: list[str]) -> int:
     add_fields(config_parser, algorithm.Config, {}, {} if is_custom else _CHOICES)
     if env is None and rest and not rest[0].startswith("-"):
         raise UsageError(f"The environment needs its option: rljax train {name} --env {rest[0]}.")
-    fields = values(config_parser.parse_all(for_config, ["--env", "--env-param", "--sweep", *option_names(Options)]))
+    fields = values(
+        config_parser.parse_all(
+            for_config, ["--env", "--env-param", "--sweep", "--log", "--quiet", *option_names(Options)]
+        )
+    )
     if env is None:
         raise UsageError(f"Name the environment: rljax train {name} --env CartPole-v1; `rljax envs` lists them.")
     sweep = _sweep(getattr(options, "sweep", []))
@@ -179,7 +183,7 @@ def _run_parser(prog: str) -> Parser:
         metavar="PARAM=VALUE",
         help="a param of the environment, such as gravity=5; may be repeated",
     )
-    add_fields(parser, Options, vars(Options()), {"shard": SHARDED})
+    add_fields(parser, Options, vars(Options()), {"shard": SHARDED, "log_each": LOGGED})
     parser.add_argument(
         "--sweep",
         action="append",
@@ -188,8 +192,22 @@ def _run_parser(prog: str) -> Parser:
         help="a field and its values, such as learning_rate=1e-4,1e-3, or a distribution to draw --samples from: "
         "uniform(low,high), log_uniform(low,high) or choice(a,b,...); may be repeated",
     )
+    _add_outlets(parser)
     _add_hosts(parser)
     return parser
+
+
+def _add_outlets(parser: Parser) -> None:
+    parser.add_argument(
+        "--log",
+        action="append",
+        choices=list(loggers.BUILT_IN),
+        default=argparse.SUPPRESS,
+        help="log numbers there as well, while it trains; may be repeated",
+    )
+    parser.add_argument(
+        "--quiet", dest="progress", action="store_false", default=argparse.SUPPRESS, help="the same as --no-progress"
+    )
 
 
 def _add_config(parser: Parser, name: str, algorithm: Any, env: str | None) -> None:
@@ -242,6 +260,7 @@ def _resume(arguments: list[str]) -> int:
     parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help=_CUSTOM_ALGORITHM)
     parser.add_argument("--env", default=hidden, metavar="ENV", help=_CUSTOM_ENV)
     add_fields(parser, Options, {}, names=CHANGEABLE)
+    _add_outlets(parser)
     _add_hosts(parser)
     if name in ("-h", "--help"):
         parser.print_help()

@@ -69,13 +69,18 @@ def integer(text: str) -> int:
         return int(number)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(name.strip() for name in text.split(","))
+
+
 _READERS: Mapping[str, Callable[[str], Any]] = {"int": integer, "float": float, "str": str, "PathLike[str]": str}
 
 
 def _readers(field: dataclasses.Field) -> list[str]:
     """The types of a field that can be parsed from text; empty for objects, which can only be passed in Python."""
     found = kinds(field)
-    known = [kind for kind in found if kind in _READERS or kind in ("bool", "tuple[int, ...]")]
+    known = [kind for kind in found if kind in _READERS or kind in ("bool", "tuple[int, ...]", "tuple[str, ...]")]
     return known
 
 
@@ -100,7 +105,9 @@ def add_fields(
         found = _readers(field)
         if not found or (names is not None and field.name not in names):
             continue
-        shown = f" (default: {defaults[field.name]})" if field.name in defaults else ""
+        default = defaults.get(field.name)
+        text = ",".join(default) if default and "tuple[str, ...]" in found else default
+        shown = f" (default: {text})" if field.name in defaults else ""
         settings: dict[str, Any] = {
             "default": argparse.SUPPRESS,
             "help": (docs.get(field.name, "") + shown).replace("%", "%%"),
@@ -109,6 +116,8 @@ def add_fields(
             settings["action"] = argparse.BooleanOptionalAction
         elif "tuple[int, ...]" in found:
             settings |= {"type": integer, "nargs": "*", "metavar": "INT"}
+        elif "tuple[str, ...]" in found:
+            settings |= {"type": _names, "metavar": "NAME,..."}
         else:
             reader = next(_READERS[kind] for kind in ("int", "float", "str", "PathLike[str]") if kind in found)
             if {"int", "str"} <= set(found):
