@@ -116,14 +116,14 @@ def _result(folder: Any, configuration: int | None, parts: dict[str, Any]) -> Re
     return result
 
 
-def _best_configuration(folder: pathlib.Path) -> int:
+def _best_configuration(folder: pathlib.Path) -> Any:
     """The best configuration of a finished sweep; with one seed the one with the highest return; otherwise 0."""
     path = folder / "summary.json"
     summary = files.read_json(path) if path.exists() else {}
     found = {}
-    with contextlib.suppress(KeyError, TypeError, ValueError):  # another kind of run, or edited
+    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):  # another kind of run, or edited
         if "best" in summary:
-            return int(summary["best"]["configuration"])
+            return summary["best"].get("configuration")
         if summary["seeds"] == 1 and "env" not in summary["fields"]:
             returns = {c["configuration"]: c["final_return"]["iqm"] for c in summary["configurations"]}
             parts = {c["configuration"]: c["updates"] / c["num_updates"] for c in summary["configurations"]}

@@ -150,6 +150,7 @@ class _Lines:
             return
         self._printed = tenths
         texts = cells(status)
+        texts.pop("so far", None)  # bars, which some logs cannot hold
         parts = [f"{texts.pop('env steps/s')} env steps/s", *(f"{name} {text}" for name, text in texts.items())]
         console.say(f"{self._description}: {10 * tenths}%, {', '.join(parts)}.")
 

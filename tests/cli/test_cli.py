@@ -201,7 +201,8 @@ def test_an_error_reports_what_was_done_before_it(capsys, tmp_path):
     arguments = ["train", "fussy.py", "--env", f"{ROOT}/tests/toys.py:walk", "--num-updates", "5", "--no-progress"]
     options = ["--sweep", "width=2,3", "--evaluations", "1", "--eval-episodes", "2", "--out", "x"]
     said = complaint(capsys, *arguments, *options)
-    assert said == "rljax: A width of 3 cannot be: take 2. The results so far, of 1 of 2 runs, are in x."
+    done = "The results so far, of 1 of 2 runs, are in x, and `rljax resume x` continues it."
+    assert said == f"rljax: A width of 3 cannot be: take 2. {done}"
     assert len(json.loads((tmp_path / "x/summary.json").read_text())["configurations"]) == 1
 
 
@@ -290,7 +291,7 @@ def test_names_are_printed_and_written_in_any_encoding(tmp_path, name):
     env = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "XDG_CACHE_HOME": "cache"}
     done = subprocess.run(command, env=env, capture_output=True, check=False)
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
-    files = {"config.json", "curves.csv", "learning_curve.png", "summary.json"}
+    files = {*("checkpoints", "config.json", "curves.csv", "learning_curve.png", "metrics.csv", "summary.json")}
     assert {path.name for path in (tmp_path / name).iterdir()} == files
 
 

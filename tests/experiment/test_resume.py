@@ -295,7 +295,7 @@ def test_a_folder_with_checkpoints_is_refused_with_the_command_to_resume(config,
     with pytest.raises(rljax.UsageError, match="rljax resume"):
         rljax.run(own, config, out=folder)
     rljax.run(own, config, out=folder, overwrite=True, **OPTIONS)
-    assert not (folder / "checkpoints").exists()
+    assert [path.name for path in (folder / "checkpoints/0000").iterdir()] == ["000001"]
 
 
 # --- killed --------------------------------------------------------------------------------------------------------

@@ -201,7 +201,9 @@ def test_a_sweep_gives_the_same_bits_as_a_plain_vmap(config, swept):
 
 def test_a_sweep_writes_its_files(swept):
     result, out = swept
-    assert sorted(p.name for p in out.iterdir()) == ["config.json", "curves.csv", "learning_curve.png", "summary.json"]
+    assert {p.name for p in out.iterdir()} == {
+        *("checkpoints", "config.json", "curves.csv", "learning_curve.png", "metrics.csv", "summary.json")
+    }
     rows = list(csv.DictReader((out / "curves.csv").open()))
     assert len(rows) == 4 * 3 * 3
     fields = ["configuration", "learning_rate", "env.params.gravity", "seed", "update", "env_steps", "return"]
@@ -255,7 +257,9 @@ def test_an_error_in_a_later_group_keeps_the_earlier_ones(tmp_path):
     base, sweep = own.Config(env=walk, num_updates=5), {"width": [2, 3]}
     with pytest.raises(ZeroDivisionError, match="no such width") as error:
         rljax.run(refusing(3), base, sweep=sweep, out=tmp_path / "x", **options)
-    assert error.value.__notes__[-1] == f"The results so far, of 2 of 4 runs, are in {tmp_path / 'x'}."
+    out = tmp_path / "x"
+    note = f"The results so far, of 2 of 4 runs, are in {out}, and `rljax resume {out}` continues it."
+    assert error.value.__notes__[-1] == note
     assert error.traceback[-1].name == "update"
     summary = json.loads((tmp_path / "x/summary.json").read_text())
     assert summary["interrupted"] is True
