@@ -6,6 +6,7 @@ import rljax.experiment.signals  # noqa: F401 - before the imports that take sec
 from rljax import envs, pbt, planning
 from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
 from rljax.backend.devices import configure_jax
+from rljax.backend.program_cache import cache
 from rljax.config import replace, static, traced
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
 from rljax.errors import UsageError
@@ -34,6 +35,7 @@ __all__ = [
     "UsageError",
     "a2c",
     "best",
+    "cache",
     "choice",
     "configure_jax",
     "dqn",

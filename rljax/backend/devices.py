@@ -22,7 +22,7 @@ _MIN_ADDRESSES = 2**31  # bytes of address space
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
-def configure_jax(single_run: bool = False, cache: str | os.PathLike[str] | None = None) -> str | None:
+def configure_jax(single_run: bool = False) -> str | None:
     """Set JAX up for a CPU: one device per core, or one thread for a single run; and hash without loops.
 
     Call it before anything starts JAX. Settings of the user (`jax_num_cpu_devices`, `NPROC`, or a number of CPU devices
@@ -30,8 +30,6 @@ def configure_jax(single_run: bool = False, cache: str | os.PathLike[str] | None
 
     Args:
         single_run: this process trains one run of small networks, for which one thread is faster than many.
-        cache: a folder for compiled programs, which later processes then need not compile again; the command line uses
-            `~/.cache/rljax`. None keeps JAX's setting `jax_compilation_cache_dir`.
 
     Raises:
         UsageError: the process may use too few files or addresses for JAX.
@@ -42,8 +40,6 @@ def configure_jax(single_run: bool = False, cache: str | os.PathLike[str] | None
     """
     _check_limits()
     threefry.install()
-    if cache is not None:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
     if not single_run:
         return _use_cpu_cores()
     _use_one_cpu_thread()

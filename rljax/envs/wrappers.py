@@ -44,7 +44,8 @@ def _wrapped(env: Env, name: str, **changes: Any) -> Env:
     return env.replace(wrappers=(*env.wrappers, name), **changes)
 
 
-_by_name: dict[str, Callable[..., Env]] = {}
+WRAPPERS: dict[str, Callable[..., Env]] = {}
+"""Wrappers by name."""
 
 
 def _recorded[**Arguments](
@@ -66,7 +67,7 @@ def _recorded[**Arguments](
         )
         return wrapped.replace(recipe=(*env.recipe, (wrapper.__name__, _tuples(arguments))))
 
-    _by_name[wrapper.__name__] = apply
+    WRAPPERS[wrapper.__name__] = apply
     return apply
 
 
@@ -80,7 +81,7 @@ def remake(recipe: Sequence[Sequence[Any]]) -> Env:
         (name, settings), *wrappings = recipe
         env = make(str(name), **{str(setting): _tuples(value) for setting, value in settings})
         for wrapper, arguments in wrappings:
-            env = _by_name[wrapper](env, *_tuples(arguments))
+            env = WRAPPERS[wrapper](env, *_tuples(arguments))
     except UsageError:
         raise
     except (KeyError, TypeError, ValueError) as error:

@@ -8,11 +8,13 @@ from typing import Any, overload
 
 import jax
 
-from rljax import algos, envs
+from rljax import envs
 from rljax.backend.devices import configure_jax
+from rljax.backend.program_cache import use_default
 from rljax.config import check_one_run
 from rljax.errors import UsageError, number, shown
 from rljax.experiment import checkpoints, folders, manifest, sweeps, trainer
+from rljax.experiment.naming import resolved
 from rljax.experiment.options import MOST_RUNS, Options, documented, with_changes
 from rljax.experiment.outlets import Callback
 from rljax.experiment.placement import mesh
@@ -65,8 +67,11 @@ def run(
     evaluated and counted with that state. The other runs do not change.
 
     Args:
-        algorithm: a module or namespace with `init`, `update` and `act`: `rljax.ppo`, or a custom one.
-        config: its config, with `env` and `num_updates`.
+        algorithm: a module or namespace with `init`, `update` and `act`: `rljax.ppo`, or a custom one; or the name of
+            an algorithm or variant, such as "rainbow".
+        config: its config, with `env` and `num_updates`; or an environment or its id, for which the algorithm has the
+            values that are tuned for it, if there are any: `rljax.run("ppo", "CartPole-v1", seeds=8)`. Fields of the
+            config are overridden by arguments: `learning_rate=1e-3`.
         sweep: fields to vary, by path: `{"learning_rate": [1e-4, 1e-3], "env.params.gravity": [5.0, 9.8]}`. Lists
             make a grid; `rljax.uniform`, `log_uniform` and `choice` are drawn `samples` times. Configurations that
             differ only in traced numbers share one compiled program. The result is then a `Sweep`.
@@ -87,6 +92,7 @@ def run(
     """
     start_jax()
     callbacks = callbacks_of(callback)
+    algorithm, config, options = resolved(algorithm, config, options)
     chosen = with_changes(Options(), options)
     check(algorithm, config)
     hosts = hosts or Hosts()
@@ -138,6 +144,7 @@ def callbacks_of(given: Any) -> tuple[Callback, ...]:
 @functools.cache  # to report it only once
 def start_jax() -> None:
     """Set JAX up for a CPU, and report if it has already started with fewer devices than cores."""
+    use_default()
     if message := configure_jax():
         console.say(message)
 
@@ -164,11 +171,6 @@ def check_multiprocess_options(options: Options) -> None:
 
 def check(algorithm: Any, config: Any) -> None:
     """Refuse what is not an algorithm, or not a config of it for one run."""
-    if isinstance(algorithm, str):
-        module = algos.VARIANTS.get(algorithm, (algorithm, {}))[0]
-        known = module in algos.algorithms()
-        pass_it = f"pass the module rljax.{module}" if known else "pass a module such as rljax.ppo"
-        raise UsageError(f"The algorithm must be a module, got {algorithm!r}: {pass_it}.")
     for name in ("init", "update", "act"):
         if not callable(getattr(algorithm, name, None)):
             raise UsageError(f"{getattr(algorithm, '__name__', algorithm)!r} is not an algorithm: it has no {name}().")

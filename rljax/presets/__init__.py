@@ -22,6 +22,13 @@ def tuned_for(algo: str) -> list[str]:
     return list(dict.fromkeys(env for name, env in _PRESETS if name in (base, algo)))
 
 
+def is_tuned(algo: str, env: Any) -> bool:
+    """True if an algorithm or variant has tuned values for an environment's id, or for what `make` returns for it."""
+    base, _ = VARIANTS.get(algo, (algo, {}))
+    name = env if isinstance(env, str) else _id_of(env)
+    return (base, name) in _PRESETS or (algo, name) in _PRESETS
+
+
 def preset(algo: str, env: Any, **changes: Any) -> Any:
     """Return the tuned config of an algorithm for an environment, or its default config if there is none.
 
