@@ -277,6 +277,25 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise UsageError(f"{field.name} must be less than 2**31, got {text}.")
 
 
+def check_value(cls: type, name: str, value: Any) -> str | None:
+    """What is wrong with one field's value, whatever the others are; None if nothing is."""
+    field = next(f for f in dataclasses.fields(cls) if f.name == name)
+    try:
+        _check(field, _as_number(field, value) if kinds(field) & _NUMBERS else value)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def config_error(cls: type, **values: Any) -> str | None:
+    """What is wrong with these values of a config; None if nothing is."""
+    try:
+        cls(**values)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
 def describe(value: Any) -> Any:
     """Describe a config, an environment or one of their fields as plain data, for `config.json`."""
     if isinstance(value, Env):

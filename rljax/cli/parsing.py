@@ -4,11 +4,13 @@ import argparse
 import ast
 import dataclasses
 import difflib
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from rljax.config import field_docs, kinds
-from rljax.errors import UsageError
+from rljax.envs.wrappers import WRAPPERS
+from rljax.errors import UsageError, suggest
 from rljax.experiment import sweeps
 
 
@@ -29,11 +31,27 @@ class Parser(argparse.ArgumentParser):
         message = message[0].upper() + message[1:]
         raise UsageError(message if message.endswith((".", "?")) else f"{message}.")
 
-    def parse_all(self, arguments: list[str], known: Iterable[str] = ()) -> argparse.Namespace:
-        """Parse arguments; refuse an unknown one with the nearest option of this parser or the `known` ones."""
+    def parse_each(self, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Parse every option by itself: what was understood, and a sentence for each mistake."""
+        parsed, mistakes = argparse.Namespace(), []
+        starts = [i for i, argument in enumerate(arguments) if argument.startswith("--")]
+        leading = arguments[: starts[0]] if starts else arguments
+        for first, last in itertools.pairwise([*starts, len(arguments)]):
+            try:
+                parsed, unknown = self.parse_known_args(arguments[first:last], parsed)
+                if unknown:
+                    refuse(unknown[0], self.prog, self._option_string_actions)
+            except UsageError as error:
+                mistakes.append(str(error))
+        if leading and "--env" in self._option_string_actions and hasattr(parsed, "env"):
+            mistakes.insert(0, f"No option takes {leading[0]!r}: values follow their option, and flags have none.")
+        return parsed, mistakes
+
+    def parse_all(self, arguments: list[str]) -> argparse.Namespace:
+        """Parse arguments; refuse an unknown one with the nearest option."""
         parsed, unknown = self.parse_known_args(arguments)
         if unknown:
-            refuse(unknown[0], self.prog, [*self._option_string_actions, *known])
+            refuse(unknown[0], self.prog, self._option_string_actions)
         return parsed
 
 
@@ -47,11 +65,6 @@ def refuse(argument: str, prog: str, options: Iterable[str]) -> NoReturn:
     near = near or difflib.get_close_matches(name.replace("_", "-"), options, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"{prog} --help lists the options."
     raise UsageError(f"There is no option {name!r}: {hint}")
-
-
-def option_names(cls: type) -> list[str]:
-    """The options that `add_fields` adds for a class."""
-    return [_flag(field.name) for field in dataclasses.fields(cls) if _readers(field)]
 
 
 def _flag(name: str) -> str:
@@ -90,6 +103,7 @@ def add_fields(
     defaults: Mapping[str, Any],
     choices: Mapping[str, Iterable[str]] = {},
     names: Iterable[str] | None = None,
+    aliases: Mapping[str, list[str]] = {},
 ) -> None:
     """Add an option for each field of a config or options class that can be parsed from text.
 
@@ -99,6 +113,7 @@ def add_fields(
         defaults: values to show in the help.
         choices: values that a field is restricted to.
         names: of the fields; None for all.
+        aliases: other names of options, by field.
     """
     docs = field_docs(cls)
     for field in dataclasses.fields(cls):
@@ -128,7 +143,7 @@ def add_fields(
         if field.name in choices:
             settings |= {"choices": list(choices[field.name])}
             settings.pop("metavar", None)
-        parser.add_argument(_flag(field.name), **settings)
+        parser.add_argument(_flag(field.name), *aliases.get(field.name, []), **settings)
 
 
 def _or_none(reader: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -149,13 +164,36 @@ def values(parsed: argparse.Namespace, names: Iterable[str] | None = None) -> di
     }
 
 
-def env_param(text: str) -> tuple[str, Any]:
-    """A param of the environment and its value, from the text of an `--env-param`."""
+def without_params(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Take `--env.NAME VALUE` and `--env.NAME=VALUE` out of the arguments: texts `NAME=VALUE`, and the rest."""
+    texts, rest, remaining = [], [], list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
+        if not argument.startswith("--env."):
+            rest.append(argument)
+            continue
+        text = argument.removeprefix("--env.")
+        if "=" not in text and remaining and not remaining[0].startswith("--"):
+            text += f"={remaining.pop(0)}"
+        texts.append(text)
+    return texts, rest
+
+
+def param(text: str) -> tuple[str, Any]:
+    """A param of the environment and its value, from a text of `without_params`."""
     name, _, given = text.partition("=")
     found = _literals(given) if name and given else []
     if len(found) != 1:
-        raise UsageError(f"--env-param needs a param and its value, such as gravity=5, got {text!r}.")
+        raise UsageError(f"--env.{name} needs one value, such as --env.gravity 5.")
     return name, found[0]
+
+
+def wrapper(text: str) -> tuple[str, list[Any]]:
+    """A wrapper's name and its arguments, from the text of a `--wrap`."""
+    name, _, given = text.partition("=")
+    if name not in WRAPPERS:
+        raise UsageError(f"There is no wrapper {name!r}: {suggest(name, WRAPPERS)}")
+    return name, _literals(given) if given else []
 
 
 def swept(text: str) -> tuple[str, Any]:

@@ -54,9 +54,12 @@ class Manifest:
 _references: dict[int, tuple[Any, list[str]]] = {}  # with the objects, so that their ids are not used again
 
 
-def remember(imported: Any, reference: str, env_params: Sequence[str] = ()) -> None:
-    """Note where the command line imported an algorithm or environment from, for the manifest of its runs."""
-    _references[id(imported)] = (imported, [reference, *env_params])
+def remember(imported: Any, reference: str, env_changes: Sequence[str] = ()) -> None:
+    """Note where the command line imported an algorithm or environment from, for the manifest of its runs.
+
+    `env_changes` are params that it changed, `NAME=VALUE`, and wrappers that it added, `+WRAPPER=ARGUMENTS`.
+    """
+    _references[id(imported)] = (imported, [reference, *env_changes])
 
 
 def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
@@ -132,7 +135,7 @@ def _recipe(algorithm: Any, config: Any, points: Sequence[sweeps.Point]) -> dict
     """How to rebuild a config: the algorithm's name, the environment's recipe, the fields' values.
 
     `references` has where the command line imported the first two from, such as "path/custom.py:env", followed by
-    params that it changed, such as "gravity=5".
+    what it changed, such as "gravity=5" or "+time_limit=200".
 
     A part is None if it is not plain data: a custom algorithm, environment or network. A sweep's values are recorded
     elsewhere; `objects` has for each of its points, by path, those that are not plain data.

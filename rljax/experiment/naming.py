@@ -32,14 +32,14 @@ def resolved(algorithm: Any, config: Any, given: Mapping[str, Any]) -> tuple[Any
         for key in fields:
             if key not in known:
                 raise UsageError(
-                    f"{key} is neither an option of run() nor a field of the config: "
-                    f"{suggest(key, [*OPTIONS, *known])}"
+                    f"{key} is neither an option of run() nor a field of the config: {suggest(key, [*OPTIONS, *known])}"
                 )
     if isinstance(config, str | envs.Env):
         if name is None:
             return module, module.Config(env=config, **fields), options
+        tuned = presets.preset(name, config, **fields)
         say_if_untuned(name, config)
-        return module, presets.preset(name, config, **fields), options
+        return module, tuned, options
     return module, replace(config, **fields) if fields else config, options
 
 

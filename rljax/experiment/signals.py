@@ -26,9 +26,9 @@ def is_default(number: int) -> bool:
 
 
 def _is_command() -> bool:
-    """True if this process is `rljax ...` or `python -m rljax.cli ...`, not a program that imports rljax."""
+    """True if this process is `rljax ...` or `python -m rljax ...`, not a program that imports rljax."""
     program = (getattr(sys, "argv", None) or [""])[0]
-    return os.path.basename(program) in ("rljax", "rljax.exe") or (program == "-m" and "rljax.cli" in sys.orig_argv)
+    return os.path.basename(program) in ("rljax", "rljax.exe") or (program == "-m" and "rljax" in sys.orig_argv)
 
 
 if _is_command():

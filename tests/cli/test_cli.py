@@ -97,11 +97,16 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
         (["trian"], ["trian", "train"]),
         (["train"], ["Name the algorithm"]),
         (["train", "ppo", "CartPole-v1"], ["The environment needs its option", "--env CartPole-v1"]),
-        (["train", "ppo", "--env", "CartPole-v1", "--lr", "1"], ["--lr", "did you mean --learning-rate?"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--learnrate", "1"], ["did you mean --learning-rate"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--wrap", "time_limit"], ["--wrap time_limit", "max_steps"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--wrap", "tme_limit=3"], ["did you mean time_limit"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--config", "x.yaml"], ["x.yaml cannot be read"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--log", "tensorbord"], ["tensorboard"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--keep", "worst"], ["keep takes last, best, all"]),
         (["train", "ppo", "--env", "CartPole-v1", "--activation", "x"], ["'x'", "tanh", "relu", "silu"]),
-        (["train", "ppo", "--env", "CartPole-v1", "--env-param", "gravity"], ["--env-param needs", "gravity=5"]),
-        (["train", "ppo", "--env", "CartPole-v1", "--env-param", "gravty=5"], ["gravty", "gravity"]),
-        (["train", "ppo", "--env", f"{ROOT}/tests/toys.py:walk", "--env-param", "hight=5"], ["hight", "height"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--env.gravity"], ["--env.gravity needs one value"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--env.gravty", "5"], ["gravty", "gravity"]),
+        (["train", "ppo", "--env", f"{ROOT}/tests/toys.py:walk", "--env.hight=5"], ["hight", "height"]),
         (["train", "ppo", "--env", "CartPole-v1", "--sweep", "hidden_sizes=64,128"], ["tuples, such as (64, 64)"]),
         (["train", "ppo", "--env", "CartPole-v1", "--sweep", "clip=uniform(1,2)"], ["--samples 16"]),
         (["train", "ppo", "--env", "CartPole-v1", "--memory-limit", "0.5"], ["memory_limit", "'0.5'"]),
@@ -154,6 +159,80 @@ def test_custom_files_that_fail_to_import_are_reported(capsys, tmp_path, code, w
     assert words in complaint(capsys, "train", "ppo", "--env", "own.py:env")
 
 
+def test_all_mistakes_are_reported_at_once(capsys):
+    arguments = ["--env", "CartPol-v1", "--lr", "fast", "--seeds", "0", "--gamma", "1.2", "--lerning-rate", "3"]
+    assert cli.main(["train", "ppo", *arguments]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 5
+    for words in ("'fast'", "seeds must be at least 1", "at most 1, got 1.2", "--lerning-rate", "CartPole-v1"):
+        assert sum(words in line for line in said) == 1, words
+
+
+def test_runs_come_from_files_with_options_after_them(capsys, tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        "algorithm: ppo\nenv: CartPole-v1\nenv.gravity: 5\nwrap: [time_limit=100, normalize_observations]\n"
+        "seeds: 2\nlearning_rate: 1.0e-3\nhidden_sizes: [8]\nanneal_clip: false\ntarget_kl: null\nkeep: [last, best]\n"
+        "total_steps: 128\nnum_envs: 4\nnum_steps: 16\nevaluations: 1\neval_episodes: 2\nprogress: false\n"
+    )
+    assert cli.main(["train", "--config", "run.yaml", "--lr", "2e-3", "--out", "x"]) == 0
+    about = json.loads((tmp_path / "x/config.json").read_text())
+    assert (about["seeds"], about["keep"]) == (2, ["last", "best"])
+    config = about["config"]
+    assert (config["learning_rate"], config["hidden_sizes"], config["anneal_clip"]) == (2e-3, [8], False)
+    assert config["discount"] == 0.98  # the preset's
+    assert (config["env"]["wrappers"], config["env"]["params"]["gravity"]) == (
+        ["time_limit", "normalize_observations"],
+        5,
+    )
+    assert cli.main(["train", "--config", "x/config.json", "--gamma", "0.9", "--seeds", "1", "--out", "y"]) == 0
+    again = json.loads((tmp_path / "y/config.json").read_text())
+    assert again["seeds"] == 1
+    assert again["config"] == {**config, "discount": 0.9}
+    capsys.readouterr()
+    for text, words in (("[1]", "must map options"), ("a: [", "is not YAML"), ("sedes: 3", "--seeds")):
+        (tmp_path / "run.yaml").write_text(text)
+        said = complaint(capsys, "train", "ppo", "--env", "CartPole-v1", "--config", "run.yaml")
+        assert words in said
+
+
+def test_a_run_without_tuned_values_says_so(capsys, tmp_path):
+    options = ["--evaluations", "0", "--eval-episodes", "1", "--total-steps", "200", "--out"]
+    assert cli.main(["train", "q_learning", "--env", "CliffWalking-v1", *options, "x"]) == 0
+    assert "no tuned values" not in capsys.readouterr().err
+    assert cli.main(["train", "q_learning", "--env", "GridWorld-misc", *options, "y"]) == 0
+    assert "q_learning has no tuned values for GridWorld-misc" in capsys.readouterr().err
+
+
+def test_an_environment_is_described(capsys):
+    assert cli.main(["envs", "CartPole-v1"]) == 0
+    text = capsys.readouterr().out
+    for words in ("Box[4] float32", "Discrete(2)", "time limit    500", "gravity=9.8", "--env.", "tuned         ppo, "):
+        assert words in text
+    (fitting,) = (line for line in text.splitlines() if "algorithms" in line)
+    assert {"ppo", "rainbow"} <= set(fitting.replace(",", " ").split())
+    assert not {"td3", "q_learning"} & set(fitting.replace(",", " ").split())
+    assert "did you mean CartPole-v1" in complaint(capsys, "envs", "CartPol-v1")
+
+
+def test_completion_knows_commands_options_and_environments(capsys, tmp_path):
+    for shell in ("bash", "zsh"):
+        assert cli.main(["completion", shell]) == 0
+        script = capsys.readouterr().out
+        for word in ("resume", "rainbow", "--learning-rate", "CartPole-v1"):
+            assert word in script
+        if shell == "bash":
+            (tmp_path / "script").write_text(script)
+            subprocess.run(["bash", "-n", "script"], check=True)
+
+
+def test_help_is_in_groups(capsys):
+    assert cli.main(["train", "ppo", "--help"]) == 0
+    text = capsys.readouterr().out
+    places = [text.index(f"\n{title}:") for title in ("run", "environment", "algorithm", "network", "schedule")]
+    assert places == sorted(places)
+    assert places[3] < text.index("{tanh,relu,elu,gelu,silu}", places[3]) < places[4]
+
+
 def test_a_run_that_is_refused_leaves_no_folder(capsys, tmp_path):
     complaint(capsys, "train", "ppo", "--env", "CartPole-v1", "--seeds", "0")
     complaint(capsys, "train", "ppo", "--env", "CartPole-v1", "--sweep", "clip")
@@ -161,9 +240,7 @@ def test_a_run_that_is_refused_leaves_no_folder(capsys, tmp_path):
 
 
 def test_a_closed_pipe_ends_quietly():
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rljax.cli", "envs"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-m", "rljax", "envs"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 141
@@ -171,7 +248,7 @@ def test_a_closed_pipe_ends_quietly():
 
 def test_a_pipe_closed_before_the_table_loses_no_result(tmp_path):
     out = tmp_path / "x"
-    command = [sys.executable, "-m", "rljax.cli", "train", "q_learning", "--env", "FrozenLake-misc"]
+    command = [sys.executable, "-m", "rljax", "train", "q_learning", "--env", "FrozenLake-misc"]
     command += ["--total-steps", "200", "--evaluations", "0", "--eval-episodes", "2", "--out", str(out)]
     with (tmp_path / "errors").open("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
@@ -207,7 +284,7 @@ def test_an_error_reports_what_was_done_before_it(capsys, tmp_path):
 
 
 def test_an_interrupt_writes_the_results_so_far_and_returns_130(tmp_path):
-    command = [sys.executable, "-m", "rljax.cli", "train", "ppo", "--env", "CartPole-v1", "--num-steps", "32"]
+    command = [sys.executable, "-m", "rljax", "train", "ppo", "--env", "CartPole-v1", "--num-steps", "32"]
     command += ["--total-steps", "100000000", "--evaluations", "100000", "--eval-episodes", "2", "--out", "runs/x"]
     process = subprocess.Popen(
         command,
@@ -237,7 +314,7 @@ def test_an_interrupt_writes_the_results_so_far_and_returns_130(tmp_path):
 @pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_python_imports_ends_in_one_sentence(number):
-    command = [sys.executable, "-X", "importtime", "-m", "rljax.cli", "envs"]
+    command = [sys.executable, "-X", "importtime", "-m", "rljax", "envs"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     imported = iter(process.stderr.readline, "")
     assert any("rljax.experiment.signals" in line for line in imported)
@@ -272,7 +349,7 @@ def test_importing_rljax_changes_no_signal():
 
 
 def test_a_full_output_is_one_sentence():
-    command = [sys.executable, "-m", "rljax.cli", "algos"]
+    command = [sys.executable, "-m", "rljax", "algos"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
@@ -281,12 +358,12 @@ def test_a_full_output_is_one_sentence():
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
 def test_closed_streams_are_no_mistake(closed):
-    subprocess.run(["bash", "-c", f"{sys.executable} -m rljax.cli algos {closed}"], capture_output=True, check=True)
+    subprocess.run(["bash", "-c", f"{sys.executable} -m rljax algos {closed}"], capture_output=True, check=True)
 
 
 @pytest.mark.parametrize("name", ["gr\u00f6\u00dfe", os.fsdecode(b"\xff")])
 def test_names_are_printed_and_written_in_any_encoding(tmp_path, name):
-    command = [sys.executable, "-m", "rljax.cli", "train", "q_learning", "--env", "FrozenLake-misc", "--name", name]
+    command = [sys.executable, "-m", "rljax", "train", "q_learning", "--env", "FrozenLake-misc", "--name", name]
     command += ["--total-steps", "200", "--evaluations", "1", "--eval-episodes", "2", "--out", name]
     env = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "XDG_CACHE_HOME": "cache"}
     done = subprocess.run(command, env=env, capture_output=True, check=False)
@@ -322,7 +399,7 @@ def test_a_mistake_in_a_custom_algorithm_shows_its_line(capsys, tmp_path):
 def test_a_run_with_custom_code_is_resumed_from_any_folder(capsys, tmp_path, monkeypatch):
     """Its folder records the files; params of the environment are recorded too, and 1e1 is an integer."""
     (tmp_path / "mine.py").write_text("from toys import Config, act, init, update, walk\n")
-    arguments = ["train", "mine.py", "--env", "mine.py:walk", "--env-param", "height=2.5", "--num-updates", "1e1"]
+    arguments = ["train", "mine.py", "--env", "mine.py:walk", "--env.height", "2.5", "--num-updates", "1e1"]
     options = ["--evaluations", "0", "--eval-episodes", "2", "--checkpoint-every", "100", "--no-progress"]
     assert cli.main([*arguments, *options, "--out", str(tmp_path / "x")]) == 0
     about = json.loads((tmp_path / "x/config.json").read_text())

@@ -392,7 +392,7 @@ def test_the_command_line_resumes_a_run(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("seeds", "threads"), [("1", 1), ("2", None)])
 def test_a_single_run_uses_one_thread_and_resume_reports_another_number(tmp_path, monkeypatch, capsys, seeds, threads):
-    command = [sys.executable, "-m", "rljax.cli", "train", "q_learning", "--env", "CliffWalking-v1", "--seeds", seeds]
+    command = [sys.executable, "-m", "rljax", "train", "q_learning", "--env", "CliffWalking-v1", "--seeds", seeds]
     command += ["--total-steps", "200", "--evaluations", "0", "--eval-episodes", "1", "--checkpoint-every", "0"]
     env = {name: value for name, value in os.environ.items() if name not in ("NPROC", "XLA_FLAGS")}
     subprocess.run([*command, "--out", str(tmp_path / "x")], check=True, env=env, capture_output=True)

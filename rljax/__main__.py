@@ -1,3 +1,5 @@
+"""`python -m rljax` is the command line."""
+
 import sys
 
 from rljax.cli import main

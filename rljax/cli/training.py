@@ -1,0 +1,333 @@
+"""`rljax train` and `rljax resume`."""
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import os
+import pathlib
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rljax import envs, networks, presets
+from rljax.backend import devices, program_cache
+from rljax.cli import run_files, user_code
+from rljax.cli.parsing import Parser, add_fields, integer, param, swept, values, without_params, wrapper
+from rljax.config import check_value, replace, value_at, with_values
+from rljax.errors import UsageError
+from rljax.experiment import manifest, processes
+from rljax.experiment import resume as resuming
+from rljax.experiment import run as running
+from rljax.experiment.naming import say_if_untuned
+from rljax.experiment.options import CHANGEABLE, LOGGED, SHARDED, Options
+from rljax.report import loggers
+
+_OPTIONS = [field.name for field in dataclasses.fields(Options)]
+_CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py) or an importable name (package.custom)"
+_CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
+_ENV = f"a listed id, or {_CUSTOM_ENV}"
+_CHOICES = {"activation": list(networks.ACTIVATIONS), "recurrent": [*networks.CORES, "none"]}
+_NETWORK = ("activation", "hidden_sizes", "mixed_precision", "recurrent", "dueling", "noisy", "head", "num_atoms")
+_ALIASES = {  # of other libraries
+    "learning_rate": ["--lr"],
+    "discount": ["--gamma"],
+    "total_steps": ["--steps", "--timesteps", "--total-timesteps"],
+    "num_envs": ["--n-envs"],
+    "num_steps": ["--n-steps"],
+    "num_epochs": ["--n-epochs"],
+    "entropy_coefficient": ["--ent-coef"],
+    "value_coefficient": ["--vf-coef"],
+    "clip": ["--clip-range"],
+    "seeds": ["--num-seeds"],
+    "out": ["--output"],
+}
+
+
+def train(arguments: list[str]) -> int:
+    """Train, evaluate, and write the results."""
+    wants_help = any(flag in arguments for flag in ("-h", "--help"))
+    given = [argument for argument in arguments if argument not in ("-h", "--help")]
+    from_file = run_files.read(given)
+    name, rest = from_file.algorithm, given
+    if given and not given[0].startswith("-"):
+        name, *rest = given
+    if not name:
+        if not wants_help:
+            raise UsageError("Name the algorithm, before any option: rljax train ppo --env CartPole-v1.")
+        train_parser().print_help()
+        print(f"\nALGO is a listed name, or {_CUSTOM_ALGORITHM}.\nrljax train ALGO --help also lists its config.")
+        return 0
+    algorithm = user_code.algorithm(name)
+    texts, tokens = without_params([*from_file.arguments, *rest])
+    if wants_help:
+        env = _text_after("--env", tokens)
+        train_parser(name, algorithm, None if env is None else _config(name, algorithm, env, None)).print_help()
+        return 0
+    parsed, mistakes = train_parser(name, algorithm).parse_each(tokens)
+    fields = values(parsed, {field.name for field in dataclasses.fields(algorithm.Config)} - {"env"})
+    options = values(parsed, _OPTIONS)
+    env = getattr(parsed, "env", None)
+    if env is None and from_file.manifest is None:
+        mistakes.append(_without_env(name, rest))
+    for cls, some in ((Options, options), (algorithm.Config, fields)):
+        mistakes += [error for field, value in some.items() if (error := check_value(cls, field, value))]
+    if mistakes:
+        if env is not None:
+            mistakes += _mistakes_of_env(env, texts, getattr(parsed, "wrap", []))
+        raise UsageError("\n".join(dict.fromkeys(mistakes)))
+    recorded = {} if from_file.manifest is None else vars(from_file.manifest.options)
+    chosen, hosts = Options(**{**recorded, **options}), _hosts_given(parsed)
+    sweep = _sweep(getattr(parsed, "sweep", []))
+    alone = chosen.seeds == 1 and chosen.shard == "runs" and not sweep and not hosts
+    devices.configure_jax(single_run=alone)
+    program_cache.use_default()
+    if from_file.manifest is not None:
+        made = None if env is None else envs.make(user_code.env(env))
+        config = replace(manifest.config_of(from_file.manifest.recipe, algorithm, made), **fields)
+    else:
+        config = _config(name, algorithm, str(env), fields)
+    wraps = getattr(parsed, "wrap", [])
+    changed = _changed_env(config.env, texts, wraps)
+    config = config if changed is config.env else replace(config, env=changed)
+    return _run(name, algorithm, config, sweep, chosen, hosts, env, [*texts, *(f"+{one}" for one in wraps)])
+
+
+def _run(
+    name: str,
+    algorithm: Any,
+    config: Any,
+    sweep: dict[str, Any] | None,
+    chosen: Options,
+    hosts: dict[str, Any],
+    env: str | None,
+    env_changes: list[str],
+) -> int:
+    is_custom = user_code.is_custom(name)
+    if is_custom:
+        manifest.remember(algorithm, user_code.absolute(name))
+    if env is not None and ":" in env:
+        manifest.remember(config.env, user_code.absolute(env), env_changes)
+    if chosen.out is None and hosts:
+        raise UsageError("Several processes train into one folder that all of them see: name it with --out.")
+    out = pathlib.Path(chosen.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}"))
+    settings: dict[str, Any] = {field: getattr(chosen, field) for field in _OPTIONS}
+    settings |= {"out": out, "name": chosen.name or (None if is_custom else name)}
+    try:
+        running.run(algorithm, config, sweep=sweep, hosts=processes.join(**hosts) if hosts else None, **settings)
+    finally:
+        if chosen.out is None:
+            with contextlib.suppress(OSError):  # it is not empty, unless the run was refused
+                os.removedirs(out)
+    _print_written(out)
+    return 0
+
+
+def train_parser(name: str = "ALGO", algorithm: Any = None, config: Any = None) -> Parser:
+    """The options of `rljax train NAME`, with those of the algorithm's config; its values are shown as defaults."""
+    parser = Parser(f"rljax train {name}", "Train many seeds side by side, evaluate them, and write the results.")
+    hidden = argparse.SUPPRESS
+    run = parser.add_argument_group("run")
+    run.add_argument(
+        "--config",
+        default=hidden,
+        metavar="FILE",
+        help="config.json of a run, or YAML with options; options after it change it",
+    )
+    add_fields(run, Options, vars(Options()), {"shard": SHARDED, "log_each": LOGGED}, aliases=_ALIASES)
+    run.add_argument(
+        "--sweep",
+        action="append",
+        default=hidden,
+        metavar="FIELD=VALUES",
+        help="a field and its values, such as learning_rate=1e-4,1e-3, or a distribution to draw --samples "
+        "from: uniform(low,high), log_uniform(low,high) or choice(a,b,...); may be repeated",
+    )
+    _add_outlets(run)
+    env = parser.add_argument_group("environment")
+    env.add_argument("--env", default=hidden, metavar="ENV", help=f"{_ENV}; required")
+    env.add_argument(
+        "--env.PARAM",
+        dest="_",
+        default=hidden,
+        metavar="VALUE",
+        help="a param of the environment: --env.gravity 5; `rljax envs ENV` lists them",
+    )
+    env.add_argument(
+        "--wrap",
+        action="append",
+        default=hidden,
+        metavar="WRAPPER",
+        help="a wrapper, innermost first: --wrap normalize_observations --wrap time_limit=200; one of "
+        + ", ".join(envs.wrappers.WRAPPERS),
+    )
+    if algorithm is not None:
+        _add_config(parser, name, algorithm, config)
+    _add_hosts(parser)
+    return parser
+
+
+def _add_config(parser: Parser, name: str, algorithm: Any, config: Any) -> None:
+    """Add the fields of the config, in groups."""
+    fields = [field.name for field in dataclasses.fields(algorithm.Config)]
+    defaults = {f.name: f.default for f in dataclasses.fields(algorithm.Config)} if config is None else vars(config)
+    whose = f"of {name}: " + ("its defaults; with --env the tuned values" if config is None else "the tuned values")
+    schedule = [field for field in fields if "anneal" in field or "schedule" in field or "epsilon" in field]
+    network = [field for field in fields if field in _NETWORK]
+    rest = [field for field in fields if field not in (*schedule, *network)]
+    for title, some in (("algorithm", rest), ("network", network), ("schedule", schedule)):
+        group = parser.add_argument_group(title, f"{whose}, if there are any" if title == "algorithm" else None)
+        choices = {} if user_code.is_custom(name) else _CHOICES
+        add_fields(group, algorithm.Config, defaults, choices, some, aliases=_ALIASES)
+
+
+def _add_outlets(group: argparse._ActionsContainer) -> None:
+    hidden = argparse.SUPPRESS
+    group.add_argument(
+        "--log",
+        action="append",
+        choices=list(loggers.BUILT_IN),
+        default=hidden,
+        help="log numbers there as well, while it trains; may be repeated",
+    )
+    group.add_argument("--quiet", dest="progress", action="store_false", default=hidden, help="as --no-progress")
+
+
+def _without_env(name: str, rest: list[str]) -> str:
+    if rest and not rest[0].startswith("-"):
+        return f"The environment needs its option: rljax train {name} --env {rest[0]}."
+    return f"Name the environment: rljax train {name} --env CartPole-v1; `rljax envs` lists them."
+
+
+def _text_after(option: str, tokens: list[str]) -> str | None:
+    """The text that follows an option, for the help, where nothing is parsed."""
+    found = [value for flag, value in itertools.pairwise(tokens) if flag == option]
+    found += [token.partition("=")[2] for token in tokens if token.startswith(f"{option}=")]
+    return found[-1] if found else None
+
+
+def _config(name: str, algorithm: Any, env: str, fields: Mapping[str, Any] | None) -> Any:
+    """The config with these fields set; None leaves it unchecked, for the help."""
+    if user_code.is_custom(name):
+        return algorithm.Config(env=user_code.env(env), **(fields or {}))
+    given = user_code.env(env)
+    tuned = presets.defaults(name, given)
+    if fields is None:
+        return tuned
+    config = algorithm.Config(**{**vars(tuned), **fields})
+    say_if_untuned(name, given)
+    return config
+
+
+def _changed_env(env: Any, texts: Iterable[str], wraps: Iterable[str]) -> Any:
+    """The environment with params changed and wrappers added."""
+    params = dict(map(param, texts))
+    for name in params:
+        value_at(env, f"params.{name}")
+    env = with_values(env, {f"params.{name}": value for name, value in params.items()}) if params else env
+    for text in wraps:
+        name, arguments = wrapper(text)
+        try:
+            env = envs.wrappers.WRAPPERS[name](env, *arguments)
+        except TypeError as error:
+            raise UsageError(f"--wrap {text}: {error}.") from error
+    return env
+
+
+def _mistakes_of_env(env: str, texts: Iterable[str], wraps: Iterable[str]) -> list[str]:
+    try:
+        _changed_env(envs.make(user_code.env(env)), texts, wraps)
+    except UsageError as error:
+        return [str(error)]
+    return []
+
+
+def _sweep(texts: list[str]) -> dict[str, Any] | None:
+    sweep = [swept(text) for text in texts]
+    repeated = [path for i, (path, _) in enumerate(sweep) if path in dict(sweep[:i])]
+    if repeated:
+        raise UsageError(f"--sweep {repeated[0]} is given twice: give all its values at once.")
+    return dict(sweep) or None
+
+
+def resume_parser() -> Parser:
+    """The options of `rljax resume`."""
+    parser = Parser(
+        "rljax resume FOLDER", "Resume a stopped run; its results are those of a run that was never stopped."
+    )
+    hidden = argparse.SUPPRESS
+    parser.add_argument("--total-steps", type=integer, default=hidden, metavar="INT", help="a new length, in env steps")
+    parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help=_CUSTOM_ALGORITHM)
+    parser.add_argument("--env", default=hidden, metavar="ENV", help=_CUSTOM_ENV)
+    add_fields(parser, Options, {}, names=CHANGEABLE)
+    _add_outlets(parser)
+    _add_hosts(parser)
+    return parser
+
+
+def resume(arguments: list[str]) -> int:
+    """Resume a run."""
+    name, *rest = arguments or [""]
+    parser = resume_parser()
+    if name in ("-h", "--help"):
+        parser.print_help()
+        return 0
+    if name.startswith("-") or not name:
+        raise UsageError("Name the run's folder, before any option: rljax resume runs/x.")
+    options, mistakes = parser.parse_each(rest)
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
+    recorded = manifest.read(pathlib.Path(name))
+    devices.configure_jax(single_run=recorded.threads == 1)
+    program_cache.use_default()
+    settings, hosts = values(options, ("total_steps", "algorithm", "env", *CHANGEABLE)), _hosts_given(options)
+    given = {kind: reference for kind, reference in recorded.recipe["references"].items() if reference is not None}
+    for kind in settings.keys() & {"algorithm", "env"}:
+        given[kind] = [settings[kind], *given.get(kind, [None])[1:]]
+    if "algorithm" in given:
+        settings["algorithm"] = user_code.algorithm(given["algorithm"][0])
+    if "env" in given:
+        reference, *changes = given["env"]
+        params = [text for text in changes if not text.startswith("+")]
+        wraps = [text[1:] for text in changes if text.startswith("+")]
+        settings["env"] = _changed_env(envs.make(user_code.env(reference)), params, wraps)
+    resuming.resume(name, hosts=processes.join(**hosts) if hosts else None, **settings)
+    _print_written(pathlib.Path(name))
+    return 0
+
+
+def _add_hosts(parser: Parser) -> None:
+    group = parser.add_argument_group("several processes")
+    hidden = argparse.SUPPRESS
+    group.add_argument("--distributed", action="store_true", help="one of several started by Slurm or Open MPI")
+    address = "without Slurm or MPI: address of process 0 and a free port there, such as 10.0.0.1:1234"
+    group.add_argument("--coordinator", default=hidden, metavar="ADDRESS", help=address)
+    group.add_argument("--num-processes", type=int, default=hidden, metavar="INT", help="how many there are")
+    group.add_argument("--process-id", type=int, default=hidden, metavar="INT", help="which one this is, from 0")
+
+
+def _hosts_given(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `rljax.join`; empty for a single process."""
+    given = values(options, ("coordinator", "num_processes", "process_id"))
+    return given or ({"coordinator": None} if getattr(options, "distributed", False) else {})
+
+
+def _print_written(folder: pathlib.Path) -> None:
+    written = sorted(path.name for path in folder.iterdir())
+    print(f"{', '.join(written[:-1])} and {written[-1]} are in {folder}")
+
+
+def _new_folder(name: str) -> pathlib.Path:
+    """Make a new folder in runs/, so that two runs started in the same second do not share one."""
+    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
+        folder = pathlib.Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(
+                f"{folder} cannot be created ({error.strerror}): choose another folder with --out."
+            ) from None
+        return folder
+    raise AssertionError("the suffixes never end")
