@@ -34,7 +34,7 @@ def test_other_snippets_run_in_order_with_less_work(tmp_path):
     for snippet in SNIPPETS[1:]:
         done = run(smaller(snippet), tmp_path)
         assert done.returncode == 0, snippet + done.stderr
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"x", "sweep"}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"x", "sweep", "logged"}
 
 
 @pytest.mark.slow
