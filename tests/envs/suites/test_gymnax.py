@@ -26,41 +26,58 @@ def test_ids_are_registered():
     assert set(TRAINABLE) >= {"CartPole-v1", "Pendulum-v1", "Breakout-MinAtar", "FrozenLake-misc"}
 
 
-# Breakout stands for its kin by default: each of them takes a minute to compile.
+# Breakout stands for its kin by default: each of them takes long to compile.
 LONG = {f"{name}-MinAtar" for name in ("Asterix", "Freeway", "Seaquest", "SpaceInvaders")}
+QUICK = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in TRAINABLE]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in TRAINABLE]
-)
-def test_each_id_resets_steps_and_trains(name):
+@pytest.mark.parametrize("name", QUICK)
+def test_each_id_resets_and_steps(name):
+    """Two environments take sixteen random actions, with automatic resets."""
     env = rljax.make(name)
     assert env.name == name
     space = env.observation_space
 
-    def reset_and_step(key):
-        obs, state = env.reset(key, env.params)
-        result, next_state = env.step(key, state, env.action_space.sample(key), env.params)
-        return obs, state, result, next_state
+    def play(key):
+        key_reset, key_steps = jax.random.split(key)
+        obs, state = env.reset(key_reset, env.params)
 
-    # Traced only: the training below compiles and runs the same functions, and compiling is what takes the time.
-    obs, state, result, next_state = jax.eval_shape(reset_and_step, jax.random.key(0))
-    assert (obs.shape, obs.dtype) == (space.shape, space.dtype)
+        def step(state, key):
+            key_action, key_step, key_next = jax.random.split(key, 3)
+            result, stepped = env.step(key_step, state, env.action_space.sample(key_action), env.params)
+            return envs.begin_next_episode(result, stepped, *env.reset(key_next, env.params))[::-1]
+
+        return obs, jax.lax.scan(step, state, jax.random.split(key_steps, 16))[1]
+
+    obs, result = jax.jit(jax.vmap(play))(two_keys())
+    assert (obs.shape, obs.dtype) == ((2, *space.shape), space.dtype)
     for successor in (result.obs, result.next_obs):
-        assert (successor.shape, successor.dtype) == (obs.shape, obs.dtype)
-    assert (result.reward.shape, result.reward.dtype) == ((), jnp.float32)
+        assert (successor.shape, successor.dtype) == ((2, 16, *space.shape), space.dtype)
+        assert np.all(np.isfinite(successor))
+        if isinstance(space, rljax.Discrete):
+            assert np.all((np.asarray(successor) >= 0) & (np.asarray(successor) < space.n))
+    assert (result.reward.shape, result.reward.dtype) == ((2, 16), jnp.float32)
+    assert np.all(np.isfinite(result.reward))
     for flag in (result.terminated, result.truncated):
-        assert (flag.shape, flag.dtype) == ((), jnp.bool_)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), next_state)
+        assert (flag.shape, flag.dtype) == ((2, 16), jnp.bool_)
 
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("FourRooms-misc", "Breakout-MinAtar") else pytest.param(name, marks=pytest.mark.slow)
+        for name in TRAINABLE
+    ],
+)
+def test_each_id_trains(name):
+    """PPO of two tiny seeds; by default on observations of a grid and of an image."""
+    env = rljax.make(name)
     final, metrics = train_two_seeds(two_keys(), ppo.Config(env=env, **TINY))
     assert_finite_losses(metrics)
     assert metrics["env_steps"].tolist() == [[16, 32]] * 2
     seen = np.asarray(final.collector.obs)
-    assert seen.shape == (2, 2, *space.shape)
+    assert seen.shape == (2, 2, *env.observation_space.shape)
     assert np.all(np.isfinite(seen))
-    if isinstance(space, rljax.Discrete):
-        assert np.all((seen >= 0) & (seen < space.n))
 
 
 def test_missing_mnist_data_raises_one_sentence(monkeypatch):
