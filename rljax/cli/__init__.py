@@ -17,7 +17,7 @@ from rljax.cli import bench, user_code
 from rljax.cli.parsing import Parser, add_fields, env_param, integer, option_names, swept, values
 from rljax.config import value_at, with_values
 from rljax.errors import UsageError, located, user_line
-from rljax.experiment import manifest, processes, resume, run
+from rljax.experiment import manifest, processes, resume, run, signals
 from rljax.experiment.options import CHANGEABLE, SHARDED, Options
 from rljax.report import console
 
@@ -62,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         console.say(str(interrupt) or "Interrupted.")
         return 128 + getattr(interrupt, "signal", signal.SIGINT)
+    finally:
+        signals.ignore()
 
 
 def _with_notes(sentence: str, error: Exception) -> str:
