@@ -15,7 +15,7 @@ from rljax.backend.devices import cpu_threads
 from rljax.config import replace
 from rljax.errors import UsageError, located, number
 from rljax.experiment import checkpoints, folders, manifest, placement, sweeps, trainer
-from rljax.experiment.batching import batches
+from rljax.experiment.batching import batches, check_rungs
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.manifest import Manifest
 from rljax.experiment.options import CHANGEABLE, documented, with_changes
@@ -227,6 +227,7 @@ def _restored(
     saved = checkpoints.load(folder)
     for one in saved:
         trainer.check_checkpoint(experiment, one)
+    check_rungs(experiment, saved)
     return experiment, saved
 
 

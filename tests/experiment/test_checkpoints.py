@@ -77,6 +77,7 @@ EDITS = [
     ("eval_steps", [[10], {}]),
     ("lanes", [0, 10**12]),
     ("rung", [-1, 1]),
+    ("batch", ["0001", None]),
     ("axes", [[0] * 3, [None, None]]),
     ("diverged", [[[0, 5, 500]], [[]]]),
     ("metrics", [[], ["loss"]]),
