@@ -87,7 +87,7 @@ def train(
         states, values = carry
         advance_all = jax.vmap(advance, (0, axes, config_axes, None), (axes, 0))
         states, metrics = advance_all(update_keys, states, with_values(config, values), index * interval)
-        finite = jax.vmap(core.finite, (axes,))(states)
+        finite = jax.vmap(core.finite, (axes,))(states) & jax.vmap(core.finite_metrics)(metrics)
         scores = jnp.where(finite, _scores(metrics), jnp.nan)
         key_parents, key_values = jax.random.split(jax.random.fold_in(key_rounds, index))
         parents = exploit(key_parents, scores, fraction)

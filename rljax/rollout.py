@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from rljax import running_statistics
 from rljax.backend import sharding
 from rljax.backend.rounding import narrow
-from rljax.envs import Env, begin_next_episode
+from rljax.envs import Env, begin_next_episode, require
 from rljax.types import Metrics, Policy
 
 RESETS_PER_DRAW = 8  # for each environment
@@ -42,8 +42,14 @@ class Trajectory(NamedTuple):
 
 
 def reset(key: jax.Array, env: Env, num_envs: int) -> Collector:
-    """Reset N environments."""
+    """Reset N environments.
+
+    Raises:
+        UsageError: observations are not single arrays.
+    """
     obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key, num_envs), env.params)
+    if not hasattr(obs, "shape"):
+        require(env)  # says what is wrong with it
     obs = narrow(obs)
     return Collector(
         env_state=env_state,

@@ -1,5 +1,6 @@
 """Runs that die at a checkpoint, and the comparison of their resumed results."""
 
+import copy
 import json
 
 import numpy as np
@@ -69,3 +70,34 @@ def refusal(folder, config, **options):
         rljax.resume(folder, **{"algorithm": own, "config": config, "progress": False, **options})
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def _places(node, path=()):
+    """The paths of all values in JSON."""
+    yield path
+    for key in node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
+        yield from _places(node[key], (*path, key))
+
+
+VALUES = [None, "x", "", "0.5", "8GiB", -1, 0, 1, 2.5, 1e300, 10**12, 10**400, float("nan"), True, [], ["x"], {}]
+
+
+def edited(value, rng):
+    """A copy of a JSON object or list with one value in it replaced, removed or added."""
+    while True:
+        changed = copy.deepcopy(value)
+        *above, last = rng.choice([place for place in _places(value) if place])
+        parent = changed
+        for key in above:
+            parent = parent[key]
+        how = rng.choice(["replace", "replace", "remove", "add"])
+        if how == "replace":
+            parent[last] = rng.choice(VALUES)
+        elif how == "remove":
+            del parent[last]
+        elif isinstance(parent, dict):
+            parent["another"] = rng.choice(VALUES)
+        else:
+            parent.append(rng.choice(VALUES))
+        if json.dumps(changed) != json.dumps(value):
+            return changed

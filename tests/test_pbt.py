@@ -104,6 +104,25 @@ def test_a_diverged_run_is_replaced(config):
     assert np.isfinite(trained.states.params).all()
 
 
+def test_a_run_whose_loss_is_nan_is_never_copied(config):
+    """As in an experiment, though its parameters are finite and its return is the highest."""
+
+    def update(key, state, config):
+        following, metrics = own.update(key, state, config)
+        lost = state.params[0] > 0
+        return following, {**metrics, "loss": jnp.where(lost, jnp.nan, 0.0), "episode_return": 1.0 + 9.0 * lost}
+
+    lossy = SimpleNamespace(init=own.init, update=update)
+    short = rljax.replace(config, num_updates=5)
+    trained = pbt.train(lossy, jax.random.key(3), short, EXPLORE, population=8, interval=5, fraction=0.5)
+    lost = np.isnan(trained.metrics["loss"]).any(axis=1)
+    np.testing.assert_array_equal(np.isnan(trained.scores[0]), lost)
+    copies = np.asarray(trained.parents[0]) != np.arange(8)
+    assert lost[copies].all()
+    assert copies.sum() == 4
+    assert not lost[trained.parents[0][copies]].any()
+
+
 def test_a_metric_may_be_an_array(config, trained):
     def update(key, state, config):
         following, metrics = own.update(key, state, config)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+import toys
 
 import rljax
 from rljax import rollout
@@ -233,3 +234,10 @@ def test_where_any_computes_only_if_any_element_needs_it():
     np.testing.assert_array_equal(halved(jnp.zeros_like(mask), x), x)
     program = jax.jit(jax.vmap(halved)).lower(mask, x).compile()
     assert re.search(r"\bconditional\(", program.as_text())  # a select would compute at every call
+
+
+@pytest.mark.parametrize("algorithm", [rljax.ppo, rljax.dqn], ids=["ppo", "dqn"])
+def test_an_observation_of_several_arrays_is_refused_by_train_itself(algorithm):
+    env = toys.walk.replace(reset=lambda key, params: ((jnp.zeros(1), jnp.zeros(1)), jnp.int32(0)))
+    with pytest.raises(rljax.UsageError, match=r"^walk: .*not one array: flatten it into one\.$"):
+        algorithm.train(jax.random.key(0), algorithm.Config(env=env))

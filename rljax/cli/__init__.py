@@ -8,6 +8,7 @@ from rljax.backend import versions
 from rljax.cli import bench, describing, training
 from rljax.cli.parsing import Parser
 from rljax.errors import UsageError, located, user_line
+from rljax.experiment import signals
 from rljax.report import console
 
 _COMMANDS = {
@@ -54,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         console.say(str(interrupt) or "Interrupted.")
         return 128 + getattr(interrupt, "signal", signal.SIGINT)
+    finally:
+        signals.ignore()
 
 
 def _with_notes(sentence: str, error: Exception) -> str:

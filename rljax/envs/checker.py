@@ -1,18 +1,14 @@
 """A checker of the environment contract, for custom environments."""
 
-import os
-import traceback
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 
 from rljax.envs.base import Env, TimeStep, begin_next_episode
 from rljax.envs.spaces import Box, Discrete
-from rljax.errors import UsageError
+from rljax.errors import UsageError, located
 
 
 def check(env: Env, num_steps: int = 64) -> list[str]:
@@ -45,21 +41,6 @@ def space_violation(env: Env) -> str | None:
     return None
 
 
-# Their frames are not where a mistake in an environment is.
-_LIBRARIES = (
-    *(str(Path(module.__file__ or "").parent) + os.sep for module in (jax, jaxlib, np)),
-    str(Path(__file__).parents[1]) + os.sep,
-)
-
-
-def _summary(error: Exception) -> str:
-    """The error's type, the first line of its message, and the last line of code outside the libraries."""
-    lines = str(error).strip().splitlines()
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_LIBRARIES)]
-    place = f" (line {frames[-1].lineno} of {frames[-1].filename}, in {frames[-1].name})" if frames else ""
-    return f"{type(error).__name__}: {lines[0] if lines else ''}{place}"
-
-
 def _describe(tree: Any) -> str:
     return ", ".join(f"{x.dtype}{list(x.shape)}" for x in jax.tree.leaves(tree)) or "nothing"
 
@@ -81,7 +62,7 @@ def _shape_violations(env: Env) -> tuple[list[str], Exception | None]:
         call = "step(key, state, action, params) does not trace to (TimeStep, state)"
         result, next_state = jax.eval_shape(env.step, key, state, action, env.params)
     except Exception as error:  # any error of user code is a violation
-        return [f"{call}: {_summary(error)}"], error
+        return [f"{call}: {located(error)}"], error
     return _mismatches(env, obs, state, result, next_state), None
 
 
@@ -120,11 +101,11 @@ def _run_violations(env: Env, key: jax.Array, num_steps: int) -> list[str]:
     try:
         obs, state, found = _reset_violations(env, key)
     except Exception as error:
-        return [f"reset fails under jit and vmap: {_summary(error)}"]
+        return [f"reset fails under jit and vmap: {located(error)}"]
     try:
         return found + _step_violations(env, key, obs, state, num_steps)
     except Exception as error:
-        return [*found, f"step fails under jit and vmap: {_summary(error)}"]
+        return [*found, f"step fails under jit and vmap: {located(error)}"]
 
 
 def _reset_violations(env: Env, key: jax.Array) -> tuple[Any, Any, list[str]]:

@@ -11,7 +11,7 @@ from rljax.experiment import compilation, halving
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.history import Runs
 from rljax.experiment.spec import Experiment
-from rljax.experiment.sweeps import Group
+from rljax.experiment.sweeps import Group, groups
 from rljax.report import console
 
 _SMALLER = "lower buffer_size, num_envs, num_steps or the network's size"  # if one run does not fit
@@ -92,6 +92,20 @@ def batches(experiment: Experiment, groups: list[Group], saved: list[Saved], par
         size, lanes = (each, lanes_for(each, devices)) if like is None else (len(like.runs), like.lanes)
         planned += [Batch(group, Runs.of(left[i : i + size]), lanes) for i in range(0, len(left), size)]
     return sorted(planned, key=lambda batch: next(iter(batch.runs)))  # a configuration's seeds in order
+
+
+def check_rungs(experiment: Experiment, saved: list[Saved]) -> None:
+    """Refuse a folder that has lost the checkpoints of a rung and not those of a later one.
+
+    The configurations that the lost rung dropped would be taken for new ones, and trained to the end.
+    """
+    for group in groups(list(experiment.points)) if experiment.options.halving is not None else ():
+        rungs = sorted(one.rung for one in saved if one.record.runs.configurations[0] in group.points)
+        if rungs != list(range(len(rungs))):
+            raise UsageError(
+                f"{experiment.folder} lacks the checkpoints of a rung before the last one, so the configurations that "
+                "it dropped are unknown: restore them, or start again in another folder."
+            )
 
 
 def split_for_speed(experiment: Experiment, batch: Batch) -> list[Batch]:

@@ -101,7 +101,7 @@ class Writer:
                 path.mkdir(parents=True, exist_ok=True)
                 self._manager = _manager(self._alias.enter_context(alias(path)))
             self._manager.wait_until_finished()
-            arrays, about = _packed(saved)
+            arrays, about = _packed(saved._replace(folder_name=place))
             items = orbax.args.Composite(arrays=orbax.args.PyTreeSave(arrays), about=orbax.args.JsonSave(about))
             self._manager.save((self._manager.latest_step() or 0) + 1, args=items)
 
@@ -231,7 +231,7 @@ def newest(place: pathlib.Path) -> Saved | None:
             continue
         if troubles:
             console.say(f"{troubles[0]}: using {path.name}, the one before it.")
-        return saved._replace(folder_name=place.name)
+        return saved
     if troubles:
         raise UsageError(f"{troubles[0]}, and there is no other: start again in another folder.")
     return None
@@ -273,6 +273,7 @@ def _packed(saved: Saved) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "axes": saved.axes,
         "lanes": saved.lanes,
         "rung": saved.rung,
+        "batch": saved.folder_name,
         "arrays": {name: [list(array.shape), array.dtype.name] for name, array in arrays.items()},
     }
     about["checksum"] = _checksum(arrays, about)
@@ -312,6 +313,8 @@ def _read(path: pathlib.Path) -> Saved:
             arrays[name] = array.astype(kind, copy=False).reshape(shape)
         if _checksum(arrays, about) != about["checksum"]:
             raise _Damaged("its checksum does not match")
+        if about["batch"] != path.parent.name:
+            raise _Damaged(f"it belongs to batch {about['batch']}")
         return _unpacked(arrays, about)
     except (UsageError, _Damaged):
         raise
@@ -336,6 +339,5 @@ def _unpacked(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Saved:
         updates, returns, *kept = series(f"kept{number:06d}.")
         record.kept.append(Kept(updates, returns, kept))
     leaves = series("state")
-    return Saved(
-        record, leaves, about["axes"], arrays["keys"], arrays.get("final"), about["lanes"], about, about["rung"]
-    )
+    keys, final = arrays["keys"], arrays.get("final")
+    return Saved(record, leaves, about["axes"], keys, final, about["lanes"], about, about["rung"], about["batch"])

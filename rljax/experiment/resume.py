@@ -14,6 +14,7 @@ from rljax.backend.devices import cpu_threads
 from rljax.config import replace
 from rljax.errors import UsageError, located, number
 from rljax.experiment import checkpoints, folders, manifest, sweeps, trainer
+from rljax.experiment.batching import check_rungs
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.manifest import Manifest
 from rljax.experiment.options import CHANGEABLE, documented, with_changes
@@ -140,6 +141,7 @@ def restored(
     saved = checkpoints.load(folder)
     for one in saved:
         trainer.check_checkpoint(experiment, one)
+    check_rungs(experiment, saved)
     return experiment, saved
 
 

@@ -20,6 +20,16 @@ def end_command(number: int, _: Any = None) -> None:
     os._exit(128 + number)
 
 
+def ignore() -> None:
+    """Ignore the signals at the end of the command, when all is written.
+
+    While Python cleans up, for a few tenths of a second, it has no handlers, and a signal would end it in silence.
+    """
+    for number in STOPPING:
+        if signal.getsignal(number) is end_command:
+            signal.signal(number, signal.SIG_IGN)
+
+
 def is_default(number: int) -> bool:
     """True unless the user has set a handler for the signal, or ignores it, as under nohup."""
     return signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler, end_command)

@@ -326,6 +326,21 @@ def test_a_signal_while_python_imports_ends_in_one_sentence(number):
 
 
 @pytest.mark.usefixtures("default_signals")
+def test_a_signal_while_python_cleans_up_is_too_late():
+    """The command is done; Python has no handlers any more."""
+    program = (
+        "import atexit, os, signal, sys; sys.argv[0] = 'rljax'; from rljax import cli\n"
+        "class Late:\n"
+        "    def __del__(self, kill=os.kill, pid=os.getpid(), numbers=(1, 2, 15)):\n"
+        "        for number in numbers: kill(pid, number)\n"
+        "sys.late = Late()\n"
+        "sys.exit(cli.main(['algos']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_exit_code_names_the_signal(monkeypatch, tmp_path, number):
     add_chunk = history.Record.add_chunk

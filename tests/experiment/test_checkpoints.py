@@ -74,6 +74,7 @@ EDITS = [
     ("eval_steps", [[10], {}]),
     ("lanes", [0, 10**12]),
     ("rung", [-1, 1]),
+    ("batch", ["0001", None]),
     ("axes", [[0] * 3, [None, None]]),
     ("frozen", [[[0, 5, 500, False]], [[]]]),
     ("kept", [1, None]),

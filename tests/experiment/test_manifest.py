@@ -1,6 +1,5 @@
 """What `config.json` records of a run, and what differs when it is resumed."""
 
-import copy
 import dataclasses
 import json
 import random
@@ -9,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import toys
-from resuming import OPTIONS, refusal, stopped
+from resuming import OPTIONS, edited, refusal, stopped
 from toys import own
 
 import rljax
@@ -65,43 +64,11 @@ def test_another_version_is_reported(config, folder, monkeypatch, capsys):
     assert "began with different versions" in capsys.readouterr().err
 
 
-def _places(node, path=()):
-    """The paths of all values in JSON."""
-    yield path
-    for key in node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
-        yield from _places(node[key], (*path, key))
-
-
-VALUES = [None, "x", "", "0.5", "8GiB", -1, 0, 1, 2.5, 1e300, 10**12, 10**400, float("nan"), True, [], ["x"], {}]
-
-
-def edits(manifest, count, seed):
-    """Copies of a manifest with one value replaced, removed or added."""
-    rng, places = random.Random(seed), list(_places(manifest))
-    made = 0
-    while made < count:
-        changed, (*above, last) = copy.deepcopy(manifest), rng.choice(places[1:])
-        parent = changed
-        for key in above:
-            parent = parent[key]
-        how = rng.choice(["replace", "replace", "remove", "add"])
-        if how == "replace":
-            parent[last] = rng.choice(VALUES)
-        elif how == "remove":
-            del parent[last]
-        elif isinstance(parent, dict):
-            parent["another"] = rng.choice(VALUES)
-        else:
-            parent.append(rng.choice(VALUES))
-        if json.dumps(changed) != json.dumps(manifest):
-            made += 1
-            yield changed
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_any_edit_of_the_manifest_is_one_sentence(config, folder, seed):
     path = folder / "config.json"
-    for changed in edits(json.loads(path.read_text()), 75, seed):
+    manifest, rng = json.loads(path.read_text()), random.Random(seed)
+    for changed in (edited(manifest, rng) for _ in range(75)):
         path.write_text(json.dumps(changed))
         sentence = refusal(folder, config)
         assert any(words in sentence for words in ("was changed since rljax wrote it", "has format", "is damaged"))
