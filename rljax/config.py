@@ -7,17 +7,22 @@ stacked ones can be `vmap`ped. Its `static` fields fix a shape or the program's 
 
 import contextlib
 import dataclasses
+import importlib
 import inspect
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, dataclass_transform
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
+from rljax import optimizers
 from rljax.envs import Env, make
-from rljax.errors import UsageError, scalar, shown, suggest
+from rljax.errors import UsageError, located, scalar, shown, suggest
 
 _STATIC = "rljax_static"
 
@@ -46,8 +51,8 @@ def config[T](cls: type[T]) -> type[T]:
     """Class decorator: make a frozen, keyword-only dataclass that is a pytree and checks its fields.
 
     A field's annotation decides which values are valid: int, float, bool, str, `tuple[int, ...]`, `Env` (or an id or a
-    gymnax object, from which one is made), `Network`, `ActorAndCritics`, or any of these `| None`. Other annotations
-    accept anything.
+    gymnax object, from which one is made), `Network`, `ActorAndCritics`, `Optimizer`, or any of these `| None`. Other
+    annotations accept anything. Optimisers have names, and what can be imported may be given as "package.module:name".
     A string below a field is its docstring, for `help` and for the command line's `--help`.
     """
     own_check = getattr(cls, "__post_init__", None)
@@ -59,6 +64,8 @@ def config[T](cls: type[T]) -> type[T]:
                 object.__setattr__(self, field.name, tuple(value))  # a list cannot be hashed
             elif kinds(field) == {"Env"} or (field.name == "env" and _names_an_env(value)):
                 object.__setattr__(self, field.name, make(value))
+            elif isinstance(value, str) and kinds(field) & _OBJECTS:
+                object.__setattr__(self, field.name, _named(field, value))
             elif kinds(field) & _NUMBERS:
                 object.__setattr__(self, field.name, _as_number(field, value))
             _check(field, getattr(self, field.name))
@@ -226,8 +233,14 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: all(_is_network(getattr(value, part, None)) for part in ("actor", "critics")),
         "a networks.ActorAndCritics",
     ),
+    "Optimizer": (
+        lambda value: callable(value) and not isinstance(value, optax.GradientTransformation),
+        "a function from the learning rate to an optax.GradientTransformation",
+    ),
     "None": (lambda value: value is None, "None"),
 }
+
+_OBJECTS = {"Network", "ActorAndCritics", "Optimizer"}  # annotations whose values may be given as references
 
 _NUMBERS = {"int", "float", "bool"}  # annotations whose values may be given as scalar arrays
 
@@ -277,6 +290,32 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise UsageError(f"{field.name} must be less than 2**31, got {text}.")
 
 
+def _named(field: dataclasses.Field, name: str) -> Any:
+    """The object that a string stands for: an optimiser's name, or what "package.module:name" imports."""
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        return optimizers.check(name) if "Optimizer" in kinds(field) else name
+    sys.path.insert(0, os.getcwd())
+    try:
+        value: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            value = getattr(value, part)
+    except Exception as error:  # a user's module can raise anything
+        raise UsageError(f"{field.name}={name!r} cannot be imported: {located(error)}.") from error
+    finally:
+        sys.path.pop(0)
+    return value
+
+
+def _reference(value: Any) -> str | None:
+    """The "package.module:name" that imports a function or class; None if nothing does."""
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    found = None if module == "__main__" else sys.modules.get(str(module))
+    for part in str(name).split("."):
+        found = getattr(found, part, None)
+    return f"{module}:{name}" if found is value and value is not None else None
+
+
 def describe(value: Any) -> Any:
     """Describe a config, an environment or one of their fields as plain data, for `config.json`."""
     if isinstance(value, Env):
@@ -292,6 +331,8 @@ def describe(value: Any) -> Any:
         return np.asarray(value).tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if (reference := _reference(value)) is not None:
+        return reference
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address means nothing in another process
 
 

@@ -24,7 +24,6 @@ from rljax.backend import sharding
 from rljax.config import config, static, traced
 from rljax.distributions import policy_head
 from rljax.envs import Env
-from rljax.errors import UsageError
 from rljax.types import Metrics, Policy, RecurrentPolicy
 
 
@@ -47,8 +46,9 @@ class Config:
     """Environment to train on."""
     total_steps: int = static(default=500_000, minimum=1)
     """Environment steps of the whole run, rounded down to whole updates of num_envs * num_steps."""
-    optimizer: str = static(default="rmsprop")
-    """Optimiser: rmsprop, as in the paper, or adam."""
+    optimizer: str | optimizers.Optimizer | None = static(default=None)
+    """Optimiser: None for RMSProp; a name, such as adamw, sgd, lion or muon, for Optax's after clipping; or a
+    function from the learning rate to an optax.GradientTransformation, used without clipping."""
     learning_rate: float = traced(default=7e-4, minimum=0)
     """The optimiser's step size."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
@@ -85,8 +85,6 @@ class Config:
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.num_envs * self.num_steps)
         networks.check_core(self.recurrent, self.hidden_sizes, self.activation)
-        if self.optimizer not in ("rmsprop", "adam"):
-            raise UsageError(f"optimizer must be rmsprop or adam, got {self.optimizer!r}.")
 
     steps_per_update = property(core.steps_per_update)
     num_updates = property(core.num_updates)
@@ -109,10 +107,9 @@ def _network(config: Config) -> networks.Network:
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
     rate = core.learning_rate(config, step)
-    if config.optimizer == "adam":
-        return optimizers.adam(rate, eps=1e-5, max_grad_norm=config.max_grad_norm)
-    rmsprop = optax.rmsprop(rate, decay=0.99, eps=1e-5)
-    return optax.chain(optimizers.clip_by_global_norm(config.max_grad_norm), rmsprop)
+    if config.optimizer is None:
+        return optimizers.clipped(config.max_grad_norm, optax.rmsprop(rate, decay=0.99, eps=1e-5))
+    return optimizers.build(config.optimizer, rate, 1e-5, config.max_grad_norm)
 
 
 def init(key: jax.Array, config: Config) -> State:

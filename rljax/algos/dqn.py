@@ -46,8 +46,11 @@ class Config:
     """Environment to train on; actions must be discrete."""
     total_steps: int = static(default=100_000, minimum=1)
     """Environment steps of the whole run, including the prefill, rounded down to whole updates."""
+    optimizer: str | optimizers.Optimizer | None = static(default=None)
+    """Optimiser: None for Adam; a name, such as adamw, sgd, lion or muon, for Optax's after clipping; or a
+    function from the learning rate to an optax.GradientTransformation, used without clipping."""
     learning_rate: float = traced(default=1e-3, minimum=0)
-    """Adam's step size."""
+    """The optimiser's step size."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     num_envs: int = static(default=4, minimum=1)
@@ -151,7 +154,8 @@ def _head(config: Config) -> value_heads.ValueHead:
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    return optimizers.adam(core.learning_rate(config, step), max_grad_norm=config.max_grad_norm)
+    rate = core.learning_rate(config, step)
+    return optimizers.build(config.optimizer or "adam", rate, max_grad_norm=config.max_grad_norm)
 
 
 def init(key: jax.Array, config: Config) -> State:

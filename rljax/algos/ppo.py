@@ -45,8 +45,11 @@ class Config:
     """Environment to train on."""
     total_steps: int = static(default=100_000, minimum=1)
     """Environment steps of the whole run, rounded down to whole updates of num_envs * num_steps."""
+    optimizer: str | optimizers.Optimizer | None = static(default=None)
+    """Optimiser: None for Adam; a name, such as adamw, sgd, lion or muon, for Optax's after clipping; or a
+    function from the learning rate to an optax.GradientTransformation, used without clipping."""
     learning_rate: float = traced(default=2.5e-4, minimum=0)
-    """Adam's step size."""
+    """The optimiser's step size."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     gae_lambda: float = traced(default=0.95, minimum=0, maximum=1)
@@ -120,7 +123,7 @@ def _network(config: Config) -> networks.Network:
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
     rate = core.learning_rate(config, step)
-    return optimizers.adam(rate, eps=1e-5, max_grad_norm=config.max_grad_norm)
+    return optimizers.build(config.optimizer or "adam", rate, 1e-5, config.max_grad_norm)
 
 
 def init(key: jax.Array, config: Config) -> State:

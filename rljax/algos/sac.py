@@ -44,8 +44,11 @@ class Config:
     """Environment to train on; actions must be discrete, or bounded in every dimension."""
     total_steps: int = static(default=100_000, minimum=1)
     """Environment steps of the whole run, including the prefill, rounded down to whole updates."""
+    optimizer: str | optimizers.Optimizer | None = static(default=None)
+    """Optimiser: None for Adam; a name, such as adamw, sgd, lion or muon, for Optax's; or a
+    function from the learning rate to an optax.GradientTransformation, used as it is."""
     learning_rate: float = traced(default=1e-3, minimum=0)
-    """Adam's step size for all parameters."""
+    """The optimiser's step size for all parameters."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     num_envs: int = static(default=1, minimum=1)
@@ -121,7 +124,7 @@ def _network(config: Config) -> networks.ActorAndCritics:
 
 
 def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    return optimizers.adam(core.learning_rate(config, step))
+    return optimizers.build(config.optimizer or "adam", core.learning_rate(config, step))
 
 
 def init(key: jax.Array, config: Config) -> State:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from off_policy_reference import wander
 from resuming import same_results, stopped
@@ -239,6 +240,28 @@ def extend(folder, case):
     same_results(rljax.resume(folder, progress=False), extended)
 
 
+def test_the_optimizer_can_be_replaced_by_name_or_function(case):
+    """A function gets the traced rate."""
+    if case.algorithm is q_learning:
+        pytest.skip("has no optimiser")
+    rates = []
+
+    def lion(rate):
+        rates.append(rate)
+        return optax.chain(optax.scale_by_lion(), optax.scale_by_learning_rate(rate))
+
+    for optimizer in ("lion", lion):
+        config = rljax.replace(case.config, optimizer=optimizer)
+        state = jax.eval_shape(case.algorithm.init, jax.random.key(0), config)
+        found = [x for x in jax.tree.leaves(state.opt_state, is_leaf=is_lion) if is_lion(x)]
+        assert len(found) == (2 if case.algorithm is td3 else 1)
+    assert any(isinstance(rate, jax.core.Tracer) for rate in rates)
+
+
+def is_lion(x):
+    return isinstance(x, optax.ScaleByLionState)
+
+
 VARIANTS = {
     "rainbow": ("dqn", {"dueling": True, "head": "categorical", "value_low": 0.0, "value_high": 9.0}),
     "qr_dqn": ("dqn", {"head": "quantile", "averaging": 0.5}),
@@ -294,7 +317,9 @@ INVALID = {
         ({"gae_lambda": 2.0}, "gae_lambda must be at most 1"),
         ({"num_steps": 0}, "num_steps must be at least 1"),
         ({"total_steps": 10}, "total_steps=10 is less than one update"),
-        ({"optimizer": "sgd"}, "optimizer must be"),
+        ({"optimizer": "sdg"}, "did you mean sgd"),
+        ({"optimizer": optax.sgd(0.1)}, "optimizer must be a string or a function from the learning rate"),
+        ({"optimizer": "rljax:nothing"}, "optimizer='rljax:nothing' cannot be imported"),
         ({"recurrent": "rnn"}, "'rnn'"),
         ({"hidden_sizes": (64, 0)}, "hidden_sizes must be"),
     ],
