@@ -3,7 +3,7 @@
 import rljax.experiment.signals  # noqa: F401 - before the imports that take seconds
 
 # isort: split
-from rljax import envs, pbt, planning
+from rljax import envs, pbt, planning, schedules
 from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
 from rljax.backend.devices import configure_jax
 from rljax.config import replace, static, traced
@@ -51,6 +51,7 @@ __all__ = [
     "resume",
     "run",
     "sac",
+    "schedules",
     "static",
     "td3",
     "timestep",

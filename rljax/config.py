@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rljax import optimizers
+from rljax import optimizers, schedules
 from rljax.envs import Env, make
 from rljax.errors import UsageError, located, scalar, shown, suggest
 
@@ -51,8 +51,9 @@ def config[T](cls: type[T]) -> type[T]:
     """Class decorator: make a frozen, keyword-only dataclass that is a pytree and checks its fields.
 
     A field's annotation decides which values are valid: int, float, bool, str, `tuple[int, ...]`, `Env` (or an id or a
-    gymnax object, from which one is made), `Network`, `ActorAndCritics`, `Optimizer`, or any of these `| None`. Other
-    annotations accept anything. Optimisers have names, and what can be imported may be given as "package.module:name".
+    gymnax object, from which one is made), `Network`, `ActorAndCritics`, `Optimizer`, `Scheduled`, or any of these `|
+    None`. Other annotations accept anything. Schedules may be given as strings, and so may optimisers and networks that
+    can be imported: "package.module:name".
     A string below a field is its docstring, for `help` and for the command line's `--help`.
     """
     own_check = getattr(cls, "__post_init__", None)
@@ -64,6 +65,8 @@ def config[T](cls: type[T]) -> type[T]:
                 object.__setattr__(self, field.name, tuple(value))  # a list cannot be hashed
             elif kinds(field) == {"Env"} or (field.name == "env" and _names_an_env(value)):
                 object.__setattr__(self, field.name, make(value))
+            elif isinstance(value, str) and "Schedule" in kinds(field):
+                object.__setattr__(self, field.name, schedules.of(field.name, value))
             elif isinstance(value, str) and kinds(field) & _OBJECTS:
                 object.__setattr__(self, field.name, _named(field, value))
             elif kinds(field) & _NUMBERS:
@@ -177,8 +180,9 @@ def same(left: Any, right: Any) -> bool:
 def check_one_run(config: Any) -> None:
     """Refuse numbers that are stacked for a `vmap`, in the config of one run."""
     for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
-        shape = np.shape(getattr(config, field.name)) if kinds(field) <= {"int", "float", "None"} else ()
-        if shape:
+        is_number = kinds(field) <= {"int", "float", "Schedule", "None"}
+        leaves = jax.tree.leaves(getattr(config, field.name)) if is_number else []
+        for shape in filter(None, map(np.shape, leaves)):
             raise UsageError(
                 f"{field.name} must be one number, got an array of shape {shape}: "
                 f'try several with sweep={{"{field.name}": [...]}}.'
@@ -237,6 +241,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: callable(value) and not isinstance(value, optax.GradientTransformation),
         "a function from the learning rate to an optax.GradientTransformation",
     ),
+    "Schedule": (lambda value: isinstance(value, schedules.Schedule), "a schedule such as linear(3e-4, 0)"),
     "None": (lambda value: value is None, "None"),
 }
 
@@ -267,6 +272,8 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     if not _takes(field, value):
         wanted = " or ".join(what for kind, (_, what) in _KINDS.items() if kind in kinds(field))
         raise UsageError(f"{field.name} must be {wanted}, got {text}.")
+    if isinstance(value, schedules.Schedule):
+        schedules.check(field.name, value, *field.metadata.get(_BOUNDS, (None, None)))
     if is_static(field):
         try:
             hash(value)
@@ -321,6 +328,8 @@ def describe(value: Any) -> Any:
     if isinstance(value, Env):
         parts = {"name": value.name, "label": value.label, "params": value.params, "recipe": value.recipe}
         return describe({**parts, "wrappers": value.wrappers})
+    if isinstance(value, schedules.Schedule):
+        return repr(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):

@@ -28,6 +28,7 @@ class Collector(NamedTuple):
     discounted_reward: jax.Array  # [N] discounted sum of rewards, for reward normalisation
     obs_moments: running_statistics.Moments
     reward_moments: running_statistics.Moments
+    episodes: jax.Array  # [] int32, episodes of all environments that have ended
 
 
 class Trajectory(NamedTuple):
@@ -53,6 +54,7 @@ def reset(key: jax.Array, env: Env, num_envs: int) -> Collector:
         discounted_reward=jnp.zeros(num_envs, jnp.float32),
         obs_moments=running_statistics.init_moments(obs.shape[1:] if env.normalize_observations else ()),
         reward_moments=running_statistics.init_moments(),
+        episodes=jnp.int32(0),
     )
 
 
@@ -180,19 +182,21 @@ def interact(
     end, (recorded, finished, measured) = jax.lax.scan(step, start, (noise, step_keys), unroll=2 if on_cpu else 8)
     _, learner, env_state, obs, episode_return, episode_length, discounted_reward = end
     raw_obs, discounted_rewards = measured
+    episodes = _episode_metrics(*finished)
     collector = collector._replace(
         env_state=env_state,
         obs=obs,
         episode_return=episode_return,
         episode_length=episode_length,
         discounted_reward=discounted_reward,
+        episodes=collector.episodes + episodes["episodes"],
     )
     if env.normalize_rewards is not None:
         moments = running_statistics.update_moments(collector.reward_moments, discounted_rewards)
         collector = collector._replace(reward_moments=moments)
     if env.normalize_observations:
         collector = collector._replace(obs_moments=running_statistics.update_moments(collector.obs_moments, raw_obs))
-    return collector, learner, recorded, _episode_metrics(*finished)
+    return collector, learner, recorded, episodes
 
 
 class _Resets(NamedTuple):

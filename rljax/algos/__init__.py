@@ -25,7 +25,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "dueling_dqn": ("dqn", {"dueling": True}),  # Wang et al. 2016
     "n_step_dqn": ("dqn", {"n_step": 3}),  # Sutton 1988
     "prioritized_dqn": ("dqn", {"prioritized": True}),  # Schaul et al. 2016
-    "noisy_dqn": ("dqn", {"noisy": True, "epsilon": 0.0, "epsilon_end": 0.0}),  # Fortunato et al. 2018
+    "noisy_dqn": ("dqn", {"noisy": True, "epsilon": 0.0}),  # Fortunato et al. 2018
     "c51": ("dqn", {"head": "categorical"}),  # Bellemare et al. 2017
     "qr_dqn": ("dqn", {"head": "quantile", "num_atoms": 25, "huber_delta": 1.0}),  # Dabney et al. 2018
     "ddpg": (  # Lillicrap et al. 2016
@@ -41,7 +41,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "prioritized": True,
             "noisy": True,
             "epsilon": 0.0,
-            "epsilon_end": 0.0,
             "head": "categorical",
         },
     ),

@@ -19,11 +19,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, losses, networks, on_policy, optimizers, rollout
+from rljax import core, losses, networks, on_policy, optimizers, rollout, schedules
 from rljax.backend import sharding
 from rljax.config import config, static, traced
 from rljax.distributions import policy_head
 from rljax.envs import Env
+from rljax.schedules import Scheduled
 from rljax.types import Metrics, Policy, RecurrentPolicy
 
 
@@ -49,14 +50,14 @@ class Config:
     optimizer: str | optimizers.Optimizer | None = static(default=None)
     """Optimiser: None for RMSProp; a name, such as adamw, sgd, lion or muon, for Optax's after clipping; or a
     function from the learning rate to an optax.GradientTransformation, used without clipping."""
-    learning_rate: float = traced(default=7e-4, minimum=0)
-    """The optimiser's step size."""
+    learning_rate: Scheduled = traced(default=schedules.linear(7e-4, 0), minimum=0)
+    """The optimiser's step size, a number or a schedule."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     gae_lambda: float = traced(default=1.0, minimum=0, maximum=1)
     """Decay of GAE's trace (lambda); 1 gives n-step advantages, with n up to num_steps."""
-    entropy_coefficient: float = traced(default=0.01, minimum=0)
-    """Weight of the entropy bonus (c_e)."""
+    entropy_coefficient: Scheduled = traced(default=0.01, minimum=0)
+    """Weight of the entropy bonus (c_e), a number or a schedule."""
     value_coefficient: float = traced(default=0.5, minimum=0)
     """Weight of the value loss (c_v)."""
     max_grad_norm: float = traced(default=0.5, minimum=1e-6)
@@ -67,10 +68,8 @@ class Config:
     """Steps per environment in each update (T)."""
     normalize_advantages: bool = static(default=False)
     """Standardize the advantages of each rollout."""
-    anneal_learning_rate: bool = static(default=True)
-    """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
-    """Environment steps after which annealed values reach zero; None for total_steps."""
+    """Environment steps over which schedules run; None for total_steps."""
     recurrent: str | None = static(default=None)
     """Recurrent core of the default network: gru or lstm; None for a feedforward network."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
@@ -105,19 +104,19 @@ def _network(config: Config) -> networks.Network:
     return default_network(config.env, config) if config.network is None else config.network
 
 
-def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    rate = core.learning_rate(config, step)
+def _optimizer(config: Config) -> optax.GradientTransformation:
     if config.optimizer is None:
-        return optimizers.clipped(config.max_grad_norm, optax.rmsprop(rate, decay=0.99, eps=1e-5))
-    return optimizers.build(config.optimizer, rate, 1e-5, config.max_grad_norm)
+        return optimizers.clipped(config.max_grad_norm, optax.rmsprop(config.learning_rate, decay=0.99, eps=1e-5))
+    return optimizers.build(config.optimizer, config.learning_rate, 1e-5, config.max_grad_norm)
 
 
 def init(key: jax.Array, config: Config) -> State:
     """Initialise the parameters and reset the environments."""
+    config, _ = core.scheduled(config)
     key_params, key_reset = jax.random.split(key)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
     params, hidden_state = on_policy.init(key_params, _network(config), collector.obs, config.env)
-    return State(params, _optimizer(config, 0).init(params), collector, hidden_state, jnp.int32(0))
+    return State(params, _optimizer(config).init(params), collector, hidden_state, jnp.int32(0))
 
 
 def act(state: State, config: Config) -> Policy | RecurrentPolicy:
@@ -139,17 +138,19 @@ def loss(params: Any, batch: on_policy.Samples, config: Config) -> tuple[jax.Arr
 
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
     """Collect one rollout and take one gradient step."""
+    config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_noise, key_rollout = jax.random.split(key)
     collector, hidden_state, samples, collected = on_policy.collect(
         key_noise, key_rollout, _network(config), state, config
     )
-    optimizer = _optimizer(config, state.step)
+    optimizer = _optimizer(config)
     params, opt_state, metrics, norm = core.gradient_step(
         loss, state.params, optimizer, state.opt_state, sharding.shard_batch(samples), config
     )
     step = state.step + 1
     metrics = {
         "env_steps": step * config.steps_per_update,
+        **scheduled,
         **collected,
         **metrics,
         "gradient_norm": norm,

@@ -23,11 +23,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, losses, networks, on_policy, optimizers, returns, rollout
+from rljax import core, losses, networks, on_policy, optimizers, returns, rollout, schedules
 from rljax.config import config, static, traced
 from rljax.distributions import policy_head
 from rljax.envs import Env
 from rljax.errors import UsageError
+from rljax.schedules import Scheduled
 from rljax.types import Metrics, Policy, RecurrentPolicy
 
 
@@ -47,12 +48,12 @@ class Config:
     optimizer: str | optimizers.Optimizer | None = static(default=None)
     """Optimiser: None for Adam; a name, such as adamw, sgd, lion or muon, for Optax's after clipping; or a
     function from the learning rate to an optax.GradientTransformation, used without clipping."""
-    learning_rate: float = traced(default=2e-3, minimum=0)
-    """The optimiser's step size."""
+    learning_rate: Scheduled = traced(default=schedules.linear(2e-3, 0), minimum=0)
+    """The optimiser's step size, a number or a schedule."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
-    entropy_coefficient: float = traced(default=0.0, minimum=0)
-    """Weight of the entropy bonus (c_e)."""
+    entropy_coefficient: Scheduled = traced(default=0.0, minimum=0)
+    """Weight of the entropy bonus (c_e), a number or a schedule."""
     value_coefficient: float = traced(default=0.5, minimum=0)
     """Weight of the baseline's loss (c_v)."""
     max_grad_norm: float = traced(default=0.5, minimum=1e-6)
@@ -67,10 +68,8 @@ class Config:
     """Subtract a learned value from the returns, and bootstrap truncated episodes with it."""
     normalize_returns: bool = static(default=True)
     """Standardize the returns of each update after subtracting the baseline; a single one stays unchanged."""
-    anneal_learning_rate: bool = static(default=True)
-    """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
-    """Environment steps after which annealed values reach zero; None for total_steps."""
+    """Environment steps over which schedules run; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default network's hidden layers."""
     activation: str = static(default="tanh")
@@ -116,13 +115,13 @@ def _network(config: Config) -> networks.Network:
     return default_network(config.env, config) if config.network is None else config.network
 
 
-def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    rate = core.learning_rate(config, step)
-    return optimizers.build(config.optimizer or "adam", rate, 1e-5, config.max_grad_norm)
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    return optimizers.build(config.optimizer or "adam", config.learning_rate, 1e-5, config.max_grad_norm)
 
 
 def init(key: jax.Array, config: Config) -> State:
     """Initialise the parameters, reset the environments and fill the history with ended episodes."""
+    config, _ = core.scheduled(config)
     key_params, key_reset = jax.random.split(key)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
     params, _ = on_policy.init(key_params, _network(config), collector.obs, config.env)
@@ -132,7 +131,7 @@ def init(key: jax.Array, config: Config) -> State:
     zero, ended = jnp.zeros(config.num_envs, jnp.float32), jnp.ones(config.num_envs, bool)
     first = Steps(obs, action, zero, zero, ended, ended)
     history = jax.tree.map(lambda x: jnp.broadcast_to(x, (config.max_episode_steps, *x.shape)), first)
-    return State(params, _optimizer(config, 0).init(params), collector, history, jnp.int32(0))
+    return State(params, _optimizer(config).init(params), collector, history, jnp.int32(0))
 
 
 def act(state: State, config: Config) -> Policy | RecurrentPolicy:
@@ -178,6 +177,7 @@ def whole_episodes(ended: jax.Array, num_steps: int) -> tuple[jax.Array, jax.Arr
 
 def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
     """Play T steps and learn from the episodes that ended; if none did, parameters stay and losses are zero."""
+    config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_noise, key_rollout = jax.random.split(key)
     env, network = config.env, _network(config)
     head = policy_head(env.action_space)
@@ -196,7 +196,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     ends = (window.terminated, window.truncated)
     targets = returns.discounted(window.reward, window.next_value, *ends, config.discount)
     params, opt_state, metrics, norm = core.gradient_step(
-        loss, state.params, _optimizer(config, state.step), state.opt_state, window, targets, used, config
+        loss, state.params, _optimizer(config), state.opt_state, window, targets, used, config
     )
     # Without this, Adam's momentum would move the parameters.
     params, opt_state = jax.tree.map(
@@ -206,6 +206,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     step = state.step + 1
     metrics = {
         "env_steps": step * config.steps_per_update,
+        **scheduled,
         **episodes,
         **metrics,
         "used_steps": used.sum(dtype=jnp.int32),

@@ -14,6 +14,7 @@ from toys import same_bits
 
 import rljax
 from rljax import a2c, dqn, envs, networks, ppo, pqn, q_learning, reinforce, sac, td3
+from rljax.config import with_values
 from rljax.types import RecurrentPolicy
 
 
@@ -31,12 +32,18 @@ class Case(NamedTuple):
         return self.algorithm.Config(env=self.env(), **self.fields)
 
 
-ON_POLICY = {"total_steps": 128, "num_envs": 4, "num_steps": 8, "hidden_sizes": (8,), "learning_rate": 0.02}
+ON_POLICY = {
+    "total_steps": 128,
+    "num_envs": 4,
+    "num_steps": 8,
+    "hidden_sizes": (8,),
+    "learning_rate": "linear(0.02, 0)",
+}
 OFF_POLICY = {
     "total_steps": 80, "num_envs": 2, "num_steps": 5, "gradient_steps": 1, "prefill_steps": 40, "batch_size": 8,
     "buffer_size": 60, "hidden_sizes": (8,),
 }  # fmt: skip
-OF_THE_LOSS = {"learning_rate": 1e-4, "discount": 0.5, "entropy_coefficient": 0.1, "max_grad_norm": 0.01}
+OF_THE_LOSS = {"learning_rate.start": 1e-4, "discount": 0.5, "entropy_coefficient": 0.1, "max_grad_norm": 0.01}
 
 CASES = {
     "ppo": Case(
@@ -50,7 +57,7 @@ CASES = {
         ppo,
         lambda: envs.time_limit(rljax.make("CartPole-v1"), 6),
         {**ON_POLICY, "num_minibatches": 2, "recurrent": "lstm"},
-        {"learning_rate": 1e-4},
+        {"learning_rate.start": 1e-4},
     ),
     "a2c": Case(
         a2c,
@@ -72,13 +79,13 @@ CASES = {
             **OFF_POLICY, "learning_rate": jnp.float32(1e-2), "double": True, "noisy": True, "prioritized": True,
             "n_step": 2, "target_period": 3,
         },
-        {"learning_rate": 1e-3, "discount": 0.5, "epsilon_end": 0.5, "target_period": 2, "target_rate": 0.5},
+        {"learning_rate": 1e-3, "discount": 0.5, "epsilon.end": 0.5, "target_period": 2, "target_rate": 0.5},
     ),
     "pqn": Case(
         pqn,
         lambda: envs.time_limit(rljax.make("CartPole-v1"), 7),
         {**ON_POLICY, "num_minibatches": 2, "num_epochs": 2},
-        {"learning_rate": 1e-3, "discount": 0.5, "trace_decay": 0.1, "epsilon_end": 0.5},
+        {"learning_rate.start": 1e-3, "discount": 0.5, "trace_decay": 0.1, "epsilon.start": 0.5},
     ),
     "sac": Case(
         sac,
@@ -101,7 +108,7 @@ CASES = {
         q_learning,
         lambda: rljax.make("Taxi-v3"),
         {"total_steps": 800, "num_envs": 2, "target": "double_q_learning"},
-        {"step_size": 0.1, "discount": 0.5, "epsilon": 0.2},
+        {"step_size.start": 0.1, "discount": 0.5, "epsilon.start": 0.2},
         "epsilon",
     ),
 }  # fmt: skip
@@ -181,7 +188,7 @@ def test_metrics_have_one_scalar_per_update(case, trained):
 def changed(config, name, value):
     if name == "gravity":
         return rljax.replace(config, env=config.env.replace(params=config.env.params.replace(gravity=value)))
-    return rljax.replace(config, **{name: value})
+    return with_values(config, {name: value})
 
 
 def test_changing_a_traced_number_does_not_recompile(case, keys, train):
@@ -265,7 +272,7 @@ def is_lion(x):
 VARIANTS = {
     "rainbow": ("dqn", {"dueling": True, "head": "categorical", "value_low": 0.0, "value_high": 9.0}),
     "qr_dqn": ("dqn", {"head": "quantile", "averaging": 0.5}),
-    "sarsa": ("q_learning", {"target": "sarsa", "step_size_schedule": "exponential"}),
+    "sarsa": ("q_learning", {"target": "sarsa", "step_size": "exponential(1.0, 0.01)"}),
     "expected_sarsa": ("q_learning", {"target": "expected_sarsa"}),
     "a2c, adam": ("a2c", {"optimizer": "adam", "normalize_advantages": True}),
     "discrete sac": ("sac", {"env": "CartPole-v1"}),
@@ -376,9 +383,9 @@ INVALID = {
     (q_learning, "Taxi-v3"): [
         ({"env": "CartPole-v1"}, "needs discrete observations"),
         ({"target": "sarsa_lambda"}, "target 'sarsa_lambda'"),
-        ({"step_size_schedule": "cosine"}, "step_size_schedule 'cosine'"),
-        ({"epsilon_schedule": "visits"}, "epsilon_schedule 'visits'"),
-        ({"epsilon_schedule": "exponential", "epsilon_end": 0.0}, "raise epsilon and epsilon_end above 0"),
+        ({"step_size": "cosinus(1, 0)"}, "did you mean cosine"),
+        ({"epsilon": "visits(1, 0.6)"}, "only the step_size of tables can"),
+        ({"epsilon": "exponential(1, 0)"}, "raise the end of epsilon above 0"),
         ({"step_size": 1.5}, "step_size must be at most 1"),
         ({"total_steps": 99}, "total_steps=99 is less than one update"),
         ({"env": lambda: envs.normalize_rewards(rljax.make("Taxi-v3"), 0.99)}, "needs raw rewards"),
