@@ -4,7 +4,7 @@ import rljax.experiment.signals  # noqa: F401 - before the imports that take sec
 
 # isort: split
 from rljax import envs, pbt, planning, schedules
-from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
+from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3, variant
 from rljax.backend.devices import configure_jax
 from rljax.config import replace, static, traced
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
@@ -57,4 +57,5 @@ __all__ = [
     "timestep",
     "traced",
     "uniform",
+    "variant",
 ]

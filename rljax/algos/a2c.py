@@ -25,7 +25,7 @@ from rljax.config import config, static, traced
 from rljax.distributions import policy_head
 from rljax.envs import Env
 from rljax.schedules import Scheduled
-from rljax.types import Metrics, Policy, RecurrentPolicy
+from rljax.types import Loss, Metrics, Policy, RecurrentPolicy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
@@ -136,7 +136,7 @@ def loss(params: Any, batch: on_policy.Samples, config: Config) -> tuple[jax.Arr
     return total, {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
+def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:
     """Collect one rollout and take one gradient step."""
     config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_noise, key_rollout = jax.random.split(key)

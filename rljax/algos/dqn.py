@@ -21,7 +21,7 @@ from rljax import core, exploration, networks, off_policy, optimizers, replay, r
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
 from rljax.schedules import Scheduled
-from rljax.types import Metrics, Policy
+from rljax.types import Loss, Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
@@ -198,7 +198,7 @@ def loss(
     return total, (errors, {"loss": total, "td_error": errors.mean(), "action_value": head.values(outputs).mean()})
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
+def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:
     """Collect T steps and take the gradient steps. Metrics are means over the gradient steps."""
     config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_collect, key_batches, key_noise = jax.random.split(key, 3)

@@ -24,7 +24,7 @@ from rljax.distributions import policy_head
 from rljax.envs import Env
 from rljax.errors import UsageError
 from rljax.schedules import Scheduled
-from rljax.types import Metrics, Policy, RecurrentPolicy
+from rljax.types import Loss, Metrics, Policy, RecurrentPolicy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
@@ -160,7 +160,7 @@ def loss(params: Any, batch: on_policy.Samples, config: Config) -> tuple[jax.Arr
     }
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
+def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:
     """Collect one rollout and learn from it.
 
     Metrics are means over the minibatches evaluated, including the one at which target_kl stopped the update.

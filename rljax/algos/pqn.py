@@ -18,7 +18,7 @@ from rljax import core, exploration, losses, networks, optimizers, returns, roll
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
 from rljax.schedules import Scheduled
-from rljax.types import Metrics, Policy
+from rljax.types import Loss, Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
@@ -139,7 +139,7 @@ def loss(params: Any, batch: QSamples, config: Config) -> tuple[jax.Array, Metri
     return total, {"loss": total, "td_error": jnp.abs(values - batch.target).mean(), "action_value": values.mean()}
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
+def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:
     """Collect one rollout and learn from it. Metrics are means over the minibatches."""
     config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_rollout, key_shuffle = jax.random.split(key)

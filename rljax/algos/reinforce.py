@@ -29,7 +29,7 @@ from rljax.distributions import policy_head
 from rljax.envs import Env
 from rljax.errors import UsageError
 from rljax.schedules import Scheduled
-from rljax.types import Metrics, Policy, RecurrentPolicy
+from rljax.types import Loss, Metrics, Policy, RecurrentPolicy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
@@ -175,7 +175,7 @@ def whole_episodes(ended: jax.Array, num_steps: int) -> tuple[jax.Array, jax.Arr
     return used, jnp.sum(ends_ahead[:num_steps] == 0, dtype=jnp.int32)
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
+def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:
     """Play T steps and learn from the episodes that ended; if none did, parameters stay and losses are zero."""
     config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_noise, key_rollout = jax.random.split(key)

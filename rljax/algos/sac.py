@@ -26,7 +26,7 @@ from rljax.config import config, static, traced
 from rljax.distributions import squashed_head
 from rljax.envs import Discrete, Env
 from rljax.schedules import Scheduled
-from rljax.types import Metrics, Policy
+from rljax.types import Loss, Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
@@ -211,7 +211,7 @@ def loss(
     }
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
+def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:
     """Collect T steps and take the gradient steps. Metrics are means over the gradient steps."""
     config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_noise, key_rollout, key_batches, key_loss = jax.random.split(key, 4)

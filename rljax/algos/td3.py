@@ -23,7 +23,7 @@ from rljax import core, exploration, networks, off_policy, optimizers, replay, r
 from rljax.config import config, static, traced
 from rljax.envs import Env, bounded_box
 from rljax.schedules import Scheduled
-from rljax.types import Metrics, Policy
+from rljax.types import Loss, Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
@@ -198,7 +198,9 @@ def _collect(
     )
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
+def update(
+    key: jax.Array, state: State, config: Config, loss: Loss = loss, actor_loss: Loss = actor_loss
+) -> tuple[State, Metrics]:
     """Collect T steps and take the gradient steps. Metrics are means over the gradient steps."""
     config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_collect, key_batches, key_smoothing = jax.random.split(key, 3)

@@ -22,7 +22,7 @@ from rljax.experiment.options import CHANGEABLE, SHARDED, Options
 from rljax.report import console
 
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
-_CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py) or an importable name (package.custom)"
+_CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (package.custom) or either with :name"
 _CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
 _CHOICES = {"activation": networks.ACTIVATIONS}
 _ALGORITHM = f"a listed name, or {_CUSTOM_ALGORITHM}"
