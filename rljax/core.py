@@ -108,6 +108,12 @@ def gradient_step(
     return optax.apply_updates(params, updates), opt_state, auxiliary, optimizers.global_norm(gradient)
 
 
+def over_steps(metrics: Metrics) -> Metrics:
+    """Metrics of an update `[]` from those of its gradient steps `[G]`: their means, or the extreme of an extreme."""
+    extremes = {"min": jnp.min, "max": jnp.max}
+    return {name: extremes.get(name.rpartition("_")[2], jnp.mean)(rows) for name, rows in metrics.items()}
+
+
 def training_keys(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Split a run's key into three: for `init`, for updates (each folds in its number), and for evaluations."""
     key_init, key_updates, key_evaluation = jax.random.split(key, 3)

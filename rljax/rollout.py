@@ -84,8 +84,9 @@ def rollout(
         raw: do not normalise the trajectory; for a replay buffer, whose samples are normalised when they are drawn.
 
     Returns:
-        the next collector; the trajectory `[T, N, ...]`, with `extra` as its `action`; and episode statistics:
-        `episode_return` and `episode_length` (means over the `episodes` that ended, NaN if none).
+        the next collector; the trajectory `[T, N, ...]`, with `extra` as its `action`; and statistics: the mean raw
+        `reward` of a step, and `episode_return` and `episode_length` (means over the `episodes` that ended, NaN if
+        none).
     """
     next_collector, _, trajectory, episodes = interact(
         key,
@@ -156,7 +157,7 @@ def interact(
         following, env_state = begin_next_episode(result, env_state, *fresh)
         episode_return = episode_return + result.reward
         episode_length = episode_length + 1
-        finished = (jnp.where(ended, episode_return, 0.0), jnp.where(ended, episode_length, 0), ended)
+        finished = (result.reward, jnp.where(ended, episode_return, 0.0), jnp.where(ended, episode_length, 0), ended)
         if env.normalize_rewards is not None:
             discounted_reward = env.normalize_rewards * discounted_reward + result.reward
         transition = Trajectory(obs, extra, result.reward, result.terminated, result.truncated, result.next_obs)
@@ -249,10 +250,11 @@ def _(_: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
     return _any_in_any_run(x), False
 
 
-def _episode_metrics(returns: jax.Array, lengths: jax.Array, ended: jax.Array) -> Metrics:
+def _episode_metrics(rewards: jax.Array, returns: jax.Array, lengths: jax.Array, ended: jax.Array) -> Metrics:
     episodes = ended.sum(dtype=jnp.int32)
     # If no episode ended, 0 / 0 gives NaN on purpose.
     return {
+        "reward": rewards.mean(),
         "episode_return": returns.sum() / episodes,
         "episode_length": lengths.sum(dtype=jnp.int32).astype(jnp.float32) / episodes,
         "episodes": episodes,

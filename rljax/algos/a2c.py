@@ -129,11 +129,13 @@ def loss(params: Any, batch: on_policy.Samples, config: Config) -> tuple[jax.Arr
     outputs, values, *_ = _network(config).apply(params, *batch.inputs)
     distribution = policy_head(config.env.action_space).distribution(outputs)
     advantages = on_policy.standardize(batch.advantage) if config.normalize_advantages else batch.advantage
-    policy_loss = losses.policy_gradient(distribution.log_prob(batch.action), advantages).mean()
+    log_prob = distribution.log_prob(batch.action)
+    policy_loss = losses.policy_gradient(log_prob, advantages).mean()
     value_loss = losses.squared(values, batch.target).mean()
     entropy = distribution.entropy().mean()
     total = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
-    return total, {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+    metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy, "log_prob": log_prob.mean()}
+    return total, {"loss": total, **metrics}
 
 
 def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:

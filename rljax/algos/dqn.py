@@ -195,11 +195,12 @@ def loss(
     best_outputs = jax.lax.stop_gradient(networks.of_action(next_outputs, best))
     sample_losses, errors = head.loss(outputs, best_outputs, batch.reward, batch.discount)
     total = jnp.mean(batch.weight * sample_losses)
-    return total, (errors, {"loss": total, "td_error": errors.mean(), "action_value": head.values(outputs).mean()})
+    metrics = {"loss": total, "td_error": errors.mean(), **value_heads.value_metrics(head.values(outputs))}
+    return total, (errors, metrics)
 
 
 def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:
-    """Collect T steps and take the gradient steps. Metrics are means over the gradient steps."""
+    """Collect T steps and take the gradient steps. Metrics are means over the gradient steps, or extremes."""
     config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_collect, key_batches, key_noise = jax.random.split(key, 3)
 
@@ -245,7 +246,7 @@ def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> t
         "env_steps": off_policy.env_steps(config, step),
         **scheduled,
         **episodes,
-        **{name: rows.mean() for name, rows in metrics.items()},
+        **core.over_steps(metrics),
     }
     buffer = buffer._replace(priorities=priorities)
     return State(params, target_params, averaged_params, opt_state, buffer, collector, step), metrics

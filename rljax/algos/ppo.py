@@ -142,7 +142,8 @@ def loss(params: Any, batch: on_policy.Samples, config: Config) -> tuple[jax.Arr
     outputs, values, *_ = _network(config).apply(params, *batch.inputs)
     distribution = policy_head(config.env.action_space).distribution(outputs)
     advantages = on_policy.standardize(batch.advantage) if config.normalize_advantages else batch.advantage
-    log_ratio = distribution.log_prob(batch.action) - batch.log_prob
+    log_prob = distribution.log_prob(batch.action)
+    log_ratio = log_prob - batch.log_prob
     policy_loss = losses.clipped_surrogate(log_ratio, advantages, config.clip).mean()
     if config.value_clip is None:
         value_loss = losses.squared(values, batch.target).mean()
@@ -155,6 +156,7 @@ def loss(params: Any, batch: on_policy.Samples, config: Config) -> tuple[jax.Arr
         "policy_loss": policy_loss,
         "value_loss": value_loss,
         "entropy": entropy,
+        "log_prob": log_prob.mean(),
         "approximate_kl": losses.approximate_kl(log_ratio).mean(),
         "clip_fraction": (jnp.abs(jnp.expm1(log_ratio)) > config.clip).mean(),
     }

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, exploration, losses, networks, optimizers, returns, rollout, schedules
+from rljax import core, exploration, losses, networks, optimizers, returns, rollout, schedules, value_heads
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
 from rljax.schedules import Scheduled
@@ -136,11 +136,12 @@ def loss(params: Any, batch: QSamples, config: Config) -> tuple[jax.Array, Metri
     """Return the loss of the module docstring over one minibatch, with metrics."""
     values = networks.of_action(_values(params, batch.obs, config), batch.action)
     total = losses.squared(values, batch.target).mean()
-    return total, {"loss": total, "td_error": jnp.abs(values - batch.target).mean(), "action_value": values.mean()}
+    error = jnp.abs(values - batch.target).mean()
+    return total, {"loss": total, "td_error": error, **value_heads.value_metrics(values)}
 
 
 def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:
-    """Collect one rollout and learn from it. Metrics are means over the minibatches."""
+    """Collect one rollout and learn from it. Metrics are means over the minibatches, or extremes."""
     config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_rollout, key_shuffle = jax.random.split(key)
     collector, trajectory, episodes = exploration.epsilon_greedy_rollout(
@@ -170,7 +171,7 @@ def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> t
         "env_steps": step * config.steps_per_update,
         **scheduled,
         **episodes,
-        **{name: rows.mean() for name, rows in metrics.items()},
+        **core.over_steps(metrics),
     }
     return State(params, opt_state, collector, step), metrics
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax import core, exploration, planning, rollout, schedules
+from rljax import core, exploration, planning, rollout, schedules, value_heads
 from rljax.backend import random_bits
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
@@ -177,6 +177,8 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
         **scheduled,
         **episodes,
         "td_error": errors.mean(),
+        **value_heads.value_metrics(tables.action_values),
+        "value_change": jnp.abs(tables.action_values - state.tables.action_values).max(),
         "step_size": weights.mean(),
     }
     return State(tables, collector, step), metrics

@@ -152,11 +152,13 @@ def loss(params: Any, window: Steps, targets: jax.Array, used: jax.Array, config
     advantages = targets - jax.lax.stop_gradient(values) if config.baseline else targets
     if config.normalize_returns:
         advantages = on_policy.standardize(advantages, used)
-    policy_loss = mean(losses.policy_gradient(distribution.log_prob(window.action), advantages))
+    log_prob = distribution.log_prob(window.action)
+    policy_loss = mean(losses.policy_gradient(log_prob, advantages))
     value_loss = mean(losses.squared(values, targets)) if config.baseline else jnp.float32(0.0)
     entropy = mean(distribution.entropy())
     total = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
-    return total, {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+    metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy, "log_prob": mean(log_prob)}
+    return total, {"loss": total, **metrics}
 
 
 def whole_episodes(ended: jax.Array, num_steps: int) -> tuple[jax.Array, jax.Array]:

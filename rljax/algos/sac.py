@@ -207,12 +207,13 @@ def loss(
         **critic_metrics,
         "policy_loss": policy_loss,
         "entropy": entropy,
+        "log_prob": -entropy,
         "temperature": temperature,
     }
 
 
 def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:
-    """Collect T steps and take the gradient steps. Metrics are means over the gradient steps."""
+    """Collect T steps and take the gradient steps. Metrics are means over the gradient steps, or extremes."""
     config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_noise, key_rollout, key_batches, key_loss = jax.random.split(key, 4)
     head, optimizer = squashed_head(config.env.action_space), _optimizer(config)
@@ -248,7 +249,7 @@ def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> t
         "env_steps": off_policy.env_steps(config, step),
         **scheduled,
         **episodes,
-        **{name: rows.mean() for name, rows in metrics.items()},
+        **core.over_steps(metrics),
     }
     return State(params, target_params, opt_state, buffer, collector, step), metrics
 

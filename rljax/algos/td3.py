@@ -201,7 +201,7 @@ def _collect(
 def update(
     key: jax.Array, state: State, config: Config, loss: Loss = loss, actor_loss: Loss = actor_loss
 ) -> tuple[State, Metrics]:
-    """Collect T steps and take the gradient steps. Metrics are means over the gradient steps."""
+    """Collect T steps and take the gradient steps. Metrics are means over the gradient steps, or extremes."""
     config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_collect, key_batches, key_smoothing = jax.random.split(key, 3)
     collector, noise, steps, episodes = _collect(key_collect, state, config)
@@ -216,22 +216,24 @@ def update(
             loss, params.critics, optimizer, opt_state.critics, target_params, batch, normal, config
         )
 
-        def actor_step(actor: Any, actor_opt_state: Any, target_params: Pair) -> tuple[Pair, Pair, Any]:
-            actor, actor_opt_state, _, _ = core.gradient_step(
+        def actor_step(actor: Any, actor_opt_state: Any, target_params: Pair) -> tuple[Pair, Pair, Any, jax.Array]:
+            actor, actor_opt_state, _, norm = core.gradient_step(
                 actor_loss, actor, optimizer, actor_opt_state, critics, batch.obs, config
             )
             new_params = Pair(actor, critics)
-            return new_params, optax.incremental_update(new_params, target_params, config.target_rate), actor_opt_state
+            target_params = optax.incremental_update(new_params, target_params, config.target_rate)
+            return new_params, target_params, actor_opt_state, norm
 
-        params, target_params, actor_opt_state = jax.lax.cond(
+        params, target_params, actor_opt_state, actor_norm = jax.lax.cond(
             number % config.actor_period == 0,
             actor_step,
-            lambda actor, actor_opt_state, target_params: (Pair(actor, critics), target_params, actor_opt_state),
+            lambda actor, opt_state, target_params: (Pair(actor, critics), target_params, opt_state, jnp.float32(0.0)),
             params.actor,
             opt_state.actor,
             target_params,
         )
-        metrics = {**metrics, "gradient_norm": norm, "lost_successors": jnp.mean(batch.weight == 0.0)}
+        metrics |= {"gradient_norm": norm, "actor_gradient_norm_max": actor_norm}
+        metrics |= {"lost_successors": jnp.mean(batch.weight == 0.0)}
         return (params, target_params, Pair(actor_opt_state, critics_opt_state)), metrics
 
     start = (state.params, state.target_params, state.opt_state)
@@ -244,7 +246,7 @@ def update(
         "env_steps": off_policy.env_steps(config, step),
         **scheduled,
         **episodes,
-        **{name: rows.mean() for name, rows in metrics.items()},
+        **core.over_steps(metrics),
     }
     return State(params, target_params, opt_state, buffer, collector, noise, step), metrics
 

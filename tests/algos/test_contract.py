@@ -45,13 +45,15 @@ OFF_POLICY = {
 }  # fmt: skip
 OF_THE_LOSS = {"learning_rate.start": 1e-4, "discount": 0.5, "entropy_coefficient": 0.1, "max_grad_norm": 0.01}
 
+VALUES = "td_error action_value action_value_min action_value_max"
+
 CASES = {
     "ppo": Case(
         ppo,
         lambda: envs.normalize_rewards(envs.normalize_observations(rljax.make("CartPole-v1", gravity=5.0))),
         {**ON_POLICY, "num_minibatches": 2},
         {**OF_THE_LOSS, "gae_lambda": 0.5, "clip": 0.01, "gravity": 15.0},
-        "policy_loss value_loss entropy approximate_kl clip_fraction explained_variance",
+        "policy_loss value_loss entropy log_prob approximate_kl clip_fraction explained_variance clip",
     ),
     "recurrent_ppo": Case(
         ppo,
@@ -64,13 +66,14 @@ CASES = {
         lambda: envs.mask_observation(rljax.make("CartPole-v1"), (0, 2)),
         ON_POLICY,
         {**OF_THE_LOSS, "gae_lambda": 0.5, "value_coefficient": 0.1},
-        "policy_loss value_loss entropy explained_variance",
+        "policy_loss value_loss entropy log_prob explained_variance entropy_coefficient",
     ),
     "reinforce": Case(
         reinforce,
         lambda: envs.time_limit(rljax.make("CartPole-v1"), 12),
         {**ON_POLICY, "max_episode_steps": 16},
         {**OF_THE_LOSS, "gravity": 15.0},
+        "policy_loss value_loss entropy log_prob entropy_coefficient",
     ),
     "dqn": Case(
         dqn,
@@ -80,19 +83,21 @@ CASES = {
             "n_step": 2, "target_period": 3,
         },
         {"learning_rate": 1e-3, "discount": 0.5, "epsilon.end": 0.5, "target_period": 2, "target_rate": 0.5},
+        f"{VALUES} epsilon priority_exponent importance_exponent",
     ),
     "pqn": Case(
         pqn,
         lambda: envs.time_limit(rljax.make("CartPole-v1"), 7),
         {**ON_POLICY, "num_minibatches": 2, "num_epochs": 2},
         {"learning_rate.start": 1e-3, "discount": 0.5, "trace_decay": 0.1, "epsilon.start": 0.5},
+        f"{VALUES} epsilon",
     ),
     "sac": Case(
         sac,
         lambda: rljax.make("Pendulum-v1", max_steps_in_episode=9),
         OFF_POLICY,
         {"learning_rate": 1e-2, "discount": 0.5, "target_rate": 0.5},
-        "critic_loss policy_loss entropy",
+        f"{VALUES} critic_loss policy_loss entropy log_prob",
     ),
     "td3": Case(
         td3,
@@ -102,14 +107,14 @@ CASES = {
             "learning_rate": 1e-2, "discount": 0.5, "target_rate": 0.5, "actor_period": 1, "noise_std": 0.5,
             "noise_reversion": 0.5, "smoothing_std": 0.1, "smoothing_clip": 0.1,
         },
-        "critic_loss",
+        f"{VALUES} critic_loss noise_std actor_gradient_norm_max",
     ),
     "q_learning": Case(
         q_learning,
         lambda: rljax.make("Taxi-v3"),
         {"total_steps": 800, "num_envs": 2, "target": "double_q_learning"},
         {"step_size.start": 0.1, "discount": 0.5, "epsilon.start": 0.2},
-        "epsilon",
+        f"{VALUES} epsilon step_size value_change",
     ),
 }  # fmt: skip
 SEEDS = 2
@@ -171,9 +176,9 @@ def test_seeds_differ(trained):
 
 def test_metrics_have_one_scalar_per_update(case, trained):
     _, metrics = trained
-    common = {"env_steps", "episodes", "episode_return", "episode_length"}
+    common = {"env_steps", "reward", "episodes", "episode_return", "episode_length"}
     if case.algorithm is not q_learning:
-        common |= {"gradient_norm"}
+        common |= {"gradient_norm", "learning_rate"}
     assert common | set(case.metrics.split()) <= set(metrics)
     updates = case.config.num_updates
     assert updates >= 4
@@ -182,6 +187,9 @@ def test_metrics_have_one_scalar_per_update(case, trained):
     per_update = case.config.num_envs * case.config.num_steps
     np.testing.assert_array_equal(metrics["env_steps"], [prefilled + per_update * np.arange(1, updates + 1)] * SEEDS)
     np.testing.assert_array_equal(np.isnan(metrics["episode_return"]), metrics["episodes"] == 0)
+    if "action_value" in metrics:
+        assert (metrics["action_value_min"] <= metrics["action_value"]).all()
+        assert (metrics["action_value"] <= metrics["action_value_max"]).all()
     assert all(np.isfinite(rows).all() for name, rows in metrics.items() if not name.startswith("episode_"))
 
 

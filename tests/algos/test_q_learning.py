@@ -102,6 +102,9 @@ def test_one_update_equals_numpy(target, schedule):
     assert metrics["episodes"] == len(returns)
     assert metrics["episode_return"] == pytest.approx(np.mean(returns), rel=1e-5)
     assert metrics["env_steps"] == 2 * STEPS * ENVS
+    assert metrics["value_change"] == pytest.approx(np.abs(q - np.asarray(scattered, np.float64)).max(), rel=1e-5)
+    extremes = [metrics[f"action_value{end}"] for end in ("_min", "", "_max")]
+    np.testing.assert_allclose(extremes, [q.min(), q.mean(), q.max()], rtol=1e-4)
 
 
 def test_colliding_updates_are_the_mean_over_their_orders():
