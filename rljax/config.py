@@ -7,11 +7,8 @@ stacked ones can be `vmap`ped. Its `static` fields fix a shape or the program's 
 
 import contextlib
 import dataclasses
-import importlib
 import inspect
-import os
 import re
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any, dataclass_transform
 
@@ -20,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rljax import optimizers, schedules
+from rljax import optimizers, references, schedules
 from rljax.envs import Env, make
-from rljax.errors import UsageError, located, scalar, shown, suggest
+from rljax.errors import UsageError, scalar, shown, suggest
+from rljax.networks import custom
 
 _STATIC = "rljax_static"
 
@@ -67,8 +65,8 @@ def config[T](cls: type[T]) -> type[T]:
                 object.__setattr__(self, field.name, make(value))
             elif isinstance(value, str) and "Schedule" in kinds(field):
                 object.__setattr__(self, field.name, schedules.of(field.name, value))
-            elif isinstance(value, str) and kinds(field) & _OBJECTS:
-                object.__setattr__(self, field.name, _named(field, value))
+            elif kinds(field) & _OBJECTS:
+                object.__setattr__(self, field.name, _as_object(field, value))
             elif kinds(field) & _NUMBERS:
                 object.__setattr__(self, field.name, _as_number(field, value))
             _check(field, getattr(self, field.name))
@@ -297,30 +295,14 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise UsageError(f"{field.name} must be less than 2**31, got {text}.")
 
 
-def _named(field: dataclasses.Field, name: str) -> Any:
-    """The object that a string stands for: an optimiser's name, or what "package.module:name" imports."""
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        return optimizers.check(name) if "Optimizer" in kinds(field) else name
-    sys.path.insert(0, os.getcwd())
-    try:
-        value: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            value = getattr(value, part)
-    except Exception as error:  # a user's module can raise anything
-        raise UsageError(f"{field.name}={name!r} cannot be imported: {located(error)}.") from error
-    finally:
-        sys.path.pop(0)
-    return value
-
-
-def _reference(value: Any) -> str | None:
-    """The "package.module:name" that imports a function or class; None if nothing does."""
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    found = None if module == "__main__" else sys.modules.get(str(module))
-    for part in str(name).split("."):
-        found = getattr(found, part, None)
-    return f"{module}:{name}" if found is value and value is not None else None
+def _as_object(field: dataclasses.Field, value: Any) -> Any:
+    """The optimiser or network that a value stands for, which may be its name or a function that makes it."""
+    is_optimizer = "Optimizer" in kinds(field)
+    if isinstance(value, str) and ":" in value:
+        value = references.imported(field.name, value)
+    elif isinstance(value, str) and is_optimizer:
+        return optimizers.check(value)
+    return value if is_optimizer else custom.adapted(value)
 
 
 def describe(value: Any) -> Any:
@@ -328,8 +310,10 @@ def describe(value: Any) -> Any:
     if isinstance(value, Env):
         parts = {"name": value.name, "label": value.label, "params": value.params, "recipe": value.recipe}
         return describe({**parts, "wrappers": value.wrappers})
-    if isinstance(value, schedules.Schedule):
+    if isinstance(value, schedules.Schedule | custom.Frozen):
         return repr(value)
+    if isinstance(value, custom.Nnx):
+        return describe(value.make)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -340,7 +324,7 @@ def describe(value: Any) -> Any:
         return np.asarray(value).tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if (reference := _reference(value)) is not None:
+    if (reference := references.of(value)) is not None:
         return reference
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address means nothing in another process
 

@@ -24,6 +24,8 @@ def imported(name):
     return example
 
 
+ALL = {"torso", "actor", "critic"}
+
 KILLED = """
 import os, signal, sys
 sys.path[:0] = {path!r}
@@ -71,6 +73,15 @@ def test_a_kl_penalty_is_a_few_lines_and_resumes_after_sigkill(tmp_path, monkeyp
         assert abs(got - want).max() < 1e-5
     assert metrics["kl_coefficient"][0].tolist() == [1.0, 0.75]
     assert (metrics["kl"] > 0.0).all()
+
+
+def test_custom_networks_train_and_a_frozen_torso_is_not_learned():
+    results = imported("custom_networks").main(seeds=2, **{k: v for k, v in TINY.items() if k != "hidden_sizes"})
+    parts = {name: set(state.params.get("params", state.params)) for name, (state, _) in results.items()}
+    assert parts == {"linen": ALL, "nnx": ALL, "frozen torso": ALL - {"torso"}}
+    for state, metrics in results.values():
+        assert (metrics["gradient_norm"] > 0).all()
+        assert all((x[0] != x[1]).any() for x in jax.tree.leaves(state.params))
 
 
 @toys.optimized()

@@ -113,7 +113,8 @@ class Config:
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
-    """Custom network with init and apply, from obs to outputs [..., A, K]; None for the default."""
+    """Custom linen module, or a function of rngs that makes an nnx module, from obs to outputs [..., A, K];
+    None for the default."""
 
     def __post_init__(self) -> None:
         networks.check_layers(self.hidden_sizes, self.activation, at_least=1)

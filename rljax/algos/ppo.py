@@ -28,11 +28,12 @@ from rljax.types import Loss, Metrics, Policy, RecurrentPolicy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
-    """An actor and a critic of `config.hidden_sizes`; if feedforward, they share a torso on images."""
+    """An actor and a critic of `config.hidden_sizes`; they can share a torso."""
     return networks.actor_critic(
         env,
         config.hidden_sizes,
         config.activation,
+        config.shared_torso,
         recurrent=config.recurrent,
         mixed_precision=config.mixed_precision,
     )
@@ -86,13 +87,19 @@ class Config:
     """Widths of the default network's hidden layers."""
     activation: str = static(default="tanh")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    shared_torso: bool | None = static(default=None)
+    """Share the torso of actor and critic in the default network; None for only where observations are images."""
+    squash_actions: bool = static(default=False)
+    """Squash continuous actions into their bounds by tanh, with exact log-probabilities, instead of clipping them."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
-    """Custom network with init and apply, from obs to (policy outputs, values); None for the default."""
+    """Custom linen module, or a function of rngs that makes an nnx module, from obs to (policy outputs, values);
+    None for the default."""
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.num_envs * self.num_steps, self.num_minibatches)
+        policy_head(self.env.action_space, self.squash_actions)
         networks.check_core(self.recurrent, self.hidden_sizes, self.activation)
         if hasattr(_network(self), "initial_hidden_state") and self.num_envs % self.num_minibatches:
             raise UsageError(
@@ -134,13 +141,13 @@ def init(key: jax.Array, config: Config) -> State:
 
 def act(state: State, config: Config) -> Policy | RecurrentPolicy:
     """Return the greedy policy: the mode of the action distribution."""
-    return on_policy.greedy(_network(config), state.params, state.collector, config.env)
+    return on_policy.greedy(_network(config), state, config)
 
 
 def loss(params: Any, batch: on_policy.Samples, config: Config) -> tuple[jax.Array, Metrics]:
     """Return the loss `L` of the module docstring over one minibatch, and its terms as metrics."""
     outputs, values, *_ = _network(config).apply(params, *batch.inputs)
-    distribution = policy_head(config.env.action_space).distribution(outputs)
+    distribution = policy_head(config.env.action_space, config.squash_actions).distribution(outputs)
     advantages = on_policy.standardize(batch.advantage) if config.normalize_advantages else batch.advantage
     log_prob = distribution.log_prob(batch.action)
     log_ratio = log_prob - batch.log_prob

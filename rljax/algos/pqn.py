@@ -71,7 +71,8 @@ class Config:
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
-    """Custom network with init and apply, from obs to action values [..., A, 1]; None for the default."""
+    """Custom linen module, or a function of rngs that makes an nnx module, from obs to action values [..., A, 1];
+    None for the default."""
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.steps_per_update, self.num_minibatches)

@@ -34,7 +34,9 @@ from rljax.types import Loss, Metrics, Policy, RecurrentPolicy
 
 def default_network(env: Env, config: "Config") -> networks.Network:
     """An actor and a critic of `config.hidden_sizes`; the critic is the baseline."""
-    return networks.actor_critic(env, config.hidden_sizes, config.activation, mixed_precision=config.mixed_precision)
+    return networks.actor_critic(
+        env, config.hidden_sizes, config.activation, config.shared_torso, mixed_precision=config.mixed_precision
+    )
 
 
 @config
@@ -74,13 +76,19 @@ class Config:
     """Widths of the default network's hidden layers."""
     activation: str = static(default="tanh")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    shared_torso: bool | None = static(default=None)
+    """Share the torso of actor and critic in the default network; None for only where observations are images."""
+    squash_actions: bool = static(default=False)
+    """Squash continuous actions into their bounds by tanh, with exact log-probabilities, instead of clipping them."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
-    """Custom network with init and apply, from obs to (policy outputs, values); None for the default."""
+    """Custom linen module, or a function of rngs that makes an nnx module, from obs to (policy outputs, values);
+    None for the default."""
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.steps_per_update)
+        policy_head(self.env.action_space, self.squash_actions)
         networks.check_layers(self.hidden_sizes, self.activation)
         if hasattr(self.network, "initial_hidden_state"):
             raise UsageError("REINFORCE needs a feedforward network: train a recurrent one with ppo or a2c.")
@@ -127,7 +135,7 @@ def init(key: jax.Array, config: Config) -> State:
     params, _ = on_policy.init(key_params, _network(config), collector.obs, config.env)
     obs = rollout.observe(collector, config.env, collector.obs)
     outputs, _ = _network(config).apply(params, obs)
-    action = policy_head(config.env.action_space).distribution(outputs).mode()
+    action = policy_head(config.env.action_space, config.squash_actions).distribution(outputs).mode()
     zero, ended = jnp.zeros(config.num_envs, jnp.float32), jnp.ones(config.num_envs, bool)
     first = Steps(obs, action, zero, zero, ended, ended)
     history = jax.tree.map(lambda x: jnp.broadcast_to(x, (config.max_episode_steps, *x.shape)), first)
@@ -136,13 +144,13 @@ def init(key: jax.Array, config: Config) -> State:
 
 def act(state: State, config: Config) -> Policy | RecurrentPolicy:
     """Return the greedy policy: the mode of the action distribution."""
-    return on_policy.greedy(_network(config), state.params, state.collector, config.env)
+    return on_policy.greedy(_network(config), state, config)
 
 
 def loss(params: Any, window: Steps, targets: jax.Array, used: jax.Array, config: Config) -> tuple[jax.Array, Metrics]:
     """Return the loss `L` of the module docstring over the used steps, and its terms as metrics."""
     outputs, values = _network(config).apply(params, window.obs)
-    distribution = policy_head(config.env.action_space).distribution(outputs)
+    distribution = policy_head(config.env.action_space, config.squash_actions).distribution(outputs)
     count = jnp.maximum(used.sum(), 1)
 
     def mean(x: jax.Array) -> jax.Array:
@@ -182,7 +190,7 @@ def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> t
     config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_noise, key_rollout = jax.random.split(key)
     env, network = config.env, _network(config)
-    head = policy_head(env.action_space)
+    head = policy_head(env.action_space, config.squash_actions)
 
     def policy(noise: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         action = head.distribution(network.apply(state.params, obs)[0]).transform(noise)
