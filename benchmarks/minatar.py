@@ -12,6 +12,7 @@ import script
 
 import rljax
 from rljax import dqn
+from rljax.schedules import linear
 
 
 def config(total_steps: int) -> dqn.Config:
@@ -31,8 +32,7 @@ def config(total_steps: int) -> dqn.Config:
         buffer_size=100_000,
         prefill_steps=1_000,
         target_period=250,
-        epsilon_end=0.01,
-        epsilon_fraction=min(250_000 / total_steps, 1.0),
+        epsilon=linear(1.0, 0.01, fraction=min(250_000 / total_steps, 1.0)),
         huber_delta=1.0,
         max_grad_norm=1e9,
         hidden_sizes=(128,),

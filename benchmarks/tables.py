@@ -41,14 +41,14 @@ def plain_loop(model: rljax.envs.Model, config: q_learning.Config, limit: int, s
     state, time_in_episode = first, 0
     for step in range(config.total_steps):
         progress = step // config.num_steps / config.num_updates
-        epsilon = config.epsilon + progress * (config.epsilon_end - config.epsilon)
+        epsilon = config.epsilon.start + progress * (config.epsilon.end - config.epsilon.start)
         action = int(rng.integers(actions)) if rng.random() < epsilon else int(values[state].argmax())
         place = min(int(np.searchsorted(chances[state][action], rng.random())), len(outcomes[state][action]) - 1)
         following = int(outcomes[state][action][place])
         ended = terminated[state, action, following]
         # The only reward is 1 for reaching the last state.
         target = float(following == states - 1) + (0.0 if ended else config.discount * values[following].max())
-        step_size = config.step_size / (1.0 + visits[state, action]) ** config.step_size_exponent
+        step_size = config.step_size.start / (1.0 + visits[state, action]) ** config.step_size.exponent
         values[state, action] += step_size * (target - values[state, action])
         visits[state, action] += 1
         state, time_in_episode = following, time_in_episode + 1

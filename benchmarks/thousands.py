@@ -16,6 +16,7 @@ import script
 import rljax
 from rljax import ppo
 from rljax.backend.devices import configure_jax
+from rljax.schedules import linear
 
 RESULT = pathlib.Path(__file__).parent / "results" / "thousands.json"
 CLAIM = {"env_steps_per_second": 2048 * 500_000 / 98, "device": "A100", "source": "purejaxrl's README"}
@@ -26,7 +27,7 @@ def config(steps: int) -> ppo.Config:
     return ppo.Config(
         env=rljax.make("CartPole-v1"),
         total_steps=steps,
-        learning_rate=2.5e-4,
+        learning_rate=linear(2.5e-4, 0),
         entropy_coefficient=0.01,
         value_clip=0.2,
         num_envs=4,

@@ -60,7 +60,7 @@ def main(path: str, seeds: int = 16) -> dict[str, np.ndarray]:
         env=noisy_process(jax.random.key(42)),
         total_steps=20_000,
         discount=DISCOUNT,
-        epsilon_end=1.0,  # uniformly random actions: both learn from the same data distribution
+        epsilon=1.0,  # uniformly random actions: both learn from the same data distribution
         learning_rate=1e-3,
         hidden_sizes=(64,),
     )

@@ -3,8 +3,8 @@
 import rljax.experiment.signals  # noqa: F401 - before the imports that take seconds
 
 # isort: split
-from rljax import envs, pbt, planning
-from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
+from rljax import envs, pbt, planning, schedules
+from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3, variant
 from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import cache
 from rljax.config import replace, static, traced
@@ -57,9 +57,11 @@ __all__ = [
     "resume",
     "run",
     "sac",
+    "schedules",
     "static",
     "td3",
     "timestep",
     "traced",
     "uniform",
+    "variant",
 ]

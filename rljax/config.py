@@ -15,9 +15,12 @@ from typing import Any, dataclass_transform
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
+from rljax import optimizers, references, schedules
 from rljax.envs import Env, make
 from rljax.errors import UsageError, scalar, shown, suggest
+from rljax.networks import custom
 
 _STATIC = "rljax_static"
 
@@ -46,8 +49,9 @@ def config[T](cls: type[T]) -> type[T]:
     """Class decorator: make a frozen, keyword-only dataclass that is a pytree and checks its fields.
 
     A field's annotation decides which values are valid: int, float, bool, str, `tuple[int, ...]`, `Env` (or an id or a
-    gymnax object, from which one is made), `Network`, `ActorAndCritics`, or any of these `| None`. Other annotations
-    accept anything.
+    gymnax object, from which one is made), `Network`, `ActorAndCritics`, `Optimizer`, `Scheduled`, or any of these `|
+    None`. Other annotations accept anything. Schedules may be given as strings, and so may optimisers and networks that
+    can be imported: "package.module:name".
     A string below a field is its docstring, for `help` and for the command line's `--help`.
     """
     own_check = getattr(cls, "__post_init__", None)
@@ -55,13 +59,9 @@ def config[T](cls: type[T]) -> type[T]:
     def __post_init__(self: Any) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if is_static(field) and isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))  # a list cannot be hashed
-            elif kinds(field) == {"Env"} or (field.name == "env" and _names_an_env(value)):
-                object.__setattr__(self, field.name, make(value))
-            elif kinds(field) & _NUMBERS:
-                object.__setattr__(self, field.name, _as_number(field, value))
-            _check(field, getattr(self, field.name))
+            if (converted := _converted(field, value)) is not value:
+                object.__setattr__(self, field.name, converted)
+            _check(field, converted)
         if own_check is not None:
             own_check(self)
 
@@ -170,12 +170,26 @@ def same(left: Any, right: Any) -> bool:
 def check_one_run(config: Any) -> None:
     """Refuse numbers that are stacked for a `vmap`, in the config of one run."""
     for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
-        shape = np.shape(getattr(config, field.name)) if kinds(field) <= {"int", "float", "None"} else ()
-        if shape:
+        is_number = kinds(field) <= {"int", "float", "Schedule", "None"}
+        leaves = jax.tree.leaves(getattr(config, field.name)) if is_number else []
+        for shape in filter(None, map(np.shape, leaves)):
             raise UsageError(
                 f"{field.name} must be one number, got an array of shape {shape}: "
                 f'try several with sweep={{"{field.name}": [...]}}.'
             )
+
+
+def _converted(field: dataclasses.Field, value: Any) -> Any:
+    """The value that a field keeps: what a name, a schedule's text or a scalar array stands for."""
+    if is_static(field) and isinstance(value, list):
+        return tuple(value)  # a list cannot be hashed
+    if kinds(field) == {"Env"} or (field.name == "env" and _names_an_env(value)):
+        return make(value)
+    if isinstance(value, str) and "Schedule" in kinds(field):
+        return schedules.of(field.name, value)
+    if kinds(field) & _OBJECTS:
+        return _as_object(field, value)
+    return _as_number(field, value) if kinds(field) & _NUMBERS else value
 
 
 def _as_number(field: dataclasses.Field, value: Any) -> Any:
@@ -226,8 +240,15 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: all(_is_network(getattr(value, part, None)) for part in ("actor", "critics")),
         "a networks.ActorAndCritics",
     ),
+    "Optimizer": (
+        lambda value: callable(value) and not isinstance(value, optax.GradientTransformation),
+        "a function from the learning rate to an optax.GradientTransformation",
+    ),
+    "Schedule": (lambda value: isinstance(value, schedules.Schedule), "a schedule such as linear(3e-4, 0)"),
     "None": (lambda value: value is None, "None"),
 }
+
+_OBJECTS = {"Network", "ActorAndCritics", "Optimizer"}  # annotations whose values may be given as references
 
 _NUMBERS = {"int", "float", "bool"}  # annotations whose values may be given as scalar arrays
 
@@ -254,6 +275,8 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     if not _takes(field, value):
         wanted = " or ".join(what for kind, (_, what) in _KINDS.items() if kind in kinds(field))
         raise UsageError(f"{field.name} must be {wanted}, got {text}.")
+    if isinstance(value, schedules.Schedule):
+        schedules.check(field.name, value, *field.metadata.get(_BOUNDS, (None, None)))
     if is_static(field):
         try:
             hash(value)
@@ -277,20 +300,21 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise UsageError(f"{field.name} must be less than 2**31, got {text}.")
 
 
+def _as_object(field: dataclasses.Field, value: Any) -> Any:
+    """The optimiser or network that a value stands for, which may be its name or a function that makes it."""
+    is_optimizer = "Optimizer" in kinds(field)
+    if isinstance(value, str) and ":" in value:
+        value = references.imported(field.name, value)
+    elif isinstance(value, str) and is_optimizer:
+        return optimizers.check(value)
+    return value if is_optimizer else custom.adapted(value)
+
+
 def check_value(cls: type, name: str, value: Any) -> str | None:
     """What is wrong with one field's value, whatever the others are; None if nothing is."""
     field = next(f for f in dataclasses.fields(cls) if f.name == name)
     try:
-        _check(field, _as_number(field, value) if kinds(field) & _NUMBERS else value)
-    except UsageError as error:
-        return str(error)
-    return None
-
-
-def config_error(cls: type, **values: Any) -> str | None:
-    """What is wrong with these values of a config; None if nothing is."""
-    try:
-        cls(**values)
+        _check(field, _converted(field, value))
     except UsageError as error:
         return str(error)
     return None
@@ -301,6 +325,10 @@ def describe(value: Any) -> Any:
     if isinstance(value, Env):
         parts = {"name": value.name, "label": value.label, "params": value.params, "recipe": value.recipe}
         return describe({**parts, "wrappers": value.wrappers})
+    if isinstance(value, schedules.Schedule | custom.Frozen):
+        return repr(value)
+    if isinstance(value, custom.Nnx):
+        return describe(value.make)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -311,6 +339,8 @@ def describe(value: Any) -> Any:
         return np.asarray(value).tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if (reference := references.of(value)) is not None:
+        return reference
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address means nothing in another process
 
 

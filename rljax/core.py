@@ -1,8 +1,9 @@
-"""The training loop and the parts that algorithms share: schedules, minibatches, gradient steps.
+"""The training loop and the parts that algorithms share: current values of schedules, minibatches, gradient steps.
 
 Shapes: T is time and N the number of parallel environments, so a rollout's arrays are `[T, N, ...]`.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +14,11 @@ import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from rljax import optimizers, running_statistics
+from rljax import optimizers, running_statistics, schedules
 from rljax.backend import random_bits, sharding
+from rljax.config import kinds, replace_unchecked
 from rljax.errors import UsageError
-from rljax.types import Init, Metrics, Update
+from rljax.types import Init, Metrics, Scalar, Update
 
 _FINITE = {"loss", "losses", "gradient", "grad", "norm", "error", "value", "target"}  # words in the names of metrics
 
@@ -41,9 +43,20 @@ def progress(config: Any, step: jax.typing.ArrayLike) -> jax.Array:
     return jnp.minimum(jnp.asarray(step, jnp.float32) / config.schedule_updates, 1.0)
 
 
-def learning_rate(config: Any, step: jax.typing.ArrayLike) -> Any:
-    """Step size of the optimiser after `step` updates, annealed linearly to zero if the config asks for it."""
-    return config.learning_rate * (1.0 - progress(config, step) if config.anneal_learning_rate else 1.0)
+def scheduled[C](config: C, step: Scalar = 0, episodes: Scalar = 0) -> tuple[C, Metrics]:
+    """The current values of the fields that can be scheduled, after `step` updates and `episodes` ended episodes.
+
+    Returns:
+        the config with these numbers instead of schedules, except schedules by visits; and the numbers by field, which
+        are metrics.
+    """
+    done = progress(config, step)
+    current = {
+        field.name: schedules.value(getattr(config, field.name), done, episodes)
+        for field in dataclasses.fields(config)  # type: ignore[arg-type]
+        if "Schedule" in kinds(field) and getattr(getattr(config, field.name), "kind", None) != "visits"
+    }
+    return replace_unchecked(config, **current), current
 
 
 def check_counts(total_steps: int, steps_per_update: int, num_minibatches: int = 1, prefill_steps: int = 0) -> None:
@@ -93,6 +106,12 @@ def gradient_step(
     gradient, auxiliary = jax.grad(loss, has_aux=True)(params, *arguments)
     updates, opt_state = optimizer.update(gradient, opt_state, params)
     return optax.apply_updates(params, updates), opt_state, auxiliary, optimizers.global_norm(gradient)
+
+
+def over_steps(metrics: Metrics) -> Metrics:
+    """Metrics of an update `[]` from those of its gradient steps `[G]`: their means, or the extreme of an extreme."""
+    extremes = {"min": jnp.min, "max": jnp.max}
+    return {name: extremes.get(name.rpartition("_")[2], jnp.mean)(rows) for name, rows in metrics.items()}
 
 
 def training_keys(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

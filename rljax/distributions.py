@@ -120,15 +120,16 @@ class TanhGaussian(NamedTuple):
     def transform_and_log_prob(self, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`transform(noise)` and its log-density `[...]`, exact near -1 and 1, where `log_prob` has to clip."""
         raw = self.base.transform(noise)
-        return jnp.tanh(raw), self._log_prob_of_raw(raw)
+        return jnp.tanh(raw), self.log_prob_of_raw(raw)
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         """Log-density `[...]` of actions `[..., D]`; -1 and 1 count as the nearest floats inside."""
         action = jnp.asarray(action)
         edge = 1.0 - jnp.finfo(action.dtype).epsneg
-        return self._log_prob_of_raw(jnp.arctanh(jnp.clip(action, -edge, edge)))
+        return self.log_prob_of_raw(jnp.arctanh(jnp.clip(action, -edge, edge)))
 
-    def _log_prob_of_raw(self, raw: jax.Array) -> jax.Array:
+    def log_prob_of_raw(self, raw: jax.Array) -> jax.Array:
+        """Log-density `[...]` of `tanh(raw)`, from `raw` `[..., D]`."""
         # log(1 - tanh(x)^2) = 2 (log 2 - x - softplus(-2 x)), which stays accurate where tanh(x) rounds to 1.
         log_slope = 2.0 * (_LOG_2 - raw - jax.nn.softplus(-2.0 * raw))
         return self.base.log_prob(raw) - jnp.sum(log_slope, axis=-1)
@@ -143,6 +144,43 @@ class TanhGaussian(NamedTuple):
         raw = self.mean[..., None] + jnp.exp(self.log_std)[..., None] * nodes
         log_slope = 2.0 * (_LOG_2 - raw - jax.nn.softplus(-2.0 * raw))
         return self.base.entropy() + jnp.sum(jnp.sum(weights * log_slope, axis=-1), axis=-1)
+
+
+class SquashedGaussian(NamedTuple):
+    """Like `TanhGaussian`, but actions are represented by the normals before `tanh`: log-densities are always exact."""
+
+    mean: jax.Array
+    log_std: jax.Array
+
+    @property
+    def squashed(self) -> TanhGaussian:
+        """The distribution of `tanh` of the samples."""
+        return TanhGaussian(self.mean, self.log_std)
+
+    @classmethod
+    def noise(cls, key: jax.Array, shape: tuple[int, ...], size: int) -> jax.Array:
+        """Standard normal noise `[*shape, size]` for `transform`."""
+        return jax.random.normal(key, (*shape, size))
+
+    def transform(self, noise: jax.Array) -> jax.Array:
+        """Turn standard normal noise `[..., D]` into a sample before `tanh` `[..., D]` (reparametrised)."""
+        return self.squashed.base.transform(noise)
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Actions before `tanh` `[..., D]`."""
+        return self.squashed.base.sample(key)
+
+    def log_prob(self, raw: jax.Array) -> jax.Array:
+        """Log-density `[...]` of the actions `tanh(raw)`, from `raw` `[..., D]`."""
+        return self.squashed.log_prob_of_raw(raw)
+
+    def entropy(self) -> jax.Array:
+        """Differential entropy `[...]` of the actions in nats."""
+        return self.squashed.entropy()
+
+    def mode(self) -> jax.Array:
+        """The mean `[..., D]` before `tanh`."""
+        return self.mean
 
 
 def _standard_normal_nodes() -> tuple[jax.Array, jax.Array]:
@@ -164,16 +202,28 @@ class PolicyHead(NamedTuple):
     to_action: Callable[[jax.Array], jax.Array]
 
 
-def policy_head(space: Space) -> PolicyHead:
+def policy_head(space: Space, squash: bool = False) -> PolicyHead:
     """A categorical for a `Discrete` space, or a diagonal Gaussian for a `Box`, with [-1, 1] mapped to its bounds.
 
     The Gaussian's outputs are the means, then the log standard deviations. Samples are not clipped: only `to_action`
-    clips, so the log-probability is that of the sample.
+    clips, so the log-probability is that of the sample. With `squash` it is a `SquashedGaussian`: `to_action` applies
+    `tanh`, no action is clipped, and the log-probability is that of the action.
+
+    Raises:
+        UsageError: with `squash`, the `Box` has a dimension without bounds.
     """
     if isinstance(space, Discrete):
         n = space.n
         return PolicyHead(n, lambda key, shape: Categorical.noise(key, shape, n), Categorical, lambda action: action)
     size = math.prod(space.shape)
+    if squash:
+        box = bounded_box(space)
+        return PolicyHead(
+            2 * size,
+            lambda key, shape: SquashedGaussian.noise(key, shape, size),
+            lambda outputs: SquashedGaussian(*jnp.split(outputs, 2, axis=-1)),
+            lambda raw: box.from_unit_vector(jnp.tanh(raw)),
+        )
     return PolicyHead(
         2 * size,
         lambda key, shape: DiagonalGaussian.noise(key, shape, size),

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import core, losses, replay, rollout
+from rljax import core, losses, replay, rollout, value_heads
 from rljax.backend import rounding
 from rljax.distributions import squashed_head
 from rljax.envs import Discrete, Space
@@ -129,7 +129,7 @@ def critic_loss(values: jax.Array, targets: jax.Array, weights: jax.Array) -> tu
     targets = jnp.broadcast_to(targets[:, None], values.shape)
     total = jnp.mean(weights * losses.squared(values, targets).sum(axis=-1))
     error = jnp.abs(values - targets).mean()
-    return total, {"critic_loss": total, "td_error": error, "action_value": values.mean()}
+    return total, {"critic_loss": total, "td_error": error, **value_heads.value_metrics(values)}
 
 
 def gradient_steps(

@@ -50,9 +50,10 @@ def init(key: jax.Array, network: networks.Network, obs: jax.Array, env: Env) ->
     return networks.init(network, key, obs, (num_outputs,), (), hidden_state=hidden_state), hidden_state
 
 
-def greedy(network: networks.Network, params: Any, collector: rollout.Collector, env: Env) -> Policy | RecurrentPolicy:
+def greedy(network: networks.Network, state: Any, config: Any) -> Policy | RecurrentPolicy:
     """Return the greedy policy: the mode of the action distribution."""
-    head = policy_head(env.action_space)
+    env, params, collector = config.env, state.params, state.collector
+    head = policy_head(env.action_space, config.squash_actions)
 
     def step(key: jax.Array, obs: jax.Array, hidden_state: tuple[Any, ...]) -> tuple[jax.Array, tuple[Any, ...]]:
         outputs, _, *next_hidden_state = network.apply(params, rollout.observe(collector, env, obs), *hidden_state)
@@ -73,14 +74,14 @@ def collect(
         key_rollout: randomness of the environments.
         network: maps obs to policy outputs and values.
         state: has `params`, `collector` and `hidden_state`.
-        config: has `env`, `num_envs`, `num_steps`, `discount` and `gae_lambda`.
+        config: has `env`, `num_envs`, `num_steps`, `discount`, `gae_lambda` and `squash_actions`.
 
     Returns:
         the collector and the hidden state after the rollout, the samples, and metrics: episode statistics and
         `explained_variance`.
     """
     env, params = config.env, state.params
-    head = policy_head(env.action_space)
+    head = policy_head(env.action_space, config.squash_actions)
 
     def policy(hidden_state: tuple[Any, ...], noise: jax.Array, obs: jax.Array) -> tuple[jax.Array, PolicyStep]:
         outputs, _, *next_hidden_state = network.apply(params, obs, *hidden_state)

@@ -1,4 +1,4 @@
-r"""Adam and RAdam with gradients clipped by their global norm, differentiable where gradients are exactly zero.
+r"""Optimisers by name, and our own Adam and RAdam, which are differentiable where gradients are exactly zero.
 
 With the moments $m \leftarrow \beta_1 m + (1 - \beta_1) g$ and $v \leftarrow \beta_2 v + (1 - \beta_2) g^2$ the update
 of Adam's step t is
@@ -12,16 +12,71 @@ divisions per parameter, which are slow on CPUs.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from rljax.backend.rounding import root
+from rljax.errors import UsageError, shown, suggest
 from rljax.types import Scalar
+
+NAMES = (
+    *("adabelief", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamaxw", "adamw", "adan", "amsgrad"),
+    *("fromage", "lamb", "lars", "lion", "muon", "nadam", "nadamw", "novograd", "radam", "rmsprop", "sgd", "sign_sgd"),
+    *("signum", "yogi"),
+)
+"""Optimisers that a config's `optimizer` can name, as Optax has them."""
 
 _FIRST_DECAY, _SECOND_DECAY = 0.9, 0.999
 _MAX_LENGTH = 2.0 / (1.0 - _SECOND_DECAY) - 1.0  # rho at infinity (Liu et al. 2020, equation 4)
+
+
+class Optimizer(Protocol):
+    """A function from the learning rate `[]`, which may be traced, to a transformation; `optax.adamw` is one."""
+
+    def __call__(self, learning_rate: Scalar, /) -> optax.GradientTransformation:
+        """The transformation of gradients to updates."""
+
+
+def check(name: str) -> str:
+    """Return the name of an optimiser; raise a `UsageError` for an unknown one."""
+    if name not in NAMES:
+        raise UsageError(f"There is no optimizer {name!r}: {suggest(name, NAMES)}")
+    return name
+
+
+def build(
+    optimizer: str | Optimizer, learning_rate: Scalar, eps: float = 1e-8, max_grad_norm: Scalar | None = None
+) -> optax.GradientTransformation:
+    """The transformation of gradients that a config's `optimizer` stands for.
+
+    Args:
+        optimizer: one of `NAMES`, with Optax's defaults after clipping; or a function of the learning rate, whose
+            transformation is used unchanged, without clipping.
+        learning_rate: the step size `[]`.
+        eps: of Adam's denominator. Optax's default is 1e-8.
+        max_grad_norm: gradients of a larger global norm are scaled down to it first; None for no clipping.
+
+    Raises:
+        UsageError: the function returns something else.
+    """
+    if not isinstance(optimizer, str):
+        transformation = optimizer(learning_rate)
+        if not isinstance(transformation, optax.GradientTransformation):
+            raise UsageError(f"optimizer must return an optax.GradientTransformation, got {shown(transformation)}.")
+        return transformation
+    if optimizer == "adam":
+        return adam(learning_rate, eps, max_grad_norm)
+    make = radam if optimizer == "radam" else getattr(optax, optimizer, None) or getattr(optax.contrib, optimizer)
+    return make(learning_rate) if max_grad_norm is None else clipped(max_grad_norm, make(learning_rate))
+
+
+def clipped(max_grad_norm: Scalar, optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimiser after `clip_by_global_norm`."""
+    return optax.chain(clip_by_global_norm(max_grad_norm), optimizer)
 
 
 def global_norm(gradient: optax.Updates) -> jax.Array:

@@ -23,6 +23,7 @@ from rljax import core
 from rljax.backend import lanes
 from rljax.config import value_at, with_values
 from rljax.errors import UsageError, number
+from rljax.schedules import Schedule
 from rljax.types import Metrics
 
 
@@ -193,7 +194,8 @@ def _bounds(config: Any, path: Any, ends: Any) -> tuple[float, float]:
     current = value_at(config, path)
     is_leaf = any(current is leaf for leaf in jax.tree.leaves(config))
     if not is_leaf or not jnp.issubdtype(jnp.result_type(current), jnp.floating):
-        raise UsageError(f"{path} cannot be explored: only traced floating-point fields can.")
+        hint = f"; explore a number of the schedule, such as {path}.start" if isinstance(current, Schedule) else ""
+        raise UsageError(f"{path} cannot be explored: only traced floating-point fields can{hint}.")
     smallest, largest = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
     for bound in (low, high):
         if bound and not smallest <= abs(bound) <= largest:

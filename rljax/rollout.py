@@ -28,6 +28,7 @@ class Collector(NamedTuple):
     discounted_reward: jax.Array  # [N] discounted sum of rewards, for reward normalisation
     obs_moments: running_statistics.Moments
     reward_moments: running_statistics.Moments
+    episodes: jax.Array  # [] int32, episodes of all environments that have ended
 
 
 class Trajectory(NamedTuple):
@@ -59,6 +60,7 @@ def reset(key: jax.Array, env: Env, num_envs: int) -> Collector:
         discounted_reward=jnp.zeros(num_envs, jnp.float32),
         obs_moments=running_statistics.init_moments(obs.shape[1:] if env.normalize_observations else ()),
         reward_moments=running_statistics.init_moments(),
+        episodes=jnp.int32(0),
     )
 
 
@@ -88,8 +90,9 @@ def rollout(
         raw: do not normalise the trajectory; for a replay buffer, whose samples are normalised when they are drawn.
 
     Returns:
-        the next collector; the trajectory `[T, N, ...]`, with `extra` as its `action`; and episode statistics:
-        `episode_return` and `episode_length` (means over the `episodes` that ended, NaN if none).
+        the next collector; the trajectory `[T, N, ...]`, with `extra` as its `action`; and statistics: the mean raw
+        `reward` of a step, and `episode_return` and `episode_length` (means over the `episodes` that ended, NaN if
+        none).
     """
     next_collector, _, trajectory, episodes = interact(
         key,
@@ -160,7 +163,7 @@ def interact(
         following, env_state = begin_next_episode(result, env_state, *fresh)
         episode_return = episode_return + result.reward
         episode_length = episode_length + 1
-        finished = (jnp.where(ended, episode_return, 0.0), jnp.where(ended, episode_length, 0), ended)
+        finished = (result.reward, jnp.where(ended, episode_return, 0.0), jnp.where(ended, episode_length, 0), ended)
         if env.normalize_rewards is not None:
             discounted_reward = env.normalize_rewards * discounted_reward + result.reward
         transition = Trajectory(obs, extra, result.reward, result.terminated, result.truncated, result.next_obs)
@@ -186,19 +189,21 @@ def interact(
     end, (recorded, finished, measured) = jax.lax.scan(step, start, (noise, step_keys), unroll=2 if on_cpu else 8)
     _, learner, env_state, obs, episode_return, episode_length, discounted_reward = end
     raw_obs, discounted_rewards = measured
+    episodes = _episode_metrics(*finished)
     collector = collector._replace(
         env_state=env_state,
         obs=obs,
         episode_return=episode_return,
         episode_length=episode_length,
         discounted_reward=discounted_reward,
+        episodes=collector.episodes + episodes["episodes"],
     )
     if env.normalize_rewards is not None:
         moments = running_statistics.update_moments(collector.reward_moments, discounted_rewards)
         collector = collector._replace(reward_moments=moments)
     if env.normalize_observations:
         collector = collector._replace(obs_moments=running_statistics.update_moments(collector.obs_moments, raw_obs))
-    return collector, learner, recorded, _episode_metrics(*finished)
+    return collector, learner, recorded, episodes
 
 
 class _Resets(NamedTuple):
@@ -251,10 +256,11 @@ def _(_: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
     return _any_in_any_run(x), False
 
 
-def _episode_metrics(returns: jax.Array, lengths: jax.Array, ended: jax.Array) -> Metrics:
+def _episode_metrics(rewards: jax.Array, returns: jax.Array, lengths: jax.Array, ended: jax.Array) -> Metrics:
     episodes = ended.sum(dtype=jnp.int32)
     # If no episode ended, 0 / 0 gives NaN on purpose.
     return {
+        "reward": rewards.mean(),
         "episode_return": returns.sum() / episodes,
         "episode_length": lengths.sum(dtype=jnp.int32).astype(jnp.float32) / episodes,
         "episodes": episodes,

@@ -19,6 +19,8 @@ class RecurrentPolicy(NamedTuple):
 
 Init = Callable[[jax.Array, Any], Any]
 
+Loss = Callable[..., tuple[jax.Array, Any]]  # (parameters, ..., config) -> (loss [], metrics or what else it returns)
+
 Update = Callable[[jax.Array, Any, Any], tuple[Any, Metrics]]
 
 Scalar = jax.Array | float

@@ -12,9 +12,14 @@ import numpy as np
 
 from rljax import losses, returns
 from rljax.errors import UsageError, suggest
-from rljax.types import Scalar
+from rljax.types import Metrics, Scalar
 
 HEADS = ("expected", "categorical", "quantile")
+
+
+def value_metrics(values: jax.Array) -> Metrics:
+    """The mean and the extremes of action values `[...]`, each `[]`, as metrics."""
+    return {"action_value": values.mean(), "action_value_min": values.min(), "action_value_max": values.max()}
 
 
 class ValueHead(NamedTuple):

@@ -61,7 +61,10 @@ def test_leaves_of_ppos_config_are_its_traced_fields_and_the_environments_params
     paths = [jax.tree_util.keystr(path) for path, _ in leaves]
     assert paths == [
         ".env.params[0]",
-        ".learning_rate",
+        ".learning_rate.start",
+        ".learning_rate.end",
+        ".learning_rate.fraction",
+        ".learning_rate.warmup",
         ".discount",
         ".gae_lambda",
         ".clip",
@@ -513,7 +516,7 @@ def test_a_config_is_described_as_plain_data(tmp_path):
     }
     assert written["learning_rate"] == [0.5, 0.25]
     assert (written["num_envs"], written["hidden_sizes"]) == (8, [3])
-    assert (written["value_clip"], written["anneal_learning_rate"], written["activation"]) == (None, True, "tanh")
+    assert (written["value_clip"], written["normalize_advantages"], written["activation"]) == (None, True, "tanh")
 
 
 @pytest.mark.parametrize("value", [1e5, np.float64(1e5), 100_000, np.int64(100_000)])

@@ -34,6 +34,12 @@ def test_minibatches_are_uniform():
     assert stats.chisquare(pairs[~np.eye(8, dtype=bool)]).pvalue > 1e-3
 
 
+def test_metrics_of_gradient_steps_are_means_or_extremes():
+    rows = jnp.array([1.0, 2.0, 6.0])
+    found = core.over_steps({"loss": rows, "action_value_min": rows, "action_value_max": rows})
+    assert found == {"loss": 3.0, "action_value_min": 1.0, "action_value_max": 6.0}
+
+
 def test_gradient_step_descends_and_reports_the_norm():
     import optax
 

@@ -9,7 +9,14 @@ import pytest
 from scipy import integrate, special, stats
 
 from rljax import Box, Discrete, UsageError
-from rljax.distributions import Categorical, DiagonalGaussian, TanhGaussian, policy_head, squashed_head
+from rljax.distributions import (
+    Categorical,
+    DiagonalGaussian,
+    SquashedGaussian,
+    TanhGaussian,
+    policy_head,
+    squashed_head,
+)
 
 
 @pytest.fixture
@@ -203,6 +210,22 @@ def test_tanh_gaussian_samples_have_exact_log_probs_far_out(width):
     np.testing.assert_allclose(action, np.tanh(exact), atol=1e-6)
     expected = (stats.norm.logpdf(exact, raw, width) - log_slope(exact))[:, 0]
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_squashed_actions_have_exact_log_probs_also_where_tanh_rounds_to_one():
+    head = policy_head(Box(-2.0, 6.0, (2,)), squash=True)
+    distribution = head.distribution(jnp.array([0.5, -1.0, 0.3, -0.2]))
+    assert isinstance(distribution, SquashedGaussian)
+    raw = np.array([[0.1, -0.4], [12.0, -15.0]])
+    normal = stats.norm.logpdf(raw, [0.5, -1.0], np.exp([0.3, -0.2]))
+    slopes = np.log(4.0) - 2.0 * (np.abs(raw) + np.log1p(np.exp(-2.0 * np.abs(raw))))  # of tanh, in float64
+    np.testing.assert_allclose(distribution.log_prob(jnp.float32(raw)), (normal - slopes).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(distribution.entropy(), distribution.squashed.entropy())
+    np.testing.assert_allclose(head.to_action(jnp.float32(raw)), 2.0 + 4.0 * np.tanh(raw), rtol=1e-5)
+    noise = head.noise(jax.random.key(0), (3,))
+    np.testing.assert_array_equal(jnp.tanh(distribution.transform(noise)), distribution.squashed.transform(noise))
+    with pytest.raises(UsageError, match="bounded"):
+        policy_head(Box(-1.0, np.inf, (1,)), squash=True)
 
 
 def test_tanh_gaussian_is_finite_at_the_edges():

@@ -1,18 +1,92 @@
 """The examples do what they show."""
 
 import importlib.util
+import os
 import pathlib
+import signal
+import subprocess
+import sys
 
+import jax
 import toys
+from tiny_ppo import TINY
+
+import rljax
+from rljax import cli, schedules
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
 
-@toys.optimized()
-def test_dqn_overestimates_and_double_dqn_less(tmp_path):
-    spec = importlib.util.spec_from_file_location("overestimation", EXAMPLES / "overestimation.py")
+def imported(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
+    return example
+
+
+ALL = {"torso", "actor", "critic"}
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = {path!r}
+import toys
+from rljax import cli
+from rljax.experiment import checkpoints, loop
+
+save, saves = checkpoints.Writer.save, []
+
+def save_and_die(writer, *arguments):
+    save(writer, *arguments)
+    writer.close()
+    saves.append(writer)
+    if len(saves) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoints.Writer.save = save_and_die
+loop.train = toys.in_chunks_of(1)
+cli.main(sys.argv[1:])
+"""
+
+
+def test_a_kl_penalty_is_a_few_lines_and_resumes_after_sigkill(tmp_path, monkeypatch):
+    source = (EXAMPLES / "kl_penalty.py").read_text().split('"""', 2)[2]
+    assert len([line for line in source.splitlines() if line.strip()]) < 30
+    example = imported("kl_penalty")
+    monkeypatch.chdir(tmp_path)
+    options = [f"--{name.replace('_', '-')}" for name in TINY]
+    values = [str(value[0] if isinstance(value, tuple) else value) for value in TINY.values()]
+    arguments = ["train", f"{EXAMPLES}/kl_penalty.py:ppo_kl", "--env", "CartPole-v1", "--out", "x", "--seeds", "2"]
+    arguments += ["--kl-coefficient", "linear(1, 0.5)", "--checkpoint-every", "0", "--evaluations", "1"]
+    arguments += [part for pair in zip(options, values, strict=True) for part in pair]
+    path = [str(EXAMPLES.parent), str(pathlib.Path(toys.__file__).parent)]
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_ENABLE_COMPILATION_CACHE": "0"}
+    command = [sys.executable, "-c", KILLED.format(path=path), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "x/summary.json").exists()
+    assert cli.main(["resume", "x", "--no-progress"]) == 0
+    config = example.Config(env="CartPole-v1", kl_coefficient=schedules.linear(1, 0.5), **TINY)
+    keys = jax.random.split(jax.random.key(0), 2)
+    states, metrics = jax.jit(jax.vmap(example.ppo_kl.train, (0, None)))(keys, config)
+    loaded = rljax.load(tmp_path / "x", algorithm=example.ppo_kl)
+    for got, want in zip(jax.tree.leaves(loaded.states.params), jax.tree.leaves(states.params), strict=True):
+        assert abs(got - want).max() < 1e-5
+    assert metrics["kl_coefficient"][0].tolist() == [1.0, 0.75]
+    assert (metrics["kl"] > 0.0).all()
+
+
+def test_custom_networks_train_and_a_frozen_torso_is_not_learned():
+    results = imported("custom_networks").main(seeds=2, **{k: v for k, v in TINY.items() if k != "hidden_sizes"})
+    parts = {name: set(state.params.get("params", state.params)) for name, (state, _) in results.items()}
+    assert parts == {"linen": ALL, "nnx": ALL, "frozen torso": ALL - {"torso"}}
+    for state, metrics in results.values():
+        assert (metrics["gradient_norm"] > 0).all()
+        assert all((x[0] != x[1]).any() for x in jax.tree.leaves(state.params))
+
+
+@toys.optimized()
+def test_dqn_overestimates_and_double_dqn_less(tmp_path):
+    example = imported("overestimation")
     errors = example.main(str(tmp_path / "picture.png"), seeds=4)
     late = {name: curves[:, -5:].mean() for name, curves in errors.items()}
     assert late["DQN"] > 0.25

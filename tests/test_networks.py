@@ -16,6 +16,23 @@ from rljax.networks import ActorCritic, Torso, activation, actor_critic
 KEY = jax.random.key(0)
 
 
+@pytest.mark.parametrize("core", ["gru", "lstm"])
+def test_a_shared_recurrent_torso_gives_a_sequence_what_it_gives_step_by_step(core):
+    network = actor_critic(rljax.make("CartPole-v1"), (8,), shared_torso=True, recurrent=core)
+    obs, began = jax.random.normal(KEY, (3, 5, 4)), jnp.zeros((3, 5), bool).at[1, 2].set(True)
+    state = network.initial_hidden_state(3)
+    params = network.init(KEY, obs[:, 0], state)
+    assert set(params["params"]) == {"torso", "Dense_0", "Dense_1"}
+    outputs, values, last = network.apply(params, obs, state, began)
+    for t in range(5):
+        state = networks.reset_hidden_state(state, began[:, t])
+        step_outputs, step_values, state = network.apply(params, obs[:, t], state)
+        np.testing.assert_allclose(outputs[:, t], step_outputs, atol=1e-6)
+        np.testing.assert_allclose(values[:, t], step_values, atol=1e-6)
+    for got, want in zip(jax.tree.leaves(last), jax.tree.leaves(state), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-6)
+
+
 def make_env(observation_space, action_space):
     """An environment of those spaces that no test here steps."""
     return rljax.Env(reset=len, step=len, observation_space=observation_space, action_space=action_space)

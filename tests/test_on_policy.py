@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import rljax
 from rljax import on_policy, ppo
@@ -46,6 +47,27 @@ def test_next_values_are_read_at_the_true_next_observation(limit, terminates):
     assert obs.max() + 1 == min(limit, 3 if terminates else 16)
     ends = terminates & (obs == 2)
     np.testing.assert_array_equal(target, np.where(ends, 0.0, 0.5 * (obs + 1) ** 2))
+
+
+def test_squashed_actions_stay_within_bounds_and_keep_their_log_probabilities():
+    config = ppo.Config(
+        env="Pendulum-v1", num_envs=4, num_steps=16, total_steps=64, hidden_sizes=(8,), squash_actions=True
+    )
+    network = ppo.default_network(config.env, config)
+
+    @jax.jit
+    def collect(key):
+        state = ppo.init(key, config)
+        _, _, batch, _ = on_policy.collect(*jax.random.split(key), network, state, config)
+        return batch, network.apply(state.params, *batch.inputs)[0], ppo.act(state, config)(key, batch.inputs[0])
+
+    batch, outputs, greedy = collect(jax.random.key(0))
+    mean, log_std = np.split(np.asarray(outputs, np.float64), 2, axis=-1)
+    raw = np.asarray(batch.action, np.float64)
+    expected = stats.norm.logpdf(raw, mean, np.exp(log_std)) - np.log1p(-(np.tanh(raw) ** 2))
+    np.testing.assert_allclose(batch.log_prob, expected[:, 0], rtol=1e-4, atol=1e-5)
+    assert np.abs(raw).max() > 1.0  # which clipping would have cut
+    np.testing.assert_allclose(greedy, 2.0 * np.tanh(mean), rtol=1e-4, atol=1e-5)
 
 
 # --- standardized advantages ------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+import rljax
 from rljax import optimizers
 
 SHAPES = {"kernel": (5, 3), "bias": (3,)}
@@ -135,3 +136,31 @@ def test_all_derivatives_are_finite_where_gradients_are_zero(name):
         assert np.isfinite(forward(0.8))
         np.testing.assert_allclose(reverse(0.8), forward(0.8), rtol=1e-3, atol=1e-5)
         assert np.isfinite(reverse(0.0))  # every gradient is zero
+
+
+def test_names_move_parameters_by_their_learning_rates():
+    names = ("adamw", "rmsprop", "sgd", "lion", "muon")
+    params = {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3), "scale": jnp.float32(1.0)}
+
+    @jax.jit
+    @jax.vmap
+    def moved(rate):
+        made = {name: optimizers.build(name, rate, max_grad_norm=0.5) for name in names}
+        return {name: optimizer.update(params, optimizer.init(params), params)[0] for name, optimizer in made.items()}
+
+    small, large = (jax.tree.map(lambda x, i=i: x[i], moved(jnp.array([1e-3, 1e-2]))) for i in (0, 1))
+    for name in names:
+        steps = optimizers.global_norm(small[name]), optimizers.global_norm(large[name])
+        assert 0.0 < steps[0] < steps[1] < np.inf, name
+    assert all(isinstance(optimizers.build(name, 0.1), optax.GradientTransformation) for name in optimizers.NAMES)
+    clipped = {name: -1e-3 * 0.5 / 4.0 * x for name, x in params.items()}  # 16 ones have norm 4
+    for name, x in clipped.items():
+        np.testing.assert_allclose(small["sgd"][name], x, rtol=1e-5)
+
+
+def test_a_function_is_used_without_clipping():
+    optimizer = optimizers.build(lambda rate: optax.chain(optax.scale(2.0), optax.sgd(rate)), 0.1, max_grad_norm=0.5)
+    updates, _ = optimizer.update({"w": jnp.array([3.0, 4.0])}, optimizer.init({"w": jnp.zeros(2)}))
+    np.testing.assert_allclose(updates["w"], [-0.6, -0.8], rtol=1e-6)
+    with pytest.raises(rljax.UsageError, match="must return"):
+        optimizers.build(lambda rate: rate, 0.1)

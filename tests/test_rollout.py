@@ -120,6 +120,7 @@ def test_episode_statistics_count_whole_episodes(ours):
     ended = trajectory.terminated | trajectory.truncated
     lengths = episode_lengths(ended)
     assert metrics["episodes"] == len(lengths)
+    assert metrics["reward"] == 1.0
     assert np.isclose(metrics["episode_length"], lengths.mean(), rtol=1e-5)
     assert np.isclose(metrics["episode_return"], lengths.mean(), rtol=1e-5)  # a reward of one a step
     running = [NUM_STEPS - 1 - (np.flatnonzero(column)[-1] if column.any() else -1) for column in ended.T]

@@ -9,6 +9,7 @@ from protocol import Program, serve
 
 import rljax
 from rljax import dqn, ppo, rollout, sac
+from rljax.schedules import linear
 
 
 def configure(job: dict[str, Any]) -> tuple[Any, Any]:
@@ -32,7 +33,6 @@ def configure(job: dict[str, Any]) -> tuple[Any, Any]:
             num_minibatches=job["minibatches"],
             gae_lambda=job["gae_lambda"],
             entropy_coefficient=job["entropy"],
-            anneal_learning_rate=False,
         )
     replayed = {
         **common,
@@ -46,8 +46,7 @@ def configure(job: dict[str, Any]) -> tuple[Any, Any]:
     return dqn, dqn.Config(
         **replayed,
         target_period=job["target_period"],
-        epsilon_end=job["epsilon_end"],
-        epsilon_fraction=job["epsilon_fraction"],
+        epsilon=linear(1.0, job["epsilon_end"], fraction=job["epsilon_fraction"]),
     )
 
 

@@ -1,7 +1,11 @@
 """The algorithms, one module each, and the registry of their names."""
 
+import functools
+import inspect
+from types import SimpleNamespace
 from typing import Any
 
+from rljax import core
 from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
 from rljax.errors import UsageError, suggest
 
@@ -25,7 +29,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "dueling_dqn": ("dqn", {"dueling": True}),  # Wang et al. 2016
     "n_step_dqn": ("dqn", {"n_step": 3}),  # Sutton 1988
     "prioritized_dqn": ("dqn", {"prioritized": True}),  # Schaul et al. 2016
-    "noisy_dqn": ("dqn", {"noisy": True, "epsilon": 0.0, "epsilon_end": 0.0}),  # Fortunato et al. 2018
+    "noisy_dqn": ("dqn", {"noisy": True, "epsilon": 0.0}),  # Fortunato et al. 2018
     "c51": ("dqn", {"head": "categorical"}),  # Bellemare et al. 2017
     "qr_dqn": ("dqn", {"head": "quantile", "num_atoms": 25, "huber_delta": 1.0}),  # Dabney et al. 2018
     "ddpg": (  # Lillicrap et al. 2016
@@ -41,7 +45,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
             "prioritized": True,
             "noisy": True,
             "epsilon": 0.0,
-            "epsilon_end": 0.0,
             "head": "categorical",
         },
     ),
@@ -75,3 +78,32 @@ def algorithm(name: str) -> Any:
 def name_of(algorithm: Any) -> str | None:
     """Return the name under which a module is registered; None for a custom algorithm."""
     return next((name for name, module in _ALGORITHMS.items() if module is algorithm), None)
+
+
+def variant(algorithm: Any, *, name: str, Config: type | None = None, **losses: Any) -> Any:
+    """Make an algorithm with another loss, or another config, of an existing one.
+
+    The result has the names of an algorithm's module, so that it trains, sweeps and resumes as any other.
+
+    Args:
+        algorithm: a module such as `rljax.ppo`, or a variant of one.
+        name: the new algorithm's name, in tables and files.
+        Config: a subclass of the algorithm's, decorated with `rljax.config.config`, with fields for the new loss; None
+            for the algorithm's own.
+        **losses: `loss`, and for TD3 also `actor_loss`, with the arguments and results of the algorithm's own, which it
+            may call. The config that a loss gets holds the current values of schedules.
+
+    Raises:
+        UsageError: the algorithm has no loss of that name.
+    """
+    known = [parameter for parameter in inspect.signature(algorithm.update).parameters if parameter.endswith("loss")]
+    for given in losses:
+        if given not in known:
+            hint = suggest(given, known) if known else "its update takes no loss."
+            raise UsageError(f"{algorithm.__name__.rpartition('.')[2]} has no {given!r} to replace: {hint}")
+    public = {part: value for part, value in vars(algorithm).items() if not part.startswith("_")}
+    update = functools.partial(algorithm.update, **losses)
+    made = SimpleNamespace(**{**public, **losses, "__name__": name, "__doc__": algorithm.__doc__, "update": update})
+    made.Config = Config or algorithm.Config
+    made.train = lambda key, config: core.train(made.init, update, key, config)
+    return made

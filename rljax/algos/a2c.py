@@ -19,21 +19,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, losses, networks, on_policy, optimizers, rollout
+from rljax import core, losses, networks, on_policy, optimizers, rollout, schedules
 from rljax.backend import sharding
 from rljax.config import config, static, traced
 from rljax.distributions import policy_head
 from rljax.envs import Env
-from rljax.errors import UsageError
-from rljax.types import Metrics, Policy, RecurrentPolicy
+from rljax.schedules import Scheduled
+from rljax.types import Loss, Metrics, Policy, RecurrentPolicy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
-    """An actor and a critic of `config.hidden_sizes`; if feedforward, they share a torso on images."""
+    """An actor and a critic of `config.hidden_sizes`; they can share a torso."""
     return networks.actor_critic(
         env,
         config.hidden_sizes,
         config.activation,
+        config.shared_torso,
         recurrent=config.recurrent,
         mixed_precision=config.mixed_precision,
     )
@@ -47,16 +48,17 @@ class Config:
     """Environment to train on."""
     total_steps: int = static(default=500_000, minimum=1)
     """Environment steps of the whole run, rounded down to whole updates of num_envs * num_steps."""
-    optimizer: str = static(default="rmsprop")
-    """Optimiser: rmsprop, as in the paper, or adam."""
-    learning_rate: float = traced(default=7e-4, minimum=0)
-    """The optimiser's step size."""
+    optimizer: str | optimizers.Optimizer | None = static(default=None)
+    """Optimiser: None for RMSProp; a name, such as adamw, sgd, lion or muon, for Optax's after clipping; or a
+    function from the learning rate to an optax.GradientTransformation, used without clipping."""
+    learning_rate: Scheduled = traced(default=schedules.linear(7e-4, 0), minimum=0)
+    """The optimiser's step size, a number or a schedule."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     gae_lambda: float = traced(default=1.0, minimum=0, maximum=1)
     """Decay of GAE's trace (lambda); 1 gives n-step advantages, with n up to num_steps."""
-    entropy_coefficient: float = traced(default=0.01, minimum=0)
-    """Weight of the entropy bonus (c_e)."""
+    entropy_coefficient: Scheduled = traced(default=0.01, minimum=0)
+    """Weight of the entropy bonus (c_e), a number or a schedule."""
     value_coefficient: float = traced(default=0.5, minimum=0)
     """Weight of the value loss (c_v)."""
     max_grad_norm: float = traced(default=0.5, minimum=1e-6)
@@ -67,26 +69,28 @@ class Config:
     """Steps per environment in each update (T)."""
     normalize_advantages: bool = static(default=False)
     """Standardize the advantages of each rollout."""
-    anneal_learning_rate: bool = static(default=True)
-    """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
-    """Environment steps after which annealed values reach zero; None for total_steps."""
+    """Environment steps over which schedules run; None for total_steps."""
     recurrent: str | None = static(default=None)
     """Recurrent core of the default network: gru or lstm; None for a feedforward network."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default network's hidden layers."""
     activation: str = static(default="tanh")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    shared_torso: bool | None = static(default=None)
+    """Share the torso of actor and critic in the default network; None for only where observations are images."""
+    squash_actions: bool = static(default=False)
+    """Squash continuous actions into their bounds by tanh, with exact log-probabilities, instead of clipping them."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
-    """Custom network with init and apply, from obs to (policy outputs, values); None for the default."""
+    """Custom linen module, or a function of rngs that makes an nnx module, from obs to (policy outputs, values);
+    None for the default."""
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.num_envs * self.num_steps)
+        policy_head(self.env.action_space, self.squash_actions)
         networks.check_core(self.recurrent, self.hidden_sizes, self.activation)
-        if self.optimizer not in ("rmsprop", "adam"):
-            raise UsageError(f"optimizer must be rmsprop or adam, got {self.optimizer!r}.")
 
     steps_per_update = property(core.steps_per_update)
     num_updates = property(core.num_updates)
@@ -107,52 +111,55 @@ def _network(config: Config) -> networks.Network:
     return default_network(config.env, config) if config.network is None else config.network
 
 
-def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    rate = core.learning_rate(config, step)
-    if config.optimizer == "adam":
-        return optimizers.adam(rate, eps=1e-5, max_grad_norm=config.max_grad_norm)
-    rmsprop = optax.rmsprop(rate, decay=0.99, eps=1e-5)
-    return optax.chain(optimizers.clip_by_global_norm(config.max_grad_norm), rmsprop)
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    if config.optimizer is None:
+        return optimizers.clipped(config.max_grad_norm, optax.rmsprop(config.learning_rate, decay=0.99, eps=1e-5))
+    return optimizers.build(config.optimizer, config.learning_rate, 1e-5, config.max_grad_norm)
 
 
 def init(key: jax.Array, config: Config) -> State:
     """Initialise the parameters and reset the environments."""
+    config, _ = core.scheduled(config)
     key_params, key_reset = jax.random.split(key)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
     params, hidden_state = on_policy.init(key_params, _network(config), collector.obs, config.env)
-    return State(params, _optimizer(config, 0).init(params), collector, hidden_state, jnp.int32(0))
+    return State(params, _optimizer(config).init(params), collector, hidden_state, jnp.int32(0))
 
 
 def act(state: State, config: Config) -> Policy | RecurrentPolicy:
     """Return the greedy policy: the mode of the action distribution."""
-    return on_policy.greedy(_network(config), state.params, state.collector, config.env)
+    return on_policy.greedy(_network(config), state, config)
 
 
 def loss(params: Any, batch: on_policy.Samples, config: Config) -> tuple[jax.Array, Metrics]:
     """Return the loss `L` of the module docstring over a rollout, and its terms as metrics."""
     outputs, values, *_ = _network(config).apply(params, *batch.inputs)
-    distribution = policy_head(config.env.action_space).distribution(outputs)
+    distribution = policy_head(config.env.action_space, config.squash_actions).distribution(outputs)
     advantages = on_policy.standardize(batch.advantage) if config.normalize_advantages else batch.advantage
-    policy_loss = losses.policy_gradient(distribution.log_prob(batch.action), advantages).mean()
+    log_prob = distribution.log_prob(batch.action)
+    policy_loss = losses.policy_gradient(log_prob, advantages).mean()
     value_loss = losses.squared(values, batch.target).mean()
     entropy = distribution.entropy().mean()
     total = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
-    return total, {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+    metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy, "log_prob": log_prob.mean()}
+    return total, {"loss": total, **metrics}
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
+def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:
     """Collect one rollout and take one gradient step."""
+    config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_noise, key_rollout = jax.random.split(key)
     collector, hidden_state, samples, collected = on_policy.collect(
         key_noise, key_rollout, _network(config), state, config
     )
-    optimizer = _optimizer(config, state.step)
+    optimizer = _optimizer(config)
     params, opt_state, metrics, norm = core.gradient_step(
         loss, state.params, optimizer, state.opt_state, sharding.shard_batch(samples), config
     )
     step = state.step + 1
     metrics = {
         "env_steps": step * config.steps_per_update,
+        **scheduled,
         **collected,
         **metrics,
         "gradient_norm": norm,

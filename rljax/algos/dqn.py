@@ -20,7 +20,8 @@ import optax
 from rljax import core, exploration, networks, off_policy, optimizers, replay, rollout, schedules, value_heads
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
-from rljax.types import Metrics, Policy
+from rljax.schedules import Scheduled
+from rljax.types import Loss, Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
@@ -46,8 +47,11 @@ class Config:
     """Environment to train on; actions must be discrete."""
     total_steps: int = static(default=100_000, minimum=1)
     """Environment steps of the whole run, including the prefill, rounded down to whole updates."""
-    learning_rate: float = traced(default=1e-3, minimum=0)
-    """Adam's step size."""
+    optimizer: str | optimizers.Optimizer | None = static(default=None)
+    """Optimiser: None for Adam; a name, such as adamw, sgd, lion or muon, for Optax's after clipping; or a
+    function from the learning rate to an optax.GradientTransformation, used without clipping."""
+    learning_rate: Scheduled = traced(default=1e-3, minimum=0)
+    """The optimiser's step size, a number or a schedule."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     num_envs: int = static(default=4, minimum=1)
@@ -68,18 +72,12 @@ class Config:
     """Gradient steps between updates of the target network."""
     target_rate: float = traced(default=1.0, minimum=0, maximum=1)
     """Step size of target updates: 1 copies the network; a small one with target_period 1 is Polyak averaging."""
-    epsilon: float = traced(default=1.0, minimum=0, maximum=1)
-    """Initial probability of a uniform action."""
-    epsilon_end: float = traced(default=0.05, minimum=0, maximum=1)
-    """Final probability of a uniform action."""
-    epsilon_fraction: float = traced(default=0.2, minimum=0, maximum=1)
-    """Fraction of schedule_steps over which epsilon falls linearly."""
+    epsilon: Scheduled = traced(default=schedules.linear(1.0, 0.05, fraction=0.2), minimum=0, maximum=1)
+    """Probability of a uniform action, a number or a schedule, such as per_episode(1.0, 0.05, 0.995)."""
     huber_delta: float | None = traced(default=None, minimum=1e-6)
     """Error above which the loss is linear (kappa of QR-DQN); None for a squared loss (plain quantile regression)."""
     max_grad_norm: float = traced(default=10.0, minimum=1e-6)
     """Global norm to which gradients are clipped; a large number disables clipping."""
-    anneal_learning_rate: bool = static(default=False)
-    """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
     """Environment steps over which schedules run; None for total_steps."""
     averaging: float = traced(default=0.0, minimum=0, maximum=1)
@@ -89,17 +87,17 @@ class Config:
     dueling: bool = static(default=False)
     """Use separate value and advantage streams (dueling network)."""
     noisy: bool = static(default=False)
-    """Explore by learned noise on the last layers' weights (NoisyNet); set epsilon and epsilon_end to 0."""
+    """Explore by learned noise on the last layers' weights (NoisyNet); set epsilon to 0."""
     layer_norm: bool = static(default=False)
     """Apply LayerNorm after every linear layer except the last."""
     n_step: int = static(default=1, minimum=1)
     """Rewards summed before bootstrapping (n)."""
     prioritized: bool = static(default=False)
     """Sample transitions in proportion to error ** priority_exponent."""
-    priority_exponent: float = traced(default=0.6, minimum=0, maximum=1)
-    """Exponent of the priorities (alpha); 0 samples uniformly."""
-    importance_exponent: float = traced(default=0.4, minimum=0, maximum=1)
-    """Initial exponent of the importance weights (beta); it rises linearly to 1, which removes the sampling bias."""
+    priority_exponent: Scheduled = traced(default=0.6, minimum=0, maximum=1)
+    """Exponent of the priorities (alpha), a number or a schedule; 0 samples uniformly."""
+    importance_exponent: Scheduled = traced(default=schedules.linear(0.4, 1.0), minimum=0, maximum=1)
+    """Exponent of the importance weights (beta), a number or a schedule; 1 removes the sampling bias."""
     head: str = static(default="expected")
     """Value head: expected, categorical (C51) or quantile (QR-DQN)."""
     num_atoms: int = static(default=51, minimum=2)
@@ -115,7 +113,8 @@ class Config:
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
-    """Custom network with init and apply, from obs to outputs [..., A, K]; None for the default."""
+    """Custom linen module, or a function of rngs that makes an nnx module, from obs to outputs [..., A, K];
+    None for the default."""
 
     def __post_init__(self) -> None:
         networks.check_layers(self.hidden_sizes, self.activation, at_least=1)
@@ -150,12 +149,13 @@ def _head(config: Config) -> value_heads.ValueHead:
     )
 
 
-def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    return optimizers.adam(core.learning_rate(config, step), max_grad_norm=config.max_grad_norm)
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    return optimizers.build(config.optimizer or "adam", config.learning_rate, max_grad_norm=config.max_grad_norm)
 
 
 def init(key: jax.Array, config: Config) -> State:
     """Initialise the parameters, reset the environments and prefill the replay buffer."""
+    config, _ = core.scheduled(config)
     key_params, key_reset, key_prefill = jax.random.split(key, 3)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
     collector, buffer = off_policy.prefill(
@@ -163,7 +163,7 @@ def init(key: jax.Array, config: Config) -> State:
     )
     output_shape = (count(config.env.action_space), _head(config).num_outputs)
     params = networks.init(_network(config), key_params, collector.obs, output_shape)
-    return State(params, params, params, _optimizer(config, 0).init(params), buffer, collector, jnp.int32(0))
+    return State(params, params, params, _optimizer(config).init(params), buffer, collector, jnp.int32(0))
 
 
 def act(state: State, config: Config) -> Policy:
@@ -196,30 +196,29 @@ def loss(
     best_outputs = jax.lax.stop_gradient(networks.of_action(next_outputs, best))
     sample_losses, errors = head.loss(outputs, best_outputs, batch.reward, batch.discount)
     total = jnp.mean(batch.weight * sample_losses)
-    return total, (errors, {"loss": total, "td_error": errors.mean(), "action_value": head.values(outputs).mean()})
+    metrics = {"loss": total, "td_error": errors.mean(), **value_heads.value_metrics(head.values(outputs))}
+    return total, (errors, metrics)
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
-    """Collect T steps and take the gradient steps. Metrics are means over the gradient steps."""
+def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:
+    """Collect T steps and take the gradient steps. Metrics are means over the gradient steps, or extremes."""
+    config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_collect, key_batches, key_noise = jax.random.split(key, 3)
-    progress = core.progress(config, state.step)
-    epsilon = schedules.value("linear", config.epsilon, config.epsilon_end, config.epsilon_fraction, progress)
 
     def values(key: jax.Array, obs: jax.Array) -> jax.Array:
         return _head(config).values(_apply(state.params, obs, key, config))
 
     collector, steps, episodes = exploration.epsilon_greedy_rollout(
-        key_collect, values, epsilon, state.collector, config.env, config.num_steps, raw=True
+        key_collect, values, config.epsilon, state.collector, config.env, config.num_steps, raw=True
     )
     buffer = replay.add(state.replay, steps, config.n_step)
-    optimizer = _optimizer(config, state.step)
-    importance = config.importance_exponent + (1.0 - config.importance_exponent) * progress
+    optimizer = _optimizer(config)
 
     def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, Metrics]:
         params, target_params, opt_state, priorities = carry
         bits, key, number = inputs
         prioritized = buffer._replace(priorities=priorities)
-        batch = off_policy.sample(bits, prioritized, collector, config, config.n_step, importance)
+        batch = off_policy.sample(bits, prioritized, collector, config, config.n_step, config.importance_exponent)
         params, opt_state, (errors, metrics), norm = core.gradient_step(
             loss, params, optimizer, opt_state, target_params, batch, key, config
         )
@@ -246,9 +245,9 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     averaged_params = optax.incremental_update(params, state.averaged_params, 1.0 / window)
     metrics = {
         "env_steps": off_policy.env_steps(config, step),
+        **scheduled,
         **episodes,
-        **{name: rows.mean() for name, rows in metrics.items()},
-        "epsilon": epsilon,
+        **core.over_steps(metrics),
     }
     buffer = buffer._replace(priorities=priorities)
     return State(params, target_params, averaged_params, opt_state, buffer, collector, step), metrics

@@ -17,21 +17,23 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, losses, networks, on_policy, optimizers, rollout
+from rljax import core, losses, networks, on_policy, optimizers, rollout, schedules
 from rljax.backend import sharding
 from rljax.config import config, static, traced
 from rljax.distributions import policy_head
 from rljax.envs import Env
 from rljax.errors import UsageError
-from rljax.types import Metrics, Policy, RecurrentPolicy
+from rljax.schedules import Scheduled
+from rljax.types import Loss, Metrics, Policy, RecurrentPolicy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
-    """An actor and a critic of `config.hidden_sizes`; if feedforward, they share a torso on images."""
+    """An actor and a critic of `config.hidden_sizes`; they can share a torso."""
     return networks.actor_critic(
         env,
         config.hidden_sizes,
         config.activation,
+        config.shared_torso,
         recurrent=config.recurrent,
         mixed_precision=config.mixed_precision,
     )
@@ -45,20 +47,24 @@ class Config:
     """Environment to train on."""
     total_steps: int = static(default=100_000, minimum=1)
     """Environment steps of the whole run, rounded down to whole updates of num_envs * num_steps."""
-    learning_rate: float = traced(default=2.5e-4, minimum=0)
-    """Adam's step size."""
+    optimizer: str | optimizers.Optimizer | None = static(default=None)
+    """Optimiser: None for Adam; a name, such as adamw, sgd, lion or muon, for Optax's after clipping; or a
+    function from the learning rate to an optax.GradientTransformation, used without clipping."""
+    learning_rate: Scheduled = traced(default=schedules.linear(2.5e-4, 0), minimum=0)
+    """The optimiser's step size, a number or a schedule."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     gae_lambda: float = traced(default=0.95, minimum=0, maximum=1)
     """Decay of GAE's trace (lambda)."""
-    clip: float = traced(default=0.2, minimum=0)
-    """Largest distance of the probability ratio from 1 before its gradient is clipped to zero (epsilon)."""
+    clip: Scheduled = traced(default=0.2, minimum=0)
+    """Largest distance of the probability ratio from 1 before its gradient is clipped to zero (epsilon), a number or a
+    schedule."""
     value_clip: float | None = traced(default=None, minimum=0)
     """Largest distance of a value from its old value before its gradient is clipped to zero; None for no limit."""
     target_kl: float | None = traced(default=None, minimum=0)
     """Approximate KL divergence from the old policy above which an update stops early; None for never."""
-    entropy_coefficient: float = traced(default=0.0, minimum=0)
-    """Weight of the entropy bonus (c_e)."""
+    entropy_coefficient: Scheduled = traced(default=0.0, minimum=0)
+    """Weight of the entropy bonus (c_e), a number or a schedule."""
     value_coefficient: float = traced(default=0.5, minimum=0)
     """Weight of the value loss (c_v)."""
     max_grad_norm: float = traced(default=0.5, minimum=1e-6)
@@ -73,25 +79,27 @@ class Config:
     """Minibatches per epoch; must divide num_envs * num_steps, or num_envs with a recurrent network."""
     normalize_advantages: bool = static(default=True)
     """Standardize the advantages of each minibatch."""
-    anneal_learning_rate: bool = static(default=True)
-    """Anneal the learning rate linearly to zero."""
-    anneal_clip: bool = static(default=False)
-    """Anneal clip linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
-    """Environment steps after which annealed values reach zero; None for total_steps."""
+    """Environment steps over which schedules run; None for total_steps."""
     recurrent: str | None = static(default=None)
     """Recurrent core of the default network: gru or lstm; None for a feedforward network."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default network's hidden layers."""
     activation: str = static(default="tanh")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    shared_torso: bool | None = static(default=None)
+    """Share the torso of actor and critic in the default network; None for only where observations are images."""
+    squash_actions: bool = static(default=False)
+    """Squash continuous actions into their bounds by tanh, with exact log-probabilities, instead of clipping them."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
-    """Custom network with init and apply, from obs to (policy outputs, values); None for the default."""
+    """Custom linen module, or a function of rngs that makes an nnx module, from obs to (policy outputs, values);
+    None for the default."""
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.num_envs * self.num_steps, self.num_minibatches)
+        policy_head(self.env.action_space, self.squash_actions)
         networks.check_core(self.recurrent, self.hidden_sizes, self.activation)
         if hasattr(_network(self), "initial_hidden_state") and self.num_envs % self.num_minibatches:
             raise UsageError(
@@ -118,31 +126,32 @@ def _network(config: Config) -> networks.Network:
     return default_network(config.env, config) if config.network is None else config.network
 
 
-def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    rate = core.learning_rate(config, step)
-    return optimizers.adam(rate, eps=1e-5, max_grad_norm=config.max_grad_norm)
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    return optimizers.build(config.optimizer or "adam", config.learning_rate, 1e-5, config.max_grad_norm)
 
 
 def init(key: jax.Array, config: Config) -> State:
     """Initialise the parameters and reset the environments."""
+    config, _ = core.scheduled(config)
     key_params, key_reset = jax.random.split(key)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
     params, hidden_state = on_policy.init(key_params, _network(config), collector.obs, config.env)
-    return State(params, _optimizer(config, 0).init(params), collector, hidden_state, jnp.int32(0))
+    return State(params, _optimizer(config).init(params), collector, hidden_state, jnp.int32(0))
 
 
 def act(state: State, config: Config) -> Policy | RecurrentPolicy:
     """Return the greedy policy: the mode of the action distribution."""
-    return on_policy.greedy(_network(config), state.params, state.collector, config.env)
+    return on_policy.greedy(_network(config), state, config)
 
 
-def loss(params: Any, batch: on_policy.Samples, clip: jax.Array, config: Config) -> tuple[jax.Array, Metrics]:
+def loss(params: Any, batch: on_policy.Samples, config: Config) -> tuple[jax.Array, Metrics]:
     """Return the loss `L` of the module docstring over one minibatch, and its terms as metrics."""
     outputs, values, *_ = _network(config).apply(params, *batch.inputs)
-    distribution = policy_head(config.env.action_space).distribution(outputs)
+    distribution = policy_head(config.env.action_space, config.squash_actions).distribution(outputs)
     advantages = on_policy.standardize(batch.advantage) if config.normalize_advantages else batch.advantage
-    log_ratio = distribution.log_prob(batch.action) - batch.log_prob
-    policy_loss = losses.clipped_surrogate(log_ratio, advantages, clip).mean()
+    log_prob = distribution.log_prob(batch.action)
+    log_ratio = log_prob - batch.log_prob
+    policy_loss = losses.clipped_surrogate(log_ratio, advantages, config.clip).mean()
     if config.value_clip is None:
         value_loss = losses.squared(values, batch.target).mean()
     else:
@@ -154,28 +163,29 @@ def loss(params: Any, batch: on_policy.Samples, clip: jax.Array, config: Config)
         "policy_loss": policy_loss,
         "value_loss": value_loss,
         "entropy": entropy,
+        "log_prob": log_prob.mean(),
         "approximate_kl": losses.approximate_kl(log_ratio).mean(),
-        "clip_fraction": (jnp.abs(jnp.expm1(log_ratio)) > clip).mean(),
+        "clip_fraction": (jnp.abs(jnp.expm1(log_ratio)) > config.clip).mean(),
     }
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
+def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:
     """Collect one rollout and learn from it.
 
     Metrics are means over the minibatches evaluated, including the one at which target_kl stopped the update.
     """
+    config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_noise, key_rollout, key_shuffle = jax.random.split(key, 3)
     collector, hidden_state, samples, collected = on_policy.collect(
         key_noise, key_rollout, _network(config), state, config
     )
-    optimizer = _optimizer(config, state.step)
-    clip = config.clip * (1.0 - core.progress(config, state.step) if config.anneal_clip else 1.0)
+    optimizer = _optimizer(config)
 
     def learn(carry: Any, indices: jax.Array) -> tuple[Any, tuple[Metrics, jax.Array]]:
         params, opt_state, stopped = carry
         minibatch = jax.tree.map(lambda x: x[indices], samples)
         new_params, new_opt_state, metrics, norm = core.gradient_step(
-            loss, params, optimizer, opt_state, minibatch, clip, config
+            loss, params, optimizer, opt_state, minibatch, config
         )
         if config.target_kl is not None:
             stopped = stopped | (metrics["approximate_kl"] > config.target_kl)
@@ -195,6 +205,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     step = state.step + 1
     metrics = {
         "env_steps": step * config.steps_per_update,
+        **scheduled,
         **collected,
         **metrics,
     }

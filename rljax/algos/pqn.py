@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, exploration, losses, networks, optimizers, returns, rollout, schedules
+from rljax import core, exploration, losses, networks, optimizers, returns, rollout, schedules, value_heads
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
-from rljax.types import Metrics, Policy
+from rljax.schedules import Scheduled
+from rljax.types import Loss, Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
@@ -40,18 +41,17 @@ class Config:
     """Environment to train on; actions must be discrete."""
     total_steps: int = static(default=500_000, minimum=1)
     """Environment steps of the whole run, rounded down to whole updates of num_envs * num_steps."""
-    learning_rate: float = traced(default=2.5e-4, minimum=0)
-    """RAdam's step size."""
+    optimizer: str | optimizers.Optimizer | None = static(default=None)
+    """Optimiser: None for RAdam; a name, such as adamw, sgd, lion or muon, for Optax's after clipping; or a
+    function from the learning rate to an optax.GradientTransformation, used without clipping."""
+    learning_rate: Scheduled = traced(default=schedules.linear(2.5e-4, 0), minimum=0)
+    """The optimiser's step size, a number or a schedule."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     trace_decay: float = traced(default=0.95, minimum=0, maximum=1)
     """Trace decay of the returns (lambda); 0 gives one-step targets."""
-    epsilon: float = traced(default=1.0, minimum=0, maximum=1)
-    """Initial probability of a uniform action."""
-    epsilon_end: float = traced(default=0.05, minimum=0, maximum=1)
-    """Final probability of a uniform action."""
-    epsilon_fraction: float = traced(default=0.2, minimum=0, maximum=1)
-    """Fraction of schedule_steps over which epsilon falls linearly."""
+    epsilon: Scheduled = traced(default=schedules.linear(1.0, 0.05, fraction=0.2), minimum=0, maximum=1)
+    """Probability of a uniform action, a number or a schedule, such as per_episode(1.0, 0.05, 0.995)."""
     max_grad_norm: float = traced(default=10.0, minimum=1e-6)
     """Global norm to which gradients are clipped; a large number disables clipping."""
     num_envs: int = static(default=32, minimum=1)
@@ -62,8 +62,6 @@ class Config:
     """Epochs over each rollout."""
     num_minibatches: int = static(default=16, minimum=1)
     """Minibatches per epoch; must divide num_envs * num_steps."""
-    anneal_learning_rate: bool = static(default=True)
-    """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
     """Environment steps over which schedules run; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(128, 128))
@@ -73,7 +71,8 @@ class Config:
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
-    """Custom network with init and apply, from obs to action values [..., A, 1]; None for the default."""
+    """Custom linen module, or a function of rngs that makes an nnx module, from obs to action values [..., A, 1];
+    None for the default."""
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.steps_per_update, self.num_minibatches)
@@ -98,17 +97,17 @@ def _network(config: Config) -> networks.Network:
     return default_network(config.env, config) if config.network is None else config.network
 
 
-def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    rate = core.learning_rate(config, step)
-    return optax.chain(optimizers.clip_by_global_norm(config.max_grad_norm), optimizers.radam(rate))
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    return optimizers.build(config.optimizer or "radam", config.learning_rate, max_grad_norm=config.max_grad_norm)
 
 
 def init(key: jax.Array, config: Config) -> State:
     """Initialise the parameters and reset the environments."""
+    config, _ = core.scheduled(config)
     key_params, key_reset = jax.random.split(key)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
     params = networks.init(_network(config), key_params, collector.obs, (count(config.env.action_space), 1))
-    return State(params, _optimizer(config, 0).init(params), collector, jnp.int32(0))
+    return State(params, _optimizer(config).init(params), collector, jnp.int32(0))
 
 
 def _values(params: Any, obs: jax.Array, config: Config) -> jax.Array:
@@ -138,19 +137,18 @@ def loss(params: Any, batch: QSamples, config: Config) -> tuple[jax.Array, Metri
     """Return the loss of the module docstring over one minibatch, with metrics."""
     values = networks.of_action(_values(params, batch.obs, config), batch.action)
     total = losses.squared(values, batch.target).mean()
-    return total, {"loss": total, "td_error": jnp.abs(values - batch.target).mean(), "action_value": values.mean()}
+    error = jnp.abs(values - batch.target).mean()
+    return total, {"loss": total, "td_error": error, **value_heads.value_metrics(values)}
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
-    """Collect one rollout and learn from it. Metrics are means over the minibatches."""
+def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:
+    """Collect one rollout and learn from it. Metrics are means over the minibatches, or extremes."""
+    config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_rollout, key_shuffle = jax.random.split(key)
-    progress = core.progress(config, state.step)
-    epsilon = schedules.value("linear", config.epsilon, config.epsilon_end, config.epsilon_fraction, progress)
-
     collector, trajectory, episodes = exploration.epsilon_greedy_rollout(
         key_rollout,
         lambda _, obs: _values(state.params, obs, config),
-        epsilon,
+        config.epsilon,
         state.collector,
         config.env,
         config.num_steps,
@@ -160,7 +158,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     targets = returns.lambda_returns(trajectory.reward, next_values, *ends, config.discount, config.trace_decay)
     samples = QSamples(trajectory.obs, trajectory.action, targets)
     samples = jax.tree.map(lambda x: x.reshape(config.steps_per_update, *x.shape[2:]), samples)
-    optimizer = _optimizer(config, state.step)
+    optimizer = _optimizer(config)
 
     def learn(carry: Any, indices: jax.Array) -> tuple[Any, Metrics]:
         minibatch = jax.tree.map(lambda x: x[indices], samples)
@@ -172,9 +170,9 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     step = state.step + 1
     metrics = {
         "env_steps": step * config.steps_per_update,
+        **scheduled,
         **episodes,
-        **{name: rows.mean() for name, rows in metrics.items()},
-        "epsilon": epsilon,
+        **core.over_steps(metrics),
     }
     return State(params, opt_state, collector, step), metrics
 

@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax import core, exploration, planning, rollout, schedules
+from rljax import core, exploration, planning, rollout, schedules, value_heads
 from rljax.backend import random_bits
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
 from rljax.errors import UsageError, suggest
+from rljax.schedules import Scheduled
 from rljax.types import Metrics, Policy
 
 TARGETS = ("q_learning", "sarsa", "expected_sarsa", "double_q_learning")
@@ -41,23 +42,10 @@ class Config:
     """Update target: q_learning, sarsa, expected_sarsa or double_q_learning."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
-    step_size: float = traced(default=1.0, minimum=0, maximum=1)
-    """Initial step size (alpha)."""
-    step_size_end: float = traced(default=0.01, minimum=0, maximum=1)
-    """Final step size of a linear or exponential schedule."""
-    step_size_schedule: str = static(default="visits")
-    """Schedule of the step size: constant, linear, exponential or visits, which is step_size / (1 + past updates of the
-    entry) ** step_size_exponent."""
-    step_size_exponent: float = traced(default=0.6, minimum=0, maximum=1)
-    """Exponent of the visits schedule; values in (0.5, 1] meet the conditions of Robbins and Monro (1951)."""
-    epsilon: float = traced(default=1.0, minimum=0, maximum=1)
-    """Initial probability of a uniform action."""
-    epsilon_end: float = traced(default=0.05, minimum=0, maximum=1)
-    """Final probability of a uniform action."""
-    epsilon_schedule: str = static(default="linear")
-    """Schedule of epsilon: constant, linear or exponential."""
-    schedule_fraction: float = traced(default=1.0, minimum=0, maximum=1)
-    """Fraction of schedule_steps after which linear and exponential schedules end."""
+    step_size: Scheduled = traced(default=schedules.visits(1.0, 0.6), minimum=0, maximum=1)
+    """Step size (alpha), a number or a schedule; visits(a, k) is a / (1 + past updates of the entry) ** k."""
+    epsilon: Scheduled = traced(default=schedules.linear(1.0, 0.05), minimum=0, maximum=1)
+    """Probability of a uniform action, a number or a schedule, such as per_episode(1.0, 0.05, 0.995)."""
     schedule_steps: int | None = static(default=None, minimum=1)
     """Environment steps over which schedules run; None for total_steps."""
     initial_value: float = traced(default=0.0)
@@ -71,10 +59,6 @@ class Config:
         core.check_counts(self.total_steps, self.steps_per_update)
         if self.target not in TARGETS:
             raise UsageError(f"There is no target {self.target!r}: {suggest(self.target, TARGETS)}")
-        schedules.check(
-            "step_size", self.step_size_schedule, self.step_size, self.step_size_end, (*schedules.KINDS, "visits")
-        )
-        schedules.check("epsilon", self.epsilon_schedule, self.epsilon, self.epsilon_end)
         count(self.env.observation_space, "observations")
         count(self.env.action_space)
         if self.env.normalize_rewards is not None:
@@ -127,14 +111,14 @@ class Noise(NamedTuple):
     table: jax.Array  # which of two tables to update; 0 if there is one
 
 
-def next_values(tables: Tables, noise: Noise, obs: jax.Array, epsilon: jax.Array, config: Config) -> Any:
+def next_values(tables: Tables, noise: Noise, obs: jax.Array, config: Config) -> Any:
     """Return $v'$ of the module docstring at successors `[N]`, and the next actions `[N]` of SARSA, else -1."""
     means = tables.action_values.mean(axis=0)[obs]  # [N, A]
     if config.target == "sarsa":
-        planned = exploration.epsilon_greedy(means, noise.next_uniform, noise.next_action, epsilon)
+        planned = exploration.epsilon_greedy(means, noise.next_uniform, noise.next_action, config.epsilon)
         return jnp.take_along_axis(means, planned[:, None], axis=-1)[:, 0], planned
     if config.target == "expected_sarsa":
-        policy = planning.epsilon_greedy(means, epsilon).astype(means.dtype)
+        policy = planning.epsilon_greedy(means, config.epsilon).astype(means.dtype)
         return jnp.sum(policy * means, axis=-1), tables.planned
     if config.target == "double_q_learning":
         best = jnp.argmax(tables.action_values[noise.table, obs], axis=-1)
@@ -146,10 +130,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     """Play T steps of N environments and learn after each step."""
     key_noise, key_interact = jax.random.split(key)
     env, shape = config.env, (config.num_steps, config.num_envs)
-    progress = core.progress(config, state.step)
-    epsilon = schedules.value(
-        config.epsilon_schedule, config.epsilon, config.epsilon_end, config.schedule_fraction, progress
-    )
+    config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     num_actions, num_tables = count(env.action_space), len(state.tables.action_values)
     is_sarsa = config.target == "sarsa"
     bits, action_bits = random_bits.pairs(key_noise, (2 if is_sarsa or num_tables > 1 else 1, *shape))
@@ -163,13 +144,13 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
 
     def policy(tables: Tables, noise: Noise, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         action = exploration.epsilon_greedy(
-            tables.action_values.mean(axis=0)[obs], noise.uniform, noise.action, epsilon
+            tables.action_values.mean(axis=0)[obs], noise.uniform, noise.action, config.epsilon
         )
         action = jnp.where(tables.planned >= 0, tables.planned, action)
         return action, action
 
     def learn(tables: Tables, noise: Noise, step: rollout.Trajectory) -> tuple[Tables, tuple[jax.Array, jax.Array]]:
-        next_value, planned = next_values(tables, noise, step.next_obs, epsilon, config)
+        next_value, planned = next_values(tables, noise, step.next_obs, config)
         target = step.reward + config.discount * jnp.where(step.terminated, 0.0, next_value)
         entry = (noise.table, step.obs, step.action)
         same = jnp.ones((config.num_envs, config.num_envs), bool)
@@ -178,14 +159,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
         updates = same.sum(axis=-1, dtype=jnp.int32)
         values, visits = tables.action_values[entry], tables.visits[entry]
         error = target - values
-        if config.step_size_schedule == "visits":
-            # $(1 + n)^{-k}$; XLA's power is not vectorised on CPUs.
-            log_count = jnp.log(1.0 + visits.astype(jnp.float32))
-            step_size = config.step_size * jnp.exp(-config.step_size_exponent * log_count)
-        else:
-            kind, final = config.step_size_schedule, config.step_size_end
-            step_size = schedules.value(kind, config.step_size, final, config.schedule_fraction, progress)
-        weight = 1.0 - (1.0 - step_size) ** updates
+        weight = 1.0 - (1.0 - schedules.of_visits(config.step_size, visits)) ** updates
         values = values + weight * jnp.where(same, error[None, :], 0.0).sum(axis=-1) / updates
         tables = Tables(
             action_values=tables.action_values.at[entry].set(values),
@@ -200,9 +174,11 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     step = state.step + 1
     metrics = {
         "env_steps": step * config.steps_per_update,
+        **scheduled,
         **episodes,
         "td_error": errors.mean(),
-        "epsilon": epsilon,
+        **value_heads.value_metrics(tables.action_values),
+        "value_change": jnp.abs(tables.action_values - state.tables.action_values).max(),
         "step_size": weights.mean(),
     }
     return State(tables, collector, step), metrics

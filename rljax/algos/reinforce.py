@@ -23,17 +23,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import core, losses, networks, on_policy, optimizers, returns, rollout
+from rljax import core, losses, networks, on_policy, optimizers, returns, rollout, schedules
 from rljax.config import config, static, traced
 from rljax.distributions import policy_head
 from rljax.envs import Env
 from rljax.errors import UsageError
-from rljax.types import Metrics, Policy, RecurrentPolicy
+from rljax.schedules import Scheduled
+from rljax.types import Loss, Metrics, Policy, RecurrentPolicy
 
 
 def default_network(env: Env, config: "Config") -> networks.Network:
     """An actor and a critic of `config.hidden_sizes`; the critic is the baseline."""
-    return networks.actor_critic(env, config.hidden_sizes, config.activation, mixed_precision=config.mixed_precision)
+    return networks.actor_critic(
+        env, config.hidden_sizes, config.activation, config.shared_torso, mixed_precision=config.mixed_precision
+    )
 
 
 @config
@@ -44,12 +47,15 @@ class Config:
     """Environment to train on."""
     total_steps: int = static(default=200_000, minimum=1)
     """Environment steps of the whole run, rounded down to whole updates of num_envs * num_steps."""
-    learning_rate: float = traced(default=2e-3, minimum=0)
-    """Adam's step size."""
+    optimizer: str | optimizers.Optimizer | None = static(default=None)
+    """Optimiser: None for Adam; a name, such as adamw, sgd, lion or muon, for Optax's after clipping; or a
+    function from the learning rate to an optax.GradientTransformation, used without clipping."""
+    learning_rate: Scheduled = traced(default=schedules.linear(2e-3, 0), minimum=0)
+    """The optimiser's step size, a number or a schedule."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
-    entropy_coefficient: float = traced(default=0.0, minimum=0)
-    """Weight of the entropy bonus (c_e)."""
+    entropy_coefficient: Scheduled = traced(default=0.0, minimum=0)
+    """Weight of the entropy bonus (c_e), a number or a schedule."""
     value_coefficient: float = traced(default=0.5, minimum=0)
     """Weight of the baseline's loss (c_v)."""
     max_grad_norm: float = traced(default=0.5, minimum=1e-6)
@@ -64,21 +70,25 @@ class Config:
     """Subtract a learned value from the returns, and bootstrap truncated episodes with it."""
     normalize_returns: bool = static(default=True)
     """Standardize the returns of each update after subtracting the baseline; a single one stays unchanged."""
-    anneal_learning_rate: bool = static(default=True)
-    """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
-    """Environment steps after which annealed values reach zero; None for total_steps."""
+    """Environment steps over which schedules run; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default network's hidden layers."""
     activation: str = static(default="tanh")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    shared_torso: bool | None = static(default=None)
+    """Share the torso of actor and critic in the default network; None for only where observations are images."""
+    squash_actions: bool = static(default=False)
+    """Squash continuous actions into their bounds by tanh, with exact log-probabilities, instead of clipping them."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
-    """Custom network with init and apply, from obs to (policy outputs, values); None for the default."""
+    """Custom linen module, or a function of rngs that makes an nnx module, from obs to (policy outputs, values);
+    None for the default."""
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.steps_per_update)
+        policy_head(self.env.action_space, self.squash_actions)
         networks.check_layers(self.hidden_sizes, self.activation)
         if hasattr(self.network, "initial_hidden_state"):
             raise UsageError("REINFORCE needs a feedforward network: train a recurrent one with ppo or a2c.")
@@ -113,33 +123,34 @@ def _network(config: Config) -> networks.Network:
     return default_network(config.env, config) if config.network is None else config.network
 
 
-def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    return optimizers.adam(core.learning_rate(config, step), eps=1e-5, max_grad_norm=config.max_grad_norm)
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    return optimizers.build(config.optimizer or "adam", config.learning_rate, 1e-5, config.max_grad_norm)
 
 
 def init(key: jax.Array, config: Config) -> State:
     """Initialise the parameters, reset the environments and fill the history with ended episodes."""
+    config, _ = core.scheduled(config)
     key_params, key_reset = jax.random.split(key)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
     params, _ = on_policy.init(key_params, _network(config), collector.obs, config.env)
     obs = rollout.observe(collector, config.env, collector.obs)
     outputs, _ = _network(config).apply(params, obs)
-    action = policy_head(config.env.action_space).distribution(outputs).mode()
+    action = policy_head(config.env.action_space, config.squash_actions).distribution(outputs).mode()
     zero, ended = jnp.zeros(config.num_envs, jnp.float32), jnp.ones(config.num_envs, bool)
     first = Steps(obs, action, zero, zero, ended, ended)
     history = jax.tree.map(lambda x: jnp.broadcast_to(x, (config.max_episode_steps, *x.shape)), first)
-    return State(params, _optimizer(config, 0).init(params), collector, history, jnp.int32(0))
+    return State(params, _optimizer(config).init(params), collector, history, jnp.int32(0))
 
 
 def act(state: State, config: Config) -> Policy | RecurrentPolicy:
     """Return the greedy policy: the mode of the action distribution."""
-    return on_policy.greedy(_network(config), state.params, state.collector, config.env)
+    return on_policy.greedy(_network(config), state, config)
 
 
 def loss(params: Any, window: Steps, targets: jax.Array, used: jax.Array, config: Config) -> tuple[jax.Array, Metrics]:
     """Return the loss `L` of the module docstring over the used steps, and its terms as metrics."""
     outputs, values = _network(config).apply(params, window.obs)
-    distribution = policy_head(config.env.action_space).distribution(outputs)
+    distribution = policy_head(config.env.action_space, config.squash_actions).distribution(outputs)
     count = jnp.maximum(used.sum(), 1)
 
     def mean(x: jax.Array) -> jax.Array:
@@ -149,11 +160,13 @@ def loss(params: Any, window: Steps, targets: jax.Array, used: jax.Array, config
     advantages = targets - jax.lax.stop_gradient(values) if config.baseline else targets
     if config.normalize_returns:
         advantages = on_policy.standardize(advantages, used)
-    policy_loss = mean(losses.policy_gradient(distribution.log_prob(window.action), advantages))
+    log_prob = distribution.log_prob(window.action)
+    policy_loss = mean(losses.policy_gradient(log_prob, advantages))
     value_loss = mean(losses.squared(values, targets)) if config.baseline else jnp.float32(0.0)
     entropy = mean(distribution.entropy())
     total = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
-    return total, {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+    metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy, "log_prob": mean(log_prob)}
+    return total, {"loss": total, **metrics}
 
 
 def whole_episodes(ended: jax.Array, num_steps: int) -> tuple[jax.Array, jax.Array]:
@@ -172,11 +185,12 @@ def whole_episodes(ended: jax.Array, num_steps: int) -> tuple[jax.Array, jax.Arr
     return used, jnp.sum(ends_ahead[:num_steps] == 0, dtype=jnp.int32)
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
+def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:
     """Play T steps and learn from the episodes that ended; if none did, parameters stay and losses are zero."""
+    config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_noise, key_rollout = jax.random.split(key)
     env, network = config.env, _network(config)
-    head = policy_head(env.action_space)
+    head = policy_head(env.action_space, config.squash_actions)
 
     def policy(noise: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         action = head.distribution(network.apply(state.params, obs)[0]).transform(noise)
@@ -192,7 +206,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     ends = (window.terminated, window.truncated)
     targets = returns.discounted(window.reward, window.next_value, *ends, config.discount)
     params, opt_state, metrics, norm = core.gradient_step(
-        loss, state.params, _optimizer(config, state.step), state.opt_state, window, targets, used, config
+        loss, state.params, _optimizer(config), state.opt_state, window, targets, used, config
     )
     # Without this, Adam's momentum would move the parameters.
     params, opt_state = jax.tree.map(
@@ -202,6 +216,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     step = state.step + 1
     metrics = {
         "env_steps": step * config.steps_per_update,
+        **scheduled,
         **episodes,
         **metrics,
         "used_steps": used.sum(dtype=jnp.int32),

@@ -25,7 +25,8 @@ from rljax import core, networks, off_policy, optimizers, replay, returns, rollo
 from rljax.config import config, static, traced
 from rljax.distributions import squashed_head
 from rljax.envs import Discrete, Env
-from rljax.types import Metrics, Policy
+from rljax.schedules import Scheduled
+from rljax.types import Loss, Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
@@ -44,8 +45,11 @@ class Config:
     """Environment to train on; actions must be discrete, or bounded in every dimension."""
     total_steps: int = static(default=100_000, minimum=1)
     """Environment steps of the whole run, including the prefill, rounded down to whole updates."""
-    learning_rate: float = traced(default=1e-3, minimum=0)
-    """Adam's step size for all parameters."""
+    optimizer: str | optimizers.Optimizer | None = static(default=None)
+    """Optimiser: None for Adam; a name, such as adamw, sgd, lion or muon, for Optax's; or a
+    function from the learning rate to an optax.GradientTransformation, used as it is."""
+    learning_rate: Scheduled = traced(default=1e-3, minimum=0)
+    """The optimiser's step size for all parameters, a number or a schedule."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     num_envs: int = static(default=1, minimum=1)
@@ -74,10 +78,8 @@ class Config:
     """Fraction of the maximum entropy of discrete actions that target_entropy defaults to."""
     num_critics: int = static(default=2, minimum=1)
     """Number of critics (C); their minimum is used."""
-    anneal_learning_rate: bool = static(default=False)
-    """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
-    """Environment steps after which annealed values reach zero; None for total_steps."""
+    """Environment steps over which schedules run; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default networks' hidden layers."""
     activation: str = static(default="relu")
@@ -120,12 +122,13 @@ def _network(config: Config) -> networks.ActorAndCritics:
     return default_network(config.env, config) if config.network is None else config.network
 
 
-def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    return optimizers.adam(core.learning_rate(config, step))
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    return optimizers.build(config.optimizer or "adam", config.learning_rate)
 
 
 def init(key: jax.Array, config: Config) -> State:
     """Initialise the parameters, reset the environments and prefill the replay buffer."""
+    config, _ = core.scheduled(config)
     key_actor, key_critics, key_reset, key_prefill = jax.random.split(key, 4)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
     collector, buffer = off_policy.prefill(key_prefill, collector, config, successor_slots=config.successor_slots)
@@ -138,7 +141,7 @@ def init(key: jax.Array, config: Config) -> State:
         critics=networks.init(critics, key_critics, obs, (*per_action, config.num_critics), extra_inputs=action_input),
         log_temperature=jnp.log(jnp.float32(config.temperature)),
     )
-    return State(params, params.critics, _optimizer(config, 0).init(params), buffer, collector, jnp.int32(0))
+    return State(params, params.critics, _optimizer(config).init(params), buffer, collector, jnp.int32(0))
 
 
 def _policy(actor: Any, obs: jax.Array, config: Config) -> Any:
@@ -204,14 +207,16 @@ def loss(
         **critic_metrics,
         "policy_loss": policy_loss,
         "entropy": entropy,
+        "log_prob": -entropy,
         "temperature": temperature,
     }
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
-    """Collect T steps and take the gradient steps. Metrics are means over the gradient steps."""
+def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> tuple[State, Metrics]:
+    """Collect T steps and take the gradient steps. Metrics are means over the gradient steps, or extremes."""
+    config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_noise, key_rollout, key_batches, key_loss = jax.random.split(key, 4)
-    head, optimizer = squashed_head(config.env.action_space), _optimizer(config, state.step)
+    head, optimizer = squashed_head(config.env.action_space), _optimizer(config)
 
     def policy(noise: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
         action = _policy(state.params.actor, obs, config).transform(noise)
@@ -242,8 +247,9 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     step = state.step + 1
     metrics = {
         "env_steps": off_policy.env_steps(config, step),
+        **scheduled,
         **episodes,
-        **{name: rows.mean() for name, rows in metrics.items()},
+        **core.over_steps(metrics),
     }
     return State(params, target_params, opt_state, buffer, collector, step), metrics
 

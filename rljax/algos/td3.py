@@ -22,7 +22,8 @@ import optax
 from rljax import core, exploration, networks, off_policy, optimizers, replay, returns, rollout
 from rljax.config import config, static, traced
 from rljax.envs import Env, bounded_box
-from rljax.types import Metrics, Policy
+from rljax.schedules import Scheduled
+from rljax.types import Loss, Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
@@ -41,8 +42,11 @@ class Config:
     """Environment to train on; actions must be continuous and bounded in every dimension."""
     total_steps: int = static(default=100_000, minimum=1)
     """Environment steps of the whole run, including the prefill, rounded down to whole updates."""
-    learning_rate: float = traced(default=1e-3, minimum=0)
-    """Adam's step size for the actor and the critics."""
+    optimizer: str | optimizers.Optimizer | None = static(default=None)
+    """Optimiser: None for Adam; a name, such as adamw, sgd, lion or muon, for Optax's; or a
+    function from the learning rate to an optax.GradientTransformation, used as it is."""
+    learning_rate: Scheduled = traced(default=1e-3, minimum=0)
+    """The optimiser's step size for the actor and the critics, a number or a schedule."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     num_envs: int = static(default=1, minimum=1)
@@ -67,16 +71,14 @@ class Config:
     """Standard deviation of the smoothing noise on target actions; 0 for none (sigma)."""
     smoothing_clip: float = traced(default=0.5, minimum=0)
     """Bound on the smoothing noise (c)."""
-    noise_std: float = traced(default=0.1, minimum=0)
-    """Stationary standard deviation of the exploration noise."""
+    noise_std: Scheduled = traced(default=0.1, minimum=0)
+    """Stationary standard deviation of the exploration noise, a number or a schedule."""
     noise_reversion: float = traced(default=1.0, minimum=0, maximum=1)
     """Mean reversion of the exploration noise (theta): 1 for Gaussian noise, less for Ornstein-Uhlenbeck noise."""
     num_critics: int = static(default=2, minimum=1)
     """Number of critics (C); their minimum is used."""
-    anneal_learning_rate: bool = static(default=False)
-    """Anneal the learning rate linearly to zero."""
     schedule_steps: int | None = static(default=None, minimum=1)
-    """Environment steps after which annealed values reach zero; None for total_steps."""
+    """Environment steps over which schedules run; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default networks' hidden layers."""
     activation: str = static(default="relu")
@@ -119,12 +121,13 @@ def _network(config: Config) -> networks.ActorAndCritics:
     return default_network(config.env, config) if config.network is None else config.network
 
 
-def _optimizer(config: Config, step: jax.typing.ArrayLike) -> optax.GradientTransformation:
-    return optimizers.adam(core.learning_rate(config, step))
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    return optimizers.build(config.optimizer or "adam", config.learning_rate)
 
 
 def init(key: jax.Array, config: Config) -> State:
     """Initialise the parameters, reset the environments and prefill the replay buffer."""
+    config, _ = core.scheduled(config)
     key_actor, key_critics, key_reset, key_prefill = jax.random.split(key, 4)
     collector = rollout.reset(key_reset, config.env, config.num_envs)
     collector, buffer = off_policy.prefill(key_prefill, collector, config, successor_slots=config.successor_slots)
@@ -134,7 +137,7 @@ def init(key: jax.Array, config: Config) -> State:
         networks.init(actor, key_actor, obs, action.shape[1:]),
         networks.init(critics, key_critics, obs, (config.num_critics,), extra_inputs=(action,)),
     )
-    optimizer = _optimizer(config, 0)
+    optimizer = _optimizer(config)
     opt_state = Pair(optimizer.init(params.actor), optimizer.init(params.critics))
     return State(params, params, opt_state, buffer, collector, jnp.zeros_like(action), jnp.int32(0))
 
@@ -195,12 +198,15 @@ def _collect(
     )
 
 
-def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics]:
-    """Collect T steps and take the gradient steps. Metrics are means over the gradient steps."""
+def update(
+    key: jax.Array, state: State, config: Config, loss: Loss = loss, actor_loss: Loss = actor_loss
+) -> tuple[State, Metrics]:
+    """Collect T steps and take the gradient steps. Metrics are means over the gradient steps, or extremes."""
+    config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_collect, key_batches, key_smoothing = jax.random.split(key, 3)
     collector, noise, steps, episodes = _collect(key_collect, state, config)
     buffer = replay.add(state.replay, steps)
-    optimizer = _optimizer(config, state.step)
+    optimizer = _optimizer(config)
 
     def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, Metrics]:
         params, target_params, opt_state = carry
@@ -210,22 +216,24 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
             loss, params.critics, optimizer, opt_state.critics, target_params, batch, normal, config
         )
 
-        def actor_step(actor: Any, actor_opt_state: Any, target_params: Pair) -> tuple[Pair, Pair, Any]:
-            actor, actor_opt_state, _, _ = core.gradient_step(
+        def actor_step(actor: Any, actor_opt_state: Any, target_params: Pair) -> tuple[Pair, Pair, Any, jax.Array]:
+            actor, actor_opt_state, _, norm = core.gradient_step(
                 actor_loss, actor, optimizer, actor_opt_state, critics, batch.obs, config
             )
             new_params = Pair(actor, critics)
-            return new_params, optax.incremental_update(new_params, target_params, config.target_rate), actor_opt_state
+            target_params = optax.incremental_update(new_params, target_params, config.target_rate)
+            return new_params, target_params, actor_opt_state, norm
 
-        params, target_params, actor_opt_state = jax.lax.cond(
+        params, target_params, actor_opt_state, actor_norm = jax.lax.cond(
             number % config.actor_period == 0,
             actor_step,
-            lambda actor, actor_opt_state, target_params: (Pair(actor, critics), target_params, actor_opt_state),
+            lambda actor, opt_state, target_params: (Pair(actor, critics), target_params, opt_state, jnp.float32(0.0)),
             params.actor,
             opt_state.actor,
             target_params,
         )
-        metrics = {**metrics, "gradient_norm": norm, "lost_successors": jnp.mean(batch.weight == 0.0)}
+        metrics |= {"gradient_norm": norm, "actor_gradient_norm_max": actor_norm}
+        metrics |= {"lost_successors": jnp.mean(batch.weight == 0.0)}
         return (params, target_params, Pair(actor_opt_state, critics_opt_state)), metrics
 
     start = (state.params, state.target_params, state.opt_state)
@@ -236,8 +244,9 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     step = state.step + 1
     metrics = {
         "env_steps": off_policy.env_steps(config, step),
+        **scheduled,
         **episodes,
-        **{name: rows.mean() for name, rows in metrics.items()},
+        **core.over_steps(metrics),
     }
     return State(params, target_params, opt_state, buffer, collector, noise, step), metrics
 

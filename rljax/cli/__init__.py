@@ -1,4 +1,4 @@
-"""The command line: `rljax train`, `resume`, `envs`, `algos`, `completion`, `bench`; also `python -m rljax`."""
+"""The command line: `rljax train`, `resume`, `describe`, `envs`, `algos`, `completion` and `bench`."""
 
 import os
 import signal
@@ -14,6 +14,7 @@ from rljax.report import console
 _COMMANDS = {
     "train": (training.train, "train many seeds and write the results: rljax train ALGO --env ENV [options]"),
     "resume": (training.resume, "resume a stopped run from its checkpoints: rljax resume FOLDER"),
+    "describe": (training.describe, "print the layers, shapes and numbers of parameters of an algorithm's networks"),
     "envs": (describing.envs, "list the environments, or describe one: rljax envs [ENV]"),
     "algos": (describing.algos, "list the algorithms, and the environments they have tuned values for"),
     "completion": (describing.completion, "print a script that completes commands and options: bash or zsh"),

@@ -12,8 +12,8 @@ from rljax import envs as environments
 from rljax import presets
 from rljax.cli import user_code
 from rljax.cli.parsing import Parser
-from rljax.config import config_error
 from rljax.envs import Box, Discrete, Env
+from rljax.errors import UsageError
 
 
 def envs(arguments: list[str]) -> int:
@@ -39,10 +39,19 @@ def _described(env: Env) -> Iterator[str]:
         name = next(iter(params))
         yield f"                change one with --env.{name} VALUE, sweep it with --sweep env.params.{name}=A,B"
     names = registry.algorithms()
-    fitting = [name for name in names if config_error(registry.algorithm(name).Config, env=env) is None]
+    fitting = [name for name in names if _fits(registry.algorithm(name), env)]
     yield f"  algorithms    {', '.join(fitting) or 'none of the listed ones'}"
     tuned = [name for name in fitting if presets.is_tuned(name, env)]
     yield f"  tuned         {', '.join(tuned) or 'none: learning rates and lengths must be found'}"
+
+
+def _fits(algorithm: Any, env: Env) -> bool:
+    """True if the algorithm's config accepts the environment."""
+    try:
+        algorithm.Config(env=env)
+    except UsageError:
+        return False
+    return True
 
 
 def _space(space: Any) -> str:

@@ -5,6 +5,7 @@ import ast
 import dataclasses
 import difflib
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
@@ -135,11 +136,14 @@ def add_fields(
             settings |= {"type": _names, "metavar": "NAME,..."}
         else:
             reader = next(_READERS[kind] for kind in ("int", "float", "str", "PathLike[str]") if kind in found)
-            if {"int", "str"} <= set(found):
-                reader = str
+            if {"int", "str"} <= set(found) or "Schedule" in kinds(field):
+                reader = str  # the config converts it
             if "None" in kinds(field):
                 reader = _or_none(reader)
-            settings |= {"type": reader, "metavar": reader.__name__.upper()}
+            settings |= {
+                "type": reader,
+                "metavar": "SCHEDULE" if "Schedule" in kinds(field) else reader.__name__.upper(),
+            }
         if field.name in choices:
             settings |= {"choices": list(choices[field.name])}
             settings.pop("metavar", None)
@@ -217,7 +221,7 @@ def _literals(text: str) -> list[Any]:
     try:
         return list(ast.literal_eval(f"[{text}]"))
     except (ValueError, SyntaxError):
-        parts = text.split(",")
+        parts = re.split(r",(?![^(]*\))", text)  # not inside brackets
     return (
         [part.strip() for part in parts] if len(parts) == 1 else [value for part in parts for value in _literals(part)]
     )

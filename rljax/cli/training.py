@@ -14,7 +14,7 @@ from rljax import envs, networks, presets
 from rljax.backend import devices, program_cache
 from rljax.cli import run_files, user_code
 from rljax.cli.parsing import Parser, add_fields, integer, param, swept, values, without_params, wrapper
-from rljax.config import check_value, replace, value_at, with_values
+from rljax.config import check_value, kinds, replace, value_at, with_values
 from rljax.errors import UsageError
 from rljax.experiment import manifest, processes
 from rljax.experiment import resume as resuming
@@ -24,7 +24,7 @@ from rljax.experiment.options import CHANGEABLE, LOGGED, SHARDED, Options
 from rljax.report import loggers
 
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
-_CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py) or an importable name (package.custom)"
+_CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (package.custom) or either with :name"
 _CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
 _ENV = f"a listed id, or {_CUSTOM_ENV}"
 _CHOICES = {"activation": list(networks.ACTIVATIONS), "recurrent": [*networks.CORES, "none"]}
@@ -62,7 +62,7 @@ def train(arguments: list[str]) -> int:
     texts, tokens = without_params([*from_file.arguments, *rest])
     if wants_help:
         env = _text_after("--env", tokens)
-        train_parser(name, algorithm, None if env is None else _config(name, algorithm, env, None)).print_help()
+        train_parser(name, algorithm, None if env is None else _config(name, algorithm, env, [], None)).print_help()
         return 0
     parsed, mistakes = train_parser(name, algorithm).parse_each(tokens)
     fields = values(parsed, {field.name for field in dataclasses.fields(algorithm.Config)} - {"env"})
@@ -86,7 +86,8 @@ def train(arguments: list[str]) -> int:
         made = None if env is None else envs.make(user_code.env(env))
         config = replace(manifest.config_of(from_file.manifest.recipe, algorithm, made), **fields)
     else:
-        config = _config(name, algorithm, str(env), fields)
+        settings, texts = _settings(str(env), texts)
+        config = _config(name, algorithm, str(env), settings, fields)
     wraps = getattr(parsed, "wrap", [])
     changed = _changed_env(config.env, texts, wraps)
     config = config if changed is config.env else replace(config, env=changed)
@@ -120,6 +121,34 @@ def _run(
             with contextlib.suppress(OSError):  # it is not empty, unless the run was refused
                 os.removedirs(out)
     _print_written(out)
+    return 0
+
+
+def describe(arguments: list[str]) -> int:
+    """Print the layers, shapes and numbers of parameters of the networks that a config trains."""
+    from rljax.report import architecture
+
+    name, *rest = arguments or [""]
+    what = "Print the layers, shapes and numbers of parameters of the networks that a config trains."
+    parser = Parser(f"rljax describe {name.lstrip('-') or 'ALGO'}", f"{what} Fields of the config are options.")
+    parser.add_argument("--env", default=argparse.SUPPRESS, metavar="ENV", help=f"{_ENV}; required")
+    if name in ("-h", "--help"):
+        parser.print_help()
+        return 0
+    if name.startswith("-") or not name:
+        raise UsageError("Name the algorithm, before any option: rljax describe ppo --env CartPole-v1.")
+    algorithm = user_code.algorithm(name)
+    _add_config(parser, name, algorithm, None)
+    if {"-h", "--help"} & set(rest):
+        parser.print_help()
+        return 0
+    parsed, mistakes = parser.parse_each(rest)
+    if not hasattr(parsed, "env"):
+        mistakes.append(_without_env(name, rest, "describe"))
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
+    fields = values(parsed, {field.name for field in dataclasses.fields(algorithm.Config)} - {"env"})
+    print(architecture.describe(algorithm, _config(name, algorithm, parsed.env, [], fields)))
     return 0
 
 
@@ -172,7 +201,8 @@ def _add_config(parser: Parser, name: str, algorithm: Any, config: Any) -> None:
     fields = [field.name for field in dataclasses.fields(algorithm.Config)]
     defaults = {f.name: f.default for f in dataclasses.fields(algorithm.Config)} if config is None else vars(config)
     whose = f"of {name}: " + ("its defaults; with --env the tuned values" if config is None else "the tuned values")
-    schedule = [field for field in fields if "anneal" in field or "schedule" in field or "epsilon" in field]
+    scheduled = {f.name for f in dataclasses.fields(algorithm.Config) if "Schedule" in kinds(f)}
+    schedule = [field for field in fields if field in scheduled or field == "schedule_steps"]
     network = [field for field in fields if field in _NETWORK]
     rest = [field for field in fields if field not in (*schedule, *network)]
     for title, some in (("algorithm", rest), ("network", network), ("schedule", schedule)):
@@ -193,10 +223,10 @@ def _add_outlets(group: argparse._ActionsContainer) -> None:
     group.add_argument("--quiet", dest="progress", action="store_false", default=hidden, help="as --no-progress")
 
 
-def _without_env(name: str, rest: list[str]) -> str:
+def _without_env(name: str, rest: list[str], command: str = "train") -> str:
     if rest and not rest[0].startswith("-"):
-        return f"The environment needs its option: rljax train {name} --env {rest[0]}."
-    return f"Name the environment: rljax train {name} --env CartPole-v1; `rljax envs` lists them."
+        return f"The environment needs its option: rljax {command} {name} --env {rest[0]}."
+    return f"Name the environment: rljax {command} {name} --env CartPole-v1; `rljax envs` lists them."
 
 
 def _text_after(option: str, tokens: list[str]) -> str | None:
@@ -206,17 +236,30 @@ def _text_after(option: str, tokens: list[str]) -> str | None:
     return found[-1] if found else None
 
 
-def _config(name: str, algorithm: Any, env: str, fields: Mapping[str, Any] | None) -> Any:
-    """The config with these fields set; None leaves it unchecked, for the help."""
-    if user_code.is_custom(name):
-        return algorithm.Config(env=user_code.env(env), **(fields or {}))
+def _config(name: str, algorithm: Any, env: str, settings: Iterable[str], fields: Mapping[str, Any] | None) -> Any:
+    """The config with these fields set, and the environment with these settings; no fields for the help, unchecked."""
     given = user_code.env(env)
+    if settings:
+        given = envs.make(given, **dict(map(param, settings)))
+    if user_code.is_custom(name):
+        return algorithm.Config(env=given, **(fields or {}))
     tuned = presets.defaults(name, given)
     if fields is None:
         return tuned
     config = algorithm.Config(**{**vars(tuned), **fields})
     say_if_untuned(name, given)
     return config
+
+
+def _settings(env: str, texts: list[str]) -> tuple[list[str], list[str]]:
+    """The texts of `--env.NAME` that are settings of `rljax.make`, such as a grid's size, and those of params."""
+    given = user_code.env(env)
+    if not isinstance(given, str) or not texts:
+        return [], texts
+    params = envs.make(given).params
+    is_param = [hasattr(params, text.partition("=")[0]) for text in texts]
+    pairs = list(zip(texts, is_param, strict=True))
+    return [text for text, is_one in pairs if not is_one], [text for text, is_one in pairs if is_one]
 
 
 def _changed_env(env: Any, texts: Iterable[str], wraps: Iterable[str]) -> Any:
@@ -234,9 +277,10 @@ def _changed_env(env: Any, texts: Iterable[str], wraps: Iterable[str]) -> Any:
     return env
 
 
-def _mistakes_of_env(env: str, texts: Iterable[str], wraps: Iterable[str]) -> list[str]:
+def _mistakes_of_env(env: str, texts: list[str], wraps: Iterable[str]) -> list[str]:
     try:
-        _changed_env(envs.make(user_code.env(env)), texts, wraps)
+        settings, params = _settings(env, texts)
+        _changed_env(envs.make(user_code.env(env), **dict(map(param, settings))), params, wraps)
     except UsageError as error:
         return [str(error)]
     return []

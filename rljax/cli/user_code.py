@@ -13,7 +13,13 @@ from rljax.errors import UsageError, located
 
 def algorithm(name: str) -> Any:
     """The algorithm of a listed name, a file or a module."""
-    return _load(name) if is_custom(name) else algos.algorithm(name)
+    if not is_custom(name):
+        return algos.algorithm(name)
+    found = _load(name)
+    for needed in ("Config", "init", "update", "act"):
+        if not hasattr(found, needed):
+            raise UsageError(f"{name} is not an algorithm: it has no {needed}.")
+    return found
 
 
 def env(reference: str) -> Any:
@@ -42,9 +48,6 @@ def _load(reference: str) -> Any:
         raise UsageError(f"{reference!r} names neither a file (custom.py) nor a module (package.custom).")
     module = _import(place)
     if not attribute:
-        for needed in ("Config", "init", "update", "act"):
-            if not hasattr(module, needed):
-                raise UsageError(f"{place} is not an algorithm: it has no {needed}.")
         return module
     if not hasattr(module, attribute):
         raise UsageError(f"{place} has no {attribute!r}.")

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import algos
+from rljax import algos, schedules
 from rljax.backend.devices import cpu_threads
 from rljax.config import describe, same
 from rljax.envs import Env, remake
@@ -242,6 +242,8 @@ def _with_objects(values: dict[str, Any], objects: dict[str, Any]) -> dict[str, 
 
 def _is_plain(value: Any) -> bool:
     """True if a sweep's value survives a round trip through JSON."""
+    if isinstance(value, schedules.Schedule):  # recorded as a string
+        return True
     return bool(np.isfinite(value).all()) if isinstance(value, np.ndarray) else is_data(_tuple(value))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from rljax import envs
+from rljax import envs, schedules
 from rljax.backend.devices import cpu_threads
 from rljax.config import replace
 from rljax.errors import UsageError, located, number
@@ -178,10 +178,10 @@ def _extended(point: sweeps.Point, total_steps: int) -> Any:
 
 def _warn_if_annealed(configs: list[Any], total_steps: int) -> None:
     """Warn that a longer run learns nothing once its learning rate is zero."""
-    ends = {c.schedule_steps for c in configs if getattr(c, "anneal_learning_rate", False)}
+    ends = {c.schedule_steps for c in configs if schedules.falls_to_zero(getattr(c, "learning_rate", None))}
     if ends and min(ends) < total_steps:
         console.say(
             f"The learning rate is annealed to zero at {min(ends):,} env steps, where its schedule ends, so nothing is "
-            "learned after them: a run that may become longer needs anneal_learning_rate=False, or schedule_steps "
-            "as large as the length it may reach, from the start."
+            "learned after them: a run that may become longer needs a constant learning_rate, or schedule_steps as "
+            "large as the length it may reach, from the start."
         )

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax import schedules
 from rljax.config import kinds_at, value_at, with_values
 from rljax.errors import UsageError, scalar
 
@@ -162,6 +163,11 @@ def _fitting(path: str, current: Any, annotated: set[str], value: Any) -> Any:
 
     if isinstance(value, np.generic):
         value = value.item()
+    if "Schedule" in annotated:
+        value = schedules.of(path, value)
+        if isinstance(value, schedules.Schedule):
+            return value
+        current = 0.0 if isinstance(current, schedules.Schedule) else current
     if current is None or value is None:  # an optional field: the config itself checks what it becomes
         is_number = isinstance(value, int) and not isinstance(value, bool)
         return float(value) if is_number and "float" in annotated else value

@@ -1,13 +1,14 @@
 """Tuned values of A2C."""
 
 from rljax.presets.scaling import Preset, rewards_normalized
+from rljax.schedules import linear
 
 PRESETS: dict[tuple[str, str], Preset] = {
     ("a2c", "CartPole-v1"): (
         {
             "total_steps": 500_000,
             "optimizer": "adam",
-            "learning_rate": 1e-3,
+            "learning_rate": linear(1e-3, 0),
             "gae_lambda": 0.95,
             "entropy_coefficient": 0.0,
             "num_steps": 16,
@@ -19,7 +20,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
         {
             "total_steps": 1_000_000,
             "optimizer": "adam",
-            "learning_rate": 1e-3,
+            "learning_rate": linear(1e-3, 0),
             "discount": 0.95,
             "gae_lambda": 0.9,
             "entropy_coefficient": 0.0,

@@ -2,6 +2,7 @@
 
 from rljax.envs import normalize_observations
 from rljax.presets.scaling import Preset, normalized, raw, rewards_normalized
+from rljax.schedules import linear
 
 # Bounds of the discounted return. A reward of 1 (CartPole) or -1 (MountainCar) at every step sums to 1 / (1 - discount)
 # = 100 in size; a brick in Breakout gives 1 every few steps.
@@ -27,15 +28,13 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ("dqn", "CartPole-v1"): (
         {
             "total_steps": 50_000,
-            "learning_rate": 2e-3,
-            "anneal_learning_rate": True,
+            "learning_rate": linear(2e-3, 0),
             "num_envs": 4,
             "num_steps": 16,
             "gradient_steps": 8,
             "batch_size": 512,
             "target_period": 5,
-            "epsilon_end": 0.05,
-            "epsilon_fraction": 0.05,
+            "epsilon": linear(1.0, 0.05, fraction=0.05),
             "max_grad_norm": 3.0,
             "averaging": 0.13,
             "layer_norm": True,
@@ -44,7 +43,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ),
     ("dueling_dqn", "CartPole-v1"): ({"double": True}, None),  # as in the paper
     ("prioritized_dqn", "CartPole-v1"): (_MILD_PRIORITIES, None),
-    ("qr_dqn", "CartPole-v1"): ({"epsilon_end": 0.01}, None),
+    ("qr_dqn", "CartPole-v1"): ({"epsilon": linear(1.0, 0.01, fraction=0.05)}, None),
     # n-step returns of an older policy are biased, so the buffer is short.
     ("n_step_dqn", "CartPole-v1"): ({"buffer_size": 10_000}, None),
     # Atoms represent returns of raw rewards. Among 13, 26, 51 and 101 atoms, 26 had the fewest unstable seeds.
@@ -57,12 +56,11 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ("dqn", "MountainCar-v0"): (
         {
             "total_steps": 120_000,
-            "learning_rate": 3e-3,
-            "anneal_learning_rate": True,
+            "learning_rate": linear(3e-3, 0),
             "gradient_steps": 4,
             "batch_size": 512,
             "target_period": 50,
-            "epsilon_end": 0.07,
+            "epsilon": linear(1.0, 0.07, fraction=0.2),
             "max_grad_norm": 3.0,
             "hidden_sizes": (64, 64),
         },
@@ -71,13 +69,12 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ("dqn", "Breakout-MinAtar"): (
         {
             "total_steps": 100_000,
-            "learning_rate": 1e-3,
-            "anneal_learning_rate": True,
+            "learning_rate": linear(1e-3, 0),
             "num_envs": 16,
             "gradient_steps": 8,
             "batch_size": 32,
             "target_period": 200,
-            "epsilon_end": 0.02,
+            "epsilon": linear(1.0, 0.02, fraction=0.2),
             "layer_norm": True,
             "hidden_sizes": (64,),
         },

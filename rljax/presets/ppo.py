@@ -1,14 +1,21 @@
 """Tuned values of PPO and recurrent PPO."""
 
 from rljax.presets.scaling import Preset, normalized, rewards_normalized
+from rljax.schedules import linear
 
 PRESETS: dict[tuple[str, str], Preset] = {
     ("ppo", "CartPole-v1"): (
-        {"total_steps": 100_000, "learning_rate": 2e-3, "discount": 0.98, "gae_lambda": 0.95},
+        {"total_steps": 100_000, "learning_rate": linear(2e-3, 0), "discount": 0.98, "gae_lambda": 0.95},
         None,
     ),
     ("recurrent_ppo", "MemoryChain-bsuite"): (
-        {"total_steps": 150_000, "learning_rate": 3e-3, "num_envs": 16, "num_steps": 64, "hidden_sizes": (32,)},
+        {
+            "total_steps": 150_000,
+            "learning_rate": linear(3e-3, 0),
+            "num_envs": 16,
+            "num_steps": 64,
+            "hidden_sizes": (32,),
+        },
         None,
     ),
     # A sample is a sequence, so four environments allow at most four minibatches.
@@ -16,7 +23,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ("recurrent_ppo", "CartPole-v1"): (
         {
             "total_steps": 300_000,
-            "learning_rate": 1e-3,
+            "learning_rate": linear(1e-3, 0),
             "num_envs": 16,
             "num_steps": 128,
             "num_epochs": 8,
@@ -27,7 +34,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ("ppo", "Pendulum-v1"): (
         {
             "total_steps": 100_000,
-            "learning_rate": 1e-3,
+            "learning_rate": linear(1e-3, 0),
             "discount": 0.95,
             "gae_lambda": 0.9,
             "num_envs": 4,
@@ -40,7 +47,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ("ppo", "MountainCar-v0"): (
         {
             "total_steps": 1_000_000,
-            "learning_rate": 1e-3,
+            "learning_rate": linear(1e-3, 0),
             "discount": 0.99,
             "gae_lambda": 0.95,
             "entropy_coefficient": 0.01,
@@ -52,7 +59,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ("ppo", "Breakout-MinAtar"): (
         {
             "total_steps": 500_000,
-            "learning_rate": 5e-4,
+            "learning_rate": linear(5e-4, 0),
             "discount": 0.99,
             "gae_lambda": 0.95,
             "entropy_coefficient": 0.01,

@@ -1,6 +1,7 @@
 """Tuned values of SAC."""
 
 from rljax.presets.scaling import Preset
+from rljax.schedules import linear
 
 PRESETS: dict[tuple[str, str], Preset] = {
     ("sac", "CartPole-v1"): (
@@ -21,8 +22,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ("sac", "Pendulum-v1"): (
         {
             "total_steps": 20_000,
-            "learning_rate": 2e-3,
-            "anneal_learning_rate": True,
+            "learning_rate": linear(2e-3, 0),
             "num_envs": 4,
             "num_steps": 4,
             "gradient_steps": 4,

@@ -1,13 +1,13 @@
 """Tuned values of TD3 and DDPG."""
 
 from rljax.presets.scaling import Preset
+from rljax.schedules import linear
 
 PRESETS: dict[tuple[str, str], Preset] = {
     ("td3", "Pendulum-v1"): (
         {
             "total_steps": 20_000,
-            "learning_rate": 1e-3,
-            "anneal_learning_rate": True,
+            "learning_rate": linear(1e-3, 0),
             "discount": 0.98,
             "num_envs": 4,
             "num_steps": 4,
@@ -22,8 +22,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ("td3", "MountainCarContinuous-v0"): (
         {
             "total_steps": 100_000,
-            "learning_rate": 1e-3,
-            "anneal_learning_rate": True,
+            "learning_rate": linear(1e-3, 0),
             "num_envs": 4,
             "num_steps": 4,
             "gradient_steps": 2,

@@ -20,7 +20,7 @@ from reference import (
 )
 
 import rljax
-from rljax import a2c, on_policy
+from rljax import a2c, on_policy, schedules
 from rljax.distributions import policy_head
 
 
@@ -83,7 +83,12 @@ def test_one_update_equals_numpy(env):
     """The second update of a run, so that RMSProp has a past and the step size has fallen."""
     limited = rljax.envs.time_limit(env, 6)
     config = a2c.Config(
-        env=limited, total_steps=3 * 16 * 4, num_envs=3, num_steps=16, hidden_sizes=(8,), learning_rate=0.1
+        env=limited,
+        total_steps=3 * 16 * 4,
+        num_envs=3,
+        num_steps=16,
+        hidden_sizes=(8,),
+        learning_rate=schedules.linear(0.1, 0),
     )
     key_init, key_first, key = jax.random.split(jax.random.key(3), 3)
     update = jax.jit(a2c.update)
@@ -130,7 +135,7 @@ def test_normalized_advantages_and_the_optimizer_matter(small, train):
 @toys.optimized()
 def test_cartpole_is_learned():
     """A small budget: most seeds are far above the random policy's 22."""
-    config = rljax.preset("a2c", "CartPole-v1", total_steps=100_000, learning_rate=3e-3)  # a short run, large steps
+    config = rljax.preset("a2c", "CartPole-v1", total_steps=100_000, learning_rate="linear(3e-3, 0)")  # large steps
     values = trained_returns(a2c, config, seeds=4, episodes=20)
     assert values[1:3].mean() > 250
     assert values[0] > 60

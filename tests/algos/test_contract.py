@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from off_policy_reference import wander
 from resuming import same_results, stopped
@@ -13,6 +14,7 @@ from toys import same_bits
 
 import rljax
 from rljax import a2c, dqn, envs, networks, ppo, pqn, q_learning, reinforce, sac, td3
+from rljax.config import with_values
 from rljax.types import RecurrentPolicy
 
 
@@ -30,12 +32,20 @@ class Case(NamedTuple):
         return self.algorithm.Config(env=self.env(), **self.fields)
 
 
-ON_POLICY = {"total_steps": 128, "num_envs": 4, "num_steps": 8, "hidden_sizes": (8,), "learning_rate": 0.02}
+ON_POLICY = {
+    "total_steps": 128,
+    "num_envs": 4,
+    "num_steps": 8,
+    "hidden_sizes": (8,),
+    "learning_rate": "linear(0.02, 0)",
+}
 OFF_POLICY = {
     "total_steps": 80, "num_envs": 2, "num_steps": 5, "gradient_steps": 1, "prefill_steps": 40, "batch_size": 8,
     "buffer_size": 60, "hidden_sizes": (8,),
 }  # fmt: skip
-OF_THE_LOSS = {"learning_rate": 1e-4, "discount": 0.5, "entropy_coefficient": 0.1, "max_grad_norm": 0.01}
+OF_THE_LOSS = {"learning_rate.start": 1e-4, "discount": 0.5, "entropy_coefficient": 0.1, "max_grad_norm": 0.01}
+
+VALUES = "td_error action_value action_value_min action_value_max"
 
 CASES = {
     "ppo": Case(
@@ -43,26 +53,27 @@ CASES = {
         lambda: envs.normalize_rewards(envs.normalize_observations(rljax.make("CartPole-v1", gravity=5.0))),
         {**ON_POLICY, "num_minibatches": 2},
         {**OF_THE_LOSS, "gae_lambda": 0.5, "clip": 0.01, "gravity": 15.0},
-        "policy_loss value_loss entropy approximate_kl clip_fraction explained_variance",
+        "policy_loss value_loss entropy log_prob approximate_kl clip_fraction explained_variance clip",
     ),
     "recurrent_ppo": Case(
         ppo,
         lambda: envs.time_limit(rljax.make("CartPole-v1"), 6),
         {**ON_POLICY, "num_minibatches": 2, "recurrent": "lstm"},
-        {"learning_rate": 1e-4},
+        {"learning_rate.start": 1e-4},
     ),
     "a2c": Case(
         a2c,
         lambda: envs.mask_observation(rljax.make("CartPole-v1"), (0, 2)),
         ON_POLICY,
         {**OF_THE_LOSS, "gae_lambda": 0.5, "value_coefficient": 0.1},
-        "policy_loss value_loss entropy explained_variance",
+        "policy_loss value_loss entropy log_prob explained_variance entropy_coefficient",
     ),
     "reinforce": Case(
         reinforce,
         lambda: envs.time_limit(rljax.make("CartPole-v1"), 12),
         {**ON_POLICY, "max_episode_steps": 16},
         {**OF_THE_LOSS, "gravity": 15.0},
+        "policy_loss value_loss entropy log_prob entropy_coefficient",
     ),
     "dqn": Case(
         dqn,
@@ -71,20 +82,22 @@ CASES = {
             **OFF_POLICY, "learning_rate": jnp.float32(1e-2), "double": True, "noisy": True, "prioritized": True,
             "n_step": 2, "target_period": 3,
         },
-        {"learning_rate": 1e-3, "discount": 0.5, "epsilon_end": 0.5, "target_period": 2, "target_rate": 0.5},
+        {"learning_rate": 1e-3, "discount": 0.5, "epsilon.end": 0.5, "target_period": 2, "target_rate": 0.5},
+        f"{VALUES} epsilon priority_exponent importance_exponent",
     ),
     "pqn": Case(
         pqn,
         lambda: envs.time_limit(rljax.make("CartPole-v1"), 7),
         {**ON_POLICY, "num_minibatches": 2, "num_epochs": 2},
-        {"learning_rate": 1e-3, "discount": 0.5, "trace_decay": 0.1, "epsilon_end": 0.5},
+        {"learning_rate.start": 1e-3, "discount": 0.5, "trace_decay": 0.1, "epsilon.start": 0.5},
+        f"{VALUES} epsilon",
     ),
     "sac": Case(
         sac,
         lambda: rljax.make("Pendulum-v1", max_steps_in_episode=9),
         OFF_POLICY,
         {"learning_rate": 1e-2, "discount": 0.5, "target_rate": 0.5},
-        "critic_loss policy_loss entropy",
+        f"{VALUES} critic_loss policy_loss entropy log_prob",
     ),
     "td3": Case(
         td3,
@@ -94,14 +107,14 @@ CASES = {
             "learning_rate": 1e-2, "discount": 0.5, "target_rate": 0.5, "actor_period": 1, "noise_std": 0.5,
             "noise_reversion": 0.5, "smoothing_std": 0.1, "smoothing_clip": 0.1,
         },
-        "critic_loss",
+        f"{VALUES} critic_loss noise_std actor_gradient_norm_max",
     ),
     "q_learning": Case(
         q_learning,
         lambda: rljax.make("Taxi-v3"),
         {"total_steps": 800, "num_envs": 2, "target": "double_q_learning"},
-        {"step_size": 0.1, "discount": 0.5, "epsilon": 0.2},
-        "epsilon",
+        {"step_size.start": 0.1, "discount": 0.5, "epsilon.start": 0.2},
+        f"{VALUES} epsilon step_size value_change",
     ),
 }  # fmt: skip
 SEEDS = 2
@@ -163,9 +176,9 @@ def test_seeds_differ(trained):
 
 def test_metrics_have_one_scalar_per_update(case, trained):
     _, metrics = trained
-    common = {"env_steps", "episodes", "episode_return", "episode_length"}
+    common = {"env_steps", "reward", "episodes", "episode_return", "episode_length"}
     if case.algorithm is not q_learning:
-        common |= {"gradient_norm"}
+        common |= {"gradient_norm", "learning_rate"}
     assert common | set(case.metrics.split()) <= set(metrics)
     updates = case.config.num_updates
     assert updates >= 4
@@ -174,13 +187,16 @@ def test_metrics_have_one_scalar_per_update(case, trained):
     per_update = case.config.num_envs * case.config.num_steps
     np.testing.assert_array_equal(metrics["env_steps"], [prefilled + per_update * np.arange(1, updates + 1)] * SEEDS)
     np.testing.assert_array_equal(np.isnan(metrics["episode_return"]), metrics["episodes"] == 0)
+    if "action_value" in metrics:
+        assert (metrics["action_value_min"] <= metrics["action_value"]).all()
+        assert (metrics["action_value"] <= metrics["action_value_max"]).all()
     assert all(np.isfinite(rows).all() for name, rows in metrics.items() if not name.startswith("episode_"))
 
 
 def changed(config, name, value):
     if name == "gravity":
         return rljax.replace(config, env=config.env.replace(params=config.env.params.replace(gravity=value)))
-    return rljax.replace(config, **{name: value})
+    return with_values(config, {name: value})
 
 
 def test_changing_a_traced_number_does_not_recompile(case, keys, train):
@@ -239,10 +255,32 @@ def extend(folder, case):
     same_results(rljax.resume(folder, progress=False), extended)
 
 
+def test_the_optimizer_can_be_replaced_by_name_or_function(case):
+    """A function gets the traced rate."""
+    if case.algorithm is q_learning:
+        pytest.skip("has no optimiser")
+    rates = []
+
+    def lion(rate):
+        rates.append(rate)
+        return optax.chain(optax.scale_by_lion(), optax.scale_by_learning_rate(rate))
+
+    for optimizer in ("lion", lion):
+        config = rljax.replace(case.config, optimizer=optimizer)
+        state = jax.eval_shape(case.algorithm.init, jax.random.key(0), config)
+        found = [x for x in jax.tree.leaves(state.opt_state, is_leaf=is_lion) if is_lion(x)]
+        assert len(found) == (2 if case.algorithm is td3 else 1)
+    assert any(isinstance(rate, jax.core.Tracer) for rate in rates)
+
+
+def is_lion(x):
+    return isinstance(x, optax.ScaleByLionState)
+
+
 VARIANTS = {
     "rainbow": ("dqn", {"dueling": True, "head": "categorical", "value_low": 0.0, "value_high": 9.0}),
     "qr_dqn": ("dqn", {"head": "quantile", "averaging": 0.5}),
-    "sarsa": ("q_learning", {"target": "sarsa", "step_size_schedule": "exponential"}),
+    "sarsa": ("q_learning", {"target": "sarsa", "step_size": "exponential(1.0, 0.01)"}),
     "expected_sarsa": ("q_learning", {"target": "expected_sarsa"}),
     "a2c, adam": ("a2c", {"optimizer": "adam", "normalize_advantages": True}),
     "discrete sac": ("sac", {"env": "CartPole-v1"}),
@@ -294,7 +332,9 @@ INVALID = {
         ({"gae_lambda": 2.0}, "gae_lambda must be at most 1"),
         ({"num_steps": 0}, "num_steps must be at least 1"),
         ({"total_steps": 10}, "total_steps=10 is less than one update"),
-        ({"optimizer": "sgd"}, "optimizer must be"),
+        ({"optimizer": "sdg"}, "did you mean sgd"),
+        ({"optimizer": optax.sgd(0.1)}, "optimizer must be a string or a function from the learning rate"),
+        ({"optimizer": "rljax:nothing"}, "optimizer='rljax:nothing' cannot be imported"),
         ({"recurrent": "rnn"}, "'rnn'"),
         ({"hidden_sizes": (64, 0)}, "hidden_sizes must be"),
     ],
@@ -351,9 +391,9 @@ INVALID = {
     (q_learning, "Taxi-v3"): [
         ({"env": "CartPole-v1"}, "needs discrete observations"),
         ({"target": "sarsa_lambda"}, "target 'sarsa_lambda'"),
-        ({"step_size_schedule": "cosine"}, "step_size_schedule 'cosine'"),
-        ({"epsilon_schedule": "visits"}, "epsilon_schedule 'visits'"),
-        ({"epsilon_schedule": "exponential", "epsilon_end": 0.0}, "raise epsilon and epsilon_end above 0"),
+        ({"step_size": "cosinus(1, 0)"}, "did you mean cosine"),
+        ({"epsilon": "visits(1, 0.6)"}, "only the step_size of tables can"),
+        ({"epsilon": "exponential(1, 0)"}, "raise the end of epsilon above 0"),
         ({"step_size": 1.5}, "step_size must be at most 1"),
         ({"total_steps": 99}, "total_steps=99 is less than one update"),
         ({"env": lambda: envs.normalize_rewards(rljax.make("Taxi-v3"), 0.99)}, "needs raw rewards"),

@@ -13,7 +13,7 @@ import scipy.special
 from reference import Adam, integers, uniforms
 
 import rljax
-from rljax import core, dqn, envs, replay, rollout
+from rljax import core, dqn, envs, replay, rollout, schedules
 from rljax.experiment import compilation, placement
 from rljax.networks import NoisyDense, QNetwork
 
@@ -215,7 +215,7 @@ def numpy_learn(config, state, stored, collector, key):
     words = jax.random.bits(key_batches, (config.gradient_steps, config.batch_size))
     noise = jax.random.split(key_noise, config.gradient_steps)
     progress = float(state.step) / config.num_updates
-    importance = config.importance_exponent + (1 - config.importance_exponent) * progress
+    importance = 0.4 + (1 - 0.4) * progress
     params, target, rows = state.params, state.target_params, np.arange(config.batch_size)
     adam, told, weights = Adam(params, config.learning_rate), [], []
     for index, (bits, noise_key) in enumerate(zip(words, noise, strict=True)):
@@ -293,7 +293,7 @@ def test_one_update_equals_numpy(name):
 def test_actions_are_epsilon_greedy_with_the_scheduled_epsilon(name):
     config = variant(
         VARIANTS[name], num_steps=25, total_steps=440, buffer_size=200,
-        epsilon=0.9, epsilon_end=0.1, epsilon_fraction=0.75,
+        epsilon=schedules.linear(0.9, 0.1, fraction=0.75),
     )  # fmt: skip
     assert config.num_updates == 8
     state = jax.jit(dqn.init)(jax.random.key(0), config)._replace(step=jnp.int32(3))
@@ -378,8 +378,9 @@ def values_at(state, config, num_obs):
 def test_probe_values_are_learned(name, learner):
     env, expected = PROBES[name]
     config = dqn.Config(
-        env=env, total_steps=4_000, discount=0.5, learning_rate=3e-3, prefill_steps=200, hidden_sizes=(16,),
-        epsilon_end=0.5, target_period=20, anneal_learning_rate=True, value_low=-2.0, value_high=3.0,
+        env=env, total_steps=4_000, discount=0.5, prefill_steps=200, hidden_sizes=(16,),
+        learning_rate=schedules.linear(3e-3, 0), epsilon=schedules.linear(1.0, 0.5, fraction=0.2), target_period=20,
+        value_low=-2.0, value_high=3.0,
         **LEARNERS[learner],
     )  # fmt: skip
     state, _ = jax.jit(dqn.train)(jax.random.key(0), config)
@@ -402,7 +403,7 @@ def test_copying_the_target_is_a_branch_under_vmap():
 
 
 def test_learning_rate_anneals_to_zero():
-    config = dataclasses.replace(variant({}), anneal_learning_rate=True)
+    config = dataclasses.replace(variant({}), learning_rate=schedules.linear(1e-3, 0))
     state = jax.jit(dqn.init)(jax.random.key(0), config)
     update = jax.jit(dqn.update)
     start = update(jax.random.key(1), state, config)[0]

@@ -7,7 +7,7 @@ import pytest
 import reference
 
 import rljax
-from rljax import core, envs, pqn, rollout
+from rljax import core, envs, pqn, rollout, schedules
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def small():
     env = envs.time_limit(rljax.make("CartPole-v1"), 7)
     return pqn.Config(
         env=env, total_steps=192, num_envs=4, num_steps=12, num_epochs=2, num_minibatches=3, hidden_sizes=(8, 6),
-        max_grad_norm=0.5, learning_rate=1e-2,
+        max_grad_norm=0.5, learning_rate=schedules.linear(1e-2, 0),
     )  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def test_one_update_equals_numpy(small):
             targets[time, env] = following
     flat = [np.asarray(x).reshape(48, *x.shape[2:]) for x in (seen.obs, seen.action, targets)]
     optimizer, losses, norms = RAdam(params), [], []
-    rate = small.learning_rate * (1 - 1 / small.num_updates)
+    rate = 1e-2 * (1 - 1 / small.num_updates)
     for chosen in np.asarray(core.minibatches(key_shuffle, 48, 3, 2)):
         obs, action, target = (x[chosen] for x in flat)
         values, kept = forward(params, obs)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from reference import chain, line, one_step
 
-from rljax import a2c, dqn, ppo, pqn, reinforce
+from rljax import a2c, dqn, ppo, pqn, reinforce, schedules
 
 
 def outputs(algorithm, config, num_obs):
@@ -26,7 +26,9 @@ def outputs(algorithm, config, num_obs):
 )
 def test_bootstrap_of_a_critic_is_cut_at_termination_but_not_at_truncation(algorithm, fields, terminates):
     """Discount 0.5: without an end each state is worth 1 / (1 - 0.5) = 2; before one 1.75, 1.5 and 1."""
-    config = algorithm.Config(env=line(terminates), discount=0.5, learning_rate=5e-3, hidden_sizes=(32,), **fields)
+    config = algorithm.Config(
+        env=line(terminates), discount=0.5, learning_rate=schedules.linear(5e-3, 0), hidden_sizes=(32,), **fields
+    )
     (_, values), _ = outputs(algorithm, config, 3)
     if terminates:
         np.testing.assert_allclose(values, [1.75, 1.5, 1.0], atol=0.02)
@@ -41,7 +43,7 @@ def test_bootstrap_of_a_critic_is_cut_at_termination_but_not_at_truncation(algor
         (
             dqn,
             {
-                "total_steps": 12_000, "prefill_steps": 200, "target_period": 20, "anneal_learning_rate": True,
+                "total_steps": 12_000, "prefill_steps": 200, "target_period": 20,
                 "buffer_size": 2_000, "successor_slots": 500,
             },
         ),
@@ -51,7 +53,9 @@ def test_bootstrap_of_a_critic_is_cut_at_termination_but_not_at_truncation(algor
 )  # fmt: skip
 def test_bootstrap_of_action_values_is_cut_at_termination_but_not_at_truncation(algorithm, fields, terminates):
     """Discount 0.9: without an end each state is worth 1 / (1 - 0.9) = 10, with one less."""
-    config = algorithm.Config(env=chain(terminates), discount=0.9, learning_rate=3e-3, hidden_sizes=(32,), **fields)
+    config = algorithm.Config(
+        env=chain(terminates), discount=0.9, learning_rate=schedules.linear(3e-3, 0), hidden_sizes=(32,), **fields
+    )
     values, metrics = outputs(algorithm, config, 5)
     expected = [(1 - 0.9**left) / 0.1 for left in (5, 4, 3, 2, 1)] if terminates else [10.0] * 5
     np.testing.assert_allclose(values[..., 0].mean(-1), expected, rtol=0.06)
@@ -61,11 +65,17 @@ def test_bootstrap_of_action_values_is_cut_at_termination_but_not_at_truncation(
 @pytest.mark.parametrize(
     ("algorithm", "fields"),
     [
-        (ppo, {"total_steps": 40_000, "learning_rate": 3e-3, "num_envs": 16, "num_steps": 8}),
-        (a2c, {"total_steps": 80_000, "learning_rate": 3e-3, "num_envs": 16, "optimizer": "adam"}),
+        (ppo, {"total_steps": 40_000, "learning_rate": "linear(3e-3, 0)", "num_envs": 16, "num_steps": 8}),
+        (a2c, {"total_steps": 80_000, "learning_rate": "linear(3e-3, 0)", "num_envs": 16, "optimizer": "adam"}),
         (
             reinforce,
-            {"total_steps": 100_000, "learning_rate": 1e-2, "num_envs": 64, "num_steps": 4, "max_episode_steps": 1},
+            {
+                "total_steps": 100_000,
+                "learning_rate": "linear(1e-2, 0)",
+                "num_envs": 64,
+                "num_steps": 4,
+                "max_episode_steps": 1,
+            },
         ),
     ],
     ids=["ppo", "a2c", "reinforce"],

@@ -11,7 +11,7 @@ from gymnasium.envs.toy_text.cliffwalking import CliffWalkingEnv
 from reference import integers, uniforms
 
 import rljax
-from rljax import envs, planning, q_learning
+from rljax import envs, planning, q_learning, schedules
 from rljax.backend import random_bits
 
 LIMIT, STEPS, ENVS = 7, 60, 3
@@ -59,14 +59,13 @@ def reference(config, state, key):
                 returns.append(running[env])
                 running[env] = 0.0
         for entry, targets in wanted.items():
-            start, end = float(config.step_size), float(config.step_size_end)
-            gone = min(float(state.step) / config.num_updates / float(config.schedule_fraction), 1.0)
+            gone = min(float(state.step) / config.num_updates / 0.5, 1.0)
             step_size = {
-                "constant": start,
-                "linear": start + gone * (end - start),
-                "exponential": start * (end / start) ** gone,
-                "visits": start / (1 + visits[entry]) ** float(config.step_size_exponent),
-            }[config.step_size_schedule]
+                "constant": lambda: 0.6,
+                "linear": lambda gone=gone: 0.6 + gone * (0.1 - 0.6),
+                "exponential": lambda gone=gone: 0.6 * (0.1 / 0.6) ** gone,
+                "visits": lambda entry=entry: 0.6 / (1 + visits[entry]) ** 0.6,
+            }[getattr(config.step_size, "kind", "constant")]()
             weight = 1 - (1 - step_size) ** len(targets)
             q[entry] += weight * (np.mean(targets) - q[entry])
             visits[entry] += len(targets)
@@ -79,11 +78,16 @@ def reference(config, state, key):
     + [("q_learning", "linear"), ("q_learning", "exponential")],
 )
 def test_one_update_equals_numpy(target, schedule):
+    step_sizes = {
+        "constant": 0.6,
+        "linear": schedules.linear(0.6, 0.1, fraction=0.5),
+        "exponential": schedules.exponential(0.6, 0.1, fraction=0.5),
+        "visits": schedules.visits(0.6, 0.6),
+    }
     env = envs.time_limit(rljax.make("CliffWalking-v1"), LIMIT)
     config = q_learning.Config(
-        env=env, total_steps=4 * STEPS * ENVS, target=target, num_envs=ENVS, num_steps=STEPS, step_size=0.6,
-        step_size_end=0.1, epsilon=0.4, epsilon_schedule="constant", step_size_schedule=schedule,
-        schedule_fraction=0.5, discount=0.9,
+        env=env, total_steps=4 * STEPS * ENVS, target=target, num_envs=ENVS, num_steps=STEPS,
+        step_size=step_sizes[schedule], epsilon=0.4, discount=0.9,
     )  # fmt: skip
     state = jax.jit(q_learning.init)(jax.random.key(0), config)._replace(step=jnp.int32(1))  # half of the way down
     # Different values for every entry: between equal ones rounding would choose.
@@ -98,6 +102,9 @@ def test_one_update_equals_numpy(target, schedule):
     assert metrics["episodes"] == len(returns)
     assert metrics["episode_return"] == pytest.approx(np.mean(returns), rel=1e-5)
     assert metrics["env_steps"] == 2 * STEPS * ENVS
+    assert metrics["value_change"] == pytest.approx(np.abs(q - np.asarray(scattered, np.float64)).max(), rel=1e-5)
+    extremes = [metrics[f"action_value{end}"] for end in ("_min", "", "_max")]
+    np.testing.assert_allclose(extremes, [q.min(), q.mean(), q.max()], rtol=1e-4)
 
 
 def test_colliding_updates_are_the_mean_over_their_orders():
@@ -111,9 +118,7 @@ def test_colliding_updates_are_the_mean_over_their_orders():
 
     one = rljax.Discrete(1)
     env = rljax.Env(reset=reset, step=step, observation_space=one, action_space=one, name="one")
-    config = q_learning.Config(
-        env=env, total_steps=3, num_envs=3, num_steps=1, initial_value=2.0, step_size=0.3, step_size_schedule="constant"
-    )
+    config = q_learning.Config(env=env, total_steps=3, num_envs=3, num_steps=1, initial_value=2.0, step_size=0.3)
     state = q_learning.init(jax.random.key(0), config)
     after, _ = q_learning.update(jax.random.key(1), state, config)
     rewards, ends = np.asarray(state.collector.env_state, np.float64), []
@@ -137,8 +142,8 @@ def errors_by_steps():
         key_model, key_init, key_train = jax.random.split(key, 3)
         env = envs.random_mdp(key_model, 4, 2)
         config = q_learning.Config(
-            env=env, total_steps=32_000, discount=discount, step_size=1.0 if schedule == "visits" else 0.5,
-            step_size_schedule=schedule, step_size_exponent=0.8, epsilon=1.0, epsilon_schedule="constant",
+            env=env, total_steps=32_000, discount=discount, epsilon=1.0,
+            step_size=schedules.visits(1.0, 0.8) if schedule == "visits" else 0.5,
         )  # fmt: skip
         exact = planning.policy_iteration(env.params, discount).action_values
 
@@ -196,8 +201,7 @@ def test_cliff_walking_is_solved(target, num_envs):
 def test_on_policy_targets_learn_the_safe_way(target):
     """With epsilon of 0.1 for good, SARSA nears the best soft policy, -20.7, where the optimal one falls to -45.8."""
     values, metrics = learned(
-        "CliffWalking-v1", total_steps=300_000, target=target, discount=1.0, epsilon=0.1, epsilon_schedule="constant",
-        step_size=1.0,
+        "CliffWalking-v1", total_steps=300_000, target=target, discount=1.0, epsilon=0.1,
     )  # fmt: skip
     assert exact_returns("CliffWalking-v1", values, 200, 0.1).mean() > -23.0
     late = slice(metrics["episodes"].shape[1] // 2, None)
@@ -216,14 +220,12 @@ def test_taxi_is_learned_and_act_is_greedy():
 
 
 def test_schedules_follow_their_formulas():
-    def epsilons(kind, **values):
-        config = q_learning.Config(
-            env="GridWorld-misc", total_steps=1_000, epsilon_schedule=kind, epsilon=0.8, epsilon_end=0.2, **values
-        )
+    def epsilons(schedule):
+        config = q_learning.Config(env="GridWorld-misc", total_steps=1_000, epsilon=schedule)
         return np.asarray(jax.jit(q_learning.train)(jax.random.key(0), config)[1]["epsilon"])
 
-    np.testing.assert_allclose(epsilons("constant"), 0.8)
-    np.testing.assert_allclose(epsilons("linear"), 0.8 - 0.6 * np.arange(10) / 10, rtol=1e-6)
-    np.testing.assert_allclose(epsilons("exponential"), 0.8 * 0.25 ** (np.arange(10) / 10), rtol=1e-5)
+    np.testing.assert_allclose(epsilons(0.8), 0.8)
+    np.testing.assert_allclose(epsilons("linear(0.8, 0.2)"), 0.8 - 0.6 * np.arange(10) / 10, rtol=1e-6)
+    np.testing.assert_allclose(epsilons(schedules.exponential(0.8, 0.2)), 0.8 * 0.25 ** (np.arange(10) / 10), rtol=1e-5)
     halved = 0.8 - 0.6 * np.minimum(np.arange(10) / 5, 1.0)
-    np.testing.assert_allclose(epsilons("linear", schedule_fraction=0.5), halved, rtol=1e-6)
+    np.testing.assert_allclose(epsilons(schedules.linear(0.8, 0.2, fraction=0.5)), halved, rtol=1e-6)

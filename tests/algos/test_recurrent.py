@@ -107,7 +107,7 @@ def test_the_gradient_of_the_loss_is_its_finite_difference(small, name, changes)
         log_prob=batch.log_prob + 0.05 * jnp.sin(jnp.arange(batch.log_prob.size)).reshape(batch.log_prob.shape),
         value=batch.value + 0.1 * jnp.cos(jnp.arange(batch.value.size)).reshape(batch.value.shape),
     )
-    check_gradient(lambda params, batch: ppo.loss(params, batch, 0.2, config), state.params, batch)
+    check_gradient(lambda params, batch: ppo.loss(params, batch, config), state.params, batch)
 
 
 def test_evaluation_starts_from_the_initial_hidden_state():

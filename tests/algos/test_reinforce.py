@@ -7,7 +7,7 @@ import pytest
 from reference import backward, forward, log_softmax
 
 import rljax
-from rljax import envs, planning, reinforce, rollout
+from rljax import envs, planning, reinforce, rollout, schedules
 from rljax.distributions import policy_head
 
 
@@ -16,7 +16,13 @@ def small():
     """A run of four updates with whole and unfinished episodes, ended either way."""
     env = envs.time_limit(rljax.make("CartPole-v1"), 12)
     return reinforce.Config(
-        env=env, total_steps=160, num_envs=4, num_steps=10, max_episode_steps=16, hidden_sizes=(8,), learning_rate=1e-2
+        env=env,
+        total_steps=160,
+        num_envs=4,
+        num_steps=10,
+        max_episode_steps=16,
+        hidden_sizes=(8,),
+        learning_rate=schedules.linear(1e-2, 0),
     )
 
 
@@ -125,7 +131,7 @@ def test_one_update_equals_numpy(small, baseline, normalize):
     np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-4)
     assert norm > config.max_grad_norm
     adam = state.opt_state
-    rate = config.learning_rate * (1 - 2 / config.num_updates)
+    rate = 1e-2 * (1 - 2 / config.num_updates)
     time = int(adam.count) + 1
 
     def step(p, g, first, second):

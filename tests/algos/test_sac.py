@@ -177,7 +177,7 @@ def corridors(request):
         sac.Config(
             env=env, discount=0.5, temperature=temperature, tune_temperature=False,
             num_envs=4, total_steps=8_000, prefill_steps=400, gradient_steps=2, batch_size=64, hidden_sizes=(32,),
-            learning_rate=3e-3, target_rate=0.05, anneal_learning_rate=True, buffer_size=4_000,
+            learning_rate="linear(3e-3, 0)", target_rate=0.05, buffer_size=4_000,
         )
         for env, temperature in zip(reference.corridors(actions), (0.5, 0.5, 1e-3), strict=True)
     ]  # fmt: skip

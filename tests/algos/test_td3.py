@@ -138,8 +138,8 @@ def corridors():
     cases = [
         td3.Config(
             env=env, discount=0.5, noise_std=0.3, num_envs=4, total_steps=12_000,
-            prefill_steps=400, gradient_steps=2, batch_size=64, hidden_sizes=(64, 64), learning_rate=3e-3,
-            target_rate=0.05, anneal_learning_rate=True, buffer_size=8_000,
+            prefill_steps=400, gradient_steps=2, batch_size=64, hidden_sizes=(64, 64), learning_rate="linear(3e-3, 0)",
+            target_rate=0.05, buffer_size=8_000,
         )
         for env in reference.corridors()
     ]  # fmt: skip

@@ -40,7 +40,7 @@ def test_train_writes_its_files_and_prints_a_table(capsys, tmp_path):
     code = cli.main(
         [
             *("train", "ppo", "--env", "CartPole-v1", "--seeds", "2", *TINY, "--learning-rate", "3e-3"),
-            *("--eval-episodes", "4", "--target-kl", "0.1", "--no-anneal-clip", "--out", "runs/x"),
+            *("--eval-episodes", "4", "--target-kl", "0.1", "--clip", "linear(0.2, 0.1)", "--out", "runs/x"),
         ]
     )
     captured = capsys.readouterr()
@@ -126,7 +126,10 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
         (["train", "ppo", "--env", "CartPole-v1", "--devices", "1000"], ["devices=1000"]),
         (["train", "c51", "--env", "Acrobot-v1"], ["value_low and value_high"]),
         (["train", "c51", "--env", "Acrobot-v1", "--value-low=-100", "--value-high=-100"], ["value_low must be below"]),
-        (["train", "ppo", "--env", "CartPole-v1", "--sweep", "anneal_clip=True,maybe"], ["anneal_clip", "got 'maybe'"]),
+        (
+            ["train", "ppo", "--env", "CartPole-v1", "--sweep", "normalize_advantages=True,maybe"],
+            ["normalize_advantages", "got 'maybe'"],
+        ),
         (["train", "nothere.py", "--env", "CartPole-v1"], ["nothere.py"]),
         (["train", "no.such.module", "--env", "CartPole-v1"], ["no.such.module"]),
         (["train", "ppo", "--env", "nothere.py:env"], ["nothere.py"]),

@@ -6,13 +6,14 @@ import random
 from types import SimpleNamespace
 
 import numpy as np
+import optax
 import pytest
 import toys
 from resuming import OPTIONS, edited, refusal, stopped
 from toys import own
 
 import rljax
-from rljax import envs
+from rljax import envs, optimizers
 from rljax.experiment import spec
 from rljax.report import plot
 
@@ -148,3 +149,25 @@ def test_a_mistake_in_a_custom_config_shows_its_line_and_not_the_manifest(folder
     with pytest.raises(rljax.UsageError, match=r"KeyError: 'a mistake' \(test_manifest.py, line \d+\)") as error:
         rljax.load(folder, algorithm=broken, env=toys.walk)
     assert isinstance(error.value.__cause__, KeyError)
+
+
+@rljax.config.config
+class Optimized(toys.Config):
+    optimizer: str | optimizers.Optimizer | None = rljax.static(default=None)
+
+
+def halved(rate):
+    return optax.sgd(0.5 * rate)
+
+
+def test_functions_that_can_be_imported_are_recorded_and_others_must_be_passed_again(tmp_path):
+    algorithm = SimpleNamespace(**{**vars(own), "Config": Optimized})
+    options = {**OPTIONS, "seeds": 1, "evaluations": 0, "checkpoint_every": 1e6}
+    for name, optimizer in {"known": halved, "lambda": lambda rate: optax.sgd(2.0 * rate)}.items():
+        config = Optimized(env=toys.walk, num_updates=2, optimizer=optimizer)
+        rljax.run(algorithm, config, out=tmp_path / name, **options)
+    loaded = rljax.load(tmp_path / "known", algorithm=algorithm, env=toys.walk)
+    assert loaded.config.optimizer is halved
+    with pytest.raises(rljax.UsageError, match=r"custom objects, .*: pass the config given to rljax.run"):
+        rljax.load(tmp_path / "lambda", algorithm=algorithm, env=toys.walk)
+    assert rljax.load(tmp_path / "lambda", algorithm=algorithm, config=config).config.optimizer is optimizer

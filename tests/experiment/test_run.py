@@ -15,6 +15,7 @@ from toys import own, same_bits
 
 import rljax
 from rljax import core, evaluation, ppo
+from rljax.config import with_values
 from rljax.experiment import compilation
 
 
@@ -68,7 +69,7 @@ def test_several_devices_give_the_same_results_to_rounding(config, full):
 
 def test_another_learning_rate_reuses_the_compiled_programs(config, full):
     before = compilation.latest()
-    changed = dataclasses.replace(config, learning_rate=1e-2)
+    changed = with_values(config, {"learning_rate.start": 1e-2})
     result = rljax.run(ppo, changed, seeds=5, seed=5, evaluations=3, eval_episodes=30, progress=False, devices=1)
     assert compilation.latest() is before
     assert not same_bits(result.states.params, full[0].states.params)
@@ -97,7 +98,7 @@ def test_run_writes_its_files(config, full):
 
     about = json.loads((out / "config.json").read_text())
     assert about["config"]["env"]["params"]["gravity"] == 9.8
-    assert about["config"]["learning_rate"] == config.learning_rate
+    assert about["config"]["learning_rate"] == "linear(0.00025, 0.0)"
 
 
 def test_final_returns_are_greedy_evaluations(config, full):

@@ -112,11 +112,11 @@ def test_the_annotation_decides_the_type_of_a_number(config):
     [
         ({"lerning_rate": [1e-3]}, ["lerning_rate", "learning_rate"]),
         ({"env.params.gravty": [1.0]}, ["env.params.gravty", "gravity"]),
-        ({"learning_rate.x": [1.0]}, ["no fields"]),
+        ({"discount.x": [1.0]}, ["no fields"]),
         ({"learning_rate": []}, ["learning_rate", "empty"]),
         ({"learning_rate": 1e-3}, ["learning_rate", "list"]),
         ({"learning_rate": "fast"}, ["learning_rate", "list"]),
-        ({"learning_rate": ["fast"]}, ["learning_rate", "finite numbers", "fast"]),
+        ({"learning_rate": ["fast"]}, ["learning_rate must be a number or a schedule", "fast"]),
         ({"learning_rate": [math.nan]}, ["learning_rate", "finite"]),
         ({"learning_rate": [True]}, ["learning_rate", "finite numbers"]),
         ({"learning_rate": [-1.0]}, ["learning_rate", "at least 0"]),

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 import rljax
-from rljax import algos, presets
+from rljax import algos, presets, schedules
 
 
 @pytest.mark.parametrize("algo", algos.algorithms())
@@ -33,7 +33,7 @@ def test_rainbow_combines_all_extensions():
     assert config.noisy
     assert config.head == "categorical"
     assert config.n_step == 3
-    assert config.epsilon == config.epsilon_end == 0.0
+    assert config.epsilon == 0.0
 
 
 @pytest.mark.parametrize("algo", ["c51", "rainbow"])
@@ -53,7 +53,7 @@ def test_tuned_values_apply_to_ids_and_to_what_make_returns(algo):
     tuned = rljax.preset(algo, "CartPole-v1")
     made = rljax.make("CartPole-v1")
     assert rljax.preset(algo, made) == tuned
-    assert tuned.learning_rate == 2e-3
+    assert tuned.learning_rate == schedules.linear(2e-3, 0)
     others = (
         rljax.make("CartPole-v1", gravity=5.0),
         rljax.envs.time_limit(made, 50),
@@ -69,7 +69,7 @@ def test_tuned_values_apply_to_ids_and_to_what_make_returns(algo):
     for other in others:
         config = rljax.preset(algo, other)
         assert config.env == other
-        assert config.learning_rate == algos.algorithm(algo).Config(env=other).learning_rate != 2e-3
+        assert config.learning_rate == algos.algorithm(algo).Config(env=other).learning_rate != tuned.learning_rate
     heavier = jax.jit(lambda gravity: rljax.preset(algo, rljax.make("CartPole-v1", gravity=gravity)).env.params.gravity)
     assert heavier(20.0) == 20.0
 
