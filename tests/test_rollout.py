@@ -222,6 +222,17 @@ def test_vmapped_runs_draw_different_resets_in_a_branch():
     assert len(np.intersect1d(together.obs[0, 3:], together.obs[1, 3:])) == 0
 
 
+def test_every_step_of_every_environment_has_a_different_key():
+    def step(key, state, action, params):
+        return rljax.timestep(jax.random.uniform(key, (1,)), 0.0, False), state
+
+    env = counter().replace(step=step)
+    collector = rollout.reset(jax.random.key(0), env, 3)
+    noise = jnp.zeros((20, 3), jnp.int32)
+    _, seen, _ = rollout.rollout(jax.random.key(1), lambda noise, obs: (noise, ()), noise, collector, env, 20)
+    assert len(np.unique(seen.next_obs)) == 60
+
+
 def test_where_any_computes_only_if_any_element_needs_it():
     def halved(mask, x):
         return rollout.where_any(mask, lambda: x / 2, x)

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.key_reuse._core import check_key_reuse  # the public form would run the program
 from off_policy_reference import wander
 from resuming import same_results, stopped
 from toys import same_bits
 
 import rljax
-from rljax import a2c, dqn, envs, networks, ppo, pqn, q_learning, reinforce, sac, td3
+from rljax import a2c, core, dqn, envs, networks, ppo, pqn, q_learning, reinforce, sac, td3
 from rljax.types import RecurrentPolicy
 
 
@@ -153,6 +154,26 @@ def test_vmap_equals_a_single_run(case, keys, trained, train):
         np.testing.assert_allclose(got[1], want, atol=1e-4)
     for name, rows in single.items():
         np.testing.assert_allclose(metrics[name][1], rows, rtol=1e-2, atol=1e-4, err_msg=name)
+
+
+def test_keys_are_used_once(case):
+    """By JAX's own check of the whole program: a run's `init`, an update, and an evaluation."""
+
+    def everything(key):
+        key_init, key_update, key_evaluation = core.training_keys(key)
+        state, _ = case.algorithm.update(key_update, case.algorithm.init(key_init, case.config), case.config)
+        policy = case.algorithm.act(state, case.config)
+        if isinstance(policy, RecurrentPolicy):
+            return rljax.evaluate(key_evaluation, case.config.env, policy, 2)
+
+        def noisy(key, obs):  # so that the policy's key is used
+            return jnp.where(jax.random.bernoulli(key), policy(key, obs), policy(key, obs))
+
+        return rljax.evaluate(key_evaluation, case.config.env, noisy, 2)
+
+    check_key_reuse(everything, jax.random.key(0))
+    with pytest.raises(jax.errors.KeyReuseError):
+        check_key_reuse(lambda key: (everything(key), jax.random.normal(key)), jax.random.key(0))
 
 
 def test_seeds_differ(trained):
