@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.key_reuse._core import check_key_reuse  # the public form would run the program
 from off_policy_reference import wander
 from resuming import same_results, stopped
-from toys import same_bits
+from toys import check_key_reuse, same_bits
 
 import rljax
 from rljax import a2c, core, dqn, envs, networks, ppo, pqn, q_learning, reinforce, sac, td3
