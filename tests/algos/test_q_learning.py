@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toys
 from gymnasium.envs.toy_text.cliffwalking import CliffWalkingEnv
-from reference import integers, uniforms
+from reference import assert_metrics, integers, uniforms
 
 import rljax
 from rljax import envs, planning, q_learning
@@ -27,8 +27,8 @@ def reference(config, state, key):
     explores_next, actions_next = uniforms(words[-1]), integers(others[-1], 4)  # SARSA's
     which = integers(words[-1], len(q))  # Double's
     places, planned, ages = [36] * ENVS, [-1] * ENVS, [0] * ENVS
-    epsilon = float(config.epsilon)
-    returns, running = [], [0.0] * ENVS
+    epsilon = 0.4
+    returns, running, errors, weights = [], [0.0] * ENVS, [], []
     for time in range(STEPS):
         wanted = {}
         for env in range(ENVS):
@@ -68,9 +68,11 @@ def reference(config, state, key):
                 "visits": start / (1 + visits[entry]) ** float(config.step_size_exponent),
             }[config.step_size_schedule]
             weight = 1 - (1 - step_size) ** len(targets)
+            errors += [abs(target - q[entry]) for target in targets]
+            weights += [weight] * len(targets)
             q[entry] += weight * (np.mean(targets) - q[entry])
             visits[entry] += len(targets)
-    return q, visits, returns
+    return q, visits, returns, {"td_error": np.mean(errors), "step_size": np.mean(weights)}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_one_update_equals_numpy(target, schedule):
     env = envs.time_limit(rljax.make("CliffWalking-v1"), LIMIT)
     config = q_learning.Config(
         env=env, total_steps=4 * STEPS * ENVS, target=target, num_envs=ENVS, num_steps=STEPS, step_size=0.6,
-        step_size_end=0.1, epsilon=0.4, epsilon_schedule="constant", step_size_schedule=schedule,
+        step_size_end=0.1, epsilon=0.6, epsilon_end=0.2, step_size_schedule=schedule,
         schedule_fraction=0.5, discount=0.9,
     )  # fmt: skip
     state = jax.jit(q_learning.init)(jax.random.key(0), config)._replace(step=jnp.int32(1))  # half of the way down
@@ -91,13 +93,16 @@ def test_one_update_equals_numpy(target, schedule):
     state = state._replace(tables=state.tables._replace(action_values=scattered))
     key = jax.random.key(1)
     after, metrics = jax.jit(q_learning.update)(key, state, config)
-    q, visits, returns = reference(config, state, key)
+    q, visits, returns, means = reference(config, state, key)
     np.testing.assert_array_equal(after.tables.visits, visits)
     assert visits.max() > 5 * ENVS
     np.testing.assert_allclose(after.tables.action_values, q, rtol=1e-4, atol=1e-4)
-    assert metrics["episodes"] == len(returns)
     assert metrics["episode_return"] == pytest.approx(np.mean(returns), rel=1e-5)
-    assert metrics["env_steps"] == 2 * STEPS * ENVS
+    counts = {"episodes": len(returns), "env_steps": 2 * STEPS * ENVS, "epsilon": 0.4}
+    episodes = {name: metrics[name] for name in ("episode_return", "episode_length")}
+    assert_metrics(metrics, means | episodes | counts)
+    greedy = q_learning.act(after, config)(key, jnp.arange(48))
+    np.testing.assert_array_equal(greedy, q.mean(axis=0).argmax(-1))
 
 
 def test_colliding_updates_are_the_mean_over_their_orders():
