@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 CANDIDATES := $(PYTHON) python3.12 python3.13 python3.14 python3 python
 
-.PHONY: demo test test-slow learning bench bench-check lint format ci clean
+.PHONY: demo test test-slow test-mutations learning bench bench-check lint format ci clean
 
 demo: $(VENV)/ready
 	$(RUN)/rljax train ppo --env CartPole-v1 --seeds 64 --total-steps 100000 --out runs/demo --overwrite
@@ -14,6 +14,10 @@ test: $(VENV)/ready
 
 test-slow: $(VENV)/ready
 	$(RUN)/python -m pytest -m slow
+
+# Plants faults in copies of the package and lists those that no test notices; takes about an hour.
+test-mutations: $(VENV)/ready
+	$(RUN)/python tests/mutations.py
 
 learning: $(VENV)/ready
 	$(RUN)/python benchmarks/learning.py

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 import rljax
 from rljax import on_policy, ppo
@@ -46,6 +47,47 @@ def test_next_values_are_read_at_the_true_next_observation(limit, terminates):
     assert obs.max() + 1 == min(limit, 3 if terminates else 16)
     ends = terminates & (obs == 2)
     np.testing.assert_array_equal(target, np.where(ends, 0.0, 0.5 * (obs + 1) ** 2))
+
+
+def test_samples_hold_the_unclipped_actions_with_their_densities():
+    """Only the environment receives clipped actions; here it observes them."""
+
+    def step(key, state, action, params):
+        return rljax.timestep(action, action.sum(), False), state
+
+    env = rljax.Env(
+        reset=lambda key, params: (jnp.zeros(2), ()),
+        step=step,
+        observation_space=rljax.Box(-4.0, 4.0, (2,)),
+        action_space=rljax.Box(-0.5, 0.5, (2,)),
+    )
+
+    class Fixed:
+        def init(self, key, obs):
+            return jnp.zeros(1)
+
+        def apply(self, params, obs):
+            outputs = jnp.array([0.5, -1.0, 0.3, -0.2])  # means, then logarithms of deviations
+            return jnp.broadcast_to(outputs, (*obs.shape[:-1], 4)), obs[..., 0]
+
+    config = ppo.Config(env=env, num_envs=3, num_steps=50, total_steps=150, num_minibatches=1, network=Fixed())
+
+    @jax.jit
+    def collected(key):
+        state = ppo.init(key, config)
+        _, _, batch, _ = on_policy.collect(*jax.random.split(key), Fixed(), state, config)
+        return batch
+
+    key = jax.random.key(0)
+    batch = collected(key)
+    noise = np.asarray(jax.random.normal(jax.random.split(key)[0], (50, 3, 2)), np.float64)
+    mean, deviation = np.array([0.5, -1.0]), np.exp([0.3, -0.2])
+    raw = mean + deviation * noise
+    np.testing.assert_allclose(batch.action, raw.reshape(-1, 2), atol=1e-5)
+    density = scipy.stats.norm(mean, deviation).logpdf(raw).sum(-1)
+    np.testing.assert_allclose(batch.log_prob, density.ravel(), rtol=1e-4)
+    seen = batch.inputs[0].reshape(50, 3, 2)[1:]
+    np.testing.assert_allclose(seen, np.clip(raw, -1, 1)[:-1] / 2, atol=1e-5)
 
 
 # --- standardized advantages ------------------------------------------------------------------------------------------

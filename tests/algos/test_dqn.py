@@ -303,6 +303,8 @@ def test_actions_are_epsilon_greedy_with_the_scheduled_epsilon(name):
     )  # fmt: skip
     assert config.num_updates == 8
     state = jax.jit(dqn.init)(jax.random.key(0), config)._replace(step=jnp.int32(3))
+    others = jax.tree.map(lambda x: -x, state.params)  # which must not choose the actions
+    state = state._replace(averaged_params=others, target_params=others)
     key = jax.random.key(1)
     after, metrics = jax.jit(dqn.update)(key, state, config)
     assert metrics["epsilon"] == pytest.approx(0.5)  # half of the way down after three of six updates
