@@ -76,10 +76,10 @@ def test_samples_hold_the_unclipped_actions_with_their_densities():
     def collected(key):
         state = ppo.init(key, config)
         _, _, batch, _ = on_policy.collect(*jax.random.split(key), Fixed(), state, config)
-        return batch
+        return batch, ppo.act(state, config)(key, jnp.zeros((5, 2)))
 
     key = jax.random.key(0)
-    batch = collected(key)
+    batch, greedy = collected(key)
     noise = np.asarray(jax.random.normal(jax.random.split(key)[0], (50, 3, 2)), np.float64)
     mean, deviation = np.array([0.5, -1.0]), np.exp([0.3, -0.2])
     raw = mean + deviation * noise
@@ -88,6 +88,7 @@ def test_samples_hold_the_unclipped_actions_with_their_densities():
     np.testing.assert_allclose(batch.log_prob, density.ravel(), rtol=1e-4)
     seen = batch.inputs[0].reshape(50, 3, 2)[1:]
     np.testing.assert_allclose(seen, np.clip(raw, -1, 1)[:-1] / 2, atol=1e-5)
+    np.testing.assert_allclose(greedy, [np.clip(mean, -1, 1) / 2] * 5, atol=1e-6)
 
 
 # --- standardized advantages ------------------------------------------------------------------------------------------

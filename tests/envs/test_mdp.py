@@ -47,6 +47,20 @@ def test_rows_that_sum_to_almost_one_are_drawn_within_their_sum():
     assert set(np.unique(first)) == {0, 1}
 
 
+def test_a_draw_on_the_edge_of_a_state_skips_those_of_probability_zero():
+    key = jax.random.key(5)
+    edge = float(random_bits.uniforms(random_bits.word(key)))
+    for start, expected in (
+        ([edge / 2, edge / 2, 0.0, 1 - edge], 3),
+        ([edge, 0.0, 1 - edge], 2),
+        ([edge, 1 - edge], 1),
+    ):
+        count = len(start)
+        nothing, same = jnp.zeros((count, 1)), jnp.full((count, 1, count), 1 / count)
+        env = envs.from_model(envs.Model(same, nothing, same > 1, jnp.array(start)))
+        assert int(env.reset(key, env.params)[0]) == expected
+
+
 def test_rewards_and_ends_are_those_of_the_state_before_the_step():
     """From state 0 to 1 for a reward of 1, and from there back for 2, which ends the episode."""
     model = envs.Model(
