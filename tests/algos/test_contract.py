@@ -179,7 +179,7 @@ def test_keys_are_used_once(case, monkeypatch):
 
     check_key_reuse(everything, jax.random.key(0))
     with pytest.raises(jax.errors.KeyReuseError):
-        check_key_reuse(lambda key: (everything(key), jax.random.normal(key)), jax.random.key(0))
+        check_key_reuse(lambda key: (jax.random.split(key), jax.random.normal(key)), jax.random.key(0))
 
 
 def test_policies_standardize_observations(case):
