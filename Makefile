@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 CANDIDATES := $(PYTHON) python3.12 python3.13 python3.14 python3 python
 
-.PHONY: demo test test-slow test-kills learning bench bench-check lint format ci clean
+.PHONY: demo test test-slow test-kills test-mutations learning bench bench-check lint format ci clean
 
 demo: $(VENV)/ready
 	$(RUN)/rljax train ppo --env CartPole-v1 --seeds 64 --total-steps 100000 --out runs/demo --overwrite
@@ -18,6 +18,10 @@ test-slow: $(VENV)/ready
 # Kills and damages runs, and prints the counts.
 test-kills: $(VENV)/ready
 	$(RUN)/python -m pytest -m slow -s tests/experiment/test_kills.py tests/experiment/test_damage.py
+
+# Plants faults in copies of the package and lists those that no test notices; takes about an hour.
+test-mutations: $(VENV)/ready
+	$(RUN)/python tests/mutations.py
 
 learning: $(VENV)/ready
 	$(RUN)/python benchmarks/learning.py

@@ -118,6 +118,26 @@ def play(policy, obs, gumbel, fresh):
     return rows
 
 
+def episode_metrics(rows):
+    """What is reported of the episodes that ended in rows from `play`, whose rewards are 1."""
+    ended = (rows["terminated"] + rows["truncated"]) > 0
+    lengths = np.concatenate([np.diff(np.flatnonzero(column), prepend=-1) for column in ended.T])
+    means = {"episode_return": lengths.mean(), "episode_length": lengths.mean(), "reward": rows["reward"].mean()}
+    return {"episodes": len(lengths), **means}
+
+
+def extremes(values, name="action_value"):
+    """The mean, the least and the largest of values in a list of arrays, each of the same size."""
+    return {name: np.mean(values), f"{name}_min": np.min(values), f"{name}_max": np.max(values)}
+
+
+def assert_metrics(got, want, rtol=1e-3):
+    """An update reports these metrics and no others."""
+    assert set(got) == set(want)
+    for name, value in want.items():
+        np.testing.assert_allclose(got[name], value, rtol=rtol, atol=1e-6, err_msg=name)
+
+
 def generalized_advantages(rows, values, next_values, discount, trace_decay):
     """Schulman et al. 2016, one environment and one step at a time."""
     advantages = np.zeros_like(values)

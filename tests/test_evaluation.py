@@ -19,7 +19,7 @@ def test_evaluate_counts_each_episode_once():
 
     def step(key, state, action, params):
         length, time = state
-        return rljax.timestep(length[None].astype(jnp.float32), 1.0, time + 1 >= length), (length, time + 1)
+        return rljax.timestep(length[None].astype(jnp.float32), 1.0, time + 1 == length), (length, time + 1)
 
     env = rljax.Env(reset=reset, step=step, observation_space=rljax.Box(0, 9, (1,)), action_space=rljax.Discrete(2))
     seen = []
@@ -43,3 +43,25 @@ def test_an_episode_that_does_not_end_gives_nan():
     assert np.isnan(returns).all()
     with pytest.raises(rljax.UsageError, match="num_episodes must be an integer of at least 1"):
         evaluation.evaluate(jax.random.key(0), env, lambda key, obs: obs, 0)
+
+
+def test_every_step_has_different_keys():
+    """Two steps by hand: rewards and actions at random, and an end by a time limit."""
+    env = rljax.envs.time_limit(walk.replace(params=Slope(steps=10)), 2)
+
+    def policy(key, obs):
+        return jax.random.bernoulli(key, 0.5, obs.shape[:1]).astype(jnp.int32)
+
+    expected, key = np.zeros(6), jax.random.key(3)
+    for time in range(2):
+        key_policy, key_env = jax.random.split(jax.random.fold_in(jax.random.split(key)[1], time))
+        noise = jax.vmap(jax.random.uniform)(jax.random.split(key_env, 6))
+        expected += np.asarray(policy(key_policy, jnp.zeros((6, 1))) + noise)
+    np.testing.assert_allclose(evaluation.evaluate(key, env, policy, 6), expected, rtol=1e-6)
+
+
+def test_play_reports_the_returns_so_far():
+    env = walk.replace(params=Slope(steps=10))
+    returns, ended = evaluation.play(jax.random.key(0), env, lambda key, obs: jnp.full(3, 5, jnp.int32), 3, max_steps=4)
+    np.testing.assert_array_equal(np.floor(returns / 5), 4)  # noise adds less than 1 a step
+    assert not ended.any()

@@ -59,4 +59,6 @@ def test_a_slot_for_each_transition_loses_no_successor(algorithm):
     for slots, loses in ((None, True), (48, False)):
         state, metrics = jax.jit(algorithm.train)(jax.random.key(0), rljax.replace(config, successor_slots=slots))
         assert len(state.replay.owners) == (slots or 6)
-        assert (metrics["lost_successors"].max() > 0) == loses
+        lost = metrics["lost_successors"]  # a fraction of the batch
+        assert (lost.max() > 0) == loses
+        assert lost.max() < 1

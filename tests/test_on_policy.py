@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+import scipy.stats
 
 import rljax
 from rljax import on_policy, ppo
@@ -64,10 +64,52 @@ def test_squashed_actions_stay_within_bounds_and_keep_their_log_probabilities():
     batch, outputs, greedy = collect(jax.random.key(0))
     mean, log_std = np.split(np.asarray(outputs, np.float64), 2, axis=-1)
     raw = np.asarray(batch.action, np.float64)
-    expected = stats.norm.logpdf(raw, mean, np.exp(log_std)) - np.log1p(-(np.tanh(raw) ** 2))
+    expected = scipy.stats.norm.logpdf(raw, mean, np.exp(log_std)) - np.log1p(-(np.tanh(raw) ** 2))
     np.testing.assert_allclose(batch.log_prob, expected[:, 0], rtol=1e-4, atol=1e-5)
     assert np.abs(raw).max() > 1.0  # which clipping would have cut
     np.testing.assert_allclose(greedy, 2.0 * np.tanh(mean), rtol=1e-4, atol=1e-5)
+
+
+def test_samples_hold_the_unclipped_actions_with_their_densities():
+    """Only the environment receives clipped actions; here it observes them."""
+
+    def step(key, state, action, params):
+        return rljax.timestep(action, action.sum(), False), state
+
+    env = rljax.Env(
+        reset=lambda key, params: (jnp.zeros(2), ()),
+        step=step,
+        observation_space=rljax.Box(-4.0, 4.0, (2,)),
+        action_space=rljax.Box(-0.5, 0.5, (2,)),
+    )
+
+    class Fixed:
+        def init(self, key, obs):
+            return jnp.zeros(1)
+
+        def apply(self, params, obs):
+            outputs = jnp.array([0.5, -1.0, 0.3, -0.2])  # means, then logarithms of deviations
+            return jnp.broadcast_to(outputs, (*obs.shape[:-1], 4)), obs[..., 0]
+
+    config = ppo.Config(env=env, num_envs=3, num_steps=50, total_steps=150, num_minibatches=1, network=Fixed())
+
+    @jax.jit
+    def collected(key):
+        state = ppo.init(key, config)
+        _, _, batch, _ = on_policy.collect(*jax.random.split(key), Fixed(), state, config)
+        return batch, ppo.act(state, config)(key, jnp.zeros((5, 2)))
+
+    key = jax.random.key(0)
+    batch, greedy = collected(key)
+    noise = np.asarray(jax.random.normal(jax.random.split(key)[0], (50, 3, 2)), np.float64)
+    mean, deviation = np.array([0.5, -1.0]), np.exp([0.3, -0.2])
+    raw = mean + deviation * noise
+    np.testing.assert_allclose(batch.action, raw.reshape(-1, 2), atol=1e-5)
+    density = scipy.stats.norm(mean, deviation).logpdf(raw).sum(-1)
+    np.testing.assert_allclose(batch.log_prob, density.ravel(), rtol=1e-4)
+    seen = batch.inputs[0].reshape(50, 3, 2)[1:]
+    np.testing.assert_allclose(seen, np.clip(raw, -1, 1)[:-1] / 2, atol=1e-5)
+    np.testing.assert_allclose(greedy, [np.clip(mean, -1, 1) / 2] * 5, atol=1e-6)
 
 
 # --- standardized advantages ------------------------------------------------------------------------------------------

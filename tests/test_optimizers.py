@@ -47,6 +47,9 @@ def test_first_step_of_a_lone_parameter_is_the_learning_rate() -> None:
     adam = optimizers.adam(0.1, eps=0.0)
     updates, _ = adam.update({"w": jnp.float32(-1e-3)}, adam.init({"w": jnp.float32(0.0)}))
     assert float(updates["w"]) == pytest.approx(0.1, rel=1e-4)
+    adam = optimizers.adam(0.1)  # by default half of it for a gradient of 1e-8
+    updates, _ = adam.update({"w": jnp.float32(-1e-8)}, adam.init({"w": jnp.float32(0.0)}))
+    assert float(updates["w"]) == pytest.approx(0.05, rel=1e-3)
 
 
 def test_a_gradient_of_zeros_moves_nothing_and_nan_is_not_hidden() -> None:

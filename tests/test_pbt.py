@@ -87,6 +87,50 @@ def test_a_copy_continues_from_the_state_of_its_parent(config):
         np.testing.assert_allclose(metrics["episode_return"], two.metrics["episode_return"][i, 5:], rtol=1e-6)
 
 
+def test_scores_parents_and_values_follow_from_metrics_and_keys(config):
+    """Two fields, updates with different numbers of episodes, and states that hold the values they began with."""
+
+    def init(key, config):
+        return toys.State(jnp.stack([config.rate, config.env.params.height]), jnp.int32(0))
+
+    def update(key, state, config):
+        episodes, step = jax.random.randint(key, (), 0, 4), state.step + 1
+        score = jnp.where(episodes > 0, jax.random.normal(jax.random.fold_in(key, 1)), jnp.nan)
+        return state._replace(step=step), {"env_steps": step, "episodes": episodes, "episode_return": score}
+
+    remembering = SimpleNamespace(init=init, update=update)
+    explore = {"rate": (0.01, 1.0), "env.params.height": (-1.0, 3.0)}
+    short = rljax.replace(config, num_updates=15)
+    trained = pbt.train(remembering, jax.random.key(3), short, explore, population=8, interval=5)
+
+    episodes, returns = (np.asarray(trained.metrics[name]).reshape(8, 3, 5) for name in ("episodes", "episode_return"))
+    scores = (np.nansum(episodes * returns, axis=2) / episodes.sum(axis=2)).T
+    np.testing.assert_allclose(trained.scores, scores, rtol=1e-5)
+    key_rounds = jax.random.split(jax.random.key(3), 3)[2]
+    began = np.arange(8)
+    for index in range(3):
+        key_parents, key_values = jax.random.split(jax.random.fold_in(key_rounds, index))
+        parents = pbt.exploit(key_parents, trained.scores[index], 0.25)
+        before = {path: values[index] for path, values in trained.values.items()}
+        after = {path: values[index + 1] for path, values in trained.values.items()}
+        np.testing.assert_array_equal(trained.parents[index], parents)
+        assert toys.same_bits(after, pbt.perturb(key_values, before, parents, explore, 1.25))
+        began = began[np.asarray(parents)]
+    rates, heights = (np.asarray(values[0]) for values in trained.values.values())
+    np.testing.assert_array_equal(trained.states.params, np.stack([rates, heights], axis=1)[began])
+    assert np.abs(np.log(rates / 0.01) / np.log(100) - (heights + 1) / 4).max() > 0.1  # two draws, not one
+
+
+def test_values_rise_or_fall_with_equal_chance_in_each_field():
+    values = {"first": jnp.ones(2001), "second": jnp.ones(2001)}
+    bounds = dict.fromkeys(values, (0.1, 10.0))
+    after = pbt.perturb(jax.random.key(0), values, jnp.zeros(2001, jnp.int32), bounds, 2.0)
+    risen = np.stack([after[name][1:] == 2.0 for name in values])
+    assert all(set(np.unique(after[name][1:])) == {0.5, 2.0} for name in values)
+    np.testing.assert_allclose(risen.mean(axis=1), 0.5, atol=0.05)
+    assert np.mean(risen[0] == risen[1]) == pytest.approx(0.5, abs=0.05)
+
+
 def test_a_diverged_run_is_replaced(config):
     """Whatever returns it still reports; here those without parameters get the highest."""
     proud = SimpleNamespace(

@@ -224,6 +224,22 @@ def test_vmapped_runs_draw_different_resets_in_a_branch():
     assert len(np.intersect1d(together.obs[0, 3:], together.obs[1, 3:])) == 0
 
 
+def test_every_step_and_every_reset_has_a_different_key():
+    """Episodes of one step: what is observed at the beginning and in the end shows the key."""
+
+    def reset(key, params):
+        return jax.random.uniform(key, (1,)), jnp.int32(0)
+
+    def step(key, state, action, params):
+        return rljax.timestep(jax.random.uniform(key, (1,)), 0.0, True), state
+
+    env = counter().replace(reset=reset, step=step)
+    collector = rollout.reset(jax.random.key(0), env, 3)
+    noise = jnp.zeros((20, 3), jnp.int32)
+    _, seen, _ = rollout.rollout(jax.random.key(1), lambda noise, obs: (noise, ()), noise, collector, env, 20)
+    assert len(np.unique([seen.obs, seen.next_obs])) == 2 * 20 * 3
+
+
 def test_where_any_computes_only_if_any_element_needs_it():
     def halved(mask, x):
         return rollout.where_any(mask, lambda: x / 2, x)

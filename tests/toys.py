@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.key_reuse._core import check_key_reuse  # noqa: F401  (the public form would run the program)
 
 import rljax
 from rljax.experiment import loop

@@ -91,6 +91,8 @@ def train(arguments: list[str]) -> int:
     wraps = getattr(parsed, "wrap", [])
     changed = _changed_env(config.env, texts, wraps)
     config = config if changed is config.env else replace(config, env=changed)
+    if env is not None and not user_code.is_custom(name):
+        say_if_untuned(name, user_code.env(env))
     return _run(name, algorithm, config, sweep, chosen, hosts, env, [*texts, *(f"+{one}" for one in wraps)])
 
 
@@ -246,9 +248,7 @@ def _config(name: str, algorithm: Any, env: str, settings: Iterable[str], fields
     tuned = presets.defaults(name, given)
     if fields is None:
         return tuned
-    config = algorithm.Config(**{**vars(tuned), **fields})
-    say_if_untuned(name, given)
-    return config
+    return algorithm.Config(**{**vars(tuned), **fields})
 
 
 def _settings(env: str, texts: list[str]) -> tuple[list[str], list[str]]:

@@ -10,10 +10,10 @@ import optax
 import pytest
 from off_policy_reference import wander
 from resuming import same_results, stopped
-from toys import same_bits
+from toys import check_key_reuse, same_bits
 
 import rljax
-from rljax import a2c, dqn, envs, networks, ppo, pqn, q_learning, reinforce, sac, td3
+from rljax import a2c, core, dqn, envs, networks, ppo, pqn, q_learning, reinforce, running_statistics, sac, td3
 from rljax.config import with_values
 from rljax.types import RecurrentPolicy
 
@@ -166,6 +166,61 @@ def test_vmap_equals_a_single_run(case, keys, trained, train):
         np.testing.assert_allclose(got[1], want, atol=1e-4)
     for name, rows in single.items():
         np.testing.assert_allclose(metrics[name][1], rows, rtol=1e-2, atol=1e-4, err_msg=name)
+
+
+def test_keys_are_used_once(case, monkeypatch):
+    """By JAX's own check of the whole program: a run's `init`, an update, and an evaluation."""
+
+    init = networks.init
+
+    def consuming(network, key, *inputs, **named):  # Flax does not consume its key: it folds names into it
+        return init(network, jax.random.split(key, 1)[0], *inputs, **named)
+
+    monkeypatch.setattr(networks, "init", consuming)
+
+    def everything(key):
+        key_init, key_update, key_evaluation = core.training_keys(key)
+        state, _ = case.algorithm.update(key_update, case.algorithm.init(key_init, case.config), case.config)
+        policy = case.algorithm.act(state, case.config)
+        if isinstance(policy, RecurrentPolicy):
+            return rljax.evaluate(key_evaluation, case.config.env, policy, 2)
+
+        def noisy(key, obs):  # so that the policy's key is used
+            return jnp.where(jax.random.bernoulli(key), policy(key, obs), policy(key, obs))
+
+        return rljax.evaluate(key_evaluation, case.config.env, noisy, 2)
+
+    check_key_reuse(everything, jax.random.key(0))
+    with pytest.raises(jax.errors.KeyReuseError):
+        check_key_reuse(lambda key: (jax.random.split(key), jax.random.normal(key)), jax.random.key(0))
+
+
+def test_policies_standardize_observations(case):
+    """By the statistics in the state, if the environment says so: the actions for what is standardized by hand."""
+    if not case.config.env.observation_space.shape:
+        pytest.skip("discrete observations have no mean")
+    state = jax.eval_shape(case.algorithm.init, jax.random.key(0), case.config)  # only the parameters need values
+    rng = np.random.default_rng(2)
+    scattered = {
+        name: jax.tree.map(lambda x: rng.normal(size=x.shape).astype(x.dtype), getattr(state, name))
+        for name in ("params", "averaged_params")
+        if hasattr(state, name)
+    }
+    seen = (rng.normal(size=(300, *case.config.env.observation_space.shape)) * 3 + 10).astype(np.float32)
+    moments = running_statistics.update_moments(running_statistics.init_moments(seen.shape[1:]), seen)
+    state = state._replace(collector=state.collector._replace(obs_moments=moments), **scattered)
+
+    def actions(obs, standardized):
+        config = rljax.replace(case.config, env=case.config.env.replace(normalize_observations=standardized))
+        policy, key = case.algorithm.act(state, config), jax.random.key(0)
+        if isinstance(policy, RecurrentPolicy):
+            return jax.jit(lambda obs: policy.step(key, obs, policy.initial_hidden_state(len(obs)))[0])(obs)
+        return jax.jit(lambda obs: policy(key, obs))(obs)
+
+    expected = actions((seen - seen.mean(0)) / seen.std(0), False)
+    # Rounding may decide between actions of nearly equal values.
+    assert np.mean(np.abs(actions(seen, True) - expected) > 1e-3) < 0.02
+    assert np.mean(np.abs(actions(seen, False) - expected) > 1e-3) > 0.04
 
 
 def test_seeds_differ(trained):

@@ -11,10 +11,12 @@ from reference import (
     LIMIT,
     Adam,
     as_float64,
+    assert_metrics,
     assert_moved,
     backward,
     clip_by_norm,
     drawn_fresh,
+    episode_metrics,
     forward,
     generalized_advantages,
     log_softmax,
@@ -23,7 +25,7 @@ from reference import (
 )
 
 import rljax
-from rljax import core, ppo
+from rljax import core, ppo, schedules
 from rljax.distributions import policy_head
 
 
@@ -46,19 +48,25 @@ def train():
 # --- one whole update against NumPy -------------------------------------------------------------------------------
 
 
-def reference_update(params, config, obs, gumbel, fresh, indices, learning_rate):
-    """Schulman et al. 2017 on CartPole with a time limit of LIMIT steps, Adam as in Kingma and Ba 2015, in float64."""
+def reference_update(params, config, obs, gumbel, fresh, indices, learning_rate, clip):
+    """Schulman et al. 2017 on CartPole with a time limit of LIMIT steps, Adam as in Kingma and Ba 2015, in float64.
+
+    Returns the parameters, and the metrics of each minibatch up to the one that stops the update.
+    """
     actor, critic, pi, v = params["actor"], params["critic"], params["Dense_0"], params["Dense_1"]
     rows = play(lambda obs, _: log_softmax(forward(actor, pi, obs)[1]), obs, gumbel, fresh)
     values, next_values = (forward(critic, v, rows[name])[1][..., 0] for name in ("obs", "next_obs"))
     advantages = generalized_advantages(rows, values, next_values, config.discount, config.gae_lambda)
     targets = advantages + values
-    flat = [a.reshape(-1, *a.shape[2:]) for a in (rows["obs"], rows["action"], rows["log_prob"], advantages, targets)]
+    collected = episode_metrics(rows) | {"explained_variance": 1 - (targets - values).var() / targets.var()}
+    columns = (rows["obs"], rows["action"], rows["log_prob"], values, advantages, targets)
+    flat = [a.reshape(-1, *a.shape[2:]) for a in columns]
 
-    adam, losses = Adam(params, learning_rate, 1e-5), []
+    adam, measured = Adam(params, learning_rate, 1e-5), []
     for chosen in indices:
-        x, action, old_log_prob, advantage, target = (a[chosen] for a in flat)
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        x, action, old_log_prob, old_value, advantage, target = (a[chosen] for a in flat)
+        if config.normalize_advantages:
+            advantage = (advantage - advantage.mean()) / advantage.std()
         size = len(chosen)
         features, logits = forward(params["actor"], params["Dense_0"], x)
         critic_features, value = forward(params["critic"], params["Dense_1"], x)
@@ -66,27 +74,68 @@ def reference_update(params, config, obs, gumbel, fresh, indices, learning_rate)
         probs = np.exp(log_probs)
         taken = np.eye(2)[action.astype(int)]
         ratio = np.exp((log_probs * taken).sum(1) - old_log_prob)
-        clipped = np.clip(ratio, 1 - config.clip, 1 + config.clip)
+        clipped = np.clip(ratio, 1 - clip, 1 + clip)
         entropy = -(probs * log_probs).sum(1)
         policy_loss = -np.minimum(ratio * advantage, clipped * advantage).mean()
-        value_loss = 0.5 * ((value[:, 0] - target) ** 2).mean()
-        losses.append(policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy.mean())
+        limit = np.inf if config.value_clip is None else config.value_clip
+        limited = old_value + np.clip(value[:, 0] - old_value, -limit, limit)
+        errors, limited_errors = (value[:, 0] - target) ** 2, (limited - target) ** 2
+        value_loss = 0.5 * np.maximum(errors, limited_errors).mean()
+        total = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy.mean()
         active = ratio * advantage <= clipped * advantage
         d_logits = (-(active * ratio * advantage)[:, None] * (taken - probs)) / size
         d_logits += config.entropy_coefficient * probs * (log_probs + entropy[:, None]) / size
-        d_value = config.value_coefficient * (value - target[:, None]) / size
+        moves = (np.abs(value[:, 0] - old_value) <= limit) | (errors > limited_errors)
+        d_value = config.value_coefficient * (moves * (value[:, 0] - target))[:, None] / size
         d_actor, d_pi = backward(params["actor"], params["Dense_0"], x, features, d_logits)
         d_critic, d_v = backward(params["critic"], params["Dense_1"], x, critic_features, d_value)
         gradient = {"actor": d_actor, "critic": d_critic, "Dense_0": d_pi, "Dense_1": d_v}
-        gradient = clip_by_norm(gradient, config.max_grad_norm)
-        params = adam.step(params, gradient)
-    return params, np.mean(losses)
+        divergence = (ratio - 1 - np.log(ratio)).mean()
+        measured.append(
+            {
+                "log_prob": (log_probs * taken).sum(1).mean(), "loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy.mean(),
+                "approximate_kl": divergence, "clip_fraction": (np.abs(ratio - 1) > clip).mean(),
+                "gradient_norm": np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient))), **collected,
+            }
+        )  # fmt: skip
+        if config.target_kl is not None and divergence > config.target_kl:
+            break
+        params = adam.step(params, clip_by_norm(gradient, config.max_grad_norm))
+    return params, measured
 
 
-def test_one_update_equals_numpy(env):
-    limited = rljax.envs.time_limit(env, LIMIT)
-    config = ppo.Config(
-        env=limited,
+def assert_update(config, done=0):
+    """One update, the `done + 1`-th of a run, equals NumPy in all metrics and parameters; the minibatches' metrics."""
+    key_init, key = jax.random.split(jax.random.key(3))
+    state = jax.jit(ppo.init)(key_init, config)._replace(step=jnp.int32(done))
+    after, metrics = jax.jit(ppo.update)(key, state, config)
+
+    key_noise, key_rollout, key_shuffle = jax.random.split(key, 3)
+    gumbel = policy_head(config.env.action_space).noise(key_noise, (32, 3))
+    fresh = drawn_fresh(config.env, key_rollout, 32, 3)
+    indices = core.minibatches(key_shuffle, 96, 4, 3)
+    start = as_float64(state.params["params"])
+    inputs = as_float64((state.collector.obs, gumbel, fresh))
+    left = 1 - done / 10
+    rate, clip = (
+        getattr(field, "start", field) * (left if hasattr(field, "start") else 1.0)
+        for field in (config.learning_rate, config.clip)
+    )
+    expected, measured = reference_update(start, config, *inputs, np.asarray(indices), rate, clip)
+
+    assert_moved(after.params["params"], expected, start)
+    means = {name: np.mean([row[name] for row in measured]) for name in measured[0]}
+    scheduled = {"learning_rate": rate, "clip": clip, "entropy_coefficient": config.entropy_coefficient}
+    assert_metrics(metrics, means | scheduled | {"env_steps": (done + 1) * 96})
+    assert metrics["episodes"] >= 3 * (32 // LIMIT)
+    assert int(after.step) == done + 1
+    return measured
+
+
+@pytest.fixture(scope="module")
+def limited(env):
+    return ppo.Config(
+        env=rljax.envs.time_limit(env, LIMIT),
         total_steps=32 * 3 * 10,
         num_envs=3,
         num_steps=32,
@@ -97,23 +146,28 @@ def test_one_update_equals_numpy(env):
         clip=0.02,  # narrow, so that it binds
         entropy_coefficient=0.01,
     )
-    key_init, key = jax.random.split(jax.random.key(3))
-    state = jax.jit(ppo.init)(key_init, config)
-    after, metrics = jax.jit(ppo.update)(key, state, config)
 
-    key_noise, key_rollout, key_shuffle = jax.random.split(key, 3)
-    gumbel = policy_head(env.action_space).noise(key_noise, (32, 3))
-    fresh = drawn_fresh(limited, key_rollout, 32, 3)
-    indices = core.minibatches(key_shuffle, 96, 4, 3)
-    start_params = as_float64(state.params["params"])
-    inputs = as_float64((state.collector.obs, gumbel, fresh))
-    expected, loss = reference_update(start_params, config, *inputs, np.asarray(indices), 3e-3)
 
-    assert_moved(after.params["params"], expected, start_params)
-    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
-    assert metrics["clip_fraction"] > 0.05
-    assert metrics["episodes"] >= 3 * (32 // LIMIT)
-    assert int(after.step) == 1
+def test_one_update_equals_numpy(limited):
+    measured = assert_update(limited)
+    assert measured[-1]["clip_fraction"] > 0.05
+
+
+def test_one_update_with_limits_and_schedules_equals_numpy(limited):
+    """It stops at the first minibatch whose divergence from the old policy is above `target_kl`, and not before."""
+    config = rljax.replace(
+        limited,
+        clip=schedules.linear(0.02, 0),
+        normalize_advantages=False,
+        value_clip=0.01,
+        target_kl=1e9,
+        learning_rate=schedules.linear(6e-3, 0),
+    )
+    free = [row["approximate_kl"] for row in assert_update(config, done=3)]
+    assert len(free) == 12
+    middle = next(i for i in range(4, 12) if free[i] > max(free[:i]))
+    stopped = assert_update(rljax.replace(config, target_kl=(max(free[:middle]) + free[middle]) / 2), done=3)
+    assert len(stopped) == middle + 1
 
 
 # --- options -------------------------------------------------------------------------------------------------------
@@ -170,19 +224,6 @@ def test_target_kl_stops_an_update(small):
     np.testing.assert_allclose(never["approximate_kl"], unlimited["approximate_kl"], rtol=1e-4)
     counts = [int(s.opt_state.count) for s in (stopped_state, never_state)]
     assert 1 <= counts[0] < counts[1] == 16
-
-
-def test_value_clip_limits_how_far_values_move(small):
-    key = jax.random.key(0)
-    state = jax.jit(ppo.init)(key, small)
-    fast = dataclasses.replace(small, learning_rate=0.02, num_epochs=8, max_grad_norm=100.0)
-    network = ppo.default_network(small.env, small)
-    before = network.apply(state.params, state.collector.obs)[1]
-    moved = {}
-    for limit in (None, 0.05):
-        after, _ = jax.jit(ppo.update)(key, state, dataclasses.replace(fast, value_clip=limit))
-        moved[limit] = float(jnp.abs(network.apply(after.params, state.collector.obs)[1] - before).mean())
-    assert moved[0.05] < 0.5 * moved[None]
 
 
 def test_any_module_can_be_the_network(small):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toys
 from gymnasium.envs.toy_text.cliffwalking import CliffWalkingEnv
-from reference import integers, uniforms
+from reference import assert_metrics, integers, uniforms
 
 import rljax
 from rljax import envs, planning, q_learning, schedules
@@ -27,8 +27,8 @@ def reference(config, state, key):
     explores_next, actions_next = uniforms(words[-1]), integers(others[-1], 4)  # SARSA's
     which = integers(words[-1], len(q))  # Double's
     places, planned, ages = [36] * ENVS, [-1] * ENVS, [0] * ENVS
-    epsilon = float(config.epsilon)
-    returns, running = [], [0.0] * ENVS
+    epsilon = 0.4
+    returns, running, errors, weights = [], [0.0] * ENVS, [], []
     for time in range(STEPS):
         wanted = {}
         for env in range(ENVS):
@@ -67,9 +67,11 @@ def reference(config, state, key):
                 "visits": lambda entry=entry: 0.6 / (1 + visits[entry]) ** 0.6,
             }[getattr(config.step_size, "kind", "constant")]()
             weight = 1 - (1 - step_size) ** len(targets)
+            errors += [abs(target - q[entry]) for target in targets]
+            weights += [weight] * len(targets)
             q[entry] += weight * (np.mean(targets) - q[entry])
             visits[entry] += len(targets)
-    return q, visits, returns
+    return q, visits, returns, {"td_error": np.mean(errors), "step_size": np.mean(weights)}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_one_update_equals_numpy(target, schedule):
     env = envs.time_limit(rljax.make("CliffWalking-v1"), LIMIT)
     config = q_learning.Config(
         env=env, total_steps=4 * STEPS * ENVS, target=target, num_envs=ENVS, num_steps=STEPS,
-        step_size=step_sizes[schedule], epsilon=0.4, discount=0.9,
+        step_size=step_sizes[schedule], epsilon=schedules.linear(0.6, 0.2, fraction=0.5), discount=0.9,
     )  # fmt: skip
     state = jax.jit(q_learning.init)(jax.random.key(0), config)._replace(step=jnp.int32(1))  # half of the way down
     # Different values for every entry: between equal ones rounding would choose.
@@ -95,16 +97,23 @@ def test_one_update_equals_numpy(target, schedule):
     state = state._replace(tables=state.tables._replace(action_values=scattered))
     key = jax.random.key(1)
     after, metrics = jax.jit(q_learning.update)(key, state, config)
-    q, visits, returns = reference(config, state, key)
+    q, visits, returns, means = reference(config, state, key)
     np.testing.assert_array_equal(after.tables.visits, visits)
     assert visits.max() > 5 * ENVS
     np.testing.assert_allclose(after.tables.action_values, q, rtol=1e-4, atol=1e-4)
-    assert metrics["episodes"] == len(returns)
     assert metrics["episode_return"] == pytest.approx(np.mean(returns), rel=1e-5)
-    assert metrics["env_steps"] == 2 * STEPS * ENVS
-    assert metrics["value_change"] == pytest.approx(np.abs(q - np.asarray(scattered, np.float64)).max(), rel=1e-5)
-    extremes = [metrics[f"action_value{end}"] for end in ("_min", "", "_max")]
-    np.testing.assert_allclose(extremes, [q.min(), q.mean(), q.max()], rtol=1e-4)
+    counts = {"episodes": len(returns), "env_steps": 2 * STEPS * ENVS, "epsilon": 0.4}
+    episodes = {name: metrics[name] for name in ("episode_return", "episode_length", "reward")}
+    change = np.abs(q - np.asarray(scattered, np.float64)).max()
+    values = {
+        "value_change": change,
+        "action_value": q.mean(),
+        "action_value_min": q.min(),
+        "action_value_max": q.max(),
+    }
+    assert_metrics(metrics, means | episodes | counts | values)
+    greedy = q_learning.act(after, config)(key, jnp.arange(48))
+    np.testing.assert_array_equal(greedy, q.mean(axis=0).argmax(-1))
 
 
 def test_colliding_updates_are_the_mean_over_their_orders():

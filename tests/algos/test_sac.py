@@ -6,14 +6,16 @@ import numpy as np
 import off_policy_reference as reference
 import pytest
 import scipy.special
-from reference import Adam
+from reference import Adam, assert_metrics, extremes
 
+import rljax
 from rljax import networks, replay, sac
 from rljax.distributions import Categorical, TanhGaussian
 
 SMALL = {
     "total_steps": 200, "num_envs": 2, "num_steps": 5, "gradient_steps": 3, "batch_size": 32, "buffer_size": 60,
-    "prefill_steps": 40, "hidden_sizes": (8, 6), "target_rate": 0.1, "learning_rate": 1e-3, "temperature": 0.3,
+    "prefill_steps": 40, "hidden_sizes": (8, 6), "target_rate": 0.1, "learning_rate": "linear(2e-3, 0)",
+    "temperature": 0.3, "target_entropy_fraction": 0.7,
 }  # fmt: skip
 
 
@@ -25,7 +27,7 @@ def learned(request):
     config = sac.Config(env=env, **SMALL)
     state = jax.jit(sac.init)(jax.random.key(0), config)
     other = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(7), x.shape), state.target_params)
-    state = state._replace(target_params=other)
+    state = state._replace(target_params=other, step=jnp.int32(8))  # half of the run
     key = jax.random.key(1)
     update = jax.jit(sac.update)
     return config, state, key, update(key, state, config), update
@@ -84,15 +86,21 @@ def numpy_loss(params, target_critics, batch, noise, next_noise, target_entropy,
         d_outputs = np.concatenate([d_raw, d_log_std * 3.5 * (1 - np.tanh(squashed) ** 2)], axis=-1)
     d_actor, _ = actor.backward(d_outputs / size)
     excess = entropy.mean() - target_entropy
-    gradient = sac.Params(d_actor, d_critics, temperature * excess)
+    gradient = sac.Params(d_actor, d_critics, np.float64(temperature * excess))
     critic_loss = (weight * 0.5 * error**2).sum(-1).mean()
-    return gradient, critic_loss + policy_loss + temperature * excess, entropy.mean()
+    metrics = {
+        "loss": critic_loss + policy_loss + temperature * excess, "critic_loss": critic_loss,
+        "td_error": np.abs(error).mean(), **extremes(chosen), "log_prob": -entropy.mean(), "policy_loss": policy_loss,
+        "entropy": entropy.mean(), "temperature": temperature, "lost_successors": (weight == 0).mean(),
+        "gradient_norm": np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(gradient))),
+    }  # fmt: skip
+    return gradient, metrics
 
 
 def test_one_update_equals_numpy(learned):
     config, state, key, (after, metrics), _ = learned
     discrete = hasattr(config.env.action_space, "n")
-    target_entropy = 0.5 * np.log(3) if discrete else -4.0
+    target_entropy = 0.7 * np.log(3) if discrete else -4.0
     params, targets, adam = state.params, state.target_params, Adam(state.params, 1e-3)
     measured = []
     _, _, key_batches, key_loss = jax.random.split(key, 4)
@@ -100,22 +108,33 @@ def test_one_update_equals_numpy(learned):
         jax.random.bits(key_batches, (3, 32)), TanhGaussian.noise(key_loss, (3, 2, 32), 4), strict=True
     ):
         batch = replay.sample(bits, after.replay, config.discount)
-        gradient, loss, entropy = numpy_loss(
+        gradient, metrics_of_step = numpy_loss(
             params, targets, batch, *(np.asarray(n, np.float64) for n in noises), target_entropy, discrete
         )
-        norm = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
-        measured.append((loss, entropy, norm))
+        measured.append(metrics_of_step)
         params = adam.step(params, gradient)
         targets = reference.polyak(params.critics, targets, 0.1)
-    expected = np.mean(measured, axis=0)
-    got = [metrics[name] for name in ("loss", "entropy", "gradient_norm")]
-    np.testing.assert_allclose(got, expected, rtol=1e-3)
+    means = {name: np.mean([row[name] for row in measured]) for name in measured[0]}
+    means["action_value_min"] = min(row["action_value_min"] for row in measured)
+    means["action_value_max"] = max(row["action_value_max"] for row in measured)
+    episodes = {name: metrics[name] for name in ("episodes", "episode_return", "episode_length", "reward")}
+    assert_metrics(metrics, means | episodes | {"env_steps": 40 + 9 * 10, "learning_rate": 1e-3})
     reference.assert_close(after.params, params, state.params)
     reference.assert_close(after.target_params, targets, state.target_params)
-    assert int(after.step) == 1
+    assert int(after.step) == 9
     ends = np.asarray(after.replay.end)
     assert (ends == -2).any()  # among the transitions some terminated
     assert (ends >= 0).any()  # and some were truncated
+
+
+def test_a_given_target_entropy_takes_the_place_of_the_default(learned):
+    """It is in the loss as minus the temperature times the target."""
+    config, state, *_ = learned
+    batch = replay.sample(jax.random.bits(jax.random.key(2), (16,)), state.replay, config.discount)
+    inputs = (state.params, state.target_params, batch, jax.random.normal(jax.random.key(3), (2, 16, 4)))
+    loss = jax.jit(lambda target: sac.loss(*inputs, rljax.replace(config, target_entropy=target))[0])
+    losses = [loss(target) for target in (0.0, -2.0, 1.0)]
+    np.testing.assert_allclose(np.diff(losses), [0.3 * 2.0, -0.3 * 3.0], rtol=1e-4)
 
 
 def test_collecting_samples_the_policy_and_rescales_actions(learned):

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import off_policy_reference as reference
 import pytest
-from reference import Adam
+from reference import Adam, assert_metrics, extremes
 
 import rljax
 from rljax import algos, replay, td3
 
 SMALL = {
     "total_steps": 200, "num_envs": 2, "num_steps": 5, "gradient_steps": 4, "batch_size": 32, "buffer_size": 60,
-    "prefill_steps": 40, "hidden_sizes": (8, 6), "target_rate": 0.1, "learning_rate": 1e-3, "noise_std": 0.3,
+    "prefill_steps": 40, "hidden_sizes": (8, 6), "target_rate": 0.1, "noise_std": 0.3,
+    "learning_rate": "linear(2e-3, 0)",
 }  # fmt: skip
 VARIANTS = {
     "td3": {"actor_period": 3, "smoothing_std": 0.4, "smoothing_clip": 0.3},
@@ -28,6 +29,7 @@ def learned(request):
     config = td3.Config(env=reference.wander(), **{**SMALL, **VARIANTS[request.param]})
     state = jax.jit(td3.init)(jax.random.key(0), config)
     other = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(7), x.shape), state.target_params)
+    state = state._replace(step=jnp.int32(8))  # half of the run
     state = state._replace(target_params=other, noise=jnp.linspace(-0.4, 0.4, 8).reshape(2, 4))
     key = jax.random.key(1)
     update = jax.jit(td3.update)
@@ -40,12 +42,12 @@ def learned(request):
 def numpy_learn(config, state, stored, key):
     """The gradient steps of Fujimoto et al. 2018, algorithm 1: parameters, targets, losses, norms."""
     params, targets = state.params, state.target_params
-    adams = td3.Pair(*(Adam(part, config.learning_rate) for part in params))
-    measured = []
+    adams = td3.Pair(*(Adam(part, 1e-3) for part in params))
+    measured, action_values, actor_norms = [], [], [0.0]
     _, key_batches, key_smoothing = jax.random.split(key, 3)
     shape = (config.gradient_steps, config.batch_size)
     words, normals = jax.random.bits(key_batches, shape), jax.random.normal(key_smoothing, (*shape, 4))
-    for number, (bits, normal) in enumerate(zip(words, normals, strict=True), start=1):
+    for number, (bits, normal) in enumerate(zip(words, normals, strict=True), start=8 * config.gradient_steps + 1):
         batch = replay.sample(bits, stored, config.discount)
         actor, critics = reference.FeedForward(params.actor), reference.Ensemble(params.critics)
         noise = config.smoothing_std * np.asarray(normal, np.float64)
@@ -53,10 +55,12 @@ def numpy_learn(config, state, stored, key):
         action = np.tanh(reference.FeedForward(targets.actor).forward(batch.next_obs)) + np.clip(noise, -limit, limit)
         next_values = reference.Ensemble(targets.critics).forward(batch.next_obs, np.clip(action, -1, 1))[:, 0].min(-1)
         target = np.asarray(batch.reward) + np.asarray(batch.discount) * next_values
-        error = critics.forward(batch.obs, batch.action)[:, 0] - target[:, None]
+        values = critics.forward(batch.obs, batch.action)[:, 0]
+        error = values - target[:, None]
         gradient, _ = critics.backward(error[:, None] / config.batch_size)
         norm = np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(gradient)))
-        measured.append((0.5 * (error**2).sum(-1).mean(), norm))
+        measured.append((0.5 * (error**2).sum(-1).mean(), np.abs(error).mean(), norm))
+        action_values.append(values)
         params = params._replace(critics=adams.critics.step(params.critics, gradient))
         if number % config.actor_period == 0:
             critics = reference.Ensemble(params.critics)
@@ -66,17 +70,22 @@ def numpy_learn(config, state, stored, key):
             first[..., 0] = -1.0 / config.batch_size
             d_action = critics.backward(first)[1][:, 3:]
             gradient, _ = actor.backward(d_action * (1 - action**2))
+            actor_norms.append(np.sqrt(sum(np.sum(leaf**2) for leaf in jax.tree.leaves(gradient))))
             params = params._replace(actor=adams.actor.step(params.actor, gradient))
             targets = td3.Pair(
                 *(reference.polyak(n, o, config.target_rate) for n, o in zip(params, targets, strict=True))
             )
-    return params, targets, np.mean(measured, axis=0)
+    means = dict(zip(("critic_loss", "td_error", "gradient_norm"), np.mean(measured, axis=0), strict=True))
+    means |= extremes(action_values) | {"actor_gradient_norm_max": max(actor_norms)}
+    return params, targets, means
 
 
 def test_one_update_equals_numpy(learned):
     config, state, key, (after, metrics), _ = learned
-    params, targets, measured = numpy_learn(config, state, after.replay, key)
-    np.testing.assert_allclose([metrics["critic_loss"], metrics["gradient_norm"]], measured, rtol=1e-3)
+    params, targets, means = numpy_learn(config, state, after.replay, key)
+    episodes = {name: metrics[name] for name in ("episodes", "episode_return", "episode_length", "reward")}
+    scheduled = {"learning_rate": 1e-3, "noise_std": config.noise_std}
+    assert_metrics(metrics, means | episodes | scheduled | {"lost_successors": 0.0, "env_steps": 40 + 9 * 10})
     reference.assert_close(after.params, params, state.params)
     reference.assert_close(after.target_params, targets, state.target_params)
     assert (np.asarray(after.replay.end) >= 0).any()  # some transitions were truncated

@@ -114,7 +114,7 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
         (["train", "ppo"], ["Name the environment"]),
         (["train", "ppo", "--env", "CartPol-v1"], ["CartPol-v1", "CartPole-v1"]),
         (["train", "ppo", "--env", "CartPole-v1", "--lerning-rate", "1e-3"], ["--lerning-rate", "--learning-rate"]),
-        (["train", "ppo", "--env", "CartPole-v1", "--learning-rate", "fast"], ["learning-rate", "fast"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--learning-rate", "fast"], ["learning_rate", "fast"]),
         (["train", "ppo", "--env", "CartPole-v1", "--learning-rate", "-1"], ["learning_rate", "at least 0"]),
         (["train", "ppo", "--env", "CartPole-v1", "--discount", "1.1"], ["discount", "at most 1"]),
         (["train", "ppo", "--env", "CartPole-v1", "--num-minibatches", "7"], ["divide"]),
@@ -174,14 +174,15 @@ def test_all_mistakes_are_reported_at_once(capsys):
 def test_runs_come_from_files_with_options_after_them(capsys, tmp_path):
     (tmp_path / "run.yaml").write_text(
         "algorithm: ppo\nenv: CartPole-v1\nenv.gravity: 5\nwrap: [time_limit=100, normalize_observations]\n"
-        "seeds: 2\nlearning_rate: 1.0e-3\nhidden_sizes: [8]\nanneal_clip: false\ntarget_kl: null\nkeep: [last, best]\n"
+        "seeds: 2\nlearning_rate: 1.0e-3\nhidden_sizes: [8]\nnormalize_advantages: false\ntarget_kl: null\n"
+        "keep: [last, best]\n"
         "total_steps: 128\nnum_envs: 4\nnum_steps: 16\nevaluations: 1\neval_episodes: 2\nprogress: false\n"
     )
     assert cli.main(["train", "--config", "run.yaml", "--lr", "2e-3", "--out", "x"]) == 0
     about = json.loads((tmp_path / "x/config.json").read_text())
     assert (about["seeds"], about["keep"]) == (2, ["last", "best"])
     config = about["config"]
-    assert (config["learning_rate"], config["hidden_sizes"], config["anneal_clip"]) == (2e-3, [8], False)
+    assert (config["learning_rate"], config["hidden_sizes"], config["normalize_advantages"]) == (2e-3, [8], False)
     assert config["discount"] == 0.98  # the preset's
     assert (config["env"]["wrappers"], config["env"]["params"]["gravity"]) == (
         ["time_limit", "normalize_observations"],

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
+from toys import check_key_reuse
 
 import rljax
 from rljax import envs
@@ -25,6 +27,54 @@ def test_an_environment_of_a_model_follows_its_probabilities():
         seen = np.asarray(result.next_obs)[np.asarray(first) == start]
         np.testing.assert_allclose(np.bincount(seen, minlength=5) / len(seen), model.transitions[start, 1], atol=0.035)
     envs.check(env)
+
+
+def test_a_random_process_has_its_distribution():
+    """Rows uniform over the simplex have E[p^2] = 2 / (n (n + 1)) for n states."""
+    model = envs.random_mdp(jax.random.key(0), 40, 5).params
+    assert float(jnp.square(model.transitions).mean()) * 40 * 41 == pytest.approx(2.0, rel=0.05)
+    assert scipy.stats.kstest(np.ravel(model.rewards), "uniform").pvalue > 1e-3
+    np.testing.assert_allclose(model.start, 1 / 40)
+    assert not model.terminated.any()
+    check_key_reuse(lambda key: envs.random_mdp(key, 3, 2).params, jax.random.key(0))
+
+
+def test_rows_that_sum_to_almost_one_are_drawn_within_their_sum():
+    start = jnp.array([0.5, 0.49992])
+    one = jnp.ones((2, 1, 2)) / 2
+    env = envs.from_model(envs.Model(one, jnp.zeros((2, 1)), jnp.zeros((2, 1, 2), bool), start))
+    first, _ = jax.jit(jax.vmap(env.reset, (0, None)))(jax.random.split(jax.random.key(0), 100_000), env.params)
+    assert set(np.unique(first)) == {0, 1}
+
+
+def test_a_draw_on_the_edge_of_a_state_skips_those_of_probability_zero():
+    key = jax.random.key(5)
+    edge = float(random_bits.uniforms(random_bits.word(key)))
+    for start, expected in (
+        ([edge / 2, edge / 2, 0.0, 1 - edge], 3),
+        ([edge, 0.0, 1 - edge], 2),
+        ([edge, 1 - edge], 1),
+    ):
+        count = len(start)
+        nothing, same = jnp.zeros((count, 1)), jnp.full((count, 1, count), 1 / count)
+        env = envs.from_model(envs.Model(same, nothing, same > 1, jnp.array(start)))
+        assert int(env.reset(key, env.params)[0]) == expected
+
+
+def test_rewards_and_ends_are_those_of_the_state_before_the_step():
+    """From state 0 to 1 for a reward of 1, and from there back for 2, which ends the episode."""
+    model = envs.Model(
+        transitions=jnp.array([[[0.0, 1.0]], [[1.0, 0.0]]]),
+        rewards=jnp.array([[1.0], [2.0]]),
+        terminated=jnp.array([[[False, False]], [[True, False]]]),
+        start=jnp.array([1.0, 0.0]),
+    )
+    env = envs.from_model(model)
+    _, state = env.reset(jax.random.key(0), env.params)
+    first, state = env.step(jax.random.key(1), state, 0, env.params)
+    second, _ = env.step(jax.random.key(2), state, 0, env.params)
+    assert (int(first.next_obs), float(first.reward), bool(first.terminated)) == (1, 1.0, False)
+    assert (int(second.next_obs), float(second.reward), bool(second.terminated)) == (0, 2.0, True)
 
 
 def test_a_state_of_probability_zero_is_never_drawn():

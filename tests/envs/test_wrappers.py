@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+import toys
+from toys import check_key_reuse
 
 import rljax
 from rljax import config, envs, ppo, rollout
@@ -143,6 +145,12 @@ def test_sticky_actions_at_the_extremes():
     for probability, expected in ((0.0, [0, 1, 2, 3, 4, 5, 6]), (1.0, [0, 0, 0, 3, 3, 3, 6])):
         _, (trajectory,), _ = collect(envs.sticky_actions(lasting(COUNTER, 3), probability), 1, 7)
         assert trajectory.next_obs[:, 0, 1].tolist() == expected
+
+
+def test_sticky_actions_and_the_environment_have_different_keys():
+    env = envs.sticky_actions(toys.walk)
+    _, state = env.reset(jax.random.key(0), env.params)
+    check_key_reuse(lambda key: env.step(key, state, 1, env.params)[0].reward, jax.random.key(1))
 
 
 # scale_reward

@@ -10,7 +10,8 @@ from toys import own, same_bits, walk
 
 import rljax
 from rljax import ppo
-from rljax.experiment import compilation
+from rljax.experiment import compilation, halving
+from rljax.experiment.history import Runs
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +21,35 @@ def config():
 
 
 SWEEP = {"learning_rate": [1e-3, 1e-2], "env.params.gravity": [5.0, 9.8]}
+
+
+@pytest.mark.parametrize(
+    ("configurations", "updates", "factor", "expected", "total"),
+    [
+        (9, 27, 3, [(3, 3), (9, 1)], 6 * 3 + 2 * 9 + 27),
+        (10, 100, 3, [(3, 4), (11, 2), (33, 1)], 6 * 3 + 2 * 11 + 33 + 100),
+        (2, 10, 3, [(3, 1)], 3 + 10),
+        (8, 3, 2, [(1, 4)], 4 + 4 * 3),
+        (4, 10, None, [], 40),
+        (1, 10, 2, [], 10),
+    ],
+)
+def test_rungs_and_their_updates(configurations, updates, factor, expected, total):
+    assert halving.rungs(configurations, updates, factor) == expected
+    assert halving.total_updates(configurations, updates, factor) == total
+
+
+def test_configurations_are_compared_by_the_interquartile_mean_on_even_seeds():
+    runs = Runs.of([(configuration, seed) for configuration in (2, 5, 7, 8) for seed in range(8)])
+    on_even_seeds = {2: [1, 1, 1, 1], 5: [3, 3, 3, -90], 7: [2, 2, 2, 90], 8: [np.nan] * 4}
+    returns = np.full(len(runs), 50.0)
+    for configuration, values in on_even_seeds.items():
+        returns[(runs.configurations == configuration) & (runs.seeds % 2 == 0)] = values
+    returns[runs.configurations == 5] -= 100.0 * (runs.seeds[runs.configurations == 5] % 2)
+    for remaining, expected in ((1, {5}), (2, {5, 7}), (3, {2, 5, 7})):
+        survives = halving.survivors(runs, returns, remaining)
+        assert set(runs.configurations[survives]) == expected
+        assert survives.sum() == 8 * remaining
 
 
 def test_an_error_after_a_rung_keeps_the_survivors(tmp_path, monkeypatch):

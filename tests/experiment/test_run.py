@@ -117,6 +117,20 @@ def test_final_returns_are_greedy_evaluations(config, full):
     np.testing.assert_allclose(result.summary["final_return"]["per_seed"], returns(keys, result.states), rtol=1e-4)
 
 
+def test_evaluations_use_their_numbers_keys():
+    """The first and the last one, by hand: of untrained and of trained policies, with noise in the rewards."""
+    config = own.Config(env=toys.walk, num_updates=6)
+    result = rljax.run(own, config, seeds=2, evaluations=2, eval_episodes=3, progress=False, devices=1)
+    for seed, key in enumerate(jax.random.split(jax.random.key(0), 2)):
+        key_init, _, key_evaluation = core.training_keys(key)
+        key_curve = jax.random.split(key_evaluation)[0]
+        trained = jax.tree.map(lambda x, seed=seed: x[seed], result.states)
+        for number, state in ((0, own.init(key_init, config)), (2, trained)):
+            key_episodes = jax.random.fold_in(key_curve, number)
+            returns = evaluation.evaluate(key_episodes, config.env, own.act(state, config), 3)
+            np.testing.assert_allclose(result.eval_returns[seed, number], returns.mean(), rtol=1e-5)
+
+
 # --- when something goes wrong -------------------------------------------------------------------------------------
 
 

@@ -70,6 +70,9 @@ def test_samplers_follow_their_distributions():
     discounts = [p.values["discount"] for p in points]
     np.testing.assert_allclose(np.mean(discounts), 0.945, atol=0.003)
     assert {type(p.values["target_period"]) for p in points} == {int}
+    assert np.mean([p.values["target_period"] == 1 for p in points]) == pytest.approx(
+        np.log(1.5) / np.log(1000), abs=0.015
+    )
     np.testing.assert_allclose(np.mean([p.values["huber_delta"] for p in points]), 1.5, atol=0.05)
     assert [p.values for p in sweeps.points(config, sweep, samples=3, seed=3)] == [p.values for p in points[:3]]
     assert sweeps.points(config, sweep, samples=3, seed=4)[0].values != points[0].values

@@ -97,6 +97,8 @@ def test_summary_of_finite_seeds():
     assert list(summary) == ["iqm", "ci95", "mean", "median", "min", "max", "per_seed", "not_finite"]
     assert (summary["iqm"], summary["mean"], summary["median"]) == (3.0, 22.0, 3.0)
     assert (summary["min"], summary["max"]) == (1.0, 100.0)
+    skewed = summarize(np.array([0.0, 1.0, 2.0, 6.0, 100.0]))
+    assert (skewed["iqm"], skewed["median"]) == (3.0, 2.0)
     assert summary["per_seed"] == list(values)
     assert summary["not_finite"] == []
     assert summary["ci95"][0] < 3.0 < summary["ci95"][1]
@@ -145,6 +147,15 @@ def test_probability_of_improvement_by_counting():
     assert np.isnan(statistics.improvement_interval(x[:1], y)).all()
 
 
+def test_the_interval_of_an_improvement_has_the_width_of_two_independent_samples():
+    """The Mann-Whitney statistic of n and n equal values has variance (1 / n + 1 / n) / 12, nearly."""
+    values = np.random.default_rng(0).normal(size=(20, 30))
+    for confidence, deviations in ((0.95, 1.96), (0.5, 0.674)):
+        low, high = np.mean([improvement_interval(x, x, confidence) for x in values], axis=0)
+        assert high - low == pytest.approx(2 * deviations * np.sqrt(2 / 30 / 12), rel=0.1)
+        assert low + high == pytest.approx(1.0, abs=0.02)
+
+
 def test_the_best_is_reported_on_other_seeds_than_it_was_chosen_on():
     lucky = np.array([9.0, 1, 9, 1, 9, 1, 9, 1])
     steady = np.full(8, 5.0)
@@ -162,6 +173,24 @@ def test_the_best_is_reported_on_other_seeds_than_it_was_chosen_on():
     assert one["best"]["configuration"] == 1
     assert one["best"]["final_return"] is None
     assert one["best_improves_on"] == [None, None, None]
+
+
+def test_comparisons_are_of_the_row_with_the_column():
+    worse = np.arange(12.0)
+    compared = statistics.compare([worse, worse + 3.5])
+    table, (improvement, itself) = compared["probability_of_improvement"], compared["best_improves_on"]
+    counted = np.mean(worse[:, None] + 3.5 > worse)
+    assert counted > 0.7
+    np.testing.assert_allclose(table, [[0.5, 1 - counted], [counted, 0.5]])
+    assert improvement["probability"] == np.mean(worse[1::2, None] + 3.5 > worse[1::2])
+    low, high = improvement["ci95"]
+    assert 1 - high < low < improvement["probability"] < high
+    assert itself["probability"] == 0.5
+
+
+def test_the_score_is_the_interquartile_mean_of_finite_values():
+    assert statistics.score(np.array([0.0, 1.0, np.nan, 2.0, 6.0, 100.0, np.inf])) == 3.0
+    assert statistics.score(np.array([np.nan])) == -np.inf
 
 
 def test_configurations_left_out_are_never_the_best():

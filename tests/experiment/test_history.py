@@ -1,0 +1,67 @@
+"""The history of a batch, on the host."""
+
+import numpy as np
+import pytest
+
+from rljax.experiment.history import Diverged, Record, Runs
+
+
+def chunk(first, count, lanes=4, capacity=5):
+    """Metrics `[lanes, capacity]` of updates from `first` on; only `count` columns are filled."""
+    update = first + np.arange(1, capacity + 1)
+    lane = np.arange(lanes)[:, None]
+    returns = np.where(update % 2 == 0, 100.0 * lane + update, np.nan)
+    env_steps = np.broadcast_to(10 * update, returns.shape)
+    return {"env_steps": env_steps, "episode_return": returns, "episodes": env_steps % 3}, count
+
+
+@pytest.fixture
+def record():
+    """Three runs in four lanes; the second one diverged after its third update, and the record has seven."""
+    record = Record(Runs.of([(0, 0), (0, 1), (1, 0)]))
+    record.add_evaluation(np.arange(12.0).reshape(4, 3))
+    record.add_chunk(*chunk(0, 2), seconds=2.0)
+    record.diverged[1] = Diverged(3, 30, [])
+    record.add_chunk(*chunk(2, 4), seconds=3.0)
+    record.add_evaluation(np.arange(12.0).reshape(4, 3) ** 2)
+    record.add_chunk(*chunk(6, 1), seconds=1.0)
+    return record
+
+
+def test_chunks_add_up(record):
+    assert (record.updates, record.env_steps, record.seconds) == (7, 70, 6.0)
+    assert record.eval_updates == [0, 6]
+    assert record.eval_steps == [0, 60]
+    np.testing.assert_allclose(record.eval_returns, [[1, 5 / 3], [4, 50 / 3], [7, 149 / 3]])
+    expected = np.arange(1, 8)
+    np.testing.assert_array_equal(record.metrics["env_steps"][[0, 2]], [10 * expected] * 2)
+    np.testing.assert_array_equal(record.metrics["episodes"][0], 10 * expected % 3)
+
+
+def test_metrics_of_a_diverged_run_end_with_the_update_that_spoiled_it(record):
+    np.testing.assert_array_equal(record.metrics["env_steps"][1], [10, 20, 30, 40, 40, 40, 40])
+    np.testing.assert_array_equal(record.metrics["episode_return"][1], [np.nan, 102, np.nan, 104, *[np.nan] * 3])
+    np.testing.assert_array_equal(record.metrics["episodes"][1], [1, 2, 0, 1, 0, 0, 0])
+    record.diverged[2] = Diverged(1, 10, [])  # before this chunk
+    record.add_chunk(*chunk(7, 2), seconds=0.0)
+    np.testing.assert_array_equal(record.metrics["env_steps"][2, -3:], [70, 70, 70])
+
+
+def test_the_latest_return_is_the_mean_of_the_last_chunk(record):
+    assert np.isnan(record.latest_return)  # no episode ended in update 7
+    record.add_chunk(*chunk(7, 3), seconds=0.0)  # run 1 has diverged
+    assert record.latest_return == pytest.approx(np.mean([8, 10, 208, 210]))
+
+
+def test_some_runs_of_a_record(record):
+    part = record.rows(np.array([1, 2]))
+    assert list(part.runs) == [(0, 1), (1, 0)]
+    assert (part.updates, part.env_steps, part.seconds) == (7, 70, 4.0)
+    assert part.diverged == {0: record.diverged[1]}
+    np.testing.assert_array_equal(part.metrics["episode_return"], record.metrics["episode_return"][1:])
+    np.testing.assert_array_equal(part.eval_returns, record.eval_returns[1:])
+    copied = record.copy()
+    copied.add_chunk(*chunk(7, 1), seconds=1.0)
+    assert (record.updates, copied.updates) == (7, 8)
+    assert record.runs.rows_of(0).tolist() == [0, 1]
+    assert record.runs.rows_of(1).tolist() == [2]
