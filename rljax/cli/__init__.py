@@ -1,4 +1,4 @@
-"""The command line: `rljax train`, `rljax resume`, `rljax envs`, `rljax algos`, `rljax bench`."""
+"""The command line: `rljax train`, `resume`, `describe`, `envs`, `algos` and `bench`."""
 
 import argparse
 import contextlib
@@ -83,13 +83,15 @@ def _prepare_streams() -> None:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    commands = {"train": _train, "resume": _resume, "envs": _envs, "algos": _algos, "bench": bench.bench}
+    commands = {"train": _train, "resume": _resume, "describe": _describe, "envs": _envs, "algos": _algos}
+    commands["bench"] = bench.bench
     parser = Parser("rljax")
     parser.add_argument("--version", action="store_true", help="print the installed versions, for a bug report")
     listed = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for name, text in {
         "train": "train many seeds and write the results: rljax train ALGO --env ENV; rljax train ALGO --help",
         "resume": "resume a stopped run from its checkpoints: rljax resume FOLDER",
+        "describe": "print the layers, shapes and numbers of parameters of networks: rljax describe ALGO --env ENV",
         "envs": "list the environments",
         "algos": "list the algorithms, and the environments they have tuned values for",
         "bench": "measure speed and learning: rljax bench [NAME]; rljax bench --help",
@@ -118,6 +120,28 @@ def _algos(arguments: list[str]) -> int:
     for name, what in algos.algorithms().items():
         print(f"{name:17} {what}")
         print(f"{'':17} tuned for {', '.join(presets.tuned_for(name)) or 'none'}")
+    return 0
+
+
+def _describe(arguments: list[str]) -> int:
+    from rljax.report import architecture
+
+    name, *rest = arguments or [""]
+    what = "Print the layers, shapes and numbers of parameters of the networks that a config trains."
+    parser = Parser("rljax describe ALGO", f"{what} All fields of the config are options, as for rljax train.")
+    parser.add_argument("--env", default=argparse.SUPPRESS, metavar="ENV", help=f"{_ENV}; required")
+    if name in ("-h", "--help"):
+        parser.print_help()
+        return 0
+    if name.startswith("-") or not name:
+        raise UsageError("Name the algorithm, before any option: rljax describe ppo --env CartPole-v1.")
+    algorithm = user_code.algorithm(name)
+    add_fields(parser, algorithm.Config, {}, {} if user_code.is_custom(name) else _CHOICES)
+    fields = values(parser.parse_all(rest))
+    if "env" not in fields:
+        raise UsageError(f"Name the environment: rljax describe {name} --env CartPole-v1; `rljax envs` lists them.")
+    config = _config(name, algorithm, envs.make(user_code.env(fields.pop("env"))), fields)
+    print(architecture.describe(algorithm, config))
     return 0
 
 

@@ -109,7 +109,7 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
         (["train", "ppo"], ["Name the environment"]),
         (["train", "ppo", "--env", "CartPol-v1"], ["CartPol-v1", "CartPole-v1"]),
         (["train", "ppo", "--env", "CartPole-v1", "--lerning-rate", "1e-3"], ["--lerning-rate", "--learning-rate"]),
-        (["train", "ppo", "--env", "CartPole-v1", "--learning-rate", "fast"], ["learning-rate", "fast"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--learning-rate", "fast"], ["learning_rate", "fast"]),
         (["train", "ppo", "--env", "CartPole-v1", "--learning-rate", "-1"], ["learning_rate", "at least 0"]),
         (["train", "ppo", "--env", "CartPole-v1", "--discount", "1.1"], ["discount", "at most 1"]),
         (["train", "ppo", "--env", "CartPole-v1", "--num-minibatches", "7"], ["divide"]),
