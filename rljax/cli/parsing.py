@@ -221,7 +221,7 @@ def _literals(text: str) -> list[Any]:
     try:
         return list(ast.literal_eval(f"[{text}]"))
     except (ValueError, SyntaxError):
-        parts = re.split(r",(?![^(]*\))", text)  # not inside brackets
+        parts = re.split(r",(?![^()]*(?:\([^()]*\)[^()]*)*\))", text)  # not inside brackets, such as a schedule's
     return (
         [part.strip() for part in parts] if len(parts) == 1 else [value for part in parts for value in _literals(part)]
     )

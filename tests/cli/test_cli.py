@@ -14,6 +14,7 @@ import pytest
 
 import rljax
 from rljax import cli
+from rljax.cli.parsing import swept
 from rljax.experiment import history
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -34,6 +35,12 @@ def complaint(capsys, *arguments):
     assert len(lines) == 1, captured.err
     assert lines[0].endswith((".", "?"))
     return lines[0]
+
+
+def test_a_sweep_may_list_schedules():
+    texts = ["piecewise((1e-3,1e-4),(0.5,))", "linear(3e-4, 0)"]
+    assert swept(f"learning_rate={texts[0]},2e-3,{texts[1]}") == ("learning_rate", [texts[0], 2e-3, texts[1]])
+    assert swept("hidden_sizes=(64,64),(32,)") == ("hidden_sizes", [(64, 64), (32,)])
 
 
 def test_train_writes_its_files_and_prints_a_table(capsys, tmp_path):
