@@ -6,6 +6,7 @@ from rljax.envs.mdp import Model, from_model, random_mdp
 from rljax.envs.registry import make, registered, tabular_model
 from rljax.envs.spaces import Box, Discrete, Space, bounded_box, count
 from rljax.envs.wrappers import (
+    clip_reward,
     flatten_observation,
     frame_stack,
     mask_observation,
@@ -30,6 +31,7 @@ __all__ = [
     "begin_next_episode",
     "bounded_box",
     "check",
+    "clip_reward",
     "count",
     "flatten_observation",
     "frame_stack",

@@ -29,6 +29,10 @@ _REFUSED = {
     ("normalize_rewards", "normalize_rewards"): "there is only one discount",
     ("scale_reward", "normalize_rewards"): "normalising undoes the scale",
     ("shape_reward", "normalize_rewards"): "the shaping must be in the reward before its scale is measured",
+    ("clip_reward", "normalize_rewards"): "the rewards must be clipped before their scale is measured",
+    ("clip_reward", "clip_reward"): "there is only one pair of bounds",
+    ("scale_reward", "clip_reward"): "the bounds must be those of the scaled reward",
+    ("shape_reward", "clip_reward"): "the bounds must be those of the shaped reward",
 }
 
 
@@ -52,6 +56,7 @@ def _recorded[**Arguments](
 ) -> Callable[Concatenate[Env | str, Arguments], Env]:
     """Make a wrapper accept an id as well as an `Env`, and record its arguments in `env.recipe`."""
     signature = inspect.signature(wrapper)
+    floats = {name for name, of in signature.parameters.items() if of.annotation in (float, float | None)}
 
     @functools.wraps(wrapper)
     def apply(env: Env | str, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Env:
@@ -61,8 +66,7 @@ def _recorded[**Arguments](
         bound.apply_defaults()
         # Convert to float, so that 2 and 2.0 give equal recipes, also in a file.
         _, *arguments = (
-            float(value) if signature.parameters[name].annotation is float else value
-            for name, value in bound.arguments.items()
+            float(value) if name in floats and value is not None else value for name, value in bound.arguments.items()
         )
         return wrapped.replace(recipe=(*env.recipe, (wrapper.__name__, _tuples(arguments))))
 
@@ -344,3 +348,22 @@ def normalize_rewards(env: Env, discount: float = 0.99) -> Env:
     """
     discount = number("normalize_rewards' discount", discount, minimum=0, maximum=1)
     return _wrapped(env, "normalize_rewards", normalize_rewards=float(discount))
+
+
+@_recorded
+def clip_reward(env: Env, low: float | None = -1.0, high: float | None = 1.0) -> Env:
+    """Clip the learner's rewards to [low, high] (Mnih et al. 2015, Methods); None leaves a side without a bound.
+
+    Reported returns, in training and in evaluation, are those of the raw rewards. `normalize_rewards` must come after
+    it: it measures, and divides, the clipped rewards.
+
+    Raises:
+        UsageError: a bound is not a finite number, both are None, or `low` is not below `high`.
+    """
+    low = low if low is None else float(number("clip_reward's low", low))
+    high = high if high is None else float(number("clip_reward's high", high))
+    if low is None and high is None:
+        raise UsageError("clip_reward needs a bound: give low, high or both.")
+    if low is not None and high is not None and not low < high:
+        raise UsageError(f"clip_reward's low must be below its high, got low={low} and high={high}.")
+    return _wrapped(env, "clip_reward", clip_reward=(low, high))
