@@ -3,6 +3,7 @@
 from rljax.envs.base import Bound, Env, TimeStep, as_features, begin_next_episode, observation_shape, timestep
 from rljax.envs.checker import check, require
 from rljax.envs.mdp import Model, from_model, random_mdp
+from rljax.envs.preprocessing import grayscale, repeat_action, resize
 from rljax.envs.registry import make, registered, tabular_model
 from rljax.envs.spaces import Box, Discrete, Space, bounded_box, count
 from rljax.envs.wrappers import (
@@ -36,6 +37,7 @@ __all__ = [
     "flatten_observation",
     "frame_stack",
     "from_model",
+    "grayscale",
     "make",
     "mask_observation",
     "normalize_observations",
@@ -44,7 +46,9 @@ __all__ = [
     "random_mdp",
     "registered",
     "remake",
+    "repeat_action",
     "require",
+    "resize",
     "scale_reward",
     "shape_reward",
     "sticky_actions",
