@@ -32,7 +32,7 @@ class Collector(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """A rollout `[T, N, ...]`, with observations and rewards normalised if `env` is set to."""
+    """A rollout `[T, N, ...]`, with rewards clipped, and observations and rewards normalised, if `env` is set to."""
 
     obs: jax.Array
     action: Any  # the policy's second output, `extra`
@@ -69,8 +69,14 @@ def observe(collector: Collector, env: Env, obs: jax.Array) -> jax.Array:
     return running_statistics.standardize(collector.obs_moments, obs) if env.normalize_observations else narrow(obs)
 
 
+def clip(env: Env, reward: jax.Array) -> jax.Array:
+    """The reward within the bounds of `env.clip_reward`, if they are set."""
+    return reward if env.clip_reward is None else jnp.clip(reward, *env.clip_reward)
+
+
 def scale(collector: Collector, env: Env, reward: jax.Array) -> jax.Array:
-    """The learner's reward: divided by the standard deviation of returns so far if `env.normalize_rewards` is set."""
+    """The learner's reward: clipped, and divided by the standard deviation of returns so far, if `env` is set to."""
+    reward = clip(env, reward)
     return reward if env.normalize_rewards is None else running_statistics.rescale(collector.reward_moments, reward)
 
 
@@ -87,7 +93,7 @@ def rollout(
         collector: the state of the environments.
         env: the environment.
         num_steps: T.
-        raw: do not normalise the trajectory; for a replay buffer, whose samples are normalised when they are drawn.
+        raw: keep raw observations and rewards; for a replay buffer, whose samples are normalised when they are drawn.
 
     Returns:
         the next collector; the trajectory `[T, N, ...]`, with `extra` as its `action`; and statistics: the mean raw
@@ -110,7 +116,10 @@ def rollout(
 
 
 def normalize_trajectory(trajectory: Trajectory, before: Collector, after: Collector, env: Env) -> Trajectory:
-    """Normalise a raw trajectory: observations by earlier statistics, as for the policy, and rewards by the newest."""
+    """Normalise a raw trajectory: observations by earlier statistics, as for the policy, and rewards by the newest.
+
+    Rewards are clipped first, if `env` is set to.
+    """
     return trajectory._replace(
         obs=observe(before, env, trajectory.obs),
         reward=scale(after, env, trajectory.reward),
@@ -165,7 +174,7 @@ def interact(
         episode_length = episode_length + 1
         finished = (result.reward, jnp.where(ended, episode_return, 0.0), jnp.where(ended, episode_length, 0), ended)
         if env.normalize_rewards is not None:
-            discounted_reward = env.normalize_rewards * discounted_reward + result.reward
+            discounted_reward = env.normalize_rewards * discounted_reward + clip(env, result.reward)
         transition = Trajectory(obs, extra, result.reward, result.terminated, result.truncated, result.next_obs)
         learner, recorded = learn(learner, noise, transition)
         carry = (

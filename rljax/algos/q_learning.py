@@ -151,7 +151,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
 
     def learn(tables: Tables, noise: Noise, step: rollout.Trajectory) -> tuple[Tables, tuple[jax.Array, jax.Array]]:
         next_value, planned = next_values(tables, noise, step.next_obs, config)
-        target = step.reward + config.discount * jnp.where(step.terminated, 0.0, next_value)
+        target = rollout.clip(env, step.reward) + config.discount * jnp.where(step.terminated, 0.0, next_value)
         entry = (noise.table, step.obs, step.action)
         same = jnp.ones((config.num_envs, config.num_envs), bool)
         for index in entry:

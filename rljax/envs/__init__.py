@@ -3,9 +3,11 @@
 from rljax.envs.base import Bound, Env, TimeStep, as_features, begin_next_episode, observation_shape, timestep
 from rljax.envs.checker import check, require
 from rljax.envs.mdp import Model, from_model, random_mdp
+from rljax.envs.preprocessing import grayscale, repeat_action, resize
 from rljax.envs.registry import make, registered, tabular_model
 from rljax.envs.spaces import Box, Discrete, Space, bounded_box, count
 from rljax.envs.wrappers import (
+    clip_reward,
     flatten_observation,
     frame_stack,
     mask_observation,
@@ -30,10 +32,12 @@ __all__ = [
     "begin_next_episode",
     "bounded_box",
     "check",
+    "clip_reward",
     "count",
     "flatten_observation",
     "frame_stack",
     "from_model",
+    "grayscale",
     "make",
     "mask_observation",
     "normalize_observations",
@@ -42,7 +46,9 @@ __all__ = [
     "random_mdp",
     "registered",
     "remake",
+    "repeat_action",
     "require",
+    "resize",
     "scale_reward",
     "shape_reward",
     "sticky_actions",

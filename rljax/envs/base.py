@@ -42,6 +42,7 @@ def timestep(obs: Any, reward: Any, terminated: Any, truncated: Any = False) -> 
         "wrappers",
         "normalize_observations",
         "normalize_rewards",
+        "clip_reward",
         "recipe",
         "default_params",
     ],
@@ -62,6 +63,7 @@ class Env:
         wrappers: names of the wrappers applied, innermost first.
         normalize_observations: set by the wrapper of that name; the engine keeps the statistics.
         normalize_rewards: the discount of the wrapper of that name, or None.
+        clip_reward: the bounds of the wrapper of that name, or None; the engine clips the learner's rewards only.
         recipe: how the environment was made, without its params: `((id, settings), (wrapper, arguments), ...)`; the
             first entry is None for a custom environment. Plain data unless a wrapper was given an object.
         default_params: returns the default params, which the label omits.
@@ -76,6 +78,7 @@ class Env:
     wrappers: tuple[str, ...] = ()
     normalize_observations: bool = False
     normalize_rewards: float | None = None
+    clip_reward: tuple[float | None, float | None] | None = None
     recipe: tuple[tuple[str, tuple[Any, ...]] | None, ...] = (None,)
     default_params: Callable[[], Any] | None = None
 

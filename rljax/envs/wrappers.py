@@ -21,18 +21,30 @@ from rljax.errors import UsageError, number
 
 # Invalid orders: (outer, inner) -> why.
 _REFUSED = {
+    ("time_limit", "repeat_action"): "the limit that it replaces would still end repetitions",
     ("mask_observation", "frame_stack"): "the indices would point into the stack",
+    ("grayscale", "frame_stack"): "the channels must be colours",
     ("mask_observation", "normalize_observations"): "statistics would include entries that the agent never sees",
     ("frame_stack", "normalize_observations"): "the statistics must be those of what the agent sees",
     ("flatten_observation", "normalize_observations"): "the statistics must be those of what the agent sees",
+    ("repeat_action", "normalize_observations"): "the statistics must be those of what the agent sees",
+    ("grayscale", "normalize_observations"): "the statistics must be those of what the agent sees",
+    ("resize", "normalize_observations"): "the statistics must be those of what the agent sees",
     ("normalize_observations", "normalize_observations"): "normalising twice changes nothing",
     ("normalize_rewards", "normalize_rewards"): "there is only one discount",
     ("scale_reward", "normalize_rewards"): "normalising undoes the scale",
     ("shape_reward", "normalize_rewards"): "the shaping must be in the reward before its scale is measured",
+    ("repeat_action", "normalize_rewards"): "the scale must be that of the summed rewards",
+    ("clip_reward", "normalize_rewards"): "the rewards must be clipped before their scale is measured",
+    ("clip_reward", "clip_reward"): "there is only one pair of bounds",
+    ("scale_reward", "clip_reward"): "the bounds must be those of the scaled reward",
+    ("shape_reward", "clip_reward"): "the bounds must be those of the shaped reward",
+    ("repeat_action", "clip_reward"): "the bounds must be those of the summed rewards",
+    ("repeat_action", "shape_reward"): "potentials must be those of what the agent sees, with its discount",
 }
 
 
-def _wrapped(env: Env, name: str, **changes: Any) -> Env:
+def add_wrapper(env: Env, name: str, **changes: Any) -> Env:
     """Change some fields and add the wrapper's name; raise `UsageError` if the order of wrappers is invalid."""
     for inner in env.wrappers:
         why = _REFUSED.get((name, inner))
@@ -48,11 +60,12 @@ WRAPPERS: dict[str, Callable[..., Env]] = {}
 """Wrappers by name."""
 
 
-def _recorded[**Arguments](
+def recorded[**Arguments](
     wrapper: Callable[Concatenate[Env, Arguments], Env],
 ) -> Callable[Concatenate[Env | str, Arguments], Env]:
     """Make a wrapper accept an id as well as an `Env`, and record its arguments in `env.recipe`."""
     signature = inspect.signature(wrapper)
+    floats = {name for name, of in signature.parameters.items() if of.annotation in (float, float | None)}
 
     @functools.wraps(wrapper)
     def apply(env: Env | str, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Env:
@@ -62,8 +75,7 @@ def _recorded[**Arguments](
         bound.apply_defaults()
         # Convert to float, so that 2 and 2.0 give equal recipes, also in a file.
         _, *arguments = (
-            float(value) if signature.parameters[name].annotation is float else value
-            for name, value in bound.arguments.items()
+            float(value) if name in floats and value is not None else value for name, value in bound.arguments.items()
         )
         return wrapped.replace(recipe=(*env.recipe, (wrapper.__name__, _tuples(arguments))))
 
@@ -101,11 +113,11 @@ class TimeLimitState(NamedTuple):
     time: jax.Array  # [] int32, steps since the reset
 
 
-@_recorded
+@recorded
 def time_limit(env: Env, max_steps: int) -> Env:
     """Truncate after `max_steps` steps, instead of the environment's built-in time limit."""
     max_steps = number("time_limit's max_steps", max_steps, integer=True, minimum=1, maximum=2**31 - 1)
-    return _wrapped(
+    return add_wrapper(
         env,
         "time_limit",
         reset=Bound(_time_limit_reset, (env.reset,)),
@@ -132,14 +144,14 @@ class StickyState(NamedTuple):
     started: jax.Array  # [] bool, false until the episode's first step
 
 
-@_recorded
+@recorded
 def sticky_actions(env: Env, probability: float = 0.25) -> Env:
     """Repeat the previous action with some probability (Machado et al. 2018, section 5.2).
 
     An episode's first action is never replaced.
     """
     probability = number("sticky_actions' probability", probability, minimum=0, maximum=1)
-    return _wrapped(
+    return add_wrapper(
         env,
         "sticky_actions",
         reset=Bound(_sticky_reset, (env.reset, env.action_space)),
@@ -162,11 +174,11 @@ def _sticky_step(
     return result, StickyState(inner, action, jnp.bool_(True))
 
 
-@_recorded
+@recorded
 def scale_reward(env: Env, factor: float) -> Env:
     """Multiply the reward by a constant; returns are then reported in the scaled unit."""
     factor = number("scale_reward's factor", factor)
-    return _wrapped(env, "scale_reward", step=Bound(_scale_reward_step, (env.step, float(factor))))
+    return add_wrapper(env, "scale_reward", step=Bound(_scale_reward_step, (env.step, float(factor))))
 
 
 def _scale_reward_step(
@@ -181,7 +193,7 @@ class ShapedState(NamedTuple):
     potential: jax.Array  # [] float32, of the current observation
 
 
-@_recorded
+@recorded
 def shape_reward(env: Env, potential: Callable[[Any], Any], discount: float) -> Env:
     """Add `discount * potential(next_obs) - potential(obs)` to the reward (Ng, Harada and Russell 1999, equation 2).
 
@@ -194,7 +206,7 @@ def shape_reward(env: Env, potential: Callable[[Any], Any], discount: float) -> 
         discount: the learner's discount.
     """
     discount = number("shape_reward's discount", discount, minimum=0, maximum=1)
-    return _wrapped(
+    return add_wrapper(
         env,
         "shape_reward",
         reset=Bound(_shaped_reset, (env.reset, potential)),
@@ -216,10 +228,10 @@ def _shaped_step(
     return shaped, ShapedState(inner, next_potential)
 
 
-def _map_observation(env: Env, name: str, space: Box, function: Callable[..., Any], *arguments: Any) -> Env:
+def map_observation(env: Env, name: str, space: Box, function: Callable[..., Any], *arguments: Any) -> Env:
     """Apply a pure function of one observation after every reset and step."""
     transform = Bound(function, arguments)
-    return _wrapped(
+    return add_wrapper(
         env,
         name,
         observation_space=space,
@@ -240,7 +252,7 @@ def _mapped_step(
     return result._replace(obs=transform(result.obs), next_obs=transform(result.next_obs)), state
 
 
-@_recorded
+@recorded
 def flatten_observation(env: Env) -> Env:
     """Flatten observations to one vector of floats; discrete ones become one-hot."""
     space = env.observation_space
@@ -249,14 +261,14 @@ def flatten_observation(env: Env) -> Env:
         flat = Box(0.0, 1.0, (size,))
     else:
         flat = Box(space.low.reshape(-1), space.high.reshape(-1), (size,))
-    return _map_observation(env, "flatten_observation", flat, _flatten, space)
+    return map_observation(env, "flatten_observation", flat, _flatten, space)
 
 
 def _flatten(space: Box | Discrete, obs: Any) -> jax.Array:
     return as_features(space, obs).reshape(-1)
 
 
-@_recorded
+@recorded
 def mask_observation(env: Env, keep: Sequence[int]) -> Env:
     """Keep only some entries of a vector observation: `(0, 2)` is CartPole without its velocities."""
     space = env.observation_space
@@ -273,7 +285,7 @@ def mask_observation(env: Env, keep: Sequence[int]) -> Env:
             f"mask_observation of {env.name} needs indices between 0 and {space.shape[0] - 1}, got {keep}."
         )
     masked = Box(space.low[list(kept)], space.high[list(kept)], (len(kept),), space.dtype)
-    return _map_observation(env, "mask_observation", masked, _keep_entries, kept)
+    return map_observation(env, "mask_observation", masked, _keep_entries, kept)
 
 
 def _keep_entries(kept: tuple[int, ...], obs: jax.Array) -> jax.Array:
@@ -285,7 +297,7 @@ class StackState(NamedTuple):
     frames: jax.Array  # [num_frames, *obs shape], the oldest first
 
 
-@_recorded
+@recorded
 def frame_stack(env: Env, num_frames: int) -> Env:
     """Concatenate the last `num_frames` observations along the last axis, the oldest first.
 
@@ -297,7 +309,7 @@ def frame_stack(env: Env, num_frames: int) -> Env:
     num_frames = number("frame_stack's num_frames", num_frames, integer=True, minimum=1)
     shape = (*space.shape[:-1], space.shape[-1] * num_frames)
     low, high = np.concatenate([space.low] * num_frames, -1), np.concatenate([space.high] * num_frames, -1)
-    return _wrapped(
+    return add_wrapper(
         env,
         "frame_stack",
         observation_space=Box(low, high, shape, space.dtype),
@@ -325,7 +337,7 @@ def _stack_step(
     return result._replace(obs=stacked, next_obs=stacked), StackState(inner, frames)
 
 
-@_recorded
+@recorded
 def normalize_observations(env: Env) -> Env:
     """Standardize the learner's observations by their running mean and variance, clipped to [-10, 10].
 
@@ -334,14 +346,33 @@ def normalize_observations(env: Env) -> Env:
     """
     if isinstance(env.observation_space, Discrete):
         raise UsageError("normalize_observations needs array observations: apply flatten_observation first.")
-    return _wrapped(env, "normalize_observations", normalize_observations=True)
+    return add_wrapper(env, "normalize_observations", normalize_observations=True)
 
 
-@_recorded
+@recorded
 def normalize_rewards(env: Env, discount: float = 0.99) -> Env:
     """Divide the learner's rewards by the running standard deviation of their discounted sum, clipped to [-10, 10].
 
     As in VecNormalize (Stable-Baselines), the mean is not subtracted. Reported returns are those of the raw rewards.
     """
     discount = number("normalize_rewards' discount", discount, minimum=0, maximum=1)
-    return _wrapped(env, "normalize_rewards", normalize_rewards=float(discount))
+    return add_wrapper(env, "normalize_rewards", normalize_rewards=float(discount))
+
+
+@recorded
+def clip_reward(env: Env, low: float | None = -1.0, high: float | None = 1.0) -> Env:
+    """Clip the learner's rewards to [low, high] (Mnih et al. 2015, Methods); None leaves a side without a bound.
+
+    Reported returns, in training and in evaluation, are those of the raw rewards. `normalize_rewards` must come after
+    it: it measures, and divides, the clipped rewards.
+
+    Raises:
+        UsageError: a bound is not a finite number, both are None, or `low` is not below `high`.
+    """
+    low = low if low is None else float(number("clip_reward's low", low))
+    high = high if high is None else float(number("clip_reward's high", high))
+    if low is None and high is None:
+        raise UsageError("clip_reward needs a bound: give low, high or both.")
+    if low is not None and high is not None and not low < high:
+        raise UsageError(f"clip_reward's low must be below its high, got low={low} and high={high}.")
+    return add_wrapper(env, "clip_reward", clip_reward=(low, high))

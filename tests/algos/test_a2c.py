@@ -67,7 +67,8 @@ def reference_gradient(params, config, obs, gumbel, fresh):
     d_critic, d_v = backward(critic, v, x, critic_features, d_value)
     gradient = {"actor": d_actor, "critic": d_critic, "Dense_0": d_pi, "Dense_1": d_v}
     metrics = {
-        "log_prob": (log_probs * taken).sum(1).mean(), "loss": loss, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy.mean(),
+        "log_prob": (log_probs * taken).sum(1).mean(),
+        "loss": loss, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy.mean(),
         "gradient_norm": np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient))),
         "explained_variance": 1 - (targets - old_values).var() / targets.var(), **episode_metrics(rows),
     }  # fmt: skip
@@ -79,7 +80,8 @@ def test_one_update_equals_numpy(env, optimizer, rate):
     """The second update of a run, so that the optimiser has a past and the step size has fallen."""
     limited = rljax.envs.time_limit(env, LIMIT)
     config = a2c.Config(
-        env=limited, total_steps=3 * 16 * 4, num_envs=3, num_steps=16, hidden_sizes=(8,), optimizer=None if optimizer == "rmsprop" else optimizer, normalize_advantages=optimizer == "adam",
+        env=limited, total_steps=3 * 16 * 4, num_envs=3, num_steps=16, hidden_sizes=(8,),
+        optimizer=None if optimizer == "rmsprop" else optimizer, normalize_advantages=optimizer == "adam",
         learning_rate=schedules.linear(rate, 0),
     )  # fmt: skip
     key_init, key_first, key = jax.random.split(jax.random.key(3), 3)

@@ -93,7 +93,8 @@ def reference_update(params, config, obs, gumbel, fresh, indices, learning_rate,
         divergence = (ratio - 1 - np.log(ratio)).mean()
         measured.append(
             {
-                "log_prob": (log_probs * taken).sum(1).mean(), "loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy.mean(),
+                "log_prob": (log_probs * taken).sum(1).mean(),
+                "loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy.mean(),
                 "approximate_kl": divergence, "clip_fraction": (np.abs(ratio - 1) > clip).mean(),
                 "gradient_norm": np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(gradient))), **collected,
             }

@@ -1,0 +1,140 @@
+"""Wrappers that preprocess a game's frames, as in Mnih et al. 2015 (Methods, "Preprocessing").
+
+env = frame_stack(resize(grayscale(repeat_action(env, 4, max_over_last=True)), 84, 84), 4)
+
+Add `clip_reward` for the same rewards.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.envs.base import Bound, Env, TimeStep
+from rljax.envs.spaces import Box, Discrete
+from rljax.envs.wrappers import add_wrapper, map_observation, recorded
+from rljax.errors import UsageError, number, shown
+
+_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, section 2.5.1
+
+
+@recorded
+def repeat_action(env: Env, times: int, max_over_last: bool = False) -> Env:
+    """Repeat every action, and sum its rewards, until the episode ends (Mnih et al. 2015).
+
+    An episode that ends within a repetition, terminated or truncated, ends there: that step's observation and flags are
+    returned, and no later reward counts. What the engine counts are the agent's decisions: the environment steps of
+    `total_steps`, episode lengths and discounts. A `time_limit` comes before and counts the environment's own steps.
+
+    Args:
+        env: the environment.
+        times: steps of the environment per decision.
+        max_over_last: observe the elementwise maximum of the last two frames, for images of sprites that flicker.
+
+    Raises:
+        UsageError: `times` is not an integer of at least 1, or `max_over_last` is set without images [H, W, C].
+    """
+    times = number("repeat_action's times", times, integer=True, minimum=1)
+    if not isinstance(max_over_last, bool):
+        raise UsageError(f"repeat_action's max_over_last must be True or False, got {shown(max_over_last)}.")
+    reset, step = env.reset, env.step
+    if max_over_last:
+        _image_space(env, "repeat_action with max_over_last")
+        reset, step = Bound(_maximum_reset, (reset,)), Bound(_maximum_step, (step,))
+    return add_wrapper(env, "repeat_action", reset=reset, step=Bound(_repeat_step, (step, times)))
+
+
+def _repeat_step(
+    step: Callable, times: int, key: jax.Array, state: Any, action: Any, params: Any
+) -> tuple[TimeStep, Any]:
+    def repeat(last: tuple[TimeStep, Any], key: jax.Array) -> tuple[tuple[TimeStep, Any], tuple[()]]:
+        so_far, state = last
+        result, state = step(key, state, action, params)
+        result = result._replace(reward=so_far.reward + result.reward)
+        ended = so_far.terminated | so_far.truncated
+        return jax.tree.map(lambda old, new: jnp.where(ended, old, new), last, (result, state)), ()
+
+    # Starting from no step compiles the environment once instead of twice.
+    shapes, _ = jax.eval_shape(step, key, state, action, params)
+    no_step = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (result, state), _ = jax.lax.scan(repeat, (no_step, state), jax.random.split(key, times))
+    return result, state
+
+
+class MaximumState(NamedTuple):
+    inner: Any
+    frame: jax.Array  # [H, W, C], the newest
+
+
+def _maximum_reset(reset: Callable, key: jax.Array, params: Any) -> tuple[jax.Array, MaximumState]:
+    obs, state = reset(key, params)
+    return obs, MaximumState(state, obs)
+
+
+def _maximum_step(
+    step: Callable, key: jax.Array, state: MaximumState, action: Any, params: Any
+) -> tuple[TimeStep, MaximumState]:
+    result, inner = step(key, state.inner, action, params)
+    obs = jnp.maximum(state.frame, result.next_obs)
+    return result._replace(obs=obs, next_obs=obs), MaximumState(inner, result.next_obs)
+
+
+@recorded
+def grayscale(env: Env) -> Env:
+    r"""Observe the luma $0.299 R + 0.587 G + 0.114 B$ `[H, W, 1]` of images `[H, W, 3]` (ITU-R BT.601).
+
+    Dtype and bounds stay; integers are rounded.
+
+    Raises:
+        UsageError: observations are not of shape [H, W, 3].
+    """
+    space = _image_space(env, "grayscale", "3")
+    low, high = space.low.min(axis=-1, keepdims=True), space.high.max(axis=-1, keepdims=True)
+    gray = Box(low, high, low.shape, space.dtype)
+    return map_observation(env, "grayscale", gray, _grayscale, gray)
+
+
+def _grayscale(space: Box, obs: jax.Array) -> jax.Array:
+    return _as_pixels(space, (obs.astype(jnp.float32) * np.array(_LUMA, np.float32)).sum(axis=-1, keepdims=True))
+
+
+@recorded
+def resize(env: Env, height: int, width: int) -> Env:
+    """Resize images `[H, W, C]` to `[height, width, C]` by `jax.image.resize`: bilinear, with antialiasing.
+
+    Dtype and bounds stay; integers are rounded. A smaller image averages the pixels under triangles as wide as two of
+    its pixels.
+
+    Raises:
+        UsageError: observations are not of shape [H, W, C], or a size is not an integer of at least 1.
+    """
+    space = _image_space(env, "resize")
+    height = number("resize's height", height, integer=True, minimum=1)
+    width = number("resize's width", width, integer=True, minimum=1)
+    low, high = space.low.min(axis=(0, 1)), space.high.max(axis=(0, 1))
+    resized = Box(low, high, (height, width, space.shape[-1]), space.dtype)
+    return map_observation(env, "resize", resized, _resize, resized)
+
+
+def _resize(space: Box, obs: jax.Array) -> jax.Array:
+    return _as_pixels(space, jax.image.resize(obs.astype(jnp.float32), space.shape, "bilinear", antialias=True))
+
+
+def _as_pixels(space: Box, x: jax.Array) -> jax.Array:
+    """Cast weighted means of pixels to the space's dtype, without rounding errors beyond its bounds."""
+    x = jnp.clip(x, space.low, space.high)
+    return (jnp.round(x) if space.is_integral else x).astype(space.dtype)
+
+
+def _image_space(env: Env, what: str, channels: str = "C") -> Box:
+    """The observation space, if it is one of images; otherwise raise `UsageError`."""
+    space = env.observation_space
+    if isinstance(space, Discrete) or len(space.shape) != 3 or channels not in ("C", str(space.shape[-1])):
+        got = "discrete" if isinstance(space, Discrete) else f"of shape {space.shape}"
+        raise UsageError(
+            f"{what} needs images [H, W, {channels}], but observations of {env.name} are {got}: apply it before "
+            "wrappers that change their shape, or not at all."
+        )
+    return space
