@@ -252,7 +252,13 @@ def numpy_learn(config, state, stored, collector, key):
     return params, target, stored, adam, means | extremes(values), weights
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+# Options that the combinations have, too.
+COMBINED = ("huber", "double", "dueling", "n_step", "noisy", "layer_norm", "normalized")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in COMBINED else name for name in VARIANTS]
+)
 def test_one_update_equals_numpy(name):
     """Of three gradient steps, the seventh to the ninth of the run: the targets move only at the eighth."""
     moves = {} if "target_period" in VARIANTS[name] else {"target_period": 4}
@@ -298,7 +304,7 @@ def test_one_update_equals_numpy(name):
         np.testing.assert_allclose(got, want, rtol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["plain", "noisy", "normalized"])
+@pytest.mark.parametrize("name", ["noisy", "normalized"])
 def test_actions_are_epsilon_greedy_with_the_scheduled_epsilon(name):
     config = variant(
         VARIANTS[name], num_steps=25, total_steps=440, buffer_size=200,
