@@ -25,7 +25,8 @@ CASES = {
     "exponential(0.8, 0.2)": 0.8 * 0.25**PROGRESS,
     "cosine(0.8, 0.2)": 0.2 + 0.3 * (1 + np.cos(np.pi * PROGRESS)),
     "piecewise((0.8, 0.4, 0.1), (0.25, 0.5))": np.select([PROGRESS < 0.25, PROGRESS < 0.5], [0.8, 0.4], 0.1),
-    "per_episode(1.0, 0.05, 0.9)": np.full(21, 0.9**5),
+    "piecewise((0.8, 0.4), (0.3,), warmup=0.2)": RISE * np.where(LATE < 0.3, 0.8, 0.4),
+    "per_episode(0.8, 0.05, 0.9)": np.full(21, 0.8 * 0.9**5),
 }
 
 

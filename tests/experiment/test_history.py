@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rljax.experiment.history import Diverged, Record, Runs
+from rljax.experiment.history import Frozen, Kept, Record, Runs
 
 
 def chunk(first, count, lanes=4, capacity=5):
@@ -21,7 +21,7 @@ def record():
     record = Record(Runs.of([(0, 0), (0, 1), (1, 0)]))
     record.add_evaluation(np.arange(12.0).reshape(4, 3))
     record.add_chunk(*chunk(0, 2), seconds=2.0)
-    record.diverged[1] = Diverged(3, 30, [])
+    record.frozen[1] = Frozen(3, 30, [])
     record.add_chunk(*chunk(2, 4), seconds=3.0)
     record.add_evaluation(np.arange(12.0).reshape(4, 3) ** 2)
     record.add_chunk(*chunk(6, 1), seconds=1.0)
@@ -42,22 +42,16 @@ def test_metrics_of_a_diverged_run_end_with_the_update_that_spoiled_it(record):
     np.testing.assert_array_equal(record.metrics["env_steps"][1], [10, 20, 30, 40, 40, 40, 40])
     np.testing.assert_array_equal(record.metrics["episode_return"][1], [np.nan, 102, np.nan, 104, *[np.nan] * 3])
     np.testing.assert_array_equal(record.metrics["episodes"][1], [1, 2, 0, 1, 0, 0, 0])
-    record.diverged[2] = Diverged(1, 10, [])  # before this chunk
+    record.frozen[2] = Frozen(1, 10, [])  # before this chunk
     record.add_chunk(*chunk(7, 2), seconds=0.0)
     np.testing.assert_array_equal(record.metrics["env_steps"][2, -3:], [70, 70, 70])
-
-
-def test_the_latest_return_is_the_mean_of_the_last_chunk(record):
-    assert np.isnan(record.latest_return)  # no episode ended in update 7
-    record.add_chunk(*chunk(7, 3), seconds=0.0)  # run 1 has diverged
-    assert record.latest_return == pytest.approx(np.mean([8, 10, 208, 210]))
 
 
 def test_some_runs_of_a_record(record):
     part = record.rows(np.array([1, 2]))
     assert list(part.runs) == [(0, 1), (1, 0)]
     assert (part.updates, part.env_steps, part.seconds) == (7, 70, 4.0)
-    assert part.diverged == {0: record.diverged[1]}
+    assert part.frozen == {0: record.frozen[1]}
     np.testing.assert_array_equal(part.metrics["episode_return"], record.metrics["episode_return"][1:])
     np.testing.assert_array_equal(part.eval_returns, record.eval_returns[1:])
     copied = record.copy()
@@ -65,3 +59,13 @@ def test_some_runs_of_a_record(record):
     assert (record.updates, copied.updates) == (7, 8)
     assert record.runs.rows_of(0).tolist() == [0, 1]
     assert record.runs.rows_of(1).tolist() == [2]
+
+
+def test_the_better_policy_of_each_run_is_kept():
+    """The later one of the first run and of the last, which had no return before; of equal ones the earlier."""
+    early = Kept(np.full(3, 1), np.array([2.0, 5.0, np.nan]), [np.zeros((3, 2))])
+    late = Kept(np.full(3, 4), np.array([3.0, 5.0, 1.0]), [np.ones((3, 2))])
+    best = early.or_better(late)
+    np.testing.assert_array_equal(best.updates, [4, 1, 4])
+    np.testing.assert_array_equal(best.returns, [3.0, 5.0, 1.0])
+    np.testing.assert_array_equal(best.leaves[0], [[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]])

@@ -9,7 +9,7 @@ from toys import own
 
 import rljax
 from rljax.experiment import compilation, loop
-from rljax.report import console
+from rljax.report import live
 
 
 def test_the_progress_bar_counts_the_updates_of_all_runs(monkeypatch):
@@ -17,21 +17,22 @@ def test_the_progress_bar_counts_the_updates_of_all_runs(monkeypatch):
     shown = []
 
     @contextlib.contextmanager
-    def progress_bar(description, total, visible):
-        assert (description, total) == ("own on walk x 4", 4 * 10)
-        yield lambda *values: shown.append(values)
+    def view(description, num_updates, is_shown):
+        assert (description, num_updates, is_shown) == ("own on walk x 4", 4 * 10, False)
+        yield shown.append
 
-    monkeypatch.setattr(console, "progress_bar", progress_bar)
+    monkeypatch.setattr(live, "view", view)
     monkeypatch.setattr(compilation, "side_by_side", lambda *_: 2)
     monkeypatch.setattr(loop, "train", toys.in_chunks_of(4))
     config = own.Config(env=toys.walk, num_updates=10)
     result = rljax.run(own, config, seeds=4, evaluations=0, eval_episodes=2, devices=1, progress=False)
-    updates, rates, returns = zip(*shown, strict=True)
+    updates = [status.updates for status in shown]
+    rates = [status.env_steps_per_second for status in shown]
     assert sorted(set(updates)) == [*updates]
     assert (updates[0], updates[-1]) == (2 * 1, 4 * 10)
     # Each batch's last rate is of all its updates: 2 runs x 100 steps.
-    ends = [shown[i][1] for i, done in enumerate(updates) if done in (20, 40)]
+    ends = [rates[i] for i, done in enumerate(updates) if done in (20, 40)]
     assert result.summary["train_seconds"] == pytest.approx(sum(200 / rate for rate in ends))
     final = result.metrics["episode_return"]
-    assert returns[-1] == pytest.approx(final[2:, 10 - (updates[-1] - updates[-2]) // 2 :].mean())
+    assert shown[-1].training_return == pytest.approx(final[2:, 10 - (updates[-1] - updates[-2]) // 2 :].mean())
     assert np.isfinite(rates).all()
