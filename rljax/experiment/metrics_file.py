@@ -71,7 +71,7 @@ class MetricsFile:
         if importlib.util.find_spec("pyarrow") is None:
             console.say(
                 f"metrics.csv will have about {size / 1e6:,.0f} MB: for Parquet files install pyarrow "
-                "(pip install 'rljax[parquet]'), or keep each tenth update with metrics_every=10."
+                "(pip install pyarrow), or keep each tenth update with metrics_every=10."
             )
             return "csv"
         return "parquet"

@@ -240,7 +240,7 @@ def test_without_parquet_the_table_stays_csv(config, whole, tmp_path, monkeypatc
     monkeypatch.setattr(metrics_file, "CSV_BYTES", 100)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     rljax.run(own, config, out=tmp_path / "x", **OPTIONS)
-    assert "pip install 'rljax[parquet]'" in capsys.readouterr().err
+    assert "pip install pyarrow" in capsys.readouterr().err
     check_metrics(rows_of(tmp_path / "x/metrics.csv"), whole)
 
 
