@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import jax
+import pytest
 import toys
 from tiny_ppo import TINY
 
@@ -84,6 +85,7 @@ def test_custom_networks_train_and_a_frozen_torso_is_not_learned():
         assert all((x[0] != x[1]).any() for x in jax.tree.leaves(state.params))
 
 
+@pytest.mark.slow
 @toys.optimized()
 def test_dqn_overestimates_and_double_dqn_less(tmp_path):
     example = imported("overestimation")

@@ -20,7 +20,8 @@ def run(snippet, folder):
 def smaller(snippet):
     """The same calls with fewer seeds, samples and steps."""
     snippet = re.sub(r"(seeds|samples)=\d+", r"\1=2", snippet)
-    return snippet.replace("total_steps=50_000", "total_steps=2_048")
+    snippet = snippet.replace("total_steps=50_000", "total_steps=2_048")
+    return re.sub(r'\("ppo", "CartPole-v1"', r'("ppo", "CartPole-v1", total_steps=2_048', snippet)
 
 
 def test_first_snippet_runs_as_printed_and_learns(tmp_path):

@@ -251,7 +251,6 @@ def test_nothing_as_large_as_the_buffer_is_computed_to_sample_from_it(prioritize
         (rljax.td3, "Pendulum-v1", {}),
         (rljax.sac, "Pendulum-v1", {}),
         (rljax.dqn, "CartPole-v1", {}),
-        (rljax.dqn, "CartPole-v1", {"prioritized": True}),
         (rljax.dqn, "CartPole-v1", {"prioritized": True, "n_step": 3, "gradient_steps": 2}),
     ],
 )

@@ -124,6 +124,7 @@ def test_the_gradient_of_the_loss_is_its_finite_difference(name, recurrent):
     check_gradient(lambda params, batch: a2c.loss(params, batch, config), state.params, batch)
 
 
+@pytest.mark.slow
 @toys.optimized()
 def test_cartpole_is_learned():
     """A small budget: most seeds are far above the random policy's 22."""

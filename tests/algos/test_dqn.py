@@ -390,7 +390,8 @@ def values_at(state, config, num_obs):
 @pytest.mark.parametrize(
     ("name", "learner"),
     [(name, "plain") for name in PROBES]
-    + [("one step of discount", "rainbow"), ("both", "rainbow"), ("reward by action", "qr"), ("both", "qr")],
+    + [pytest.param("one step of discount", "rainbow", marks=pytest.mark.slow), ("both", "rainbow")]
+    + [pytest.param("reward by action", "qr", marks=pytest.mark.slow), ("both", "qr")],
 )
 def test_probe_values_are_learned(name, learner):
     env, expected = PROBES[name]

@@ -294,6 +294,7 @@ def test_a_custom_network_can_be_recurrent(small):
     assert np.isfinite(metrics["loss"]).all()
 
 
+@pytest.mark.slow
 @toys.optimized()
 def test_a_bit_is_remembered():
     """Shown at the beginning of an episode and asked for at its end, worth 1 if right and -1 if wrong."""

@@ -15,7 +15,9 @@ def config():
     return ppo.Config(env=env, total_steps=640, num_envs=4, num_steps=16, num_minibatches=2, hidden_sizes=(16,))
 
 
-@pytest.mark.parametrize(("fitting", "together", "devices"), [(1, 1, 1), (4, 3, 1), (2, 2, 2)])
+@pytest.mark.parametrize(
+    ("fitting", "together", "devices"), [pytest.param(1, 1, 1, marks=pytest.mark.slow), (4, 3, 1), (2, 2, 2)]
+)
 def test_runs_in_blocks_are_equal_to_rounding(config, monkeypatch, fitting, together, devices):
     """Six runs a device: one at a time; three, the nearest size that divides six, if four fit; two on each of two."""
     if len(jax.devices()) < devices:
