@@ -228,9 +228,10 @@ of .13 (5 below 400), final exploration of .1 (3), a discount of .98 (14). With 
 ended below 400 with 101 atoms, 2 with the paper's 51, none with 26 and 2 with 13; of 40 in mixed precision, one with 26
 and 3 with 13.
 
-**Machines.** Lines were measured with this version on an EPYC without AMX, except SAC on CartPole, TD3 on
-MountainCarContinuous, DQN on Breakout and recurrent PPO: those are from earlier versions, with other random numbers or
-rounding, on a Xeon. `minatar.py` trains DQN on Breakout with the budget of the published runs, 1M steps: IQM
+**Machines.** PPO (except on Breakout), REINFORCE, A2C and C51 were measured with this version, on the same seeds and an
+EPYC, after advantages of equal size and the categorical projection were corrected; nothing was selected. All other
+lines are from earlier versions, with other random numbers or rounding; those of SAC on CartPole, TD3 on
+MountainCarContinuous, DQN on Breakout and recurrent PPO on a Xeon. `minatar.py` trains DQN on Breakout with the budget of the published runs, 1M steps: IQM
 {breakout}, where reg-duel-q has 16.4 +- 3.1 with sticky actions
 (`results/minatar_dqn.json`).
 
