@@ -231,7 +231,8 @@ and 3 with 13.
 **Machines.** PPO (except on Breakout), REINFORCE, A2C and C51 were measured with this version, on the same seeds and an
 EPYC, after advantages of equal size and the categorical projection were corrected; nothing was selected. All other
 lines are from earlier versions, with other random numbers or rounding; those of SAC on CartPole, TD3 on
-MountainCarContinuous, DQN on Breakout and recurrent PPO on a Xeon. `minatar.py` trains DQN on Breakout with the budget of the published runs, 1M steps: IQM
+MountainCarContinuous, DQN on Breakout and recurrent PPO on a Xeon. `minatar.py` trains DQN on Breakout with the budget
+of the published runs, 1M steps: IQM
 {breakout}, where reg-duel-q has 16.4 +- 3.1 with sticky actions
 (`results/minatar_dqn.json`).
 

@@ -97,7 +97,7 @@ def policy(
 def _result(folder: Any, configuration: int | None, parts: dict[str, Any]) -> Result:
     """The result of one configuration, from the newest checkpoints."""
     folder = path_of("folder", folder)
-    experiment, saved = restored(folder, changes={}, **parts)
+    experiment, saved = restored(folder, trains=False, **parts)
     if configuration is None:
         configuration = _best_configuration(folder) if experiment.fields else 0
     configuration = number("configuration", configuration, integer=True)

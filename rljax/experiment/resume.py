@@ -112,8 +112,9 @@ def restored(
     sweep: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] = MappingProxyType({}),
     processes: int = 1,
+    trains: bool = True,
 ) -> tuple[Experiment, list[Saved]]:
-    """The experiment that a folder describes, and its batches' checkpoints."""
+    """The experiment that a folder describes, and its batches' checkpoints; reports what changes bits if it trains."""
     recorded = manifest.read(folder)
     try:
         if algorithm is None:
@@ -131,7 +132,7 @@ def restored(
             points=tuple(points),
             fields=tuple(recorded.sweep[0]) if recorded.sweep is not None else (),
             options=with_changes(recorded.options, {"progress": False, **changes}),
-            mesh=_mesh(recorded, points, changes.get("devices"), processes),
+            mesh=_mesh(recorded, points, changes.get("devices"), processes, trains),
             folder=folder,
         )
     except UsageError:
@@ -140,23 +141,25 @@ def restored(
         raise UsageError(f"{folder / manifest.FILE} cannot be used here: {located(error)}.") from error
     saved = checkpoints.load(folder)
     for one in saved:
-        trainer.check_checkpoint(experiment, one)
+        trainer.check_checkpoint(experiment, one, trains)
     check_rungs(experiment, saved)
     return experiment, saved
 
 
-def _mesh(recorded: Manifest, points: list[sweeps.Point], devices: int | None, processes: int) -> jax.sharding.Mesh:
+def _mesh(
+    recorded: Manifest, points: list[sweeps.Point], devices: int | None, processes: int, trains: bool
+) -> jax.sharding.Mesh:
     """The requested devices, or as many as before if available; report differences that change bits."""
     runs = -(-len(points) * recorded.options.seeds // processes)
     shard, configs = recorded.options.shard, [point.config for point in points]
     available = len(jax.local_devices())
     usable = min(available, runs) if shard == "runs" else max_devices(configs, min(available, recorded.devices))
-    if devices is None and recorded.devices > usable:
+    if trains and devices is None and recorded.devices > usable:
         console.say(
             f"This run used {recorded.devices} devices, and only {usable} can be used here: "
             "results agree only to rounding."
         )
-    if jax.default_backend() == "cpu" and recorded.threads != cpu_threads():
+    if trains and jax.default_backend() == "cpu" and recorded.threads != cpu_threads():
         console.say(
             f"This run used {recorded.threads} XLA threads, and this process has {cpu_threads()}: "
             "results agree only to rounding."

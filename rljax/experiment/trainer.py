@@ -220,15 +220,15 @@ def _merged(
     return [from_checkpoint(experiment, batch)[0] for batch in merged]
 
 
-def check_checkpoint(experiment: Experiment, saved: Saved) -> None:
-    """Refuse a checkpoint of another experiment; report if the results will not be bit-identical."""
+def check_checkpoint(experiment: Experiment, saved: Saved, trains: bool = True) -> None:
+    """Refuse a checkpoint of another experiment; if it trains, report if the results will not be bit-identical."""
     if saved.about["fingerprint"] != experiment.about["fingerprint"]:
         raise UsageError(
             f"The checkpoints in {experiment.folder} are not of the run that its config.json describes: "
             "one of them was changed; restore it."
         )
     for name, change in (("versions", "with different versions"), ("device", "on a different device")):
-        if saved.about[name] != experiment.about[name]:
+        if trains and saved.about[name] != experiment.about[name]:
             console.say(f"This run began {change}: results agree only to rounding.")
 
 

@@ -174,6 +174,10 @@ def _warnings(part: dict[str, Any]) -> Iterator[str]:
             f"Seed {run['seed']}{where} diverged after {run['env_steps']:,} env steps (update {run['update']:,}): "
             "its state was frozen there, and its returns are those of that state."
         )
+    if "solved" in part:
+        steps = sorted(run["env_steps"] for run in part["solved"])
+        when = f", the median one after {steps[len(steps) // 2]:,} env steps" if steps else ""
+        yield f"Solved{where}: {len(steps)} of {len(part['final_return']['per_seed'])} seeds{when}."
     missing = part["final_return"]["not_finite"]
     if missing:
         seeds = f"seed{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"

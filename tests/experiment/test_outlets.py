@@ -254,12 +254,13 @@ def test_a_full_disk_is_reported_once_and_ends_nothing(config, whole, tmp_path, 
     assert capsys.readouterr().err.count("Metrics cannot be written") == 1
 
 
-def test_solved_runs_are_frozen_and_end_the_experiment(config, whole, tmp_path):
+def test_solved_runs_are_frozen_and_end_the_experiment(config, whole, tmp_path, capsys):
     """Each run keeps the state of the evaluation that reached the return; those that reach none train on."""
     reached = np.sort(whole.eval_returns.max(axis=1))
     assert reached[0] < reached[1]
     stop_at = float(reached[:2].mean())  # the two better runs reach it
-    result = rljax.run(own, config, out=tmp_path / "x", stop_at=stop_at, **OPTIONS)
+    result = rljax.run(own, config, out=tmp_path / "x", stop_at=stop_at, **{**OPTIONS, "progress": True})
+    assert "Solved: 2 of 3 seeds, the median one after " in capsys.readouterr().out
     first = {seed: np.flatnonzero(whole.eval_returns[seed] >= stop_at) for seed in range(3)}
     marks = (whole.eval_steps // 10).tolist()
     expected = [

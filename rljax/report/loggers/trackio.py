@@ -1,6 +1,7 @@
 """A logger for Trackio, which keeps runs in a local database: `trackio show`."""
 
 import contextlib
+import io
 import os
 from typing import Any
 
@@ -41,4 +42,4 @@ class Writer:
 
 def _quiet() -> contextlib.redirect_stdout:
     """Drop what Trackio prints: standard output holds the run's table."""
-    return contextlib.redirect_stdout(open(os.devnull, "w"))
+    return contextlib.redirect_stdout(io.StringIO())
