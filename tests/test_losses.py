@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 from rljax import losses
 
@@ -129,3 +130,12 @@ def test_approximate_kl_expects_the_divergence_of_new_from_old(x64):
     backward = -np.log(std) + (std**2 + mean**2) / 2 - 0.5
     assert abs(estimate.mean() - forward) < 4 * error
     assert abs(forward - backward) > 20 * error
+
+
+def test_huber_is_a_parabola_and_then_a_line_that_meets_it():
+    """SciPy's has the same form."""
+    predictions, targets = np.float32([0.3, -0.1, 2.0, -4.0, 0.5]), np.float32([0.0, 0.2, 0.5, 1.0, 0.0])
+    for delta in (0.5, 2.0):
+        expected = scipy.special.huber(delta, predictions - targets)
+        np.testing.assert_allclose(losses.huber(predictions, targets, delta), expected, rtol=1e-6)
+        np.testing.assert_allclose(losses.regression(predictions, targets, delta), expected, rtol=1e-6)

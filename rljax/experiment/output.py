@@ -19,13 +19,16 @@ def curves(experiment: Experiment, records: list[Record]) -> tuple[list[str], It
         columns = ["configuration", *experiment.fields, *columns]
 
     def rows() -> Iterator[list[Any]]:
-        for record in records:
-            for (point, seed), returns in zip(record.runs, record.eval_returns, strict=True):
-                values = experiment.points[point].values.values() if experiment.fields else ()
-                labels = [getattr(value, "label", value) for value in values]
-                about = [point, *labels] if experiment.fields else []
-                for update, steps, value in zip(record.eval_updates, record.eval_steps, returns, strict=True):
-                    yield [*about, seed, update, steps, f"{value:.9g}"]
+        # By configuration and seed: a resumed sweep with rungs has its batches in another order.
+        runs = [(run, lane, record) for record in records for lane, run in enumerate(record.runs)]
+        returns = {id(record): record.eval_returns for record in records}
+        for (point, seed), lane, record in sorted(runs, key=lambda one: one[0]):
+            values = experiment.points[point].values.values() if experiment.fields else ()
+            labels = [getattr(value, "label", value) for value in values]
+            about = [point, *labels] if experiment.fields else []
+            evaluated = returns[id(record)][lane]
+            for update, steps, value in zip(record.eval_updates, record.eval_steps, evaluated, strict=True):
+                yield [*about, seed, update, steps, f"{value:.9g}"]
 
     return columns, rows()
 

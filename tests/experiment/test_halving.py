@@ -101,12 +101,14 @@ def test_halving_drops_the_worst_and_shrinks_the_batch(tmp_path, monkeypatch):
     loaded = rljax.load(tmp_path / "x", configuration=1, algorithm=own, config=base)
     assert same_bits(loaded.states, result.results[1].states)
     # Resuming from its folder gives the same, also from the first rung.
+    curves = (tmp_path / "x/curves.csv").read_text()
     again = rljax.resume(tmp_path / "x", algorithm=own, config=base, progress=False)
     assert str(again.summary["configurations"]) == str(result.summary["configurations"])
     for batch in ("0001", "0002"):
         shutil.rmtree(tmp_path / "x/checkpoints" / batch)
     again = rljax.resume(tmp_path / "x", algorithm=own, config=base, progress=False)
     assert str(again.summary["configurations"]) == str(result.summary["configurations"])
+    assert (tmp_path / "x/curves.csv").read_text() == curves
 
 
 def test_a_dropped_configuration_is_never_the_best(capsys):
