@@ -83,9 +83,15 @@ def integer(text: str) -> int:
         return int(number)
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """Names separated by commas."""
-    return tuple(name.strip() for name in text.split(","))
+def text_after(option: str, arguments: list[str]) -> str | None:
+    """The text of an option before anything is parsed; the last one if it is repeated, None without any."""
+    pairs = itertools.pairwise([*arguments, ""])
+    found = [
+        after if flag == option else flag[len(option) + 1 :]
+        for flag, after in pairs
+        if f"{flag}=".startswith(f"{option}=")
+    ]
+    return found[-1] if found else None
 
 
 _READERS: Mapping[str, Callable[[str], Any]] = {"int": integer, "float": float, "str": str, "PathLike[str]": str}
@@ -133,7 +139,7 @@ def add_fields(
         elif "tuple[int, ...]" in found:
             settings |= {"type": integer, "nargs": "*", "metavar": "INT"}
         elif "tuple[str, ...]" in found:
-            settings |= {"type": _names, "metavar": "NAME,..."}
+            settings |= {"type": str, "metavar": "NAME,..."}  # the class converts it
         else:
             reader = next(_READERS[kind] for kind in ("int", "float", "str", "PathLike[str]") if kind in found)
             if {"int", "str"} <= set(found) or "Schedule" in kinds(field):

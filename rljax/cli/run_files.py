@@ -4,6 +4,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from rljax import algos
+from rljax.cli.parsing import text_after
 from rljax.errors import UsageError, shown
 from rljax.experiment import manifest
 from rljax.experiment.manifest import Manifest
@@ -23,12 +25,9 @@ def read(arguments: list[str]) -> RunFile:
     Raises:
         UsageError: the file cannot be read, or is no mapping of options.
     """
-    places = [i for i, argument in enumerate(arguments) if argument.partition("=")[0] == "--config"]
-    if not places:
+    path = text_after("--config", arguments)
+    if path is None:
         return RunFile()
-    _, equals, path = arguments[places[-1]].partition("=")
-    if not equals:
-        path = next(iter(arguments[places[-1] + 1 :]), "")
     file = pathlib.Path(path)
     if not path or path.startswith("--"):
         raise UsageError("--config needs a file: config.json of a run, or YAML.")
@@ -38,9 +37,21 @@ def read(arguments: list[str]) -> RunFile:
         recorded = manifest.read(file.parent)
         if recorded.sweep is not None:
             raise UsageError(f"{file} is of a sweep: write its options as YAML, or give them on the command line.")
-        reference = recorded.recipe["references"].get("algorithm")
-        return RunFile(reference[0] if reference else recorded.algo, manifest=recorded)
+        return RunFile(_algorithm_of(recorded), manifest=recorded)
     return _from_yaml(file)
+
+
+def _algorithm_of(recorded: Manifest) -> str:
+    """What the command line calls a run's algorithm: a variant's name, a module's, or a custom one's place."""
+    if reference := recorded.recipe["references"].get("algorithm"):
+        return str(reference[0])
+    return recorded.algo if recorded.algo in algos.algorithms() else str(recorded.recipe["algorithm"] or "")
+
+
+def is_of(file: RunFile, algorithm: Any) -> bool:
+    """True if the file is of a run of this algorithm."""
+    assert file.manifest is not None
+    return algos.name_of(algorithm) == file.manifest.recipe["algorithm"]
 
 
 def _from_yaml(file: pathlib.Path) -> RunFile:

@@ -13,7 +13,7 @@ from typing import Any
 from rljax import envs, networks, presets
 from rljax.backend import devices, program_cache
 from rljax.cli import run_files, user_code
-from rljax.cli.parsing import Parser, add_fields, integer, param, swept, values, without_params, wrapper
+from rljax.cli.parsing import Parser, add_fields, integer, param, swept, text_after, values, without_params, wrapper
 from rljax.config import check_value, kinds, replace, value_at, with_values
 from rljax.errors import UsageError
 from rljax.experiment import manifest, processes
@@ -28,7 +28,10 @@ _CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (p
 _CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
 _ENV = f"a listed id, or {_CUSTOM_ENV}"
 _CHOICES = {"activation": list(networks.ACTIVATIONS), "recurrent": [*networks.CORES, "none"]}
-_NETWORK = ("activation", "hidden_sizes", "mixed_precision", "recurrent", "dueling", "noisy", "head", "num_atoms")
+_NETWORK = (
+    *("activation", "hidden_sizes", "layer_norm", "mixed_precision", "recurrent", "shared_torso"),
+    *("dueling", "noisy", "head", "num_atoms"),
+)
 _ALIASES = {  # of other libraries
     "learning_rate": ["--lr"],
     "discount": ["--gamma"],
@@ -59,9 +62,13 @@ def train(arguments: list[str]) -> int:
         print(f"\nALGO is a listed name, or {_CUSTOM_ALGORITHM}.\nrljax train ALGO --help also lists its config.")
         return 0
     algorithm = user_code.algorithm(name)
+    if from_file.manifest is not None and not run_files.is_of(from_file, algorithm):
+        raise UsageError(
+            f"--config is of a run of {from_file.algorithm}, whose config {name} cannot take: leave {name} out."
+        )
     texts, tokens = without_params([*from_file.arguments, *rest])
     if wants_help:
-        env = _text_after("--env", tokens)
+        env = text_after("--env", tokens)
         train_parser(name, algorithm, None if env is None else _config(name, algorithm, env, [], None)).print_help()
         return 0
     parsed, mistakes = train_parser(name, algorithm).parse_each(tokens)
@@ -229,13 +236,6 @@ def _without_env(name: str, rest: list[str], command: str = "train") -> str:
     if rest and not rest[0].startswith("-"):
         return f"The environment needs its option: rljax {command} {name} --env {rest[0]}."
     return f"Name the environment: rljax {command} {name} --env CartPole-v1; `rljax envs` lists them."
-
-
-def _text_after(option: str, tokens: list[str]) -> str | None:
-    """The text that follows an option, for the help, where nothing is parsed."""
-    found = [value for flag, value in itertools.pairwise(tokens) if flag == option]
-    found += [token.partition("=")[2] for token in tokens if token.startswith(f"{option}=")]
-    return found[-1] if found else None
 
 
 def _config(name: str, algorithm: Any, env: str, settings: Iterable[str], fields: Mapping[str, Any] | None) -> Any:

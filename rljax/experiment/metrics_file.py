@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import pathlib
+import shutil
 import time
 
 import numpy as np
@@ -37,6 +38,8 @@ class MetricsFile:
         Raises:
             UsageError: they cannot be written.
         """
+        if not self._format:
+            self._clear()
         self._waiting.append((runs, first, metrics))
         self._waiting_rows += metrics["env_steps"].size
         self._format = self._format or self._chosen_format(metrics)
@@ -45,23 +48,29 @@ class MetricsFile:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits.
+        """Write what waits; if that fails it waits longer, since a full disk may have room again.
 
         Raises:
             UsageError: it cannot be written.
         """
-        waiting, self._waiting, self._waiting_rows = self._waiting, [], 0
-        if not waiting:
+        if not self._waiting:
             return
         folders.require_same(self._folder)
         try:
             if self._format == "csv":
-                for runs, first, metrics in waiting:
-                    self._append(self._table(runs, first, metrics))
+                while self._waiting:
+                    self._append(self._table(*self._waiting[0]))
+                    del self._waiting[0]
             else:
-                self._write_part([self._table(runs, first, metrics) for runs, first, metrics in waiting])
+                self._write_part([self._table(*one) for one in self._waiting])
         except OSError as error:
             raise UsageError(f"Metrics cannot be written to {self._folder} ({error.strerror or error}).") from error
+        self._waiting, self._waiting_rows = [], 0
+
+    def _clear(self) -> None:
+        """Remove what an earlier session wrote: it is written again."""
+        (self._folder / f"{self._name}.csv").unlink(missing_ok=True)
+        shutil.rmtree(self._folder / self._name, ignore_errors=True)
 
     def _chosen_format(self, metrics: dict[str, np.ndarray]) -> str:
         cells = sum(math.prod(rows.shape[2:]) for rows in metrics.values()) + 4
@@ -91,8 +100,15 @@ class MetricsFile:
         missing = np.full(rows, np.nan)
         values = np.stack([columns.get(name, missing).astype(np.float64) for name in self._columns], axis=1)
         whole = [name in columns and not np.issubdtype(columns[name].dtype, np.floating) for name in self._columns]
+        formats = ["%d" if is_whole else "%.9g" for is_whole in whole]
         with path.open("ab") as file:
-            np.savetxt(file, values, fmt=["%d" if is_whole else "%.9g" for is_whole in whole], delimiter=",")
+            size = file.tell()
+            try:
+                np.savetxt(file, values, fmt=formats, delimiter=",")
+                file.flush()
+            except OSError:
+                file.truncate(size)  # no part of a row stays
+                raise
 
     def _widen(self, path: pathlib.Path, new: list[str]) -> None:
         """Add columns that only a later batch has; earlier rows have no value there."""
@@ -106,7 +122,6 @@ class MetricsFile:
         from pyarrow import parquet
 
         part_table = pyarrow.concat_tables(map(pyarrow.table, waiting), promote_options="default")
-
         folder = self._folder / self._name
         folder.mkdir(exist_ok=True)
         path = folder / f"part-{self._parts:06d}.parquet"

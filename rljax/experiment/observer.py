@@ -1,6 +1,7 @@
 """What watches a batch while it trains: it freezes solved runs, keeps policies, and passes everything on."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -69,14 +70,17 @@ class Observer:
         return Saved(record, leaves, axes, self.keys, final, self.batch.lanes, self.experiment.about, self.batch.rung)
 
     def _keep(self, record: Record, states: Any) -> None:
-        positions = placement.acting(self.experiment.algorithm, self._config)
         updates = np.full(len(record.runs), record.updates)
-        leaves = placement.capture_acting(states, self.axes, len(record.runs), positions)
+        leaves = placement.capture_acting(states, self.axes, len(record.runs), self._acting)
         kept = Kept(updates, record.evaluations[-1], leaves)
         if "all" in self.experiment.options.keep or not record.kept:
             record.kept.append(kept)
         else:
             record.kept[0] = record.kept[0].or_better(kept)
+
+    @functools.cached_property
+    def _acting(self) -> list[int]:
+        return placement.acting(self.experiment.algorithm, self._config)
 
     @property
     def _config(self) -> Any:

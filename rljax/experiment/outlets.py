@@ -33,28 +33,25 @@ class Outlets:
         self._checkpoints = None if folder is None else checkpoints.Writer(folder)
         self._metrics = None if folder is None else MetricsFile(experiment, folder, updates, process)
         self._logs = Logs(experiment) if experiment.is_first else None
-        self._fed: dict[tuple[int, int], int] = {}  # by configuration and seed: the updates that were written
+        # By configuration and seed, how many updates and evaluations were passed on: none is twice, whether a run was
+        # resumed, continues after a rung, or begins again in a smaller batch.
+        self._updates: dict[tuple[int, int], int] = {}
+        self._evaluations: dict[tuple[int, int], int] = {}
         self._reported: set[str] = set()
 
     def begin(self, record: Record) -> None:
         """Write what these runs did before, in an earlier session."""
-        first = self._fed.get(next(iter(record.runs)), 0)
-        start, marks = 0, list(zip(record.eval_updates, record.eval_steps, record.evaluations, strict=True))
+        start = 0
         for chunk in record.chunks:
-            count = chunk["env_steps"].shape[1]
-            if start + count > first:
-                new = {name: rows[:, max(first - start, 0) :] for name, rows in chunk.items()}
-                self._feed(record, max(start, first), new)
-            start += count
-        if self._logs is not None:
-            for update, env_steps, returns in marks:
-                if update > first or not first:
-                    self._logs.evaluation(record.runs, env_steps, returns)
+            self._pass_on_updates(record, start, chunk)
+            start += chunk["env_steps"].shape[1]
+        for number in range(len(record.evaluations)):
+            self._pass_on_evaluation(record, number)
 
     def chunk(self, record: Record, progress: Progress) -> None:
         """Pass on the record's last chunk."""
         metrics = record.chunks[-1]
-        self._feed(record, record.updates - metrics["env_steps"].shape[1], metrics)
+        self._pass_on_updates(record, record.updates - metrics["env_steps"].shape[1], metrics)
         self._call(progress)
 
     def evaluation(self, record: Record, others: Iterable[Record], progress: Progress) -> None:
@@ -62,8 +59,7 @@ class Outlets:
         folder = self.experiment.folder
         if folder is not None and self.experiment.is_first:
             self._or_report(write_curves, self.experiment, folder, list(others))
-        if self._logs is not None:
-            self._logs.evaluation(record.runs, record.env_steps, record.evaluations[-1])
+        self._pass_on_evaluation(record, len(record.evaluations) - 1)
         self._call(progress)
 
     def save(self, folder_name: str, saved: Saved) -> None:
@@ -87,12 +83,25 @@ class Outlets:
         """End the experiment after the running chunk."""
         self.stopped = True
 
-    def _feed(self, record: Record, first: int, metrics: dict[str, np.ndarray]) -> None:
+    def _pass_on_updates(self, record: Record, first: int, metrics: dict[str, np.ndarray]) -> None:
+        """Write and log the metrics `[R, U, ...]` of the updates after the first `first` that are new."""
+        count = metrics["env_steps"].shape[1]
+        known = min(max(self._updates.get(next(iter(record.runs)), 0) - first, 0), count)
+        if known == count:
+            return
+        new = {name: rows[:, known:] for name, rows in metrics.items()}
         if self._metrics is not None:
-            self._or_report(self._metrics.add, record.runs, first, metrics)
+            self._or_report(self._metrics.add, record.runs, first + known, new)
         if self._logs is not None:
-            self._logs.chunk(record.runs, first, metrics)
-        self._fed.update(dict.fromkeys(record.runs, record.updates))
+            self._logs.chunk(record.runs, first + known, new)
+        self._updates.update(dict.fromkeys(record.runs, first + count))
+
+    def _pass_on_evaluation(self, record: Record, number: int) -> None:
+        """Log the record's evaluation of this number, if it is new."""
+        if self._logs is None or self._evaluations.get(next(iter(record.runs)), 0) > number:
+            return
+        self._logs.evaluation(record.runs, record.eval_steps[number], record.evaluations[number])
+        self._evaluations.update(dict.fromkeys(record.runs, number + 1))
 
     def _call(self, progress: Progress) -> None:
         for callback in self._callbacks:

@@ -26,7 +26,7 @@ class Progress:
     env_steps: int
     """Environment steps of each run so far."""
     env_steps_per_second: float
-    """Of all R runs together, in the last chunk."""
+    """Of all R runs together, since they began."""
     metrics: dict[str, np.ndarray]
     """New metrics, `[R, U, ...]` for the U updates of the last chunk; empty at an evaluation."""
     returns: np.ndarray

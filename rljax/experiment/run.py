@@ -21,7 +21,7 @@ from rljax.experiment.placement import mesh
 from rljax.experiment.processes import Hosts, peers
 from rljax.experiment.results import Result, Sweep
 from rljax.experiment.spec import Experiment
-from rljax.report import console
+from rljax.report import console, loggers
 
 _MULTIPROCESS_SECONDS = 600.0  # between two checkpoints of several processes, by default
 
@@ -104,6 +104,7 @@ def run(
         raise UsageError("checkpoint_every needs a folder to write to: pass out as well.")
     if chosen.halving is not None and sweep is None:
         raise UsageError("halving is for a sweep: pass sweep as well.")
+    loggers.chosen(chosen.log, chosen.out)  # before an earlier run's files are removed
     points = sweeps.points(config, sweep, chosen.samples, chosen.seed)
     for env in {jax.tree.structure(point.config.env): point.config.env for point in points if sweep}.values():
         envs.require(env)

@@ -125,6 +125,7 @@ def train(
             try:
                 _train_batches(session)
             except Exception as error:
+                outlets.finish({})
                 if peers.is_alone and folder is not None:
                     outlets.flush()
                     _write_partial_results(session, folder, groups, error)

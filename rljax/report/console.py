@@ -48,13 +48,17 @@ def title(summary: dict[str, Any]) -> str:
 
 def line(summary: dict[str, Any]) -> str:
     """A run or a sweep in a few words, for its `repr`."""
-    about = f"{title(summary)}, {summary['seeds']} seeds x {summary['env_steps']:,} env steps"
+    about = f"{title(summary)}, {_seeds(summary['seeds'])} x {summary['env_steps']:,} env steps"
     if "values" in summary:  # one configuration of a sweep
         about += f", {_settings(summary['values'])[:300]}"
     if "configurations" in summary:
         return f"{about}, {len(summary['configurations'])} configurations"[:500]
     cells = _cells(summary["final_return"], _places([summary]))
     return f"{about}, IQM return {cells['IQM return']}, 95% interval {cells['95% interval']}"[:500]
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' * (count > 1)}"
 
 
 def label(values: dict[str, Any]) -> str:
@@ -68,7 +72,7 @@ def table(summary: dict[str, Any]) -> Any:
     """The table of a run or a sweep."""
     from rich.table import Table
 
-    seeds = f"{summary['seeds']} seed{'s' * (summary['seeds'] > 1)}"
+    seeds = _seeds(summary["seeds"])
     started = len(summary["final_return"]["per_seed"]) if "final_return" in summary else summary["seeds"]
     if started < summary["seeds"]:
         seeds = f"{started} of {seeds}"

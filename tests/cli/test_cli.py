@@ -200,6 +200,8 @@ def test_runs_come_from_files_with_options_after_them(capsys, tmp_path):
     assert again["seeds"] == 1
     assert again["config"] == {**config, "discount": 0.9}
     capsys.readouterr()
+    said = complaint(capsys, "train", "dqn", "--config", "x/config.json", "--out", "z")
+    assert "is of a run of ppo, whose config dqn cannot take" in said
     for text, words in (("[1]", "must map options"), ("a: [", "is not YAML"), ("sedes: 3", "--seeds")):
         (tmp_path / "run.yaml").write_text(text)
         said = complaint(capsys, "train", "ppo", "--env", "CartPole-v1", "--config", "run.yaml")

@@ -145,6 +145,14 @@ def test_an_unusable_logger_is_refused_before_training(config, log, message):
         rljax.run(own, config, log=log, **OPTIONS)
 
 
+def test_a_refused_logger_removes_no_results(config, tmp_path):
+    out = tmp_path / "x"
+    rljax.run(own, config, out=out, **OPTIONS)
+    with pytest.raises(rljax.UsageError, match="did you mean"):
+        rljax.run(own, config, out=out, overwrite=True, log="tensorbord", **OPTIONS)
+    assert (out / "summary.json").exists()
+
+
 def test_a_missing_package_is_named(config, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(rljax.UsageError, match="pip install tensorboardX"):
@@ -171,8 +179,11 @@ def test_an_error_in_a_callback_is_raised_with_its_line(config, tmp_path):
     def fail(progress):
         raise RuntimeError("mine")
 
-    with pytest.raises(RuntimeError, match="mine"):
-        rljax.run(own, config, out=tmp_path / "x", callback=fail, **OPTIONS)
+    recorder = Recorder()
+    with pytest.raises(RuntimeError, match="mine") as error:
+        rljax.run(own, config, out=tmp_path / "x", callback=fail, log=recorder, **OPTIONS)
+    assert error.traceback[-1].name == "fail"
+    assert recorder.summary == {}  # the logger has ended
     with pytest.raises(rljax.UsageError, match="callback must be a function"):
         rljax.run(own, config, callback=3, **OPTIONS)
 
@@ -236,6 +247,20 @@ def test_a_large_table_is_written_as_parquet(config, whole, tmp_path, monkeypatc
     assert columns["episode_return"].dtype == np.float32
 
 
+def test_resuming_replaces_all_parquet_files(config, whole, tmp_path, monkeypatch):
+    """The killed run wrote more and smaller ones."""
+    pandas = pytest.importorskip("pandas")
+    out = tmp_path / "x"
+    monkeypatch.setattr(metrics_file, "CSV_BYTES", 100)
+    with monkeypatch.context() as patched:
+        patched.setattr(metrics_file, "_PART_ROWS", 3)
+        stopped(patched, out, own, config, 10)
+    assert len(list((out / "metrics").iterdir())) == 10
+    rljax.resume(out, algorithm=own, config=config, progress=False)
+    columns = pandas.read_parquet(out / "metrics")
+    check_metrics({name: columns[name].to_numpy() for name in columns}, whole)
+
+
 def test_without_parquet_the_table_stays_csv(config, whole, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(metrics_file, "CSV_BYTES", 100)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -252,6 +277,23 @@ def test_a_full_disk_is_reported_once_and_ends_nothing(config, whole, tmp_path, 
     monkeypatch.setattr(loop, "train", in_chunks_of(10))
     same_results(rljax.run(own, config, out=tmp_path / "x", **OPTIONS), whole)
     assert capsys.readouterr().err.count("Metrics cannot be written") == 1
+
+
+def test_what_a_full_disk_refused_is_written_later(config, whole, tmp_path, monkeypatch):
+    """The second and third of five chunks fail, after half of a row."""
+    save, calls = np.savetxt, []
+
+    def full(file, *arguments, **named):
+        calls.append(arguments)
+        if len(calls) in (2, 3):
+            file.write(b"1,2")
+            raise OSError(28, "No space left on device")
+        save(file, *arguments, **named)
+
+    monkeypatch.setattr(np, "savetxt", full)
+    monkeypatch.setattr(loop, "train", in_chunks_of(10))
+    rljax.run(own, config, out=tmp_path / "x", **OPTIONS)
+    check_metrics(rows_of(tmp_path / "x/metrics.csv"), whole)
 
 
 def test_solved_runs_are_frozen_and_end_the_experiment(config, whole, tmp_path, capsys):

@@ -58,7 +58,7 @@ BUILT_IN = {
 }
 
 
-def chosen(given: Any, folder: pathlib.Path | None) -> tuple[list[Maker], list[Logger]]:
+def chosen(given: Any, folder: Any) -> tuple[list[Maker], list[Logger]]:
     """Loggers from names, classes and instances: what makes one for each series, and those that all series share.
 
     Raises:
@@ -90,7 +90,7 @@ def _of_class(logger: type) -> Maker:
     return lambda _: logger()
 
 
-def _built_in(name: str, folder: pathlib.Path | None) -> Maker:
+def _built_in(name: str, folder: Any) -> Maker:
     if name not in BUILT_IN:
         raise UsageError(f"There is no logger {name!r}: {suggest(name, BUILT_IN)}")
     module, package, needs_folder = BUILT_IN[name]
