@@ -14,6 +14,7 @@ import pytest
 
 import rljax
 from rljax import networks
+from rljax.experiment.description import describe
 from rljax.report import files
 
 
@@ -333,7 +334,7 @@ def test_ppos_bounds(field, value, why):
     [
         ({"total_steps": 511}, "total_steps=511 is less than one update of 512"),
         ({"num_minibatches": 3}, "512 environment steps does not divide into 3"),
-        ({"activation": "tahn"}, "no activation 'tahn'"),
+        ({"activation": "tahn"}, "activation must be one of tanh, relu, elu, gelu, silu, got 'tahn'"),
     ],
 )
 def test_ppos_own_checks(changes, why):
@@ -505,7 +506,7 @@ def test_a_config_is_described_as_plain_data(tmp_path):
         wrappers=("time_limit",),
     )
     config = rljax.ppo.Config(env=env, learning_rate=np.array([0.5, 0.25]), num_envs=np.int64(8), hidden_sizes=(3,))
-    files.write_json(tmp_path / "config.json", rljax.config.describe(config))
+    files.write_json(tmp_path / "config.json", describe(config))
     written = json.loads((tmp_path / "config.json").read_text())
     assert written["env"] == {
         "name": "mine",

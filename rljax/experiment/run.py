@@ -13,7 +13,7 @@ from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import use_default
 from rljax.config import check_one_run
 from rljax.errors import UsageError, number, shown
-from rljax.experiment import checkpoints, folders, manifest, sweeps, trainer
+from rljax.experiment import checkpoints, evaluating, folders, manifest, sweeps, trainer
 from rljax.experiment.naming import resolved
 from rljax.experiment.options import MOST_RUNS, Options, documented, with_changes
 from rljax.experiment.outlets import Callback
@@ -111,9 +111,11 @@ def run(
     if len(points) * chosen.seeds > MOST_RUNS:
         raise UsageError(f"{len(points):,} configurations x {chosen.seeds:,} seeds are more than {MOST_RUNS:,} runs.")
     runs_here = -(-len(points) * chosen.seeds // hosts.processes)
+    name, trained_in = chosen.name or _name(algorithm), [point.config.env for point in points]
+    evaluating.check(algorithm, name, trained_in, chosen.eval_policy, chosen.eval_env)
     experiment = Experiment(
         algorithm=algorithm,
-        name=chosen.name or _name(algorithm),
+        name=name,
         points=tuple(points),
         fields=() if sweep is None else tuple(sweep),
         options=dataclasses.replace(chosen, progress=chosen.progress and hosts.process == 0),

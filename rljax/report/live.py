@@ -3,7 +3,8 @@
 import contextlib
 import html
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -22,10 +23,12 @@ class Status(NamedTuple):
     updates: int  # of all runs together
     env_steps_per_second: float  # of the runs that train now
     training_return: float  # mean over the latest chunk's episodes, with exploration; NaN if none ended
-    evaluations: list[np.ndarray]  # greedy returns so far, `[R]` each
+    evaluations: list[np.ndarray]  # returns so far, `[R]` each
     name: Callable[[int], str]  # of one of the R runs, such as "seed 3"
     diverged: int = 0
     solved: int = 0
+    measures: Mapping[str, np.ndarray] = MappingProxyType({})  # of the latest evaluation, besides the return
+    policy: str = "greedy"  # that is evaluated
 
 
 class Show(Protocol):
@@ -61,11 +64,14 @@ def cells(status: Status) -> dict[str, str]:
         places = console.decimals(*latest[np.isfinite(latest)])
         low, high = bootstrap_interval(latest[np.isfinite(latest)], resamples=_RESAMPLES)
         interval = "" if np.isnan(low) else f" ({low:.{places}f} to {high:.{places}f})"
-        texts["greedy return"] = f"{curve[-1]:.{places}f}{interval}"
+        texts[f"{status.policy} return"] = f"{curve[-1]:.{places}f}{interval}"
         texts["so far"] = sparks(curve)
         if len(latest) > 1:
             for column, row in (("worst", np.nanargmin(latest)), ("best", np.nanargmax(latest))):
                 texts[column] = f"{latest[row]:.{places}f} ({status.name(int(row))})"
+        for name, values in status.measures.items():
+            if name != "length" and np.isfinite(values).any():  # most environments' returns say as much
+                texts[name] = f"{np.nanmean(values):.4g}"
     if not np.isnan(status.training_return):
         texts["training return"] = f"{status.training_return:.{console.decimals(status.training_return)}f}"
     if status.solved:
