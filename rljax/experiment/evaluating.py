@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from rljax.envs import Box, Env, require
+from rljax.envs import Box, Env, require, spaces
 from rljax.errors import UsageError
 from rljax.types import Policy, RecurrentPolicy
 
@@ -36,8 +36,8 @@ def check(algorithm: Any, name: str, envs: Iterable[Env], eval_policy: str, eval
             trained, evaluated = getattr(env, what), getattr(eval_env, what)
             if not _matches(trained, evaluated, bounds=what == "action_space"):
                 raise UsageError(
-                    f"eval_env {eval_env.label} needs the {what} of {env.label}, {trained}, and has {evaluated}: "
-                    "choose another one, or wrap it."
+                    f"eval_env {eval_env.label} needs the {what} of {env.label}, {spaces.text(trained)}, and has "
+                    f"{spaces.text(evaluated)}: choose another one, or wrap it."
                 )
 
 
