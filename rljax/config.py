@@ -7,6 +7,7 @@ stacked ones can be `vmap`ped. Its `static` fields fix a shape or the program's 
 
 import contextlib
 import dataclasses
+import html
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, dataclass_transform
@@ -85,8 +86,22 @@ def config[T](cls: type[T]) -> type[T]:
     own_docstring = cls.__doc__
     made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     made.__doc__ = _Docstring(own_docstring, made.__doc__)  # type: ignore[assignment]
+    made.__repr__, made._repr_html_ = _as_text, _as_html  # type: ignore[method-assign, attr-defined]
     _register(made)
     return made
+
+
+def _as_text(config: Any) -> str:
+    """A config in less than 1,000 characters."""
+    fields = ", ".join(f"{f.name}={shown(getattr(config, f.name))}" for f in dataclasses.fields(config))
+    return f"{type(config).__qualname__}({fields if len(fields) < 900 else f'{fields[:900]}...'})"
+
+
+def _as_html(config: Any) -> str:
+    """A config as a table of its fields, for a notebook."""
+    rows = ((f.name, shown(getattr(config, f.name))) for f in dataclasses.fields(config))
+    cells = "".join(f"<tr><td>{name}</td><td>{html.escape(text)}</td></tr>" for name, text in rows)
+    return f"<b>{type(config).__module__}.{type(config).__qualname__}</b><table>{cells}</table>"
 
 
 class _Docstring:
@@ -181,18 +196,6 @@ def same(left: Any, right: Any) -> bool:
         and np.array_equal(x, y, equal_nan=True)
         for x, y in zip(leaves, others, strict=True)
     )
-
-
-def check_one_run(config: Any) -> None:
-    """Refuse numbers that are stacked for a `vmap`, in the config of one run."""
-    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
-        is_number = kinds(field) <= {"int", "float", "Schedule", "None"}
-        leaves = jax.tree.leaves(getattr(config, field.name)) if is_number else []
-        for shape in filter(None, map(np.shape, leaves)):
-            raise UsageError(
-                f"{field.name} must be one number, got an array of shape {shape}: "
-                f'try several with sweep={{"{field.name}": [...]}}.'
-            )
 
 
 def _converted(field: dataclasses.Field, value: Any) -> Any:

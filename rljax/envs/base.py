@@ -96,6 +96,9 @@ class Env:
     def __post_init__(self) -> None:
         object.__setattr__(self, "info", measures.declared(self.info))  # a tuple, which can be hashed
 
+    def __repr__(self) -> str:
+        return f"Env({'+'.join([self.name, *self.wrappers])})"  # not the label, since params may be traced
+
     @property
     def label(self) -> str:
         """Name, non-default params and wrappers: `CartPole-v1(gravity=5.0)+time_limit(50)`."""

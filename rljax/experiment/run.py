@@ -11,7 +11,6 @@ import jax
 from rljax import envs
 from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import use_default
-from rljax.config import check_one_run
 from rljax.errors import UsageError, number, shown
 from rljax.experiment import checkpoints, evaluating, folders, manifest, sweeps, trainer
 from rljax.experiment.naming import resolved
@@ -187,5 +186,5 @@ def check(algorithm: Any, config: Any) -> None:
     if not isinstance(config.env, envs.Env):
         raise UsageError(f"The config's env must be an rljax.Env, got {type(config.env).__name__}: use rljax.make.")
     number("The config's num_updates", config.num_updates, integer=True, minimum=1)
-    check_one_run(config)
+    sweeps.check_one_run(config)
     envs.require(config.env)

@@ -116,7 +116,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     """Print the table of a run or a sweep to standard output."""
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, force_jupyter=False)
     with console.capture() as output:
         _print(console, summary)
     print(output.get(), end="")  # printed directly, rich would end the process when the pipe is closed

@@ -1,15 +1,15 @@
 """What is shown while a run trains: a live table in a terminal or a notebook, lines elsewhere."""
 
 import contextlib
-import html
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from html import escape
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from rljax.report import console
+from rljax.report import console, html
 from rljax.report.statistics import bootstrap_interval, interquartile_mean
 
 _SPARKS = "▁▂▃▄▅▆▇█"
@@ -168,22 +168,33 @@ def _in_notebook() -> bool:
 
 
 class _Notebook:
-    """A bar and the table as HTML, replaced in place; no widgets are needed."""
+    """A bar and the table as HTML, replaced in place, or as a line of text; no widgets are needed."""
 
     def __init__(self, description: str, num_updates: int) -> None:
         from IPython.display import display
 
         self._description, self._num_updates, self._seen = description, num_updates, _Seen()
-        self._handle = display(self._html(0, "compiling", {}), display_id=True)
+        self._handle = display(self._shown(0, "compiling", {}), display_id=True)
 
     def __call__(self, status: Status) -> None:
         done = status.updates / self._num_updates
-        self._handle.update(self._html(done, f"{done:.0%}", cells(self._seen(status))))
+        self._handle.update(self._shown(done, f"{done:.0%}", cells(self._seen(status))))
 
-    def _html(self, done: float, state: str, texts: dict[str, str]) -> Any:
-        from IPython.display import HTML
+    def _shown(self, done: float, state: str, texts: dict[str, str]) -> "_Shown":
+        line = ", ".join([f"{self._description}: {state}", *(f"{name} {text}" for name, text in texts.items())])
+        bar = f"{escape(self._description)} <progress value='{done:.4f}' max='1'></progress> {state}"
+        page = f"<div>{bar}</div>" + (html.table(list(texts), [texts.values()]) if texts else "")
+        return _Shown(line, page)
 
-        heads = "".join(f"<th>{html.escape(name)}</th>" for name in texts)
-        row = "".join(f"<td>{html.escape(text)}</td>" for text in texts.values())
-        bar = f"{html.escape(self._description)} <progress value='{done:.4f}' max='1'></progress> {state}"
-        return HTML(f"<div>{bar}</div><table><tr>{heads}</tr><tr>{row}</tr></table>" if texts else f"<div>{bar}</div>")
+
+class _Shown(NamedTuple):
+    """What a frontend shows: the page if it can, else the line."""
+
+    line: str
+    page: str
+
+    def __repr__(self) -> str:
+        return self.line
+
+    def _repr_html_(self) -> str:
+        return self.page

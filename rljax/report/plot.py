@@ -1,5 +1,6 @@
 """Plots of learning curves."""
 
+import io
 import os
 import pathlib
 from collections.abc import Mapping
@@ -73,13 +74,26 @@ def _axes(title: str, quantity: str) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
+    class Picture(Figure):
+        """A figure that a notebook shows, also where pyplot is not set up."""
+
+        def _repr_png_(self) -> bytes:
+            return png(self)
+
+    figure = Picture(figsize=(7, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)  # without pyplot, which would use a window system and global state
     axes = figure.add_subplot()
     axes.set(xlabel="environment steps", ylabel=_printable(quantity), title=_printable(title))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x else "0")
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def png(figure: Any) -> bytes:
+    """A figure as a PNG of 700 by 420 pixels."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100)
+    return picture.getvalue()
 
 
 def _finished(path: Path, figure: Any) -> Any:
