@@ -556,7 +556,7 @@ def test_a_field_takes_one_of_its_words():
         other: str | None = rljax.static(default=None, choices=("left", "right"))
 
     assert (Words(how="fast").how, Words(other="left").other, Words().other) == ("fast", "left", None)
-    with pytest.raises(rljax.UsageError, match="^how must be one of slow, fast, got 'fsat'.$"):
+    with pytest.raises(rljax.UsageError, match=r"^how must be one of slow, fast, got 'fsat'\.$"):
         Words(how="fsat")
-    with pytest.raises(rljax.UsageError, match="^other must be one of left, right, got 'up'.$"):
+    with pytest.raises(rljax.UsageError, match=r"^other must be one of left, right, got 'up'\.$"):
         rljax.replace(Words(), other="up")
