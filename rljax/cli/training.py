@@ -33,6 +33,7 @@ _NETWORK = (
 )
 _ALIASES = {  # of other libraries
     "learning_rate": ["--lr"],
+    "step_size": ["--lr"],  # of tables, which have no learning_rate
     "discount": ["--gamma"],
     "total_steps": ["--steps", "--timesteps", "--total-timesteps"],
     "num_envs": ["--n-envs"],
