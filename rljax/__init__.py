@@ -10,7 +10,7 @@ from rljax.backend.program_cache import cache
 from rljax.config import replace, static, traced
 from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
 from rljax.errors import UsageError
-from rljax.evaluation import evaluate
+from rljax.evaluation import evaluate, play
 from rljax.experiment.loading import best, load, policy
 from rljax.experiment.processes import Hosts, PeerLost, join
 from rljax.experiment.progress import Progress
@@ -47,6 +47,7 @@ __all__ = [
     "make",
     "pbt",
     "planning",
+    "play",
     "policy",
     "ppo",
     "pqn",

@@ -21,6 +21,14 @@ def epsilon_greedy(
     return jnp.where(uniform < epsilon, random_action, jnp.argmax(action_values, axis=-1).astype(jnp.int32))
 
 
+def sample_epsilon_greedy(key: jax.Array, action_values: jax.Array, epsilon: Scalar) -> jax.Array:
+    """Draw epsilon-greedy actions `[...]` for action values `[..., A]`."""
+    *shape, num_actions = action_values.shape
+    draws = jax.random.bits(key, (2, *shape), jnp.uint32)
+    random_action = random_bits.integers(draws[1], num_actions)
+    return epsilon_greedy(action_values, random_bits.uniforms(draws[0]), random_action, epsilon)
+
+
 def epsilon_greedy_rollout(
     key: jax.Array,
     action_values: Callable[[jax.Array, jax.Array], jax.Array],

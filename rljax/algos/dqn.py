@@ -98,7 +98,7 @@ class Config:
     """Exponent of the priorities (alpha), a number or a schedule; 0 samples uniformly."""
     importance_exponent: Scheduled = traced(default=schedules.linear(0.4, 1.0), minimum=0, maximum=1)
     """Exponent of the importance weights (beta), a number or a schedule; 1 removes the sampling bias."""
-    head: str = static(default="expected")
+    head: str = static(default="expected", choices=value_heads.HEADS)
     """Value head: expected, categorical (C51) or quantile (QR-DQN)."""
     num_atoms: int = static(default=51, minimum=2)
     """Atoms or quantiles of a distributional head (K)."""
@@ -108,8 +108,8 @@ class Config:
     """Highest discounted return of the categorical head's support; required for that head."""
     hidden_sizes: tuple[int, ...] = static(default=(128, 128))
     """Widths of the default network's hidden layers."""
-    activation: str = static(default="relu")
-    """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    activation: str = static(default="relu", choices=networks.ACTIVATIONS)
+    """Nonlinearity of the default network."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
@@ -166,12 +166,20 @@ def init(key: jax.Array, config: Config) -> State:
     return State(params, params, params, _optimizer(config).init(params), buffer, collector, jnp.int32(0))
 
 
-def act(state: State, config: Config) -> Policy:
-    """Return the greedy policy of the averaged parameters; noisy weights are at their means."""
+def act(state: State, config: Config, greedy: bool = True) -> Policy:
+    """Return the greedy policy of the averaged parameters, with noisy weights at their means; or the stochastic one.
+
+    The stochastic policy explores as in training: with the newest parameters, the current epsilon, and noise if noisy.
+    """
 
     def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
-        outputs = _network(config).apply(state.averaged_params, rollout.observe(state.collector, config.env, obs))
-        return jnp.argmax(_head(config).values(outputs), axis=-1).astype(jnp.int32)
+        obs = rollout.observe(state.collector, config.env, obs)
+        if greedy:
+            outputs = _network(config).apply(state.averaged_params, obs)
+            return jnp.argmax(_head(config).values(outputs), axis=-1).astype(jnp.int32)
+        key_noise, key_action = jax.random.split(key)
+        values = _head(config).values(_apply(state.params, obs, key_noise, config))
+        return exploration.sample_epsilon_greedy(key_action, values, core.current(state, config).epsilon)
 
     return policy
 

@@ -66,8 +66,8 @@ class Config:
     """Environment steps over which schedules run; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(128, 128))
     """Widths of the default network's hidden layers."""
-    activation: str = static(default="relu")
-    """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    activation: str = static(default="relu", choices=networks.ACTIVATIONS)
+    """Nonlinearity of the default network."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
@@ -115,12 +115,14 @@ def _values(params: Any, obs: jax.Array, config: Config) -> jax.Array:
     return _network(config).apply(params, obs)[..., 0]
 
 
-def act(state: State, config: Config) -> Policy:
-    """Return the greedy policy."""
+def act(state: State, config: Config, greedy: bool = True) -> Policy:
+    """Return the greedy policy; or the stochastic one, which explores with the current epsilon."""
 
     def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
         values = _values(state.params, rollout.observe(state.collector, config.env, obs), config)
-        return jnp.argmax(values, axis=-1).astype(jnp.int32)
+        if greedy:
+            return jnp.argmax(values, axis=-1).astype(jnp.int32)
+        return exploration.sample_epsilon_greedy(key, values, core.current(state, config).epsilon)
 
     return policy
 

@@ -23,7 +23,7 @@ from rljax import core, exploration, planning, rollout, schedules, value_heads
 from rljax.backend import random_bits
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
-from rljax.errors import UsageError, suggest
+from rljax.errors import UsageError
 from rljax.schedules import Scheduled
 from rljax.types import Metrics, Policy
 
@@ -38,8 +38,8 @@ class Config:
     """Environment to train on; observations and actions must be discrete."""
     total_steps: int = static(default=500_000, minimum=1)
     """Environment steps of the whole run, rounded down to whole updates of num_envs * num_steps."""
-    target: str = static(default="q_learning")
-    """Update target: q_learning, sarsa, expected_sarsa or double_q_learning."""
+    target: str = static(default="q_learning", choices=TARGETS)
+    """Update target: that of the algorithm of this name."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     step_size: Scheduled = traced(default=schedules.visits(1.0, 0.6), minimum=0, maximum=1)
@@ -57,8 +57,6 @@ class Config:
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.steps_per_update)
-        if self.target not in TARGETS:
-            raise UsageError(f"There is no target {self.target!r}: {suggest(self.target, TARGETS)}")
         count(self.env.observation_space, "observations")
         count(self.env.action_space)
         if self.env.normalize_rewards is not None:
@@ -95,10 +93,17 @@ def init(key: jax.Array, config: Config) -> State:
     return State(Tables(values, jnp.zeros(shape, jnp.int32), planned), collector, jnp.int32(0))
 
 
-def act(state: State, config: Config) -> Policy:
-    """Return the greedy policy of the mean over tables; ties go to the first action."""
-    best = jnp.argmax(state.tables.action_values.mean(axis=0), axis=-1).astype(jnp.int32)
-    return lambda key, obs: best[obs]
+def act(state: State, config: Config, greedy: bool = True) -> Policy:
+    """Return the greedy policy of the mean over tables, where ties go to the first action; or the stochastic one.
+
+    The stochastic policy explores with the current epsilon.
+    """
+    values = state.tables.action_values.mean(axis=0)
+    if greedy:
+        best = jnp.argmax(values, axis=-1).astype(jnp.int32)
+        return lambda key, obs: best[obs]
+    epsilon = core.current(state, config).epsilon
+    return lambda key, obs: exploration.sample_epsilon_greedy(key, values[obs], epsilon)
 
 
 class Noise(NamedTuple):

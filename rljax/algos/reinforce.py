@@ -74,8 +74,8 @@ class Config:
     """Environment steps over which schedules run; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default network's hidden layers."""
-    activation: str = static(default="tanh")
-    """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    activation: str = static(default="tanh", choices=networks.ACTIVATIONS)
+    """Nonlinearity of the default network."""
     shared_torso: bool | None = static(default=None)
     """Share the torso of actor and critic in the default network; None for only where observations are images."""
     squash_actions: bool = static(default=False)
@@ -142,9 +142,9 @@ def init(key: jax.Array, config: Config) -> State:
     return State(params, _optimizer(config).init(params), collector, history, jnp.int32(0))
 
 
-def act(state: State, config: Config) -> Policy | RecurrentPolicy:
-    """Return the greedy policy: the mode of the action distribution."""
-    return on_policy.greedy(_network(config), state, config)
+def act(state: State, config: Config, greedy: bool = True) -> Policy | RecurrentPolicy:
+    """Return the greedy policy, the mode of the action distribution; or the stochastic one, which samples from it."""
+    return on_policy.act(_network(config), state, config, greedy)
 
 
 def loss(params: Any, window: Steps, targets: jax.Array, used: jax.Array, config: Config) -> tuple[jax.Array, Metrics]:

@@ -82,8 +82,8 @@ class Config:
     """Environment steps over which schedules run; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default networks' hidden layers."""
-    activation: str = static(default="relu")
-    """Nonlinearity of the default networks: tanh, relu, elu, gelu or silu."""
+    activation: str = static(default="relu", choices=networks.ACTIVATIONS)
+    """Nonlinearity of the default networks."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default networks' linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.ActorAndCritics | None = static(default=None)
@@ -149,12 +149,16 @@ def _policy(actor: Any, obs: jax.Array, config: Config) -> Any:
     return squashed_head(config.env.action_space).distribution(_network(config).actor.apply(actor, obs))
 
 
-def act(state: State, config: Config) -> Policy:
-    """Return the greedy policy: the most likely discrete action, or tanh of the Gaussian's mean."""
+def act(state: State, config: Config, greedy: bool = True) -> Policy:
+    """Return the greedy policy, the most likely discrete action or tanh of the Gaussian's mean; or a stochastic one.
+
+    The stochastic policy samples from the distribution, as in training.
+    """
 
     def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
         distribution = _policy(state.params.actor, rollout.observe(state.collector, config.env, obs), config)
-        return squashed_head(config.env.action_space).to_action(distribution.mode())
+        action = distribution.mode() if greedy else distribution.sample(key)
+        return squashed_head(config.env.action_space).to_action(action)
 
     return policy
 

@@ -12,7 +12,7 @@ from rljax import envs as environments
 from rljax import presets
 from rljax.cli import user_code
 from rljax.cli.parsing import Parser
-from rljax.envs import Box, Discrete, Env
+from rljax.envs import Env, spaces
 from rljax.errors import UsageError
 
 
@@ -29,8 +29,8 @@ def envs(arguments: list[str]) -> int:
 
 def _described(env: Env) -> Iterator[str]:
     yield env.label
-    yield f"  observations  {_space(env.observation_space)}"
-    yield f"  actions       {_space(env.action_space)}"
+    yield f"  observations  {spaces.text(env.observation_space)}"
+    yield f"  actions       {spaces.text(env.action_space)}"
     params = dict(_params(env.params))
     limit = params.get("max_steps_in_episode")
     yield f"  time limit    {limit if limit is not None else 'none known: --wrap time_limit=1000 sets one'}"
@@ -52,15 +52,6 @@ def _fits(algorithm: Any, env: Env) -> bool:
     except UsageError:
         return False
     return True
-
-
-def _space(space: Any) -> str:
-    if isinstance(space, Discrete):
-        return f"Discrete({space.n})"
-    if isinstance(space, Box):
-        low, high = np.min(space.low), np.max(space.high)
-        return f"Box{list(space.shape)} {np.dtype(space.dtype).name}, from {low:.4g} to {high:.4g}"
-    return str(space)
 
 
 def _params(params: Any) -> Iterator[tuple[str, str]]:
@@ -96,8 +87,11 @@ def completion(arguments: list[str]) -> int:
     for name in registry.algorithms():
         options = train_parser(name, registry.algorithm(name))
         for action in options._actions:  # argparse has no other way to list or change them
-            if action.dest == "env":
+            words = str(action.metavar or "")
+            if action.dest in ("env", "eval_env"):
                 action.choices = ids
+            elif words.startswith("{"):
+                action.choices = words.strip("{}").split(",")
         by_algorithm.add_parser(name, parents=[options], conflict_handler="resolve", add_help=False, help=name)
     folder = commands.add_parser(
         "resume", parents=[resume_parser()], conflict_handler="resolve", add_help=False, help="resume"

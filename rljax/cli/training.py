@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rljax import envs, networks, presets
+from rljax import envs, presets
 from rljax.backend import devices, program_cache
 from rljax.cli import run_files, user_code
 from rljax.cli.parsing import Parser, add_fields, integer, param, swept, text_after, values, without_params, wrapper
@@ -20,20 +20,20 @@ from rljax.experiment import manifest, processes
 from rljax.experiment import resume as resuming
 from rljax.experiment import run as running
 from rljax.experiment.naming import say_if_untuned
-from rljax.experiment.options import CHANGEABLE, LOGGED, SHARDED, Options
+from rljax.experiment.options import CHANGEABLE, Options
 from rljax.report import loggers
 
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
 _CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (package.custom) or either with :name"
 _CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
 _ENV = f"a listed id, or {_CUSTOM_ENV}"
-_CHOICES = {"activation": list(networks.ACTIVATIONS), "recurrent": [*networks.CORES, "none"]}
 _NETWORK = (
     *("activation", "hidden_sizes", "layer_norm", "mixed_precision", "recurrent", "shared_torso"),
     *("dueling", "noisy", "head", "num_atoms"),
 )
 _ALIASES = {  # of other libraries
     "learning_rate": ["--lr"],
+    "step_size": ["--lr"],  # of tables, which have no learning_rate
     "discount": ["--gamma"],
     "total_steps": ["--steps", "--timesteps", "--total-timesteps"],
     "num_envs": ["--n-envs"],
@@ -74,6 +74,7 @@ def train(arguments: list[str]) -> int:
     parsed, mistakes = train_parser(name, algorithm).parse_each(tokens)
     fields = values(parsed, {field.name for field in dataclasses.fields(algorithm.Config)} - {"env"})
     options = values(parsed, _OPTIONS)
+    _import_eval_env(options)
     env = getattr(parsed, "env", None)
     if env is None and from_file.manifest is None:
         mistakes.append(_without_env(name, rest))
@@ -101,6 +102,14 @@ def train(arguments: list[str]) -> int:
     if env is not None and not user_code.is_custom(name):
         say_if_untuned(name, user_code.env(env))
     return _run(name, algorithm, config, sweep, chosen, hosts, env, [*texts, *(f"+{one}" for one in wraps)])
+
+
+def _import_eval_env(options: dict[str, Any]) -> None:
+    """Replace the reference to a custom environment for evaluations by the environment."""
+    given = options.get("eval_env")
+    if given is not None and (":" in given or given.endswith(".py")):
+        options["eval_env"] = envs.make(user_code.env(given))
+        manifest.remember(options["eval_env"], user_code.absolute(given))
 
 
 def _run(
@@ -172,7 +181,7 @@ def train_parser(name: str = "ALGO", algorithm: Any = None, config: Any = None) 
         metavar="FILE",
         help="config.json of a run, or YAML with options; options after it change it",
     )
-    add_fields(run, Options, vars(Options()), {"shard": SHARDED, "log_each": LOGGED}, aliases=_ALIASES)
+    add_fields(run, Options, vars(Options()), aliases=_ALIASES)
     run.add_argument(
         "--sweep",
         action="append",
@@ -216,8 +225,7 @@ def _add_config(parser: Parser, name: str, algorithm: Any, config: Any) -> None:
     rest = [field for field in fields if field not in (*schedule, *network)]
     for title, some in (("algorithm", rest), ("network", network), ("schedule", schedule)):
         group = parser.add_argument_group(title, f"{whose}, if there are any" if title == "algorithm" else None)
-        choices = {} if user_code.is_custom(name) else _CHOICES
-        add_fields(group, algorithm.Config, defaults, choices, some, aliases=_ALIASES)
+        add_fields(group, algorithm.Config, defaults, some, aliases=_ALIASES)
 
 
 def _add_outlets(group: argparse._ActionsContainer) -> None:
@@ -303,6 +311,8 @@ def resume_parser() -> Parser:
     parser.add_argument("--total-steps", type=integer, default=hidden, metavar="INT", help="a new length, in env steps")
     parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help=_CUSTOM_ALGORITHM)
     parser.add_argument("--env", default=hidden, metavar="ENV", help=_CUSTOM_ENV)
+    evaluated = f"the environment of evaluations, if it is {_CUSTOM_ENV}"
+    parser.add_argument("--eval-env", default=hidden, metavar="ENV", help=evaluated)
     add_fields(parser, Options, {}, names=CHANGEABLE)
     _add_outlets(parser)
     _add_hosts(parser)
@@ -324,10 +334,12 @@ def resume(arguments: list[str]) -> int:
     recorded = manifest.read(pathlib.Path(name))
     devices.configure_jax(single_run=recorded.threads == 1)
     program_cache.use_default()
-    settings, hosts = values(options, ("total_steps", "algorithm", "env", *CHANGEABLE)), _hosts_given(options)
+    settings, hosts = values(options, ("total_steps", "algorithm", *CHANGEABLE)), _hosts_given(options)
     given = {kind: reference for kind, reference in recorded.recipe["references"].items() if reference is not None}
-    for kind in settings.keys() & {"algorithm", "env"}:
-        given[kind] = [settings[kind], *given.get(kind, [None])[1:]]
+    if recorded.eval_env is not None and recorded.eval_env["reference"] is not None:
+        given["eval_env"] = recorded.eval_env["reference"]
+    for kind, reference in values(options, ("algorithm", "env", "eval_env")).items():
+        given[kind] = [reference, *given.get(kind, [None])[1:]]
     if "algorithm" in given:
         settings["algorithm"] = user_code.algorithm(given["algorithm"][0])
     if "env" in given:
@@ -335,6 +347,8 @@ def resume(arguments: list[str]) -> int:
         params = [text for text in changes if not text.startswith("+")]
         wraps = [text[1:] for text in changes if text.startswith("+")]
         settings["env"] = _changed_env(envs.make(user_code.env(reference)), params, wraps)
+    if "eval_env" in given:
+        settings["eval_env"] = user_code.env(given["eval_env"][0])
     resuming.resume(name, hosts=processes.join(**hosts) if hosts else None, **settings)
     _print_written(pathlib.Path(name))
     return 0

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.envs import measures
 from rljax.envs.spaces import Discrete, Space
 
 
@@ -23,11 +24,15 @@ class TimeStep(NamedTuple):
     reward: jax.Array  # [] float32
     terminated: jax.Array  # [] bool, the task ended: no reward follows
     truncated: jax.Array  # [] bool, cut off by a time limit: the task itself has not ended
+    info: dict[str, jax.Array] = {}  # noqa: RUF012 - never changed; [] float32 each, the numbers that `Env.info` declares
 
 
-def timestep(obs: Any, reward: Any, terminated: Any, truncated: Any = False) -> TimeStep:
+def timestep(
+    obs: Any, reward: Any, terminated: Any, truncated: Any = False, info: Mapping[str, Any] | None = None
+) -> TimeStep:
     """Build the `TimeStep` of an environment's `step`: both observations equal, dtypes as the engine expects them."""
-    return TimeStep(obs, obs, jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated))
+    numbers = {name: jnp.float32(value) for name, value in (info or {}).items()}
+    return TimeStep(obs, obs, jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated), numbers)
 
 
 @functools.partial(
@@ -43,6 +48,7 @@ def timestep(obs: Any, reward: Any, terminated: Any, truncated: Any = False) -> 
         "normalize_observations",
         "normalize_rewards",
         "clip_reward",
+        "info",
         "recipe",
         "default_params",
     ],
@@ -64,6 +70,10 @@ class Env:
         normalize_observations: set by the wrapper of that name; the engine keeps the statistics.
         normalize_rewards: the discount of the wrapper of that name, or None.
         clip_reward: the bounds of the wrapper of that name, or None; the engine clips the learner's rewards only.
+        info: the numbers that every step reports in `TimeStep.info`, and how an episode's are reduced to one: a dict
+            such as `{"collisions": "sum", "speed": "mean", "distance": "last"}`. Training metrics have their means over
+            the episodes that ended, `episode_collisions`, and evaluations `collisions`. An `outcome` of 1, 0 or -1 at
+            the last step becomes the fractions `win`, `draw` and `loss`.
         recipe: how the environment was made, without its params: `((id, settings), (wrapper, arguments), ...)`; the
             first entry is None for a custom environment. Plain data unless a wrapper was given an object.
         default_params: returns the default params, which the label omits.
@@ -79,8 +89,15 @@ class Env:
     normalize_observations: bool = False
     normalize_rewards: float | None = None
     clip_reward: tuple[float | None, float | None] | None = None
+    info: Any = ()  # a dict, kept as a tuple of pairs
     recipe: tuple[tuple[str, tuple[Any, ...]] | None, ...] = (None,)
     default_params: Callable[[], Any] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "info", measures.declared(self.info))  # a tuple, which can be hashed
+
+    def __repr__(self) -> str:
+        return f"Env({'+'.join([self.name, *self.wrappers])})"  # not the label, since params may be traced
 
     @property
     def label(self) -> str:

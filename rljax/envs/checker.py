@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.envs import measures
 from rljax.envs.base import Env, TimeStep, begin_next_episode
 from rljax.envs.spaces import Box, Discrete
 from rljax.errors import UsageError, located
@@ -93,6 +94,13 @@ def _mismatches(env: Env, obs: Any, state: Any, result: Any, next_state: Any) ->
     for name, value in (("terminated", result.terminated), ("truncated", result.truncated)):
         if not _is_scalar(value, jnp.bool_):
             found.append(f"{name} must be one bool scalar, got {_describe(value)}: build steps with rljax.timestep.")
+    if (wrong := measures.violation(env.info, result.info)) is not None:
+        return [*found, wrong]
+    found.extend(
+        f"info {name} must be one number, got {_describe(value)}."
+        for name, value in result.info.items()
+        if not _is_scalar(value, jnp.floating)
+    )
     return found
 
 
@@ -148,6 +156,13 @@ def _step_violations(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: 
         found.append(f"observations between {seen.min()} and {seen.max()} are outside {env.observation_space}.")
     if not np.all(np.isfinite(np.asarray(steps.reward))):
         found.append("a reward is NaN or infinite.")
+    for name, values in steps.info.items():
+        if not np.all(np.isfinite(values)):
+            found.append(f"info {name} is NaN or infinite.")
+        elif name == measures.OUTCOME:
+            outcomes = np.asarray(values)[np.asarray(steps.terminated | steps.truncated)]
+            if not set(outcomes.tolist()) <= {-1.0, 0.0, 1.0}:
+                found.append("the outcome at the last step of an episode must be 1, 0 or -1: a win, a draw or a loss.")
     found.extend(_key_reuse(env, state, key_other))
     return found
 

@@ -115,6 +115,15 @@ class Box:
 Space = Discrete | Box
 
 
+def text(space: Any) -> str:
+    """A space in a few words: the number of elements, or shape, type and range."""
+    if isinstance(space, Discrete):
+        return f"Discrete({space.n})"
+    if isinstance(space, Box):
+        return f"Box{list(space.shape)} {space.dtype.name}, from {space.low.min():.4g} to {space.high.max():.4g}"
+    return str(space)
+
+
 def count(space: Space, what: str = "actions") -> int:
     """The number of elements of a discrete space. Raises `UsageError` for a Box; `what` completes the message."""
     if isinstance(space, Discrete):

@@ -252,6 +252,8 @@ def _packed(saved: Saved) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays = {f"state{i:04d}": leaf for i, leaf in enumerate(saved.leaves)}
     arrays |= {f"metric{i:04d}": rows for i, rows in enumerate(record.metrics.values())}
     arrays |= {"runs": record.runs.pairs, "keys": saved.keys, "evaluations": record.eval_returns}
+    arrays |= {f"measure{i:04d}": rows for i, rows in enumerate(record.measures.values())}
+    arrays |= {f"final_measure{i:04d}": rows for i, rows in enumerate(record.final_measures.values())}
     if saved.final is not None:
         arrays["final"] = saved.final
     for lane, frozen in record.frozen.items():
@@ -270,6 +272,8 @@ def _packed(saved: Saved) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "frozen": [[lane, one.update, one.env_steps, one.is_solved] for lane, one in record.frozen.items()],
         "kept": len(record.kept),
         "metrics": list(record.metrics),
+        "measures": list(record.measures),
+        "final_measures": list(record.final_measures),
         "axes": saved.axes,
         "lanes": saved.lanes,
         "rung": saved.rung,
@@ -329,6 +333,9 @@ def _unpacked(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Saved:
     record.updates, record.env_steps, record.seconds = about["updates"], about["env_steps"], about["seconds"]
     record.eval_updates, record.eval_steps = about["eval_updates"], about["eval_steps"]
     record.evaluations = list(arrays["evaluations"].T)
+    measures = {name: arrays[f"measure{i:04d}"].T for i, name in enumerate(about["measures"])}
+    record.eval_measures = [{name: rows[i] for name, rows in measures.items()} for i in range(len(record.eval_updates))]
+    record.final_measures = {name: arrays[f"final_measure{i:04d}"] for i, name in enumerate(about["final_measures"])}
 
     def series(prefix: str) -> list[np.ndarray]:
         return [arrays[name] for name in sorted(arrays) if name.startswith(prefix)]

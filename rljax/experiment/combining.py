@@ -1,6 +1,7 @@
 """Combine the outcomes of batches into the result of an experiment."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.backend.versions import versions
-from rljax.config import describe
 from rljax.experiment.batching import Batch
+from rljax.experiment.description import describe
 from rljax.experiment.history import Kept, Record
 from rljax.experiment.results import Result, Sweep
 from rljax.experiment.spec import Experiment
@@ -40,6 +41,8 @@ def result_of(
     common: dict[str, Any] = {
         "algo": experiment.name,
         "env": ", ".join(dict.fromkeys(point.config.env.name for point in experiment.points)),
+        "eval_policy": experiment.options.eval_policy,
+        "eval_env": getattr(experiment.options.eval_env, "label", None),
         "seeds": experiment.options.seeds,
         "total_steps": max(int(c.total_steps) for c in configs) if hasattr(configs[0], "total_steps") else None,
         "env_steps": max(t.record.env_steps for t in trained),
@@ -122,11 +125,25 @@ def of_configuration(experiment: Experiment, trained: list[Trained], point: int)
     }
     # In a run that was made longer, batches that had not begun were evaluated at other updates.
     marks = sorted({mark for t, _ in parts for mark in zip(t.record.eval_updates, t.record.eval_steps, strict=True)})
-    eval_returns = gathered([_at(marks, t.record)[rows] for t, rows in parts])
+    eval_returns = gathered([_at(marks, t.record, t.record.eval_returns)[rows] for t, rows in parts])
+
+    def measured(of: Callable[[Record], dict[str, np.ndarray]], missing: tuple[int, ...]) -> dict[str, np.ndarray]:
+        names = dict.fromkeys(name for t, _ in parts for name in of(t.record))
+
+        def values(record: Record, name: str) -> np.ndarray:
+            return of(record)[name] if name in of(record) else np.full((len(record.runs), *missing), np.nan)
+
+        return {name: gathered([values(t.record, name)[rows] for t, rows in parts]) for name in names}
+
+    eval_measures = measured(
+        lambda record: {name: _at(marks, record, rows) for name, rows in record.measures.items()}, (len(marks),)
+    )
+    final_measures = measured(lambda record: record.final_measures, ())
     summary: dict[str, Any] = {"diverged": [run for run, is_solved in frozen if not is_solved]}
     if experiment.options.stop_at is not None:
         summary["solved"] = [run for run, is_solved in frozen if is_solved]
     summary["final_return"] = statistics.summarize(final)
+    summary["final_measures"] = {name: _measure(values) for name, values in final_measures.items()}
     if experiment.fields:
         values = describe(experiment.points[point].values)
         summary = {
@@ -140,8 +157,23 @@ def of_configuration(experiment: Experiment, trained: list[Trained], point: int)
         }
     eval_steps, config = np.array([steps for _, steps in marks]), experiment.points[point].config
     return Result(
-        states, metrics, eval_steps, eval_returns, summary, experiment.algorithm, config, np.sort(seeds), kept
+        states=states,
+        metrics=metrics,
+        eval_steps=eval_steps,
+        eval_returns=eval_returns,
+        eval_measures=eval_measures,
+        summary=summary,
+        algorithm=experiment.algorithm,
+        config=config,
+        seeds=np.sort(seeds),
+        kept=kept,
     )
+
+
+def _measure(per_seed: np.ndarray) -> dict[str, Any]:
+    """A measure of the final evaluation: its mean over seeds, and each seed's."""
+    values = per_seed[np.isfinite(per_seed)]
+    return {"mean": float(values.mean()) if len(values) else np.nan, "per_seed": [float(x) for x in per_seed]}
 
 
 def _joined(parts: list[Any]) -> Any:
@@ -161,13 +193,13 @@ def _by_seed(tree: Any, seeds: np.ndarray) -> Any:
     return tree if np.array_equal(order, np.arange(len(seeds))) else jax.tree.map(lambda x: x[order], tree)
 
 
-def _at(marks: list[tuple[int, int]], record: Record) -> np.ndarray:
-    """A record's evaluations at these marks, `[R, E]`; NaN where it has none."""
+def _at(marks: list[tuple[int, int]], record: Record, evaluated: np.ndarray) -> np.ndarray:
+    """What a record's evaluations gave, `[R, ...]`, at these marks, `[R, E]`; NaN where it has none."""
     place = {mark: i for i, mark in enumerate(marks)}
-    returns = np.full((len(record.runs), len(marks)), np.nan)
+    values = np.full((len(record.runs), len(marks)), np.nan)
     columns = [place[mark] for mark in zip(record.eval_updates, record.eval_steps, strict=True)]
-    returns[:, columns] = record.eval_returns
-    return returns
+    values[:, columns] = evaluated
+    return values
 
 
 def _padded(rows: np.ndarray, width: int) -> np.ndarray:

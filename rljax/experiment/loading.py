@@ -26,7 +26,9 @@ class Evaluations(NamedTuple):
     env_steps: np.ndarray
     """Environment steps of one seed at each evaluation, `[E]`."""
     returns: np.ndarray
-    """Mean greedy returns, `[S, E]`."""
+    """Mean returns, `[S, E]`."""
+    measures: dict[str, np.ndarray]
+    """Other means, `[S, E]` each: `length`, and what the environment's info declares."""
 
 
 class Loaded(NamedTuple):
@@ -64,7 +66,7 @@ def load(
         UsageError: the folder holds no run, or no states yet.
     """
     result = _result(folder, configuration, {"algorithm": algorithm, "config": config, "env": env, "sweep": sweep})
-    evaluations = Evaluations(result.eval_steps, result.eval_returns)
+    evaluations = Evaluations(result.eval_steps, result.eval_returns, result.eval_measures)
     return Loaded(result.config, result.states, result.algorithm, result.metrics, evaluations, result.summary)
 
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rljax.backend.devices import parse_bytes
-from rljax.config import config, field_docs, replace, static
+from rljax.config import config, field_docs, replace, static, traced
+from rljax.envs import Env
 from rljax.errors import UsageError
 
 MOST_RUNS = 1_000_000  # and evaluations, and episodes of one: more would take hours without a sign of life
 SHARDED = ("runs", "envs")  # what can be divided over the devices
 LOGGED = ("configuration", "run")  # what is one series of numbers for a logger
+EVALUATED = ("greedy", "stochastic")  # policies
 KEPT = ("last", "best", "all")  # states that a folder can hold
 CHANGEABLE = ("progress", "devices", "checkpoint_every", "memory_limit", "log")  # by `resume`
 NOT_RECORDED = ("out", "progress", "overwrite", "name")  # in config.json: they belong to one call
@@ -31,9 +33,13 @@ class Options:
     """Successive halving (Jamieson and Talwalkar 2016): after each rung, keep one in this many of a sweep's
     configurations. Each rung is this many times as long as the one before, and the last has the full length."""
     evaluations: int = static(default=20, minimum=0, maximum=MOST_RUNS)
-    """Evaluations of the greedy policies during training, after the one before the first update; 0 for none."""
+    """Evaluations of the policies during training, after the one before the first update; 0 for none."""
     eval_episodes: int = static(default=100, minimum=1, maximum=MOST_RUNS)
     """Episodes of each seed's final evaluation; evaluations during training use at most 20 of them."""
+    eval_policy: str = static(default="greedy", choices=EVALUATED)
+    """Which policy evaluations play: "greedy", or "stochastic", which samples actions or explores as in training."""
+    eval_env: Env | str | None = traced(default=None)
+    """Environment to evaluate in, with the spaces of the one to train in; None for that one."""
     out: str | os.PathLike[str] | None = static(default=None)
     """Folder for config.json, summary.json, curves.csv, metrics.csv, learning_curve.png and the states."""
     keep: tuple[str, ...] = static(default=("last",))
@@ -41,9 +47,9 @@ class Options:
     policy of every evaluation."""
     metrics_every: int = static(default=1, minimum=1)
     """Write the metrics of each update whose number is a multiple of this."""
-    log: Any = static(default=())
+    log: Any = traced(default=())
     """Loggers: csv, jsonl, tensorboard, wandb, trackio, mlflow, or a custom object; see `rljax.report.loggers`."""
-    log_each: str = static(default="configuration")
+    log_each: str = static(default="configuration", choices=LOGGED)
     """What a logger gets as one series: "configuration", the mean over its seeds, or "run"."""
     stop_at: float | None = static(default=None)
     """Freeze a run whose evaluation reaches this return, and end the experiment once all runs have."""
@@ -55,7 +61,7 @@ class Options:
     """Show a progress bar and the table."""
     devices: int | None = static(default=None, minimum=1)
     """Number of devices to use; None for all (on a CPU, one per core)."""
-    shard: str = static(default="runs")
+    shard: str = static(default="runs", choices=SHARDED)
     """What to divide over the devices: "runs", each on one device, or "envs", the environments of every run."""
     checkpoint_every: float | None = static(default=None, minimum=0)
     """Seconds between checkpoints, from which `rljax.resume` continues; 0 for one after every chunk; None for none,
@@ -66,14 +72,10 @@ class Options:
     def __post_init__(self) -> None:
         if self.seed >= 2**32:
             raise UsageError(f"seed must be less than 2**32, got {self.seed}.")
-        if self.shard not in SHARDED:
-            raise UsageError(f"shard must be 'runs' or 'envs', got {self.shard!r}.")
         if self.memory_limit is not None:
             parse_bytes(self.memory_limit)
         object.__setattr__(self, "keep", _kept(self.keep))
         object.__setattr__(self, "log", tuple(self.log) if isinstance(self.log, list | tuple) else (self.log,))
-        if self.log_each not in LOGGED:
-            raise UsageError(f"log_each must be 'configuration' or 'run', got {self.log_each!r}.")
         if self.stop_at is not None and self.halving is not None:
             raise UsageError("stop_at and halving cannot be combined: rungs compare runs of equal length.")
 

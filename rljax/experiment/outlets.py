@@ -100,7 +100,8 @@ class Outlets:
         """Log the record's evaluation of this number, if it is new."""
         if self._logs is None or self._evaluations.get(next(iter(record.runs)), 0) > number:
             return
-        self._logs.evaluation(record.runs, record.eval_steps[number], record.evaluations[number])
+        evaluated = {"return": record.evaluations[number], **record.eval_measures[number]}
+        self._logs.evaluation(record.runs, record.eval_steps[number], evaluated)
         self._evaluations.update(dict.fromkeys(record.runs, number + 1))
 
     def _call(self, progress: Progress) -> None:

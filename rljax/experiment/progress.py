@@ -31,6 +31,8 @@ class Progress:
     """New metrics, `[R, U, ...]` for the U updates of the last chunk; empty at an evaluation."""
     returns: np.ndarray
     """Mean returns of the latest evaluation, `[R]`; NaN before the first."""
+    measures: dict[str, np.ndarray]
+    """Other means of the latest evaluation, `[R]` each: `length`, and what the environment's info declares."""
     is_evaluation: bool
     """True if `returns` are new."""
     fetch: Callable[[], Any] = dataclasses.field(repr=False)

@@ -32,7 +32,9 @@ class Result:
     eval_steps: np.ndarray
     """Environment steps of one seed at each evaluation, `[E]`."""
     eval_returns: np.ndarray
-    """Mean greedy returns of the evaluations, `[S, E]`."""
+    """Mean returns of the evaluations, `[S, E]`."""
+    eval_measures: dict[str, np.ndarray]
+    """Other means of the evaluations, `[S, E]` each: `length`, and what the environment's info declares."""
     summary: dict[str, Any]
     """The contents of `summary.json`."""
     algorithm: Any
@@ -102,7 +104,8 @@ class Result:
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Plot the learning curve: to a PNG file if there is a path; returns the matplotlib figure."""
-        return plot.learning_curve(path, self.eval_steps, self.eval_returns, console.title(self.summary))
+        title, quantity = console.title(self.summary), console.quantity(self.summary)
+        return plot.learning_curve(path, self.eval_steps, self.eval_returns, title, quantity)
 
     def __repr__(self) -> str:
         return f"Result({console.line(self.summary)})"
@@ -147,7 +150,7 @@ class Sweep:
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Plot the learning curves of the ten best configurations, as `Result.plot` does."""
-        return plot.learning_curves(path, self.curves(), console.title(self.summary))
+        return plot.learning_curves(path, self.curves(), console.title(self.summary), console.quantity(self.summary))
 
     def curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Environment steps and returns of each configuration that was evaluated, by a label of its values."""
@@ -171,7 +174,8 @@ def _table(result: Result, evaluations: bool, seeds: int = 0, configuration: int
     is_sweep = configuration is not None
     runs = Runs(np.full(len(result.seeds), configuration or 0), result.seeds)
     if evaluations:
-        return tables.of_evaluations(runs, result.eval_steps, result.eval_returns, seeds, is_sweep)
+        evaluated = {"return": result.eval_returns, **result.eval_measures}
+        return tables.of_evaluations(runs, result.eval_steps, evaluated, seeds, is_sweep)
     return tables.of_metrics(runs, 0, result.metrics, seeds, is_sweep)
 
 

@@ -34,6 +34,7 @@ def resume(
     algorithm: Any = None,
     config: Any = None,
     env: Any = None,
+    eval_env: Any = None,
     sweep: Mapping[str, Any] | None = None,
     total_steps: int | None = None,
     hosts: Hosts | None = None,
@@ -50,6 +51,7 @@ def resume(
         algorithm: the one given to `run`, if it is a custom one; the folder holds no code.
         config: the one given to `run`, if it holds custom objects; it is checked against the recorded one.
         env: the environment, if only that is a custom one.
+        eval_env: the one given to `run`, if it is a custom one.
         sweep: the one given to `run`, if its values are objects such as networks; it is checked against the recorded
             one.
         total_steps: a new length of the run. The schedules keep theirs: a learning rate that was annealed over the
@@ -69,6 +71,10 @@ def resume(
     with folders.locked(folder if is_first else None):  # before reading, since another process may write
         with_changes(manifest.read(folder).options, changes, CHANGEABLE)
         experiment, saved = restored(folder, algorithm, config, env, sweep, changes, hosts.processes)
+        evaluated = manifest.with_eval_env(manifest.read(folder), None if eval_env is None else envs.make(eval_env))
+        experiment = dataclasses.replace(
+            experiment, options=dataclasses.replace(experiment.options, eval_env=evaluated.eval_env)
+        )
         if hosts.processes > 1:
             check_multiprocess_options(with_changes(experiment.options, {"out": folder}))
         progress = bool(changes.get("progress", True)) and is_first

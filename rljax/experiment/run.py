@@ -11,9 +11,8 @@ import jax
 from rljax import envs
 from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import use_default
-from rljax.config import check_one_run
 from rljax.errors import UsageError, number, shown
-from rljax.experiment import checkpoints, folders, manifest, sweeps, trainer
+from rljax.experiment import checkpoints, evaluating, folders, manifest, sweeps, trainer
 from rljax.experiment.naming import resolved
 from rljax.experiment.options import MOST_RUNS, Options, documented, with_changes
 from rljax.experiment.outlets import Callback
@@ -111,9 +110,11 @@ def run(
     if len(points) * chosen.seeds > MOST_RUNS:
         raise UsageError(f"{len(points):,} configurations x {chosen.seeds:,} seeds are more than {MOST_RUNS:,} runs.")
     runs_here = -(-len(points) * chosen.seeds // hosts.processes)
+    name, trained_in = chosen.name or _name(algorithm), [point.config.env for point in points]
+    evaluating.check(algorithm, name, trained_in, chosen.eval_policy, chosen.eval_env)
     experiment = Experiment(
         algorithm=algorithm,
-        name=chosen.name or _name(algorithm),
+        name=name,
         points=tuple(points),
         fields=() if sweep is None else tuple(sweep),
         options=dataclasses.replace(chosen, progress=chosen.progress and hosts.process == 0),
@@ -185,5 +186,5 @@ def check(algorithm: Any, config: Any) -> None:
     if not isinstance(config.env, envs.Env):
         raise UsageError(f"The config's env must be an rljax.Env, got {type(config.env).__name__}: use rljax.make.")
     number("The config's num_updates", config.num_updates, integer=True, minimum=1)
-    check_one_run(config)
+    sweeps.check_one_run(config)
     envs.require(config.env)

@@ -12,7 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rljax.backend.versions import versions
-from rljax.config import describe
+from rljax.experiment.description import describe
+from rljax.experiment.evaluating import Evaluation
 from rljax.experiment.options import Options
 from rljax.experiment.sweeps import Point
 from rljax.report import files
@@ -30,6 +31,10 @@ class Experiment:
     mesh: Mesh
     folder: pathlib.Path | None
     is_first: bool = True  # of several processes: the one that writes the files they share
+
+    def evaluation(self, episodes: int) -> Evaluation:
+        """How its policies are evaluated, in this number of episodes side by side."""
+        return Evaluation(episodes, self.options.eval_env, self.options.eval_policy == "greedy")
 
     @property
     def num_runs(self) -> int:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import schedules
-from rljax.config import kinds_at, value_at, with_values
+from rljax.config import kinds, kinds_at, value_at, with_values
 from rljax.errors import UsageError, scalar
 
 MOST_CONFIGURATIONS = 100_000  # each takes a millisecond to prepare
@@ -198,3 +198,15 @@ def _fitting(path: str, current: Any, annotated: set[str], value: Any) -> Any:
             raise refuse(f"arrays of shape {current.shape}")
         return array
     return value
+
+
+def check_one_run(config: Any) -> None:
+    """Refuse numbers that are stacked for a `vmap`, in the config of one run."""
+    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+        is_number = kinds(field) <= {"int", "float", "Schedule", "None"}
+        leaves = jax.tree.leaves(getattr(config, field.name)) if is_number else []
+        for shape in filter(None, map(np.shape, leaves)):
+            raise UsageError(
+                f"{field.name} must be one number, got an array of shape {shape}: "
+                f'try several with sweep={{"{field.name}": [...]}}.'
+            )

@@ -72,6 +72,8 @@ class _Session:
                 env_steps_per_second=progress.env_steps_per_second,
                 training_return=progress.training_return,
                 evaluations=record.evaluations,
+                measures=record.eval_measures[-1] if record.eval_measures else {},
+                policy=self.experiment.options.eval_policy,
                 name=name,
                 diverged=len(record.frozen) - solved,
                 solved=solved,
@@ -340,9 +342,9 @@ def _compile(experiment: Experiment, batch: Batch) -> _Compiled:
     num_updates = batch.num_updates(experiment)
     lanes = placement.lanes(batch.group, batch.runs, batch.lanes, experiment.keys)
     capacity = min(int(np.diff([0, *experiment.marks(num_updates), num_updates]).max()), _MAX_UPDATES)
-    episodes = min(experiment.options.eval_episodes, _EVALUATION_BATCH)
+    evaluation = experiment.evaluation(min(experiment.options.eval_episodes, _EVALUATION_BATCH))
     programs = compilation.build(
-        experiment.algorithm, lanes.config, lanes.axes, lanes.keys, experiment.mesh, capacity, episodes
+        experiment.algorithm, lanes.config, lanes.axes, lanes.keys, experiment.mesh, capacity, evaluation
     )
     return _Compiled(programs, lanes, compilation.keys_of(lanes.keys), capacity)
 
@@ -371,7 +373,7 @@ def _train_batch(session: _Session, batch: Batch, compiled: _Compiled) -> tuple[
     episodes = min(options.eval_episodes, _EVALUATION_BATCH) if stopped else options.eval_episodes
     if stopped:
         outlets.save(batch.folder_name, observer.snapshot(record, states))
-    final = loop.evaluate(programs, lanes, keys, states, runs, episodes)
+    final = loop.evaluate(programs, lanes, keys, states, record, episodes)
     last = observer.snapshot(record, states, final) if experiment.folder or options.halving is not None else None
     if last is not None and not stopped:
         outlets.save(batch.folder_name, last)

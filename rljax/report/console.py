@@ -46,6 +46,12 @@ def title(summary: dict[str, Any]) -> str:
     return f"{summary['algo']} on {summary['env']}"
 
 
+def quantity(summary: dict[str, Any]) -> str:
+    """What the returns of the evaluations are, such as "greedy return"."""
+    where = summary.get("eval_env")
+    return f"{summary['eval_policy']} return" + (f" in {where}" if where else "")
+
+
 def line(summary: dict[str, Any]) -> str:
     """A run or a sweep in a few words, for its `repr`."""
     about = f"{title(summary)}, {_seeds(summary['seeds'])} x {summary['env_steps']:,} env steps"
@@ -110,7 +116,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     """Print the table of a run or a sweep to standard output."""
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, force_jupyter=False)
     with console.capture() as output:
         _print(console, summary)
     print(output.get(), end="")  # printed directly, rich would end the process when the pipe is closed
@@ -119,8 +125,10 @@ def print_summary(summary: dict[str, Any]) -> None:
 def _print(console: Any, summary: dict[str, Any]) -> None:
     configurations = summary.get("configurations")
     console.print(table(summary))
+    if summary["eval_policy"] != "greedy" or summary["eval_env"]:
+        console.print(f"Evaluated: {quantity(summary)}.")
     for part in configurations or [summary]:
-        for sentence in _warnings(part):
+        for sentence in (*_measures(part), *_warnings(part)):
             console.print(sentence)
     best = summary.get("best")
     if configurations and summary["interrupted"]:
@@ -168,6 +176,14 @@ def _cells(final: dict[str, Any], places: int) -> dict[str, str]:
         "median": f"{final['median']:.{places}f}",
         "worst seed": f"{final['min']:.{places}f}",
     }
+
+
+def _measures(part: dict[str, Any]) -> Iterator[str]:
+    """A sentence with what the environment's info gave in the final evaluation, if it gave anything."""
+    means = {name: one["mean"] for name, one in part["final_measures"].items() if np.isfinite(one["mean"])}
+    if means.keys() - {"length"}:
+        where = f" of {_settings(part['values'])}" if "values" in part else ""
+        yield f"Final evaluation{where}: " + ", ".join(f"{name} {mean:.4g}" for name, mean in means.items()) + "."
 
 
 def _warnings(part: dict[str, Any]) -> Iterator[str]:

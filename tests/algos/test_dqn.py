@@ -15,6 +15,7 @@ from reference import Adam, assert_metrics, extremes, integers, uniforms
 import rljax
 from rljax import core, dqn, envs, replay, rollout, schedules
 from rljax.experiment import compilation, placement
+from rljax.experiment.evaluating import Evaluation
 from rljax.networks import NoisyDense, QNetwork
 
 # --- one whole update of each variant against NumPy ---------------------------------------------------------------
@@ -479,7 +480,7 @@ def test_64_seeds_with_100k_transitions_fit_in_2_gib(algo):
     def held(capacity):
         config = rljax.preset(algo, "CartPole-v1", buffer_size=capacity)
         shared = jax.tree.map(lambda _: None, config)
-        compiled = compilation.build(dqn, config, shared, keys, placement.mesh(64, 1), 1024, 20)
+        compiled = compilation.build(dqn, config, shared, keys, placement.mesh(64, 1), 1024, Evaluation(20))
         return compiled.init.memory_analysis(), compiled.advance.memory_analysis()
 
     replays = 64 * 100_000 * (4 + 3) * 4  # observation, action, reward and end, in bytes

@@ -73,6 +73,7 @@ def test_custom_algorithm_and_custom_environment(capsys, tmp_path):
     summary = json.loads((tmp_path / "runs/own/summary.json").read_text())
     assert (summary["algo"], summary["env"]) == ("custom_algorithm", "Target")
     assert summary["env_steps"] == 2048
+    assert set(summary["final_measures"]) == {"length", "effort", "distance"}
 
 
 def test_envs_and_algos_are_listed(capsys):
@@ -111,6 +112,16 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
         (["train", "ppo", "--env", "CartPole-v1", "--log", "tensorbord"], ["tensorboard"]),
         (["train", "ppo", "--env", "CartPole-v1", "--keep", "worst"], ["keep takes last, best, all"]),
         (["train", "ppo", "--env", "CartPole-v1", "--activation", "x"], ["'x'", "tanh", "relu", "silu"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--recurrent", "gruu"], ["recurrent must be one of gru, lstm"]),
+        (
+            ["train", "dqn", "--env", "CartPole-v1", "--head", "c52"],
+            ["one of expected, categorical, quantile"],
+        ),
+        (["train", "q_learning", "--env", "Taxi-v3", "--target", "td"], ["one of q_learning, sarsa, expected_sarsa"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--eval-policy", "x"], ["eval_policy", "greedy, stochastic"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--eval-env", "CartPol-v1"], ["CartPol-v1", "CartPole-v1"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--eval-env", "Pendulum-v1"], ["has Box[3] float32, from -8 to 8"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--eval-env", "no.py:env"], ["no.py"]),
         (["train", "ppo", "--env", "CartPole-v1", "--env.gravity"], ["--env.gravity needs one value"]),
         (["train", "ppo", "--env", "CartPole-v1", "--env.gravty", "5"], ["gravty", "gravity"]),
         (["train", "ppo", "--env", f"{ROOT}/tests/toys.py:walk", "--env.hight=5"], ["hight", "height"]),
@@ -231,7 +242,7 @@ def test_completion_knows_commands_options_and_environments(capsys, tmp_path):
     for shell in ("bash", "zsh"):
         assert cli.main(["completion", shell]) == 0
         script = capsys.readouterr().out
-        for word in ("resume", "rainbow", "--learning-rate", "CartPole-v1"):
+        for word in ("resume", "rainbow", "--learning-rate", "CartPole-v1", "stochastic", "expected_sarsa", "lstm"):
             assert word in script
         if shell == "bash":
             (tmp_path / "script").write_text(script)
@@ -426,13 +437,15 @@ def test_a_mistake_in_a_custom_algorithm_shows_its_line(capsys, tmp_path):
 
 def test_a_run_with_custom_code_is_resumed_from_any_folder(capsys, tmp_path, monkeypatch):
     """Its folder records the files; params of the environment are recorded too, and 1e1 is an integer."""
-    (tmp_path / "mine.py").write_text("from toys import Config, act, init, update, walk\n")
+    (tmp_path / "mine.py").write_text("from toys import Config, act, init, update, walk\nother = walk.replace()\n")
     arguments = ["train", "mine.py", "--env", "mine.py:walk", "--env.height", "2.5", "--num-updates", "1e1"]
     options = ["--evaluations", "0", "--eval-episodes", "2", "--checkpoint-every", "100", "--no-progress"]
+    options += ["--eval-env", "mine.py:other"]
     assert cli.main([*arguments, *options, "--out", str(tmp_path / "x")]) == 0
     about = json.loads((tmp_path / "x/config.json").read_text())
     assert about["config"]["env"]["params"][0] == 2.5
     assert about["config"]["num_updates"] == 10
+    assert about["eval_env"]["reference"] == [f"{tmp_path}/mine.py:other"]
     other = tmp_path / "other"
     other.mkdir()
     monkeypatch.chdir(other)

@@ -11,7 +11,8 @@ import toys
 from toys import check_key_reuse
 
 import rljax
-from rljax import config, dqn, envs, ppo, q_learning, rollout
+from rljax import dqn, envs, ppo, q_learning, rollout
+from rljax.experiment.description import describe
 
 # What is tested here is the same at every optimisation level, and this one compiles in half the time.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
@@ -642,7 +643,7 @@ def test_recipe_and_label_describe_how_an_environment_was_made():
         "CartPole-v1",
         "counter",
     ]
-    described = config.describe(heavy)  # for a run's files and tables
+    described = describe(heavy)  # for a run's files and tables
     assert described["label"] == heavy.label
 
 

@@ -1,4 +1,7 @@
-"""gymnax: environments from its ids or objects, without gymnax's automatic reset."""
+"""gymnax: environments from its ids or objects, without gymnax's automatic reset.
+
+The info that a gymnax environment returns is not passed on: it is the discount, which says no more than `terminated`.
+"""
 
 import dataclasses
 import functools
