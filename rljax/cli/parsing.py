@@ -78,7 +78,7 @@ def integer(text: str) -> int:
         return int(text)
     except ValueError:
         number = float(text)
-        if number != int(number):
+        if not number.is_integer():  # as infinity is not
             raise ValueError(text) from None
         return int(number)
 
@@ -151,8 +151,8 @@ def add_fields(
                 "metavar": "SCHEDULE" if "Schedule" in kinds(field) else reader.__name__.upper(),
             }
         if field.name in choices:
-            settings |= {"choices": list(choices[field.name])}
-            settings.pop("metavar", None)
+            known, none = list(choices[field.name]), ["none"] if "None" in kinds(field) else []
+            settings |= {"choices": known + [None for _ in none], "metavar": f"{{{','.join(known + none)}}}"}
         parser.add_argument(_flag(field.name), *aliases.get(field.name, []), **settings)
 
 
