@@ -78,7 +78,7 @@ def integer(text: str) -> int:
         return int(text)
     except ValueError:
         number = float(text)
-        if number != int(number):
+        if not number.is_integer():  # as infinity is not
             raise ValueError(text) from None
         return int(number)
 

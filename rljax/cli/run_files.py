@@ -1,5 +1,6 @@
 """`--config FILE`: a run from another run's `config.json`, or from YAML with the options of the command line."""
 
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -29,9 +30,9 @@ def read(arguments: list[str]) -> RunFile:
     if path is None:
         return RunFile()
     file = pathlib.Path(path)
-    if not path or path.startswith("--"):
+    if not path or path.startswith("--") or "\0" in path:
         raise UsageError("--config needs a file: config.json of a run, or YAML.")
-    if file.is_dir():
+    if os.path.isdir(file):
         file = file / manifest.FILE
     if file.suffix == ".json":
         recorded = manifest.read(file.parent)
@@ -61,7 +62,7 @@ def _from_yaml(file: pathlib.Path) -> RunFile:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{file} cannot be read ({error.strerror}).") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also of its encoding, numbers and dates
         raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(found, dict):
         raise UsageError(f"{file} must map options to values, such as `env: CartPole-v1`, got {shown(found)}.")

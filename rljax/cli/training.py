@@ -15,6 +15,7 @@ from rljax.backend import devices, program_cache
 from rljax.cli import run_files, user_code
 from rljax.cli.parsing import Parser, add_fields, integer, param, swept, text_after, values, without_params, wrapper
 from rljax.config import check_value, kinds, replace, value_at, with_values
+from rljax.envs.base import check_param
 from rljax.errors import UsageError
 from rljax.experiment import manifest, processes
 from rljax.experiment import resume as resuming
@@ -129,13 +130,14 @@ def _run(
         manifest.remember(config.env, user_code.absolute(env), env_changes)
     if chosen.out is None and hosts:
         raise UsageError("Several processes train into one folder that all of them see: name it with --out.")
-    out = pathlib.Path(chosen.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}"))
+    is_new = chosen.out is None
+    out = _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}") if is_new else running.path_of("out", chosen.out)
     settings: dict[str, Any] = {field: getattr(chosen, field) for field in _OPTIONS}
     settings |= {"out": out, "name": chosen.name or (None if is_custom else name)}
     try:
         running.run(algorithm, config, sweep=sweep, hosts=processes.join(**hosts) if hosts else None, **settings)
     finally:
-        if chosen.out is None:
+        if is_new:
             with contextlib.suppress(OSError):  # it is not empty, unless the run was refused
                 os.removedirs(out)
     _print_written(out)
@@ -273,8 +275,8 @@ def _settings(env: str, texts: list[str]) -> tuple[list[str], list[str]]:
 def _changed_env(env: Any, texts: Iterable[str], wraps: Iterable[str]) -> Any:
     """The environment with params changed and wrappers added."""
     params = dict(map(param, texts))
-    for name in params:
-        value_at(env, f"params.{name}")
+    for name, value in params.items():
+        check_param(f"--env.{name}", value_at(env, f"params.{name}"), value)
     env = with_values(env, {f"params.{name}": value for name, value in params.items()}) if params else env
     for text in wraps:
         name, arguments = wrapper(text)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from rljax.envs import measures
 from rljax.envs.spaces import Discrete, Space
+from rljax.errors import UsageError, scalar, shown
 
 
 class TimeStep(NamedTuple):
@@ -25,6 +27,18 @@ class TimeStep(NamedTuple):
     terminated: jax.Array  # [] bool, the task ended: no reward follows
     truncated: jax.Array  # [] bool, cut off by a time limit: the task itself has not ended
     info: dict[str, jax.Array] = {}  # noqa: RUF012 - never changed; [] float32 each, the numbers that `Env.info` declares
+
+
+def check_param(name: str, before: Any, value: Any) -> None:
+    """Raise a `UsageError` for what cannot replace a number in an environment's params; arrays are not checked."""
+    least = 1 if "max_steps_in_episode" in name else -math.inf
+    given = scalar(value)
+    if not isinstance(before, bool | int | float) or hasattr(given, "shape"):
+        return
+    is_flag = isinstance(given, bool) and not isinstance(before, bool)
+    if is_flag or not isinstance(given, int | float) or not given >= least:  # as NaN is not
+        bound = "" if least < 1 else " of at least 1"
+        raise UsageError(f"{name} must be a number{bound}, got {shown(value)}.")
 
 
 def timestep(

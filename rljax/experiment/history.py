@@ -114,8 +114,10 @@ class Record:
         """Replace a frozen run's metrics from update `start` on with NaN or 0; its env_steps keep their last value."""
         for name, rows in chunk.items():
             if name == "env_steps":
-                before = rows[lane, start - 1] if start else self.chunks[-1][name][lane, -1]
-                rows[lane, start:] = before
+                if start:
+                    rows[lane, start:] = rows[lane, start - 1]
+                else:  # frozen before this chunk, and maybe before the first update
+                    rows[lane] = self.chunks[-1][name][lane, -1] if self.chunks else 0
             else:
                 rows[lane, start:] = np.nan if np.issubdtype(rows.dtype, np.inexact) else 0
 

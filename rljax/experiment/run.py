@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
@@ -157,10 +158,9 @@ def _name(algorithm: Any) -> str:
 
 def path_of(what: str, given: Any) -> pathlib.Path:
     """The folder that an argument names; a `UsageError` if it is not a path."""
-    try:
+    if isinstance(given, str | os.PathLike) and (text := os.fspath(given)) and "\0" not in str(text):
         return pathlib.Path(given)
-    except TypeError:
-        raise UsageError(f"{what} must be the path of a folder, got {given!r}.") from None
+    raise UsageError(f"{what} must be the path of a folder, got {given!r}.")
 
 
 def check_multiprocess_options(options: Options) -> None:

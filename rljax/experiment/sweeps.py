@@ -12,6 +12,7 @@ import numpy as np
 
 from rljax import schedules
 from rljax.config import kinds, kinds_at, value_at, with_values
+from rljax.envs.base import check_param
 from rljax.errors import UsageError, scalar
 
 MOST_CONFIGURATIONS = 100_000  # each takes a millisecond to prepare
@@ -177,6 +178,8 @@ def _fitting(path: str, current: Any, annotated: set[str], value: Any) -> Any:
     elif isinstance(current, int | float | np.generic):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise refuse("finite numbers")
+        if path.startswith("env.params."):
+            check_param(path, current, value)
         if _is_integer(current, annotated):
             if value != int(value):
                 raise refuse("integers")

@@ -139,6 +139,22 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
         (["train", "ppo", "--env", "CartPole-v1", "--seeds", "0"], ["seeds", "at least 1"]),
         (["train", "ppo", "--env", "CartPole-v1", "--num-envs", "0"], ["num_envs", "at least 1"]),
         (["train", "ppo", "--env", "CartPole-v1", "--num-envs", "2.5"], ["num-envs", "2.5"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--seeds", "inf"], ["--seeds", "'inf'"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--total-steps", "1" * 5000], ["--total-steps", "invalid integer"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--hidden-sizes", "64", "inf"], ["hidden-sizes", "'inf'"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--recurrent", "rnn"], ["'rnn'", "gru", "lstm"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--out", ""], ["out must be the path of a folder"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--out", "a\0b"], ["out must be the path of a folder"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--config", "x" * 300], ["cannot be read (File name too long)"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--config", "a\0b"], ["--config needs a file"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--env.gravity", "fast"], ["gravity must be a number, got 'fast'"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--env.gravity", "nan"], ["gravity must be a number, got 'nan'"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--env.gravity", "True"], ["gravity must be a number, got True"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--env.max_steps_in_episode=0"], ["of at least 1, got 0"]),
+        (
+            ["train", "ppo", "--env", "CartPole-v1", "--sweep", "env.params.max_steps_in_episode=5,0"],
+            ["env.params.max_steps_in_episode", "of at least 1, got 0"],
+        ),
         (["train", "ppo", "--env", "CartPole-v1", "--total-steps"], ["total-steps"]),
         (["train", "ppo", "--env", "CartPole-v1", "--total-steps", "3"], ["total_steps=3"]),
         (["train", "ppo", "--env", "CartPole-v1", "--devices", "1000"], ["devices=1000"]),
@@ -193,6 +209,7 @@ def test_runs_come_from_files_with_options_after_them(capsys, tmp_path):
     (tmp_path / "run.yaml").write_text(
         "algorithm: ppo\nenv: CartPole-v1\nenv.gravity: 5\nwrap: [time_limit=100, normalize_observations]\n"
         "seeds: 2\nlearning_rate: 1.0e-3\nhidden_sizes: [8]\nnormalize_advantages: false\ntarget_kl: null\n"
+        "recurrent: none\n"
         "keep: [last, best]\n"
         "total_steps: 128\nnum_envs: 4\nnum_steps: 16\nevaluations: 1\neval_episodes: 2\nprogress: false\n"
     )
@@ -213,7 +230,9 @@ def test_runs_come_from_files_with_options_after_them(capsys, tmp_path):
     capsys.readouterr()
     said = complaint(capsys, "train", "dqn", "--config", "x/config.json", "--out", "z")
     assert "is of a run of ppo, whose config dqn cannot take" in said
-    for text, words in (("[1]", "must map options"), ("a: [", "is not YAML"), ("sedes: 3", "--seeds")):
+    mistakes = {"[1]": "must map options", "a: [": "is not YAML", "sedes: 3": "--seeds", "seeds: 1e999": "--seeds"}
+    invalid = ["seeds: " + "9" * 5000, "[" * 3000, "seeds: 2020-13-45"]
+    for text, words in (mistakes | dict.fromkeys(invalid, "is not YAML")).items():
         (tmp_path / "run.yaml").write_text(text)
         said = complaint(capsys, "train", "ppo", "--env", "CartPole-v1", "--config", "run.yaml")
         assert words in said

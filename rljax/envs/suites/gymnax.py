@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.envs.base import Bound, Env, TimeStep, is_data, timestep
+from rljax.envs.base import Bound, Env, TimeStep, check_param, is_data, timestep
 from rljax.envs.spaces import Box, Discrete, Space
 from rljax.errors import UsageError, suggest
 
@@ -181,7 +181,5 @@ def _replace_params(params: Any, settings: dict[str, Any], name: str) -> Any:
     for setting, value in settings.items():
         if setting not in known:
             raise UsageError(f"{name} has no setting {setting!r}: {suggest(setting, known)}")
-        is_number = isinstance(value, bool | int | float | np.generic | np.ndarray | jax.Array)
-        if isinstance(getattr(params, setting), int | float) and not is_number:
-            raise UsageError(f"{setting} of {name} must be a number, got {value!r}.")
+        check_param(f"{setting} of {name}", getattr(params, setting), value)
     return dataclasses.replace(params, **settings)
