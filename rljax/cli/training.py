@@ -16,7 +16,7 @@ from rljax.cli import run_files, user_code
 from rljax.cli.parsing import Parser, add_fields, integer, param, swept, text_after, values, without_params, wrapper
 from rljax.config import check_value, kinds, replace, value_at, with_values
 from rljax.errors import UsageError
-from rljax.experiment import manifest, processes
+from rljax.experiment import manifest
 from rljax.experiment import resume as resuming
 from rljax.experiment import run as running
 from rljax.experiment.naming import say_if_untuned
@@ -84,9 +84,9 @@ def train(arguments: list[str]) -> int:
             mistakes += _mistakes_of_env(env, texts, getattr(parsed, "wrap", []))
         raise UsageError("\n".join(dict.fromkeys(mistakes)))
     recorded = {} if from_file.manifest is None else vars(from_file.manifest.options)
-    chosen, hosts = Options(**{**recorded, **options}), _hosts_given(parsed)
+    chosen = Options(**{**recorded, **options})
     sweep = _sweep(getattr(parsed, "sweep", []))
-    alone = chosen.seeds == 1 and chosen.shard == "runs" and not sweep and not hosts
+    alone = chosen.seeds == 1 and chosen.shard == "runs" and not sweep
     devices.configure_jax(single_run=alone)
     program_cache.use_default()
     if from_file.manifest is not None:
@@ -100,7 +100,7 @@ def train(arguments: list[str]) -> int:
     config = config if changed is config.env else replace(config, env=changed)
     if env is not None and not user_code.is_custom(name):
         say_if_untuned(name, user_code.env(env))
-    return _run(name, algorithm, config, sweep, chosen, hosts, env, [*texts, *(f"+{one}" for one in wraps)])
+    return _run(name, algorithm, config, sweep, chosen, env, [*texts, *(f"+{one}" for one in wraps)])
 
 
 def _run(
@@ -109,7 +109,6 @@ def _run(
     config: Any,
     sweep: dict[str, Any] | None,
     chosen: Options,
-    hosts: dict[str, Any],
     env: str | None,
     env_changes: list[str],
 ) -> int:
@@ -118,13 +117,11 @@ def _run(
         manifest.remember(algorithm, user_code.absolute(name))
     if env is not None and ":" in env:
         manifest.remember(config.env, user_code.absolute(env), env_changes)
-    if chosen.out is None and hosts:
-        raise UsageError("Several processes train into one folder that all of them see: name it with --out.")
     out = pathlib.Path(chosen.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}"))
     settings: dict[str, Any] = {field: getattr(chosen, field) for field in _OPTIONS}
     settings |= {"out": out, "name": chosen.name or (None if is_custom else name)}
     try:
-        running.run(algorithm, config, sweep=sweep, hosts=processes.join(**hosts) if hosts else None, **settings)
+        running.run(algorithm, config, sweep=sweep, **settings)
     finally:
         if chosen.out is None:
             with contextlib.suppress(OSError):  # it is not empty, unless the run was refused
@@ -201,7 +198,6 @@ def train_parser(name: str = "ALGO", algorithm: Any = None, config: Any = None) 
     )
     if algorithm is not None:
         _add_config(parser, name, algorithm, config)
-    _add_hosts(parser)
     return parser
 
 
@@ -305,7 +301,6 @@ def resume_parser() -> Parser:
     parser.add_argument("--env", default=hidden, metavar="ENV", help=_CUSTOM_ENV)
     add_fields(parser, Options, {}, names=CHANGEABLE)
     _add_outlets(parser)
-    _add_hosts(parser)
     return parser
 
 
@@ -324,7 +319,7 @@ def resume(arguments: list[str]) -> int:
     recorded = manifest.read(pathlib.Path(name))
     devices.configure_jax(single_run=recorded.threads == 1)
     program_cache.use_default()
-    settings, hosts = values(options, ("total_steps", "algorithm", "env", *CHANGEABLE)), _hosts_given(options)
+    settings = values(options, ("total_steps", "algorithm", "env", *CHANGEABLE))
     given = {kind: reference for kind, reference in recorded.recipe["references"].items() if reference is not None}
     for kind in settings.keys() & {"algorithm", "env"}:
         given[kind] = [settings[kind], *given.get(kind, [None])[1:]]
@@ -335,25 +330,9 @@ def resume(arguments: list[str]) -> int:
         params = [text for text in changes if not text.startswith("+")]
         wraps = [text[1:] for text in changes if text.startswith("+")]
         settings["env"] = _changed_env(envs.make(user_code.env(reference)), params, wraps)
-    resuming.resume(name, hosts=processes.join(**hosts) if hosts else None, **settings)
+    resuming.resume(name, **settings)
     _print_written(pathlib.Path(name))
     return 0
-
-
-def _add_hosts(parser: Parser) -> None:
-    group = parser.add_argument_group("several processes")
-    hidden = argparse.SUPPRESS
-    group.add_argument("--distributed", action="store_true", help="one of several started by Slurm or Open MPI")
-    address = "without Slurm or MPI: address of process 0 and a free port there, such as 10.0.0.1:1234"
-    group.add_argument("--coordinator", default=hidden, metavar="ADDRESS", help=address)
-    group.add_argument("--num-processes", type=int, default=hidden, metavar="INT", help="how many there are")
-    group.add_argument("--process-id", type=int, default=hidden, metavar="INT", help="which one this is, from 0")
-
-
-def _hosts_given(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `rljax.join`; empty for a single process."""
-    given = values(options, ("coordinator", "num_processes", "process_id"))
-    return given or ({"coordinator": None} if getattr(options, "distributed", False) else {})
 
 
 def _print_written(folder: pathlib.Path) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 
 from rljax.backend.versions import versions
 from rljax.config import describe
+from rljax.experiment import placement
 from rljax.experiment.batching import Batch
+from rljax.experiment.checkpoints import Saved
 from rljax.experiment.history import Kept, Record
 from rljax.experiment.results import Result, Sweep
 from rljax.experiment.spec import Experiment
@@ -26,15 +28,9 @@ class Trained(NamedTuple):
     num_updates: int  # that the runs were to complete: a whole run's, or their rung's if they were dropped
 
 
-def result_of(
-    experiment: Experiment, trained: list[Trained], compile_seconds: float, processes: int = 1
-) -> Result | Sweep:
+def result_of(experiment: Experiment, trained: list[Trained], compile_seconds: float) -> Result | Sweep:
     """Combine the outcomes of batches: the runs of each configuration, in the order of their seeds."""
-    # Processes train at the same time, and each trains its batches one after the other.
-    shares = [
-        [t.record.seconds for t in trained if int(t.batch.folder_name or 0) % processes == i] for i in range(processes)
-    ]
-    seconds = max(sum(share) for share in shares)
+    seconds = sum(t.record.seconds for t in trained)
     env_steps = sum(len(t.record.runs) * t.record.env_steps for t in trained)
     configs = [point.config for point in experiment.points]
     common: dict[str, Any] = {
@@ -46,7 +42,7 @@ def result_of(
         "env_steps_per_second": env_steps / seconds if seconds else 0.0,
         "compile_seconds": compile_seconds,
         "train_seconds": seconds,
-        "device": f"{processes * experiment.mesh.size} x {experiment.mesh.devices.flat[0].device_kind}",
+        "device": f"{experiment.devices} x {experiment.device}",
         "versions": versions(),
         "interrupted": any(t.record.updates < t.num_updates for t in trained)
         or sum(len(t.record.runs) for t in trained) < experiment.num_runs,
@@ -175,3 +171,27 @@ def _padded(rows: np.ndarray, width: int) -> np.ndarray:
     missing = np.nan if np.issubdtype(rows.dtype, np.inexact) else 0
     only_updates = [(0, width - rows.shape[1] if axis == 1 else 0) for axis in range(rows.ndim)]
     return np.pad(rows, only_updates, constant_values=missing)
+
+
+def states_of(experiment: Experiment, saved: Saved, lanes: int) -> tuple[Any, Any]:
+    """The states of a batch's checkpoint, over this many lanes, and their axes."""
+    config = experiment.points[saved.record.runs.configurations[0]].config
+    like = jax.eval_shape(experiment.algorithm.init, jax.random.key(0), config)
+    return placement.restore(saved.leaves, saved.axes, like, lanes)
+
+
+def from_checkpoint(experiment: Experiment, batch: Batch) -> tuple[Trained, Saved]:
+    """A batch's outcome from its checkpoint; final returns are NaN if it was saved before the end."""
+    saved = batch.saved
+    assert saved is not None
+    states, axes = states_of(experiment, saved, len(batch.runs))
+    states = jax.tree.map(on_host, placement.stacked(states, axes, saved.record))
+    final = np.full((len(batch.runs), 1), np.nan) if saved.final is None else saved.final
+    ended = batch.dropped or saved.record.is_solved
+    num_updates = saved.record.updates if ended else batch.num_updates(experiment)
+    return Trained(batch, saved.record, states, final, num_updates), saved
+
+
+def on_host(x: jax.Array) -> Any:
+    """The array as NumPy's, unless it is of random keys."""
+    return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)

@@ -81,7 +81,7 @@ def require_same(folder: pathlib.Path) -> None:
 def clear(folder: pathlib.Path) -> None:
     """Remove an earlier run's files, except `config.json`, which the new run overwrites; a link, not its target."""
     logged = ("log", "log.csv", "log.jsonl", "tensorboard")
-    written = ("summary.json", "curves.csv", "metrics.csv", "metrics", "learning_curve.png", "checkpoints", "hosts")
+    written = ("summary.json", "curves.csv", "metrics.csv", "metrics", "learning_curve.png", "checkpoints")
     for name in (*written, *logged):
         path = folder / name
         try:

@@ -70,7 +70,7 @@ def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
         "format": FORMAT,
         "algo": experiment.name,
         **options,
-        "devices": experiment.mesh.size,
+        "devices": experiment.devices,
         "threads": cpu_threads(),
         "config": describe(config),
         "recipe": _recipe(experiment.algorithm, config, experiment.points),

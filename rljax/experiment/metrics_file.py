@@ -23,10 +23,9 @@ _PART_SECONDS = 60.0  # between two parts: what a killed run loses at most
 class MetricsFile:
     """Writes the metrics of one batch after another."""
 
-    def __init__(self, experiment: Experiment, folder: pathlib.Path, updates: int, process: int = 0) -> None:
+    def __init__(self, experiment: Experiment, folder: pathlib.Path, updates: int) -> None:
         """Write into `folder`; `updates` are those of all runs together."""
         self._experiment, self._folder, self._updates = experiment, folder, updates
-        self._name = "metrics" if experiment.is_first else f"metrics-{process:04d}"
         self._format = ""  # "csv" or "parquet", once the number of metrics is known
         self._columns: list[str] = []
         self._waiting: list[tuple[Runs, int, dict[str, np.ndarray]]] = []
@@ -69,8 +68,8 @@ class MetricsFile:
 
     def _clear(self) -> None:
         """Remove what an earlier session wrote: it is written again."""
-        (self._folder / f"{self._name}.csv").unlink(missing_ok=True)
-        shutil.rmtree(self._folder / self._name, ignore_errors=True)
+        (self._folder / "metrics.csv").unlink(missing_ok=True)
+        shutil.rmtree(self._folder / "metrics", ignore_errors=True)
 
     def _chosen_format(self, metrics: dict[str, np.ndarray]) -> str:
         cells = sum(math.prod(rows.shape[2:]) for rows in metrics.values()) + 4
@@ -90,7 +89,7 @@ class MetricsFile:
         return tables.of_metrics(runs, first, metrics, options.seeds, is_sweep, options.metrics_every)
 
     def _append(self, columns: dict[str, np.ndarray]) -> None:
-        path = self._folder / f"{self._name}.csv"
+        path = self._folder / "metrics.csv"
         if not self._columns:
             self._columns = list(columns)
             files.write_text(path, ",".join(columns) + "\n")
@@ -122,7 +121,7 @@ class MetricsFile:
         from pyarrow import parquet
 
         part_table = pyarrow.concat_tables(map(pyarrow.table, waiting), promote_options="default")
-        folder = self._folder / self._name
+        folder = self._folder / "metrics"
         folder.mkdir(exist_ok=True)
         path = folder / f"part-{self._parts:06d}.parquet"
         files.replace(path, lambda part: parquet.write_table(part_table, part, compression="zstd"))

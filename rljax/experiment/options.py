@@ -59,9 +59,12 @@ class Options:
     """What to divide over the devices: "runs", each on one device, or "envs", the environments of every run."""
     checkpoint_every: float | None = static(default=None, minimum=0)
     """Seconds between checkpoints, from which `rljax.resume` continues; 0 for one after every chunk; None for none,
-    or for every 600 with several processes."""
+    or for every 600 on a cluster."""
     memory_limit: int | str | None = static(default=None)
     """Bytes of all devices together to use at most, or a size such as 8GiB; None for what is free."""
+    runs_per_batch: int | None = static(default=None, minimum=1, maximum=MOST_RUNS)
+    """Runs that are trained side by side at most; None for as many as fit, and on a cluster for 16 per CPU device or
+    256 per other device."""
 
     def __post_init__(self) -> None:
         if self.seed >= 2**32:

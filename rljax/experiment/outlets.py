@@ -25,14 +25,14 @@ class Outlets:
     A file that cannot be written is reported once, and training continues, since a full disk may have room at the end.
     """
 
-    def __init__(self, experiment: Experiment, updates: int, callbacks: Iterable[Callback], process: int) -> None:
+    def __init__(self, experiment: Experiment, updates: int, callbacks: Iterable[Callback]) -> None:
         """Write into the experiment's folder, if it has one; `updates` are those of all runs together."""
         self.experiment, self.stopped = experiment, False
         folder = experiment.folder
         self._callbacks = tuple(callbacks)
         self._checkpoints = None if folder is None else checkpoints.Writer(folder)
-        self._metrics = None if folder is None else MetricsFile(experiment, folder, updates, process)
-        self._logs = Logs(experiment) if experiment.is_first else None
+        self._metrics = None if folder is None else MetricsFile(experiment, folder, updates)
+        self._logs = Logs(experiment)
         # By configuration and seed, how many updates and evaluations were passed on: none is twice, whether a run was
         # resumed, continues after a rung, or begins again in a smaller batch.
         self._updates: dict[tuple[int, int], int] = {}
@@ -57,7 +57,7 @@ class Outlets:
     def evaluation(self, record: Record, others: Iterable[Record], progress: Progress) -> None:
         """Pass on the record's last evaluation, and write the curves, with those of other batches."""
         folder = self.experiment.folder
-        if folder is not None and self.experiment.is_first:
+        if folder is not None:
             self._or_report(write_curves, self.experiment, folder, list(others))
         self._pass_on_evaluation(record, len(record.evaluations) - 1)
         self._call(progress)
@@ -76,8 +76,7 @@ class Outlets:
 
     def finish(self, summary: dict[str, Any]) -> None:
         """End the loggers."""
-        if self._logs is not None:
-            self._logs.finish(summary)
+        self._logs.finish(summary)
 
     def stop(self) -> None:
         """End the experiment after the running chunk."""
@@ -92,13 +91,12 @@ class Outlets:
         new = {name: rows[:, known:] for name, rows in metrics.items()}
         if self._metrics is not None:
             self._or_report(self._metrics.add, record.runs, first + known, new)
-        if self._logs is not None:
-            self._logs.chunk(record.runs, first + known, new)
+        self._logs.chunk(record.runs, first + known, new)
         self._updates.update(dict.fromkeys(record.runs, first + count))
 
     def _pass_on_evaluation(self, record: Record, number: int) -> None:
         """Log the record's evaluation of this number, if it is new."""
-        if self._logs is None or self._evaluations.get(next(iter(record.runs)), 0) > number:
+        if self._evaluations.get(next(iter(record.runs)), 0) > number:
             return
         self._logs.evaluation(record.runs, record.eval_steps[number], record.evaluations[number])
         self._evaluations.update(dict.fromkeys(record.runs, number + 1))

@@ -178,10 +178,10 @@ def _table(result: Result, evaluations: bool, seeds: int = 0, configuration: int
 class Interrupted(KeyboardInterrupt):
     """Raised after Ctrl-C, SIGTERM or SIGHUP, once the results so far are written.
 
-    `result` holds them, or None with several processes; `signal` is the number of the signal.
+    `result` holds them; `signal` is the number of the signal.
     """
 
-    def __init__(self, message: str, result: Result | Sweep | None, signal: int = SIGINT) -> None:
+    def __init__(self, message: str, result: Result | Sweep, signal: int = SIGINT) -> None:
         super().__init__(message)
         self.result = result
         self.signal = signal

@@ -14,15 +14,13 @@ from rljax.backend.devices import cpu_threads
 from rljax.config import replace
 from rljax.errors import UsageError, located, number
 from rljax.experiment import checkpoints, folders, manifest, sweeps, trainer
-from rljax.experiment.batching import check_rungs
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.manifest import Manifest
 from rljax.experiment.options import CHANGEABLE, documented, with_changes
 from rljax.experiment.outlets import Callback
 from rljax.experiment.placement import max_devices, mesh
-from rljax.experiment.processes import Hosts, peers
 from rljax.experiment.results import Result, Sweep
-from rljax.experiment.run import callbacks_of, check, check_multiprocess_options, path_of, start_jax
+from rljax.experiment.run import callbacks_of, check, path_of, start_jax
 from rljax.experiment.spec import Experiment
 from rljax.report import console
 
@@ -36,7 +34,6 @@ def resume(
     env: Any = None,
     sweep: Mapping[str, Any] | None = None,
     total_steps: int | None = None,
-    hosts: Hosts | None = None,
     callback: Callback | Sequence[Callback] = (),
     **changes: Any,
 ) -> Result | Sweep:
@@ -54,34 +51,27 @@ def resume(
             one.
         total_steps: a new length of the run. The schedules keep theirs: a learning rate that was annealed over the
             old length is zero after it, which is reported.
-        hosts: as for `run`; there may be more or fewer processes than before.
         callback: as for `run`.
         {options}
 
     Raises:
         UsageError: the folder holds no run to resume, or not this one.
-        NotWritten, Interrupted, PeerLost: as for `run`.
+        NotWritten, Interrupted: as for `run`.
     """
     start_jax()
     callbacks = callbacks_of(callback)
-    folder, hosts = path_of("folder", folder), hosts or Hosts()
-    is_first = hosts.process == 0
-    with folders.locked(folder if is_first else None):  # before reading, since another process may write
+    folder = path_of("folder", folder)
+    with folders.locked(folder):  # before reading, since another process may write
         with_changes(manifest.read(folder).options, changes, CHANGEABLE)
-        experiment, saved = restored(folder, algorithm, config, env, sweep, changes, hosts.processes)
-        if hosts.processes > 1:
-            check_multiprocess_options(with_changes(experiment.options, {"out": folder}))
-        progress = bool(changes.get("progress", True)) and is_first
-        options = dataclasses.replace(experiment.options, progress=progress)
-        experiment = dataclasses.replace(experiment, options=options, is_first=is_first)
+        experiment, saved = restored(folder, algorithm, config, env, sweep, changes)
+        options = dataclasses.replace(experiment.options, progress=bool(changes.get("progress", True)))
+        experiment = dataclasses.replace(experiment, options=options)
         if total_steps is not None:
             total_steps = number("total_steps", _as_integer(total_steps), integer=True)
             experiment = _lengthened(experiment, saved, total_steps)
-            if is_first:
-                manifest.write_total_steps(folder, total_steps)
-                _warn_if_annealed([point.config for point in experiment.points], total_steps)
-        with peers(hosts, folder) as others:
-            return trainer.train(experiment, saved, others, callbacks)
+            manifest.write_total_steps(folder, total_steps)
+            _warn_if_annealed([point.config for point in experiment.points], total_steps)
+        return trainer.train(experiment, saved, callbacks)
 
 
 def _as_integer(value: Any) -> Any:
@@ -111,7 +101,6 @@ def restored(
     env: Any = None,
     sweep: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] = MappingProxyType({}),
-    processes: int = 1,
     trains: bool = True,
 ) -> tuple[Experiment, list[Saved]]:
     """The experiment that a folder describes, and its batches' checkpoints; reports what changes bits if it trains."""
@@ -132,7 +121,7 @@ def restored(
             points=tuple(points),
             fields=tuple(recorded.sweep[0]) if recorded.sweep is not None else (),
             options=with_changes(recorded.options, {"progress": False, **changes}),
-            mesh=_mesh(recorded, points, changes.get("devices"), processes, trains),
+            mesh=_mesh(recorded, points, changes.get("devices"), trains),
             folder=folder,
         )
     except UsageError:
@@ -142,15 +131,12 @@ def restored(
     saved = checkpoints.load(folder)
     for one in saved:
         trainer.check_checkpoint(experiment, one, trains)
-    check_rungs(experiment, saved)
     return experiment, saved
 
 
-def _mesh(
-    recorded: Manifest, points: list[sweeps.Point], devices: int | None, processes: int, trains: bool
-) -> jax.sharding.Mesh:
+def _mesh(recorded: Manifest, points: list[sweeps.Point], devices: int | None, trains: bool) -> jax.sharding.Mesh:
     """The requested devices, or as many as before if available; report differences that change bits."""
-    runs = -(-len(points) * recorded.options.seeds // processes)
+    runs = len(points) * recorded.options.seeds
     shard, configs = recorded.options.shard, [point.config for point in points]
     available = len(jax.local_devices())
     usable = min(available, runs) if shard == "runs" else max_devices(configs, min(available, recorded.devices))
