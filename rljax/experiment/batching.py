@@ -45,6 +45,10 @@ class Batch(NamedTuple):
         """The rungs of the batch's configurations, as `halving.rungs` gives them."""
         return halving.rungs(len(self.group.points), self.num_updates(experiment), experiment.options.halving)
 
+    def rung_start(self, experiment: Experiment) -> int:
+        """The number of updates at which its rung starts."""
+        return self.rungs(experiment)[self.rung - 1][0] if self.rung else 0
+
     def last_update(self, experiment: Experiment) -> int:
         """The number of updates at which it ends: those of a whole run, or of its rung."""
         rungs = self.rungs(experiment)

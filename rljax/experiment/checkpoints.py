@@ -89,6 +89,12 @@ def load(folder: pathlib.Path) -> list[Saved]:
     return [saved for place in places if (saved := newest(place)) is not None]
 
 
+def of_task(folder: pathlib.Path, number: int, count: int) -> list[Saved]:
+    """The newest intact checkpoints of the batches of one of `count` tasks."""
+    names = [name for name in _numbered(folder / FOLDER) if int(name) % count == number]
+    return [saved for name in names if (saved := newest(folder / FOLDER / name)) is not None]
+
+
 def _numbered(folder: pathlib.Path) -> list[str]:
     """The names of a folder's numbered subfolders, in order; empty if there is no folder."""
     try:

@@ -1,6 +1,8 @@
 """Combine the outcomes of batches into the result of an experiment."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,11 +11,12 @@ import numpy as np
 
 from rljax.backend.versions import versions
 from rljax.config import describe
-from rljax.experiment import placement
+from rljax.errors import UsageError
+from rljax.experiment import checkpoints, placement
 from rljax.experiment.batching import Batch
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.history import Kept, Record
-from rljax.experiment.results import Result, Sweep
+from rljax.experiment.results import Parts, Result, Sweep
 from rljax.experiment.spec import Experiment
 from rljax.report import statistics
 
@@ -97,12 +100,6 @@ def of_configuration(experiment: Experiment, trained: list[Trained], point: int)
     def gathered(pieces: list[Any]) -> Any:
         return _by_seed(_joined(pieces), seeds)
 
-    states = gathered([jax.tree.map(lambda x, rows=rows: x[rows[0] : rows[-1] + 1], t.states) for t, rows in parts])
-    # After an interrupt the batches may have been evaluated different numbers of times.
-    kept = [
-        Kept(*gathered([one.rows(rows) for one, (_, rows) in zip(ones, parts, strict=True)]))
-        for ones in zip(*(t.record.kept for t, _ in parts), strict=False)
-    ]
     final = gathered([t.final[rows].mean(axis=1) for t, rows in parts])
     frozen = [
         ({"seed": int(t.record.runs.seeds[row]), "update": one.update, "env_steps": one.env_steps}, one.is_solved)
@@ -112,10 +109,6 @@ def of_configuration(experiment: Experiment, trained: list[Trained], point: int)
     ]
     frozen.sort(key=lambda run: run[0]["seed"])
     longest = max((t.record for t, _ in parts), key=lambda record: record.updates)
-    metrics = {
-        name: gathered([_padded(t.record.metrics[name][rows], longest.updates) for t, rows in parts])
-        for name in longest.metrics
-    }
     # In a run that was made longer, batches that had not begun were evaluated at other updates.
     marks = sorted({mark for t, _ in parts for mark in zip(t.record.eval_updates, t.record.eval_steps, strict=True)})
     eval_returns = gathered([_at(marks, t.record)[rows] for t, rows in parts])
@@ -135,9 +128,47 @@ def of_configuration(experiment: Experiment, trained: list[Trained], point: int)
             **summary,
         }
     eval_steps, config = np.array([steps for _, steps in marks]), experiment.points[point].config
-    return Result(
-        states, metrics, eval_steps, eval_returns, summary, experiment.algorithm, config, np.sort(seeds), kept
-    )
+    if any(t.states is None for t, _ in parts):  # trained on a cluster
+        load: Callable[[], Parts] = functools.cache(functools.partial(_parts, experiment, parts))
+    else:
+        load = functools.partial(Parts._make, _parts(experiment, parts))
+    return Result(load, eval_steps, eval_returns, summary, experiment.algorithm, config, np.sort(seeds))
+
+
+def _parts(experiment: Experiment, parts: list[tuple[Trained, np.ndarray]]) -> Parts:
+    """What is large in the result of one configuration, given its rows in each batch."""
+    parts = [_with_states(experiment, t, rows) for t, rows in parts]
+    seeds = np.concatenate([t.record.runs.seeds[rows] for t, rows in parts])
+
+    def gathered(pieces: list[Any]) -> Any:
+        return _by_seed(_joined(pieces), seeds)
+
+    states = gathered([jax.tree.map(lambda x, rows=rows: x[rows[0] : rows[-1] + 1], t.states) for t, rows in parts])
+    # After an interrupt the batches may have been evaluated different numbers of times.
+    kept = [
+        Kept(*gathered([one.rows(rows) for one, (_, rows) in zip(ones, parts, strict=True)]))
+        for ones in zip(*(t.record.kept for t, _ in parts), strict=False)
+    ]
+    longest = max((t.record for t, _ in parts), key=lambda record: record.updates)
+    metrics = {
+        name: gathered([_padded(t.record.metrics[name][rows], longest.updates) for t, rows in parts])
+        for name in longest.metrics
+    }
+    return Parts(states, metrics, kept)
+
+
+def _with_states(experiment: Experiment, trained: Trained, rows: np.ndarray) -> tuple[Trained, np.ndarray]:
+    """A batch's outcome with the states that a cluster has left in the folder, and where the rows are in it."""
+    if trained.states is not None:
+        return trained, rows
+    folder, name = experiment.folder, trained.batch.folder_name
+    assert folder is not None
+    saved = checkpoints.newest(folder / checkpoints.FOLDER / name)
+    if saved is None:
+        raise UsageError(f"{folder} no longer has the checkpoints of batch {name}: restore them.")
+    place = {run: row for row, run in enumerate(saved.record.runs)}
+    whole, _ = from_checkpoint(experiment, trained.batch._replace(runs=saved.record.runs, saved=saved))
+    return whole, np.array([place[run] for run in trained.record.runs[rows]])
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -1,5 +1,6 @@
 """What a batch of runs has done so far, on the host: metrics, evaluations, and which runs have diverged."""
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -149,6 +150,14 @@ class Record:
                 )
             )
         return whole
+
+    def without_metrics(self) -> "Record":
+        """The record without what grows with the updates: metrics, and the policies of evaluations."""
+        lean = copy.copy(self)
+        lean.chunks, lean.kept = [], []
+        lean.eval_updates, lean.eval_steps = list(self.eval_updates), list(self.eval_steps)
+        lean.evaluations, lean.frozen = list(self.evaluations), dict(self.frozen)
+        return lean
 
     def copy(self) -> "Record":
         """A record that grows without this one."""

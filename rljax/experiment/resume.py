@@ -1,5 +1,6 @@
 """Resume a stopped run."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -13,7 +14,7 @@ from rljax import envs, schedules
 from rljax.backend.devices import cpu_threads
 from rljax.config import replace
 from rljax.errors import UsageError, located, number
-from rljax.experiment import checkpoints, folders, manifest, sweeps, trainer
+from rljax.experiment import checkpoints, cluster, folders, manifest, session, sweeps, trainer
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.manifest import Manifest
 from rljax.experiment.options import CHANGEABLE, documented, with_changes
@@ -21,7 +22,7 @@ from rljax.experiment.outlets import Callback
 from rljax.experiment.placement import max_devices, mesh
 from rljax.experiment.results import Result, Sweep
 from rljax.experiment.run import callbacks_of, check, path_of, start_jax
-from rljax.experiment.spec import Experiment
+from rljax.experiment.spec import Experiment, Layout
 from rljax.report import console
 
 
@@ -61,7 +62,7 @@ def resume(
     start_jax()
     callbacks = callbacks_of(callback)
     folder = path_of("folder", folder)
-    with folders.locked(folder):  # before reading, since another process may write
+    with folders.locked(folder), contextlib.ExitStack() as stack:  # before reading, since another process may write
         with_changes(manifest.read(folder).options, changes, CHANGEABLE)
         experiment, saved = restored(folder, algorithm, config, env, sweep, changes)
         options = dataclasses.replace(experiment.options, progress=bool(changes.get("progress", True)))
@@ -71,7 +72,11 @@ def resume(
             experiment = _lengthened(experiment, saved, total_steps)
             manifest.write_total_steps(folder, total_steps)
             _warn_if_annealed([point.config for point in experiment.points], total_steps)
-        return trainer.train(experiment, saved, callbacks)
+        connection = None
+        if experiment.options.cluster is not None:
+            connection = stack.enter_context(cluster.connected(experiment.options))
+            experiment = dataclasses.replace(experiment, layout=connection.layout(experiment))
+        return trainer.train(experiment, saved, callbacks, connection)
 
 
 def _as_integer(value: Any) -> Any:
@@ -104,7 +109,7 @@ def restored(
     trains: bool = True,
 ) -> tuple[Experiment, list[Saved]]:
     """The experiment that a folder describes, and its batches' checkpoints; reports what changes bits if it trains."""
-    recorded = manifest.read(folder)
+    recorded, on_cluster = manifest.read(folder), changes.get("cluster") is not None
     try:
         if algorithm is None:
             algorithm = manifest.algorithm_of(recorded.recipe)
@@ -121,17 +126,23 @@ def restored(
             points=tuple(points),
             fields=tuple(recorded.sweep[0]) if recorded.sweep is not None else (),
             options=with_changes(recorded.options, {"progress": False, **changes}),
-            mesh=_mesh(recorded, points, changes.get("devices"), trains),
+            mesh=None if on_cluster else _mesh(recorded, points, changes.get("devices"), trains),
             folder=folder,
+            layout=_layout(recorded) if on_cluster or recorded.batch_sizes else None,
         )
     except UsageError:
         raise
     except Exception as error:  # of custom code, or of another version's fields
         raise UsageError(f"{folder / manifest.FILE} cannot be used here: {located(error)}.") from error
-    saved = checkpoints.load(folder)
+    saved = [] if on_cluster else checkpoints.load(folder)  # there the workers read them
     for one in saved:
-        trainer.check_checkpoint(experiment, one, trains)
+        session.check_checkpoint(experiment, one, trains)
     return experiment, saved
+
+
+def _layout(recorded: Manifest) -> Layout:
+    """How a cluster is to train a run that has begun."""
+    return Layout(recorded.devices, "", recorded.threads, recorded.batch_sizes)
 
 
 def _mesh(recorded: Manifest, points: list[sweeps.Point], devices: int | None, trains: bool) -> jax.sharding.Mesh:

@@ -1,5 +1,6 @@
 """Train many runs, seeds and configurations, on all devices."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -7,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 import jax
+from jax.sharding import Mesh
 
 from rljax import envs
 from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import use_default
 from rljax.config import check_one_run
 from rljax.errors import UsageError, number, shown
-from rljax.experiment import checkpoints, folders, manifest, sweeps, trainer
+from rljax.experiment import checkpoints, cluster, folders, manifest, sweeps, trainer
 from rljax.experiment.naming import resolved
-from rljax.experiment.options import MOST_RUNS, Options, documented, with_changes
+from rljax.experiment.options import CLUSTER_SECONDS, MOST_RUNS, Options, documented, with_changes
 from rljax.experiment.outlets import Callback
 from rljax.experiment.placement import mesh
 from rljax.experiment.results import Result, Sweep
@@ -83,6 +85,11 @@ def run(
     algorithm, config, options = resolved(algorithm, config, options)
     chosen = with_changes(Options(), options)
     check(algorithm, config)
+    if chosen.cluster is not None:
+        if chosen.out is None:
+            raise UsageError("A cluster trains into a folder that all its machines see: pass out as well.")
+        if chosen.checkpoint_every is None:
+            chosen = with_changes(chosen, {"checkpoint_every": CLUSTER_SECONDS})
     if chosen.checkpoint_every is not None and chosen.out is None:
         raise UsageError("checkpoint_every needs a folder to write to: pass out as well.")
     if chosen.halving is not None and sweep is None:
@@ -99,18 +106,30 @@ def run(
         points=tuple(points),
         fields=() if sweep is None else tuple(sweep),
         options=chosen,
-        mesh=mesh(len(points) * chosen.seeds, chosen.devices, chosen.shard, [point.config for point in points]),
+        mesh=_mesh(chosen, points),
         folder=None if chosen.out is None else path_of("out", chosen.out),
     )
     folder = experiment.folder
     if folder is not None:
         folders.prepare(folder, chosen.overwrite)
-    with folders.locked(folder):
+    with folders.locked(folder), contextlib.ExitStack() as stack:
         if folder is not None:
             checkpoints.check_path(folder)
+        connection = None
+        if chosen.cluster is not None:
+            connection = stack.enter_context(cluster.connected(chosen))
+            experiment = dataclasses.replace(experiment, layout=connection.layout(experiment))
+        if folder is not None:
             folders.clear(folder)
             manifest.write(folder, experiment, config)
-        return trainer.train(experiment, [], callbacks)
+        return trainer.train(experiment, [], callbacks, connection)
+
+
+def _mesh(options: Options, points: list[sweeps.Point]) -> Mesh | None:
+    """The devices of this process; None for a cluster's."""
+    if options.cluster is not None:
+        return None
+    return mesh(len(points) * options.seeds, options.devices, options.shard, [point.config for point in points])
 
 
 def callbacks_of(given: Any) -> tuple[Callback, ...]:

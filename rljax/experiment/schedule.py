@@ -8,6 +8,7 @@ of the number of tasks.
 
 import dataclasses
 import itertools
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -30,6 +31,7 @@ class Task(NamedTuple):
     rung: int  # of successive halving
     runs: Runs
     lanes: int  # of a batch of all of them
+    sources: tuple[str, ...] = ()  # folders of the batches of the rung before
 
     def batches(self, experiment: Experiment, saved: list[Saved], source: Saved | None = None) -> list[Batch]:
         """The batches that have checkpoints, in order, and those of the remaining runs.
@@ -67,7 +69,7 @@ class Schedule:
 
     def __init__(self, experiment: Experiment, groups: list[Group]) -> None:
         """Plan the first rung of every group, which without halving is all."""
-        self._experiment, self._groups = experiment, groups
+        self._experiment, self.groups = experiment, groups
         self._first: list[list[int]] = []  # number of the first task of each group's rungs
         number = 0
         for group in groups:
@@ -94,7 +96,7 @@ class Schedule:
 
     def done(self, task: Task, trained: list[Trained]) -> list[Task]:
         """Note what a task has trained; the tasks of the next rung, if this was the last one of a rung."""
-        index = self._groups.index(task.group)
+        index = self.groups.index(task.group)
         rungs, rung = self._rungs_of(task.group), self._rungs[index, task.rung]
         rung.trained += trained
         is_whole = sum(len(t.record.runs) for t in trained) == len(task.runs)
@@ -116,14 +118,18 @@ class Schedule:
             if len(rows):
                 states = jax.tree.map(lambda x, rows=rows: x[rows], t.states)
                 self._ended.append(Trained(t.batch, t.record.rows(rows), states, t.final[rows], t.record.updates))
-        return self._open(index, task.rung + 1, list(kept))
+        folder = {run: t.batch.folder_name for t in rung.trained for run in t.record.runs}
+        return self._open(index, task.rung + 1, list(kept), folder)
 
-    def _open(self, index: int, rung: int, runs: list[tuple[int, int]]) -> list[Task]:
-        group, experiment = self._groups[index], self._experiment
+    def _open(
+        self, index: int, rung: int, runs: list[tuple[int, int]], folder: Mapping[tuple[int, int], str] = {}
+    ) -> list[Task]:
+        group, experiment = self.groups[index], self._experiment
         size = min(experiment.size_of(index, group), len(runs))
         lanes, first = lanes_for(size, experiment.lane_devices), self._first[index][rung]
         parts = [Runs.of(runs[i : i + size]) for i in range(0, len(runs), size)]
-        tasks = [Task(first + i, group, rung, part, lanes) for i, part in enumerate(parts)]
+        sources = [tuple(dict.fromkeys(folder[run] for run in part if run in folder)) for part in parts]
+        tasks = [Task(first + i, group, rung, part, lanes, sources[i]) for i, part in enumerate(parts)]
         self._rungs[index, rung] = _Rung({task.number for task in tasks})
         return tasks
 
@@ -134,3 +140,9 @@ class Schedule:
     def _configurations(self, group: Group) -> list[int]:
         """How many configurations each rung has."""
         return [len(group.points), *(remaining for _, remaining in self._rungs_of(group))]
+
+
+def free_numbers(number: int, count: int, saved: list[Saved]) -> Iterator[int]:
+    """Numbers for the folders of a task's batches after those that have checkpoints."""
+    last = max((int(one.folder_name) for one in saved), default=number - count)
+    return itertools.count(last + count, count)

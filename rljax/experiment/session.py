@@ -39,15 +39,53 @@ class Session:
     interrupted: Callable[[], bool]
     show: live.Show
     outlets: Outlets
-    followers: Callable[
-        ["Session", Batch, Trained, Saved | None], list[Batch]
-    ]
+    followers: Callable[["Session", Batch, Trained, Saved | None], list[Batch]]
     trained: list[Trained] = dataclasses.field(default_factory=list)
     compile_seconds: float = 0.0
 
     def stopped(self) -> bool:
         """True after a signal or `Progress.stop`."""
         return self.outlets.stopped or self.interrupted()
+
+    def train(self) -> None:
+        """Train the pending batches, the parts they are split into, and the batches that follow from them."""
+        experiment, pending, trained = self.experiment, self.pending, self.trained
+        last: Saved | None
+        while pending and (pending[0].is_done(experiment) or not (trained and self.stopped())):
+            batch = pending[0]
+            try:
+                if batch.is_done(experiment):
+                    done, last = from_checkpoint(experiment, batch)
+                    self.outlets.begin(done.record)
+                else:
+                    started = time.perf_counter()
+                    programs = compiled(experiment, batch)
+                    self.compile_seconds += time.perf_counter() - started
+                    needed, available = programs.programs.bytes, self.available
+                    lanes = batching.lanes_that_fit(experiment, batch, needed, available)
+                    if lanes < batch.lanes:
+                        pending[:1] = batching.split_to_fit(experiment, batch, lanes, needed, available)
+                        continue
+                    if experiment.options.progress and experiment.fields and not _is_known(batch, trained):
+                        _say_batch(self, batch, programs, [] if trained else pending[1:])
+                    batch = batch._replace(folder_name=batch.folder_name or f"{next(self.numbers[batch.task]):04d}")
+                    done, last = _train_batch(self, batch, programs)
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                pending[:1] = batching.split_in_two(experiment, batch)
+                if experiment.folder is not None and batch.folder_name:
+                    self.outlets.flush()
+                    shutil.rmtree(experiment.folder / checkpoints.FOLDER / batch.folder_name, ignore_errors=True)
+                continue
+            del pending[0]
+            trained.append(done)
+            pending[:0] = self.followers(self, batch, done, last)
+        trained += begun(experiment, pending)  # after an interrupt
+        if any(
+            t.record.updates for t in trained
+        ):  # a batch that was interrupted before its first update does not count
+            trained[:] = [t for t in trained if t.record.updates]
 
     def records(self) -> tuple[list[Record], list[Record]]:
         """The history of the batches before and after the one that trains."""
@@ -76,45 +114,6 @@ class Session:
         )
 
 
-def train_batches(session: Session) -> None:
-    """Train the pending batches, the parts they are split into, and the batches that follow from them."""
-    experiment, pending, trained = session.experiment, session.pending, session.trained
-    last: Saved | None
-    while pending and (pending[0].is_done(experiment) or not (trained and session.stopped())):
-        batch = pending[0]
-        try:
-            if batch.is_done(experiment):
-                done, last = from_checkpoint(experiment, batch)
-                session.outlets.begin(done.record)
-            else:
-                started = time.perf_counter()
-                compiled = _compile(experiment, batch)
-                session.compile_seconds += time.perf_counter() - started
-                needed, available = compiled.programs.bytes, session.available
-                lanes = batching.lanes_that_fit(experiment, batch, needed, available)
-                if lanes < batch.lanes:
-                    pending[:1] = batching.split_to_fit(experiment, batch, lanes, needed, available)
-                    continue
-                if experiment.options.progress and experiment.fields and not _is_known(batch, trained):
-                    _say_batch(session, batch, compiled, [] if trained else pending[1:])
-                batch = batch._replace(folder_name=batch.folder_name or f"{next(session.numbers[batch.task]):04d}")
-                done, last = _train_batch(session, batch, compiled)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            pending[:1] = batching.split_in_two(experiment, batch)
-            if experiment.folder is not None and batch.folder_name:
-                session.outlets.flush()
-                shutil.rmtree(experiment.folder / checkpoints.FOLDER / batch.folder_name, ignore_errors=True)
-            continue
-        del pending[0]
-        trained.append(done)
-        pending[:0] = session.followers(session, batch, done, last)
-    trained += begun(experiment, pending)  # after an interrupt
-    if any(t.record.updates for t in trained):  # a batch that was interrupted before its first update does not count
-        trained[:] = [t for t in trained if t.record.updates]
-
-
 def _is_known(batch: Batch, trained: list[Trained]) -> bool:
     """True if a batch of the same group and size was trained before, so its cost has been reported."""
     return any(t.batch.group is batch.group and t.batch.lanes == batch.lanes for t in trained)
@@ -126,12 +125,12 @@ def begun(experiment: Experiment, pending: list[Batch]) -> list[Trained]:
     return [from_checkpoint(experiment, batch)[0] for batch in begun]
 
 
-def _say_batch(session: Session, batch: Batch, compiled: "_Compiled", others: list[Batch]) -> None:
+def _say_batch(session: Session, batch: Batch, made: "_Compiled", others: list[Batch]) -> None:
     """Report a batch's bytes, as the compiler estimates them, and its time, measured on one discarded update.
 
     For the first batch, also estimate the time of all batches, assuming that an update of any run takes as long.
     """
-    experiment, (programs, lanes, keys, _) = session.experiment, compiled
+    experiment, (programs, lanes, keys, _) = session.experiment, made
     states = wait(programs.init, lanes.keys, lanes.config)
     started = time.perf_counter()
     wait(programs.advance, keys.updates, states, lanes.config, np.int32(0), np.int32(1))
@@ -153,7 +152,8 @@ class _Compiled(NamedTuple):
     capacity: int
 
 
-def _compile(experiment: Experiment, batch: Batch) -> _Compiled:
+def compiled(experiment: Experiment, batch: Batch) -> _Compiled:
+    """The programs of a batch, and their inputs."""
     num_updates = batch.num_updates(experiment)
     lanes = placement.lanes(batch.group, batch.runs, batch.lanes, experiment.keys)
     capacity = min(int(np.diff([0, *experiment.marks(num_updates), num_updates]).max()), _MAX_UPDATES)
@@ -164,9 +164,9 @@ def _compile(experiment: Experiment, batch: Batch) -> _Compiled:
     return _Compiled(programs, lanes, compilation.keys_of(lanes.keys), capacity)
 
 
-def _train_batch(session: Session, batch: Batch, compiled: _Compiled) -> tuple[Trained, Saved | None]:
+def _train_batch(session: Session, batch: Batch, made: _Compiled) -> tuple[Trained, Saved | None]:
     """Train a batch to its final evaluation, or an interrupt: its outcome, and a snapshot for checkpoints and rungs."""
-    experiment, (programs, lanes, keys, capacity) = session.experiment, compiled
+    experiment, (programs, lanes, keys, capacity) = session.experiment, made
     options, saved, runs = experiment.options, batch.saved, len(batch.runs)
     key_data = np.asarray(jax.random.key_data(keys.updates))[:runs]
     if saved is None:
@@ -196,3 +196,15 @@ def _train_batch(session: Session, batch: Batch, compiled: _Compiled) -> tuple[T
     if runs < experiment.num_runs:  # later batches need the devices
         states = jax.tree.map(on_host, states)
     return Trained(batch, record, states, final, record.updates if record.is_solved else num_updates), last
+
+
+def check_checkpoint(experiment: Experiment, saved: Saved, trains: bool = True) -> None:
+    """Refuse a checkpoint of another experiment; if it trains, report if the results will not be bit-identical."""
+    if saved.about["fingerprint"] != experiment.about["fingerprint"]:
+        raise UsageError(
+            f"The checkpoints in {experiment.folder} are not of the run that its config.json describes: "
+            "one of them was changed; restore it."
+        )
+    for name, change in (("versions", "with different versions"), ("device", "on a different device")):
+        if trains and saved.about[name] != experiment.about[name]:
+            console.say(f"This run began {change}: results agree only to rounding.")

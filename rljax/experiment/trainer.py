@@ -1,28 +1,36 @@
 """Train an experiment, here or on a cluster, and combine and write its results."""
 
-import itertools
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from signal import SIGINT
 from typing import Any
 
 from rljax.backend import devices
-from rljax.errors import UsageError
 from rljax.experiment import batching, checkpoints, folders, sweeps
 from rljax.experiment.batching import Batch, group_updates
 from rljax.experiment.checkpoints import Saved
+from rljax.experiment.cluster import Connection
 from rljax.experiment.combining import Trained, result_of
+from rljax.experiment.driver import Driver
 from rljax.experiment.interrupts import interrupts
+from rljax.experiment.logs import Logs
+from rljax.experiment.metrics_file import MetricsFile
 from rljax.experiment.outlets import Callback, Outlets
 from rljax.experiment.output import write
 from rljax.experiment.results import Interrupted, Result, Sweep
-from rljax.experiment.schedule import Schedule, Task
-from rljax.experiment.session import Session, begun, train_batches
+from rljax.experiment.schedule import Schedule, Task, free_numbers
+from rljax.experiment.session import Session, begun
 from rljax.experiment.spec import Experiment
 from rljax.experiment.sweeps import Group
 from rljax.report import console, live
 
 
-def train(experiment: Experiment, saved: list[Saved], callbacks: Sequence[Callback] = ()) -> Result | Sweep:
+def train(
+    experiment: Experiment,
+    saved: list[Saved],
+    callbacks: Sequence[Callback] = (),
+    connection: Connection | None = None,
+) -> Result | Sweep:
     """Train all batches, and combine and write their results."""
     options, folder = experiment.options, experiment.folder
     groups = sweeps.groups(list(experiment.points))
@@ -32,23 +40,17 @@ def train(experiment: Experiment, saved: list[Saved], callbacks: Sequence[Callba
     if options.halving is not None:
         batching.say_where_halving_does_nothing(experiment, groups)
     with interrupts() as pressed:
-        outlets = Outlets(experiment, updates, callbacks)
-        description = f"{experiment.title} x {experiment.num_runs}"
         schedule = Schedule(experiment, groups)
-        with live.view(description, max(updates, 1), options.progress) as show:
-            ready = _Ready(experiment, schedule, saved)
-            session = Session(
-                experiment=experiment,
-                pending=[batch for task in schedule.tasks for batch in ready.batches(task)],
-                numbers=ready.numbers,
-                available=devices.available_bytes(experiment.local_mesh.devices.flat, options.memory_bytes),
-                interrupted=pressed,
-                show=show,
-                outlets=outlets,
-                followers=ready.followers,
-            )
+        outlets = _outlets(experiment, updates, callbacks, writes=connection is None)
+        with live.view(f"{experiment.title} x {experiment.num_runs}", max(updates, 1), options.progress) as show:
+            session: Session | Driver
+            if connection is None:
+                session = _here(experiment, schedule, saved, pressed, show, outlets)
+            else:
+                forwards = bool(callbacks) or bool(options.log)
+                session = Driver(connection, experiment, schedule, pressed, show, outlets, forwards)
             try:
-                train_batches(session)
+                session.train()
             except Exception as error:
                 outlets.finish({})
                 if folder is not None:
@@ -58,6 +60,11 @@ def train(experiment: Experiment, saved: list[Saved], callbacks: Sequence[Callba
             finally:
                 outlets.flush()
         trained = session.trained
+        if not trained:  # on a cluster whose workers were all busy or starting
+            again = f"`rljax resume {folder}` starts it"
+            raise Interrupted(f"Stopped before any run had begun: {again}.", None, pressed.signal or SIGINT)
+        if folder is not None and connection is not None:
+            outlets.or_report(MetricsFile(experiment, folder, updates).gather, [t.batch.folder_name for t in trained])
         result = result_of(experiment, trained, session.compile_seconds)
         try:
             if folder is not None:
@@ -71,6 +78,41 @@ def train(experiment: Experiment, saved: list[Saved], callbacks: Sequence[Callba
         if pressed.signal is not None:
             raise Interrupted(_progress_sentence(experiment, trained, updates, result), result, pressed.signal)
     return result
+
+
+def _outlets(experiment: Experiment, updates: int, callbacks: Sequence[Callback], writes: bool) -> Outlets:
+    """Where the experiment goes; unless it `writes`, a cluster's workers write checkpoints and metrics."""
+    folder = experiment.folder
+    return Outlets(
+        experiment,
+        callbacks,
+        writer=checkpoints.Writer(folder) if folder is not None and writes else None,
+        metrics=MetricsFile(experiment, folder, updates) if folder is not None and writes else None,
+        logs=Logs(experiment),
+        curves=folder,
+    )
+
+
+def _here(
+    experiment: Experiment,
+    schedule: Schedule,
+    saved: list[Saved],
+    interrupted: Callable[[], bool],
+    show: live.Show,
+    outlets: Outlets,
+) -> Session:
+    """A session in this process."""
+    ready = _Ready(experiment, schedule, saved)
+    return Session(
+        experiment=experiment,
+        pending=[batch for task in schedule.tasks for batch in ready.batches(task)],
+        numbers=ready.numbers,
+        available=devices.available_bytes(experiment.local_mesh.devices.flat, experiment.options.memory_bytes),
+        interrupted=interrupted,
+        show=show,
+        outlets=outlets,
+        followers=ready.followers,
+    )
 
 
 class _Ready:
@@ -111,12 +153,6 @@ class _Ready:
         return [one for task, source in zip(tasks, sources, strict=True) for one in self.batches(task, source)]
 
 
-def free_numbers(number: int, count: int, saved: list[Saved]) -> Iterator[int]:
-    """Numbers for the folders of a task's batches after those that have checkpoints."""
-    last = max((int(one.folder_name) for one in saved), default=number - count)
-    return itertools.count(last + count, count)
-
-
 def _progress_sentence(experiment: Experiment, trained: list[Trained], updates: int, result: Result | Sweep) -> str:
     """A sentence about an interrupted experiment."""
     runs = experiment.num_runs
@@ -130,13 +166,16 @@ def _progress_sentence(experiment: Experiment, trained: list[Trained], updates: 
     return f"Stopped after {finished // runs:,} of {updates // runs:,} updates{mean}{kept}."
 
 
-def _write_partial_results(session: Session, folder: pathlib.Path, groups: list[Group], error: Exception) -> None:
+def _write_partial_results(
+    session: Session | Driver, folder: pathlib.Path, groups: list[Group], error: Exception
+) -> None:
     """Write the results so far after an error, and add a note to it."""
     experiment = session.experiment
     try:
         folders.require_same(folder)
         done = {run for t in session.trained for run in t.record.runs}
-        others = batching.latest(experiment, groups, checkpoints.load(folder), done)
+        saved = checkpoints.load(folder) if isinstance(session, Session) else []
+        others = batching.latest(experiment, groups, saved, done)
         trained = [*session.trained, *begun(experiment, others)]
         if not trained:
             return
@@ -150,15 +189,3 @@ def _write_partial_results(session: Session, folder: pathlib.Path, groups: list[
         f"The results so far, of {runs:,} of {experiment.num_runs:,} runs, are in {folder}, and "
         f"`rljax resume {folder}` continues it."
     )
-
-
-def check_checkpoint(experiment: Experiment, saved: Saved, trains: bool = True) -> None:
-    """Refuse a checkpoint of another experiment; if it trains, report if the results will not be bit-identical."""
-    if saved.about["fingerprint"] != experiment.about["fingerprint"]:
-        raise UsageError(
-            f"The checkpoints in {experiment.folder} are not of the run that its config.json describes: "
-            "one of them was changed; restore it."
-        )
-    for name, change in (("versions", "with different versions"), ("device", "on a different device")):
-        if trains and saved.about[name] != experiment.about[name]:
-            console.say(f"This run began {change}: results agree only to rounding.")
