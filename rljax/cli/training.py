@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
+
 from rljax import envs, networks, presets
 from rljax.backend import devices, program_cache
 from rljax.cli import run_files, user_code
@@ -87,7 +89,7 @@ def train(arguments: list[str]) -> int:
     chosen = Options(**{**recorded, **options})
     sweep = _sweep(getattr(parsed, "sweep", []))
     alone = chosen.seeds == 1 and chosen.shard == "runs" and not sweep
-    devices.configure_jax(single_run=alone)
+    _configure_jax(chosen.cluster, alone)
     program_cache.use_default()
     if from_file.manifest is not None:
         made = None if env is None else envs.make(user_code.env(env))
@@ -317,7 +319,7 @@ def resume(arguments: list[str]) -> int:
     if mistakes:
         raise UsageError("\n".join(mistakes))
     recorded = manifest.read(pathlib.Path(name))
-    devices.configure_jax(single_run=recorded.threads == 1)
+    _configure_jax(getattr(options, "cluster", None), recorded.threads == 1)
     program_cache.use_default()
     settings = values(options, ("total_steps", "algorithm", "env", *CHANGEABLE))
     given = {kind: reference for kind, reference in recorded.recipe["references"].items() if reference is not None}
@@ -333,6 +335,12 @@ def resume(arguments: list[str]) -> int:
     resuming.resume(name, **settings)
     _print_written(pathlib.Path(name))
     return 0
+
+
+def _configure_jax(cluster: str | None, single_run: bool) -> None:
+    if cluster is not None and "JAX_PLATFORMS" not in os.environ:
+        jax.config.update("jax_platforms", "cpu")  # the driver trains nothing: it leaves the GPU to the workers
+    devices.configure_jax(single_run=single_run)
 
 
 def _print_written(folder: pathlib.Path) -> None:

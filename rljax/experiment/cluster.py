@@ -73,7 +73,7 @@ class Connection:
     def refusal(self, error: Exception) -> UsageError:
         """One sentence about a worker that could not run a task."""
         text = str(error)
-        if "No module named 'rljax'" in text:
+        if "No module named 'rljax" in text:
             return UsageError(
                 f"The workers of the cluster at {self.address} have no rljax: install rljax-engine {self.version} on "
                 "its nodes, or put it into their image."

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import pickle
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rljax.errors import UsageError
-from rljax.experiment import folders, manifest, worker
+from rljax.experiment import folders, mailbox, manifest, worker
 from rljax.experiment.batching import Batch
 from rljax.experiment.cluster import Connection
 from rljax.experiment.combining import Trained
@@ -67,10 +68,12 @@ class Driver:
         # Ray keeps one copy for all tasks. The driver's node has the mailbox, and the experiment ends with that node.
         self._shipment, self._identity = ray.put(shipment), ray.put(self.connection.identity)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        mailbox = ray.remote(worker.Mailbox).options(
-            num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here
+        ray.cloudpickle.register_pickle_by_value(mailbox)
+        self._mailbox = (
+            ray.remote(mailbox.Mailbox)
+            .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+            .remote()
         )
-        self._mailbox = mailbox.remote()
         self._remote = self.connection.remote(worker.train, experiment.layout)
         failure: Exception | None = None
         begun: set[int] = set()
@@ -80,8 +83,8 @@ class Driver:
             if wish:  # after the mailbox has it, a task that has not begun will not begin
                 begun = self._exchange(wish)
                 self._cancel([reference for reference, task in self._orders.items() if task.number not in begun])
-            ready, _ = ray.wait(list(self._orders), num_returns=1, timeout=_POLL_SECONDS)
-            ready += ray.wait(list(self._orders), num_returns=len(self._orders), timeout=0)[0][len(ready) :]
+            ray.wait(list(self._orders), num_returns=1, timeout=_POLL_SECONDS)
+            ready, _ = ray.wait(list(self._orders), num_returns=len(self._orders), timeout=0)
             self._exchange(wish)
             for reference in ready:
                 try:
@@ -91,15 +94,16 @@ class Driver:
             self._show()
         self._exchange("")
         ray.kill(self._mailbox)
-        self.trained = [t for t in self.schedule.trained if t.record.updates] or self.schedule.trained
+        trained = sorted(self.schedule.trained, key=lambda one: int(one.batch.folder_name))
+        self.trained = [t for t in trained if t.record.updates] or trained
         if failure is not None:
             raise failure
         folders.remove_locks(experiment.folder)
 
     def _wish(self, failure: Exception | None) -> str:
         if failure is not None or self.interrupted():
-            return worker.INTERRUPT
-        return worker.STOP if self.outlets.stopped else ""
+            return mailbox.INTERRUPT
+        return mailbox.STOP if self.outlets.stopped else ""
 
     def _submit(self, tasks: list[Task]) -> None:
         for task in tasks:
@@ -190,7 +194,7 @@ class Driver:
         except self.connection.ray.exceptions.RayError:
             return {task.number for task in self._orders.values()}  # it starts again
         self._again = []
-        for number, kind, content in messages:
+        for number, kind, content in map(pickle.loads, messages):
             self._hear(number, kind, content)
         return begun
 

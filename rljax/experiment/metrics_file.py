@@ -89,21 +89,21 @@ class MetricsFile:
         options, is_sweep = self._experiment.options, bool(self._experiment.fields)
         return tables.of_metrics(runs, first, metrics, options.seeds, is_sweep, options.metrics_every)
 
-    def gather(self, names: list[str]) -> None:
-        """Write the parts of a cluster's batches of these names as one CSV file, unless they are large.
+    def gather(self) -> None:
+        """Write the parts of a cluster's batches as one CSV file, unless they are large.
 
         Raises:
             UsageError: it cannot be written.
         """
         from pyarrow import parquet
 
-        paths = [part_of(self._folder, name) for name in names]
-        about = [parquet.read_metadata(path) for path in paths if path.exists()]
+        paths = sorted(part_of(self._folder, "").parent.glob(part_of(self._folder, "*").name))
+        about = [parquet.read_metadata(path) for path in paths]
         if sum(one.num_rows * one.num_columns for one in about) * _CELL_BYTES > CSV_BYTES:
             return
         try:
             (self._folder / "metrics.csv").unlink(missing_ok=True)
-            for path in (path for path in paths if path.exists()):
+            for path in paths:
                 table = parquet.read_table(path)
                 self._append({name: table[name].to_numpy() for name in table.column_names})
         except OSError as error:
@@ -164,6 +164,8 @@ def write_batch(experiment: Experiment, folder: pathlib.Path, name: str, record:
     import pyarrow
     from pyarrow import parquet
 
+    if record.updates == first:
+        return
     path, options = part_of(folder, name), experiment.options
     metrics = {key: rows[:, first:] for key, rows in record.metrics.items()}
     columns = tables.of_metrics(

@@ -64,7 +64,7 @@ def train(
             again = f"`rljax resume {folder}` starts it"
             raise Interrupted(f"Stopped before any run had begun: {again}.", None, pressed.signal or SIGINT)
         if folder is not None and connection is not None:
-            outlets.or_report(MetricsFile(experiment, folder, updates).gather, [t.batch.folder_name for t in trained])
+            outlets.or_report(MetricsFile(experiment, folder, updates).gather)
         result = result_of(experiment, trained, session.compile_seconds)
         try:
             if folder is not None:

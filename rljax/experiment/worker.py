@@ -28,6 +28,7 @@ from rljax.experiment import batching, checkpoints, compilation, folders, metric
 from rljax.experiment.batching import Batch, lanes_for
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.history import Record, Runs
+from rljax.experiment.mailbox import INTERRUPT, STOP
 from rljax.experiment.outlets import Outlets
 from rljax.experiment.progress import Progress
 from rljax.experiment.schedule import Task, free_numbers
@@ -35,8 +36,7 @@ from rljax.experiment.shipping import Job, Shipment, unpack
 from rljax.experiment.spec import Experiment, Layout
 from rljax.report import console
 
-STOP, INTERRUPT = "stop", "interrupt"  # as `Progress.stop`, or as a signal: what the driver wants
-_REPORT_SECONDS = 1.0  # between two reports of a worker
+_REPORT_SECONDS = 0.5  # between two reports of a worker
 _LOCK_SECONDS = 60.0  # for another worker of the same task to die: it lost its node
 _SEES_SECONDS = 10.0  # for a shared folder to show a new file
 _RUNS_PER_CPU, _RUNS_PER_DEVICE = 16, 256  # where more side by side are hardly faster
@@ -75,32 +75,6 @@ class Outcome(NamedTuple):
     error: bytes | None = None  # pickled
 
 
-class Mailbox:
-    """An actor that collects the workers' messages for the driver, and has the driver's wish for them."""
-
-    def __init__(self) -> None:
-        self._messages: list[tuple[int, str, Any]] = []
-        self._wish, self._begun = "", set[int]()
-
-    def begin(self, number: int) -> str:
-        """Note that a worker begins a task, unless it is to stop; the driver's wish."""
-        if not self._wish:
-            self._begun.add(number)
-        return self._wish
-
-    def report(self, messages: list[tuple[int, str, Any]]) -> str:
-        """Take a worker's messages; the driver's wish."""
-        self._messages += messages
-        return self._wish
-
-    def exchange(self, wish: str, again: list[int]) -> tuple[list[tuple[int, str, Any]], set[int]]:
-        """Set the wish and forget tasks that begin again; all messages since the last time, and the begun tasks."""
-        self._wish = wish
-        self._begun -= set(again)
-        messages, self._messages = self._messages, []
-        return messages, self._begun
-
-
 class _Link:
     """A worker's connection to the mailbox."""
 
@@ -121,24 +95,24 @@ class _Link:
             self._flush()
 
     def _flush(self) -> None:
+        self.stop_is_wanted()
+        messages = [pickle.dumps(one) for one in self._waiting]
         with contextlib.suppress(self._ray.exceptions.RayError):  # the mailbox starts again elsewhere
-            if self._reply is not None and self._ray.wait([self._reply], timeout=0)[0]:
-                self.wish = self._ray.get(self._reply)
-            self._reply = self._mailbox.report.remote(self._waiting)
+            self._reply = self._mailbox.report.remote(messages)
             self._waiting, self._sent_at = [], time.monotonic()
 
     def stop_is_wanted(self) -> str:
         """The driver's latest wish."""
-        if self._reply is not None:
-            with contextlib.suppress(self._ray.exceptions.RayError):
-                if self._ray.wait([self._reply], timeout=0)[0]:
-                    self.wish, self._reply = self._ray.get(self._reply), None
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            if self._reply is not None and self._ray.wait([self._reply], timeout=0)[0]:
+                self.wish, self._reply = self._ray.get(self._reply), None
         return self.wish
 
     def end(self) -> None:
         """Send what is left, before the task's result."""
         with contextlib.suppress(self._ray.exceptions.RayError):
-            self._ray.get(self._mailbox.report.remote(self._waiting), timeout=10)
+            self._flush()
+            self._ray.get(self._reply, timeout=10)
 
     # As `Logs`:
     def chunk(self, runs: Runs, first: int, metrics: dict[str, np.ndarray]) -> None:
