@@ -94,7 +94,8 @@ class Driver:
             self._show()
         self._exchange("")
         ray.kill(self._mailbox)
-        trained = sorted(self.schedule.trained, key=lambda one: int(one.batch.folder_name))
+        found = self.schedule.trained(with_waiting=True)
+        trained = sorted(found, key=lambda one: int(one.batch.folder_name))
         self.trained = [t for t in trained if t.record.updates] or trained
         if failure is not None:
             raise failure
@@ -130,13 +131,11 @@ class Driver:
         errors = ray.exceptions
         try:
             outcome: Outcome = ray.get(reference)
-        except errors.TaskCancelledError:
-            return
-        except (errors.RayTaskError, errors.RuntimeEnvSetupError, errors.TaskUnschedulableError) as error:
+        except errors.RayTaskError as error:
             if not is_ending:
                 raise self.connection.refusal(error) from None
             return
-        except errors.RayError as error:  # a worker or a node died
+        except errors.RayError as error:  # a worker or a node died, also with tasks that waited there
             if not is_ending:
                 self._start_again(task, error)
             return
@@ -162,10 +161,13 @@ class Driver:
             self._take(task.number, one.record)
         following = self.schedule.done(task, trained)
         if following:  # from now on each run counts where it is
-            ended = {t.batch.task for t in self.schedule.trained} | {task.number}
-            self._records = {key: one for key, one in self._records.items() if key[0] not in ended}
-            for one in self.schedule.trained:
-                self._take(one.batch.task, one.record)
+            going_on = {run for one_task in following for run in one_task.runs}
+            for key, record in list(self._records.items()):
+                rows = [row for row, run in enumerate(record.runs) if run not in going_on]
+                if len(rows) < len(record.runs):
+                    del self._records[key]
+                    if rows:
+                        self._take(key[0], record.rows(np.array(rows)))
             self._submit(following)
 
     def _start_again(self, task: Task, error: Exception | None) -> None:

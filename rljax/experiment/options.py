@@ -34,6 +34,9 @@ class Options:
     halving: int | None = static(default=None, minimum=2)
     """Successive halving (Jamieson and Talwalkar 2016): after each rung, keep one in this many of a sweep's
     configurations. Each rung is this many times as long as the one before, and the last has the full length."""
+    asynchronous: bool = static(default=False)
+    """Promote at a rung without waiting for all configurations (ASHA, Li et al. 2020), so that no worker of a cluster
+    waits; which configurations continue then depends on the order in which they end the rung."""
     evaluations: int = static(default=20, minimum=0, maximum=MOST_RUNS)
     """Evaluations of the greedy policies during training, after the one before the first update; 0 for none."""
     eval_episodes: int = static(default=100, minimum=1, maximum=MOST_RUNS)
@@ -91,6 +94,8 @@ class Options:
             resources_of(self.task_resources)
         if self.log_each not in LOGGED:
             raise UsageError(f"log_each must be 'configuration' or 'run', got {self.log_each!r}.")
+        if self.asynchronous and self.halving is None:
+            raise UsageError("asynchronous is for successive halving: pass halving as well.")
         if self.stop_at is not None and self.halving is not None:
             raise UsageError("stop_at and halving cannot be combined: rungs compare runs of equal length.")
 

@@ -6,6 +6,7 @@ task is one batch, unless that does not fit into memory; its batches have folder
 of the number of tasks.
 """
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
@@ -58,10 +59,12 @@ class Task(NamedTuple):
 
 @dataclasses.dataclass
 class _Rung:
-    """A rung of a group while its tasks are trained."""
+    """A rung of a group."""
 
-    open: set[int]  # numbers of the tasks that have not ended
+    open: set[int] = dataclasses.field(default_factory=set)  # numbers of the tasks that have not ended
     trained: list[Trained] = dataclasses.field(default_factory=list)
+    promoted: set[int] = dataclasses.field(default_factory=set)  # configurations that continue
+    is_decided: bool = False  # the others do not
 
 
 class Schedule:
@@ -71,75 +74,156 @@ class Schedule:
         """Plan the first rung of every group, which without halving is all."""
         self._experiment, self.groups = experiment, groups
         self._first: list[list[int]] = []  # number of the first task of each group's rungs
-        number = 0
-        for group in groups:
-            firsts: list[int] = []
-            for configurations in self._configurations(group):
-                firsts.append(number)
-                runs = configurations * experiment.options.seeds
-                number += -(-runs // min(experiment.size_of(len(self._first), group), runs))
-            self._first.append(firsts)
+        self._rungs: list[list[_Rung]] = []
+        seeds, number = experiment.options.seeds, 0
+        for index, group in enumerate(groups):
+            self._first.append([])
+            self._rungs.append([])
+            for rung, configurations in enumerate(self._most_configurations(group)):
+                self._first[-1].append(number)
+                self._rungs[-1].append(_Rung())
+                if experiment.options.asynchronous and rung:
+                    number += configurations * self._tasks_each(index)
+                else:
+                    runs = configurations * seeds
+                    number += -(-runs // min(experiment.size_of(index, group), runs))
         self.count = number
-        self._ended: list[Trained] = []
-        self._rungs: dict[tuple[int, int], _Rung] = {}
-        seeds = experiment.options.seeds
         self.tasks = [
             task
             for index, group in enumerate(groups)
-            for task in self._open(index, 0, list(itertools.product(group.points, range(seeds))))
+            for task in self._open(index, 0, list(itertools.product(group.points, range(seeds))), {})
         ]
 
-    @property
-    def trained(self) -> list[Trained]:
-        """What has been trained so far, each run once."""
-        return [*self._ended, *(t for rung in self._rungs.values() for t in rung.trained)]
+    def trained(self, with_waiting: bool) -> list[Trained]:
+        """What has been trained so far, each run once: where it got furthest.
+
+        Args:
+            with_waiting: also runs that continue but have not in the next rung yet, which a local session has itself.
+        """
+        found: list[Trained] = []
+        for rungs in self._rungs:
+            seen: set[tuple[int, int]] = set()
+            for rung in reversed(rungs):
+                for t in rung.trained:
+                    of_runs = [(run in seen, run[0] in rung.promoted) for run in t.record.runs]
+                    found += _rows(t, [not is_seen and not goes_on for is_seen, goes_on in of_runs], rung.is_decided)
+                    if with_waiting:
+                        found += _rows(t, [not is_seen and goes_on for is_seen, goes_on in of_runs], False)
+                seen.update(run for t in rung.trained for run in t.record.runs)
+        return found
 
     def done(self, task: Task, trained: list[Trained]) -> list[Task]:
-        """Note what a task has trained; the tasks of the next rung, if this was the last one of a rung."""
-        index = self.groups.index(task.group)
-        rungs, rung = self._rungs_of(task.group), self._rungs[index, task.rung]
+        """Note what a task has trained; the tasks that are ready now, if a rung ended or promotes without waiting."""
+        index = next(i for i, group in enumerate(self.groups) if group is task.group)
+        lengths, rung = self._lengths(task.group), self._rungs[index][task.rung]
         rung.trained += trained
         is_whole = sum(len(t.record.runs) for t in trained) == len(task.runs)
-        is_last = task.rung == len(rungs)
-        if is_last or not is_whole or any(t.record.updates < rungs[task.rung][0] for t in trained):
-            return []  # it was interrupted, or nothing follows
+        is_last = task.rung == len(lengths)
+        if not is_whole or (not is_last and any(t.record.updates < lengths[task.rung][0] for t in trained)):
+            return []  # it was interrupted
         rung.open.discard(task.number)
-        if rung.open:
+        if self._experiment.options.asynchronous:
+            return self._promoted(index, task.group)
+        if is_last or rung.open:
             return []
-        runs = Runs.of(np.concatenate([t.record.runs.pairs for t in rung.trained]))
-        returns = np.concatenate([t.final.mean(axis=1) for t in rung.trained])
-        order = np.lexsort((runs.seeds, runs.configurations))  # as if one worker had trained them all
-        runs, returns = runs[order], returns[order]
-        kept = runs[halving.survivors(runs, returns, rungs[task.rung][1])]
-        del self._rungs[index, task.rung]
-        going_on = set(kept)
-        for t in rung.trained:
-            rows = np.flatnonzero([run not in going_on for run in t.record.runs])
-            if len(rows):
-                states = jax.tree.map(lambda x, rows=rows: x[rows], t.states)
-                self._ended.append(Trained(t.batch, t.record.rows(rows), states, t.final[rows], t.record.updates))
-        folder = {run: t.batch.folder_name for t in rung.trained for run in t.record.runs}
-        return self._open(index, task.rung + 1, list(kept), folder)
+        return self._continued(index, task.rung, lengths[task.rung][1])
 
-    def _open(
-        self, index: int, rung: int, runs: list[tuple[int, int]], folder: Mapping[tuple[int, int], str] = {}
-    ) -> list[Task]:
-        group, experiment = self.groups[index], self._experiment
-        size = min(experiment.size_of(index, group), len(runs))
-        lanes, first = lanes_for(size, experiment.lane_devices), self._first[index][rung]
-        parts = [Runs.of(runs[i : i + size]) for i in range(0, len(runs), size)]
-        sources = [tuple(dict.fromkeys(folder[run] for run in part if run in folder)) for part in parts]
-        tasks = [Task(first + i, group, rung, part, lanes, sources[i]) for i, part in enumerate(parts)]
-        self._rungs[index, rung] = _Rung({task.number for task in tasks})
+    def _continued(self, index: int, number: int, remaining: int) -> list[Task]:
+        """The next rung's tasks, once all of a rung have ended."""
+        rung = self._rungs[index][number]
+        kept = self._best(rung, remaining)
+        rung.promoted.update(configuration for configuration, _ in kept)
+        rung.is_decided = True
+        return self._open(index, number + 1, kept, _folders(rung))
+
+    def _promoted(self, index: int, group: Group) -> list[Task]:
+        """The tasks of configurations that are promoted now (ASHA, Li et al. 2020), from the highest rung down.
+
+        One in `halving` of the configurations that have ended a rung continues: rounded down while others may come,
+        and rounded up once none can.
+        """
+        factor = self._experiment.options.halving
+        assert factor is not None
+        rungs, tasks = self._rungs[index], list[Task]()
+        for number in reversed(range(len(rungs) - 1)):
+            rung, seeds = rungs[number], self._experiment.options.seeds
+            runs = [run for t in rung.trained for run in t.record.runs]
+            counts = collections.Counter(configuration for configuration, _ in runs)
+            ended = sum(count == seeds for count in counts.values())
+            can_grow = any(below.open for below in rungs[: number + 1])
+            kept = self._best(rung, ended // factor if can_grow else -(-ended // factor))
+            new = {run[0] for run in kept if run[0] not in rung.promoted and counts[run[0]] == seeds}
+            rung.promoted |= new
+            for configuration in sorted(new):  # whatever the order, a configuration's task has the same number
+                place = group.points.index(configuration)
+                own = [run for run in kept if run[0] == configuration]
+                tasks += self._open(index, number + 1, own, _folders(rung), place * self._tasks_each(index))
+        if not any(rung.open for rung in rungs):
+            for rung in rungs:
+                rung.is_decided = True
         return tasks
 
-    def _rungs_of(self, group: Group) -> list[tuple[int, int]]:
+    def _best(self, rung: _Rung, remaining: int) -> list[tuple[int, int]]:
+        """The runs of a rung's best configurations, in order."""
+        runs = Runs.of(np.concatenate([t.record.runs.pairs for t in rung.trained])) if rung.trained else Runs.of([])
+        if not len(runs) or not remaining:
+            return []
+        returns = np.concatenate([t.final.mean(axis=1) for t in rung.trained])
+        order = np.lexsort((runs.seeds, runs.configurations))  # as if one batch had trained them all
+        runs, returns = runs[order], returns[order]
+        return list(runs[halving.survivors(runs, returns, remaining)])
+
+    def _open(
+        self,
+        index: int,
+        rung: int,
+        runs: list[tuple[int, int]],
+        folders: Mapping[tuple[int, int], str],
+        offset: int = 0,
+    ) -> list[Task]:
+        """Tasks of these runs, whose states at the end of the rung before are in the folders."""
+        if not runs:
+            return []
+        group, experiment = self.groups[index], self._experiment
+        size = min(experiment.size_of(index, group), len(runs))
+        lanes, first = lanes_for(size, experiment.lane_devices), self._first[index][rung] + offset
+        parts = [Runs.of(runs[i : i + size]) for i in range(0, len(runs), size)]
+        sources = [tuple(dict.fromkeys(folders[run] for run in part if run in folders)) for part in parts]
+        tasks = [Task(first + i, group, rung, part, lanes, sources[i]) for i, part in enumerate(parts)]
+        self._rungs[index][rung].open.update(task.number for task in tasks)
+        return tasks
+
+    def _tasks_each(self, index: int) -> int:
+        """Tasks of a configuration that is promoted by itself."""
+        return -(-self._experiment.options.seeds // self._experiment.size_of(index, self.groups[index]))
+
+    def _lengths(self, group: Group) -> list[tuple[int, int]]:
         num_updates = self._experiment.points[group.points[0]].config.num_updates
         return halving.rungs(len(group.points), num_updates, self._experiment.options.halving)
 
-    def _configurations(self, group: Group) -> list[int]:
-        """How many configurations each rung has."""
-        return [len(group.points), *(remaining for _, remaining in self._rungs_of(group))]
+    def _most_configurations(self, group: Group) -> list[int]:
+        """How many configurations each rung may have."""
+        lengths = self._lengths(group)
+        if self._experiment.options.asynchronous:
+            return [len(group.points)] * (len(lengths) + 1)
+        return [len(group.points), *(remaining for _, remaining in lengths)]
+
+
+def _rows(trained: Trained, chosen: list[bool], is_over: bool) -> list[Trained]:
+    """The chosen runs of a batch, if there are any; those that are over were to have no more updates."""
+    if all(chosen) and not is_over:
+        return [trained]
+    rows = np.flatnonzero(chosen)
+    if not len(rows):
+        return []
+    states = jax.tree.map(lambda x: x[rows], trained.states)
+    num_updates = trained.record.updates if is_over else trained.num_updates
+    return [Trained(trained.batch, trained.record.rows(rows), states, trained.final[rows], num_updates)]
+
+
+def _folders(rung: _Rung) -> dict[tuple[int, int], str]:
+    """The folder of each run's batch."""
+    return {run: t.batch.folder_name for t in rung.trained for run in t.record.runs}
 
 
 def free_numbers(number: int, count: int, saved: list[Saved]) -> Iterator[int]:

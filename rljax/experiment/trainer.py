@@ -3,7 +3,6 @@
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from signal import SIGINT
-from typing import Any
 
 from rljax.backend import devices
 from rljax.experiment import batching, checkpoints, folders, sweeps
@@ -122,7 +121,7 @@ class _Ready:
         self._experiment, self._schedule, self._saved = experiment, schedule, saved
         self._tasks: dict[int, Task] = {}
         self._trained: dict[int, list[Trained]] = {}
-        self._last: dict[tuple[Any, int], list[Saved]] = {}  # of a group's rung, which the next one continues
+        self._last: dict[str, Saved] = {}  # of the rungs' batches by folder, which the next rungs continue
         self.numbers: dict[int, Iterator[int]] = {}
 
     def batches(self, task: Task, source: Saved | None = None) -> list[Batch]:
@@ -139,18 +138,20 @@ class _Ready:
         if self._experiment.options.halving is None:
             return []
         assert last is not None
-        task, rung = self._tasks[batch.task], (batch.group.points, batch.rung)
         self._trained[batch.task].append(done)
-        self._last.setdefault(rung, []).append(last)
+        self._last[done.batch.folder_name] = last
         if any(one.task == batch.task for one in session.pending):
             return []
-        tasks = self._schedule.done(task, self._trained[batch.task])
+        tasks = self._schedule.done(self._tasks[batch.task], self._trained[batch.task])
         if not tasks:
             return []
-        session.trained[:] = self._schedule.trained
-        ended = self._last.pop(rung)
-        sources = [checkpoints.joined(ended, task.runs)._replace(lanes=task.lanes, rung=task.rung) for task in tasks]
-        return [one for task, source in zip(tasks, sources, strict=True) for one in self.batches(task, source)]
+        session.trained[:] = self._schedule.trained(with_waiting=False)
+        return [one for task in tasks for one in self.batches(task, self._source(task))]
+
+    def _source(self, task: Task) -> Saved:
+        """The state of a task's runs at the end of the rung before."""
+        parts = [self._last[name] for name in task.sources]
+        return checkpoints.joined(parts, task.runs)._replace(lanes=task.lanes, rung=task.rung)
 
 
 def _progress_sentence(experiment: Experiment, trained: list[Trained], updates: int, result: Result | Sweep) -> str:

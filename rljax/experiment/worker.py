@@ -69,7 +69,6 @@ class Outcome(NamedTuple):
     """What a task returns."""
 
     parts: list[Part]
-    is_begun: bool = True
     is_sent_away: bool = False  # the worker was told to go, and has saved
     compile_seconds: float = 0.0
     error: bytes | None = None  # pickled
@@ -185,8 +184,9 @@ def train(shipment: Shipment, order: Order, mailbox: Any, drivers: dict[str, str
     """Train a task from its checkpoints, and save; errors of training are part of the outcome."""
     import ray
 
-    if ray.get(mailbox.begin.remote(order.number)):
-        return Outcome([], is_begun=False)
+    with contextlib.suppress(ray.exceptions.RayError):  # the mailbox starts again elsewhere
+        if ray.get(mailbox.begin.remote(order.number)):
+            return Outcome([])
     link = _Link(ray, mailbox, order.number)
     try:
         check_identity(drivers)

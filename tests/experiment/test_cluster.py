@@ -32,7 +32,8 @@ TIMINGS = {"env_steps_per_second", "compile_seconds", "train_seconds", "device"}
 def _cluster():
     """One cluster for all tests: they join the one that the program has connected to."""
     os.environ[IDLE_TIME] = "600000"  # a new worker takes seconds to import JAX
-    ray.init(num_cpus=2, object_store_memory=2**27, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    own_cluster = {"address": "local", "num_cpus": 2, "object_store_memory": 2**27, "include_dashboard": False}
+    ray.init(**own_cluster, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
     del os.environ[IDLE_TIME]
@@ -95,6 +96,22 @@ def test_halving_over_several_tasks_gives_the_bits_of_a_local_run(config, tmp_pa
         same_results(mine, theirs)
     assert files(tmp_path / "there")[:2] == files(tmp_path / "here")[:2]
     assert sorted(files(tmp_path / "there")[2].splitlines()) == sorted(files(tmp_path / "here")[2].splitlines())
+
+
+def test_asynchronous_halving_promotes_at_least_those_of_synchronous_halving(config, tmp_path):
+    """The higher the rate, the better; one configuration in a task, so that they have the same bits."""
+    rates = [0.1, 0.9, 0.5, 0.3, 0.7, 0.2, 0.8, 0.4]
+    given = {**OPTIONS, "sweep": {"rate": rates}, "seeds": 2, "halving": 2, "runs_per_batch": 2, "cluster": "ray"}
+    waiting = rljax.run(own, config, out=tmp_path / "waiting", **given)
+    eager = rljax.run(own, config, out=tmp_path / "eager", asynchronous=True, **given)
+    lengths = [[c["updates"] for c in one.summary["configurations"]] for one in (waiting, eager)]
+    assert sorted(lengths[0]) == [5, 5, 5, 5, 10, 10, 20, 40]
+    assert all(more >= less for less, more in zip(*lengths, strict=True))
+    assert not eager.summary["interrupted"]
+    assert eager.best_configuration == waiting.best_configuration == 1
+    same_results(eager.results[1], waiting.results[1])
+    resumed = rljax.resume(tmp_path / "eager", algorithm=own, config=config, progress=False)
+    same_results(resumed.results[1], waiting.results[1])
 
 
 class Seen:
