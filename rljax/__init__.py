@@ -12,7 +12,6 @@ from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
 from rljax.errors import UsageError
 from rljax.evaluation import evaluate, play
 from rljax.experiment.loading import best, load, policy
-from rljax.experiment.processes import Hosts, PeerLost, join
 from rljax.experiment.progress import Progress
 from rljax.experiment.results import Interrupted, NotWritten, Result, Sweep
 from rljax.experiment.resume import resume
@@ -24,10 +23,8 @@ __all__ = [
     "Box",
     "Discrete",
     "Env",
-    "Hosts",
     "Interrupted",
     "NotWritten",
-    "PeerLost",
     "Progress",
     "Result",
     "Sweep",
@@ -41,7 +38,6 @@ __all__ = [
     "dqn",
     "envs",
     "evaluate",
-    "join",
     "load",
     "log_uniform",
     "make",

@@ -155,6 +155,12 @@ def _register(cls: type) -> None:
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 
 
+def ensure_registered(cls: type) -> None:
+    """Register a config class that was rebuilt from a pickle, without its decorator."""
+    if dataclasses.is_dataclass(cls) and jax.tree_util.all_leaves([unchecked(cls)]):
+        _register(cls)
+
+
 def unchecked[T](cls: type[T], **values: Any) -> T:
     """Make a config without checking it; fields not given have their defaults."""
     made = object.__new__(cls)

@@ -15,6 +15,9 @@ import numpy as np
 _LIBRARIES = ("<", f"{pathlib.Path(__file__).parent}{os.sep}", f"{sysconfig.get_path('stdlib')}{os.sep}")
 
 
+WORKERS_LINE = "_rljax_workers_line"  # attribute of an error of a cluster's worker, whose traceback stays there
+
+
 class UsageError(ValueError):
     """An error that the caller can act on. The command line prints its message and exits with 2."""
 
@@ -44,13 +47,17 @@ def user_line(error: BaseException) -> str | None:
     The user's code is neither rljax's nor installed.
     """
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = pathlib.Path(frame.filename)
-        is_installed = bool({"site-packages", "dist-packages"} & set(path.parts))
-        is_command = path.name in ("rljax", "rljax.exe")
-        is_library = is_installed or is_command or frame.filename.startswith(_LIBRARIES)
-        if not is_library:
-            return f"{path.name}, line {frame.lineno}"
-    return None
+        if is_users(frame.filename):
+            return f"{pathlib.Path(frame.filename).name}, line {frame.lineno}"
+    return getattr(error, WORKERS_LINE, None)
+
+
+def is_users(filename: str) -> bool:
+    """True if code is the user's: neither rljax's nor installed."""
+    path = pathlib.Path(filename)
+    is_installed = bool({"site-packages", "dist-packages"} & set(path.parts))
+    is_command = path.name in ("rljax", "rljax.exe")
+    return not (is_installed or is_command or filename.startswith(_LIBRARIES))
 
 
 def located(error: BaseException) -> str:

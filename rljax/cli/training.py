@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
+
 from rljax import envs, presets
 from rljax.backend import devices, program_cache
 from rljax.cli import run_files, user_code
@@ -17,7 +19,7 @@ from rljax.cli.parsing import Parser, add_fields, integer, param, swept, text_af
 from rljax.config import check_value, kinds, replace, value_at, with_values
 from rljax.envs.base import check_param
 from rljax.errors import UsageError
-from rljax.experiment import manifest, processes
+from rljax.experiment import manifest
 from rljax.experiment import resume as resuming
 from rljax.experiment import run as running
 from rljax.experiment.naming import say_if_untuned
@@ -86,10 +88,10 @@ def train(arguments: list[str]) -> int:
             mistakes += _mistakes_of_env(env, texts, getattr(parsed, "wrap", []))
         raise UsageError("\n".join(dict.fromkeys(mistakes)))
     recorded = {} if from_file.manifest is None else vars(from_file.manifest.options)
-    chosen, hosts = Options(**{**recorded, **options}), _hosts_given(parsed)
+    chosen = Options(**{**recorded, **options})
     sweep = _sweep(getattr(parsed, "sweep", []))
-    alone = chosen.seeds == 1 and chosen.shard == "runs" and not sweep and not hosts
-    devices.configure_jax(single_run=alone)
+    alone = chosen.seeds == 1 and chosen.shard == "runs" and not sweep
+    _configure_jax(chosen.cluster, alone)
     program_cache.use_default()
     if from_file.manifest is not None:
         made = None if env is None else envs.make(user_code.env(env))
@@ -102,7 +104,7 @@ def train(arguments: list[str]) -> int:
     config = config if changed is config.env else replace(config, env=changed)
     if env is not None and not user_code.is_custom(name):
         say_if_untuned(name, user_code.env(env))
-    return _run(name, algorithm, config, sweep, chosen, hosts, env, [*texts, *(f"+{one}" for one in wraps)])
+    return _run(name, algorithm, config, sweep, chosen, env, [*texts, *(f"+{one}" for one in wraps)])
 
 
 def _import_eval_env(options: dict[str, Any]) -> None:
@@ -119,7 +121,6 @@ def _run(
     config: Any,
     sweep: dict[str, Any] | None,
     chosen: Options,
-    hosts: dict[str, Any],
     env: str | None,
     env_changes: list[str],
 ) -> int:
@@ -128,14 +129,12 @@ def _run(
         manifest.remember(algorithm, user_code.absolute(name))
     if env is not None and ":" in env:
         manifest.remember(config.env, user_code.absolute(env), env_changes)
-    if chosen.out is None and hosts:
-        raise UsageError("Several processes train into one folder that all of them see: name it with --out.")
     is_new = chosen.out is None
     out = _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}") if is_new else running.path_of("out", chosen.out)
     settings: dict[str, Any] = {field: getattr(chosen, field) for field in _OPTIONS}
     settings |= {"out": out, "name": chosen.name or (None if is_custom else name)}
     try:
-        running.run(algorithm, config, sweep=sweep, hosts=processes.join(**hosts) if hosts else None, **settings)
+        running.run(algorithm, config, sweep=sweep, **settings)
     finally:
         if is_new:
             with contextlib.suppress(OSError):  # it is not empty, unless the run was refused
@@ -212,7 +211,6 @@ def train_parser(name: str = "ALGO", algorithm: Any = None, config: Any = None) 
     )
     if algorithm is not None:
         _add_config(parser, name, algorithm, config)
-    _add_hosts(parser)
     return parser
 
 
@@ -317,7 +315,6 @@ def resume_parser() -> Parser:
     parser.add_argument("--eval-env", default=hidden, metavar="ENV", help=evaluated)
     add_fields(parser, Options, {}, names=CHANGEABLE)
     _add_outlets(parser)
-    _add_hosts(parser)
     return parser
 
 
@@ -334,9 +331,9 @@ def resume(arguments: list[str]) -> int:
     if mistakes:
         raise UsageError("\n".join(mistakes))
     recorded = manifest.read(pathlib.Path(name))
-    devices.configure_jax(single_run=recorded.threads == 1)
+    _configure_jax(getattr(options, "cluster", None), recorded.threads == 1)
     program_cache.use_default()
-    settings, hosts = values(options, ("total_steps", "algorithm", *CHANGEABLE)), _hosts_given(options)
+    settings = values(options, ("total_steps", "algorithm", *CHANGEABLE))
     given = {kind: reference for kind, reference in recorded.recipe["references"].items() if reference is not None}
     if recorded.eval_env is not None and recorded.eval_env["reference"] is not None:
         given["eval_env"] = recorded.eval_env["reference"]
@@ -351,25 +348,15 @@ def resume(arguments: list[str]) -> int:
         settings["env"] = _changed_env(envs.make(user_code.env(reference)), params, wraps)
     if "eval_env" in given:
         settings["eval_env"] = user_code.env(given["eval_env"][0])
-    resuming.resume(name, hosts=processes.join(**hosts) if hosts else None, **settings)
+    resuming.resume(name, **settings)
     _print_written(pathlib.Path(name))
     return 0
 
 
-def _add_hosts(parser: Parser) -> None:
-    group = parser.add_argument_group("several processes")
-    hidden = argparse.SUPPRESS
-    group.add_argument("--distributed", action="store_true", help="one of several started by Slurm or Open MPI")
-    address = "without Slurm or MPI: address of process 0 and a free port there, such as 10.0.0.1:1234"
-    group.add_argument("--coordinator", default=hidden, metavar="ADDRESS", help=address)
-    group.add_argument("--num-processes", type=int, default=hidden, metavar="INT", help="how many there are")
-    group.add_argument("--process-id", type=int, default=hidden, metavar="INT", help="which one this is, from 0")
-
-
-def _hosts_given(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `rljax.join`; empty for a single process."""
-    given = values(options, ("coordinator", "num_processes", "process_id"))
-    return given or ({"coordinator": None} if getattr(options, "distributed", False) else {})
+def _configure_jax(cluster: str | None, single_run: bool) -> None:
+    if cluster is not None and "JAX_PLATFORMS" not in os.environ:
+        jax.config.update("jax_platforms", "cpu")  # the driver trains nothing: it leaves the GPU to the workers
+    devices.configure_jax(single_run=single_run)
 
 
 def _print_written(folder: pathlib.Path) -> None:

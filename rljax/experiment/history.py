@@ -1,5 +1,6 @@
 """What a batch of runs has done so far, on the host: metrics, evaluations, and which runs have diverged."""
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -141,6 +142,38 @@ class Record:
         part.frozen = {i: self.frozen[row] for i, row in enumerate(rows.tolist()) if row in self.frozen}
         part.kept = [kept.rows(rows) for kept in self.kept]
         return part
+
+    @classmethod
+    def joined(cls, records: list["Record"]) -> "Record":
+        """One record of the runs of records of the same length."""
+        whole = cls(Runs.of(np.concatenate([one.runs.pairs for one in records])))
+        first = records[0]
+        whole.updates, whole.env_steps = first.updates, max(one.env_steps for one in records)
+        whole.seconds = sum(one.seconds for one in records)
+        whole.chunks = [{name: np.concatenate([one.metrics[name] for one in records]) for name in first.metrics}]
+        whole.eval_updates, whole.eval_steps = list(first.eval_updates), list(first.eval_steps)
+        whole.evaluations = [np.concatenate(returns) for returns in zip(*(r.evaluations for r in records), strict=True)]
+        starts = np.cumsum([0, *(len(one.runs) for one in records)]).tolist()
+        for start, one in zip(starts, records, strict=False):
+            whole.frozen |= {start + lane: frozen for lane, frozen in one.frozen.items()}
+        for parts in zip(*(one.kept for one in records), strict=True):
+            whole.kept.append(
+                Kept(
+                    np.concatenate([part.updates for part in parts]),
+                    np.concatenate([part.returns for part in parts]),
+                    [np.concatenate(leaves) for leaves in zip(*(part.leaves for part in parts), strict=True)],
+                )
+            )
+        return whole
+
+    def without_metrics(self) -> "Record":
+        """The record without what grows with the updates: metrics, and the policies of evaluations."""
+        lean = copy.copy(self)
+        lean.chunks, lean.kept = [], []
+        lean.eval_updates, lean.eval_steps = list(self.eval_updates), list(self.eval_steps)
+        lean.evaluations, lean.eval_measures = list(self.evaluations), list(self.eval_measures)
+        lean.frozen = dict(self.frozen)
+        return lean
 
     def copy(self) -> "Record":
         """A record that grows without this one."""

@@ -10,12 +10,11 @@ import numpy as np
 
 from rljax.errors import UsageError, number
 from rljax.experiment import sweeps
-from rljax.experiment.batching import batches
-from rljax.experiment.combining import of_configuration
+from rljax.experiment.batching import latest
+from rljax.experiment.combining import from_checkpoint, of_configuration
 from rljax.experiment.results import Result
 from rljax.experiment.resume import restored
 from rljax.experiment.run import path_of
-from rljax.experiment.trainer import from_checkpoint
 from rljax.report import files
 from rljax.types import Policy, RecurrentPolicy
 
@@ -107,8 +106,8 @@ def _result(folder: Any, configuration: int | None, parts: dict[str, Any]) -> Re
         raise UsageError(f"There is no configuration {configuration}: there are {len(experiment.points)}.")
     chosen = [
         batch
-        for batch in batches(experiment, sweeps.groups(list(experiment.points)), saved)
-        if batch.saved is not None and len(batch.runs.rows_of(configuration))
+        for batch in latest(experiment, sweeps.groups(list(experiment.points)), saved)
+        if len(batch.runs.rows_of(configuration))
     ]
     trained = [from_checkpoint(experiment, batch)[0] for batch in chosen]
     result = of_configuration(experiment, trained, configuration)

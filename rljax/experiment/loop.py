@@ -80,7 +80,7 @@ def train(
             states = _freeze(programs, lanes, keys, before, states, metrics, record, np.asarray(lasted), count)
             record.add_chunk(metrics, count, seconds)
             observer.after_chunk(record, states)
-        if observer.interrupted(record):
+        if record.updates < stop:
             break
         if number < len(marks):
             episodes = wait(programs.evaluate, keys.curve, states, lanes.config, np.int32(number))

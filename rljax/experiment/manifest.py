@@ -5,7 +5,8 @@ It is one JSON object: the recorded options by name, and
 - `format`: of the manifest and the checkpoints; `algo`: the algorithm's name in tables;
 - `config`: the config as people read it; `sweep`: the values of each configuration, if there is a sweep;
 - `recipe`: how to rebuild the config: the algorithm's name, the environment's recipe, the values of the fields;
-- `devices`, `threads`: how many were used, which decides how sums are rounded;
+- `devices`, `threads`: how many were used, which decides how sums are rounded; on a cluster those of one worker;
+- `batch_sizes`: how many runs of each group of configurations a cluster trains side by side, which does as well;
 - `checksum`: of all the others, since an edited manifest describes another run than the checkpoints;
 - `total_steps`: the length, if `resume` has changed it.
 
@@ -51,6 +52,7 @@ class Manifest:
     sweep: list[dict[str, Any]] | None
     devices: int
     threads: int
+    batch_sizes: tuple[int, ...]  # of each group of configurations; empty unless a cluster trained it
     total_steps: int | None
     eval_env: dict[str, Any] | None  # how it reads, and how to rebuild it; None without one
 
@@ -75,8 +77,9 @@ def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
         "format": FORMAT,
         "algo": experiment.name,
         **options,
-        "devices": experiment.mesh.size,
-        "threads": cpu_threads(),
+        "devices": experiment.devices,
+        "threads": cpu_threads() if experiment.layout is None else experiment.layout.threads,
+        "batch_sizes": None if experiment.layout is None else list(experiment.layout.sizes),
         "config": describe(config),
         "recipe": _recipe(experiment.algorithm, config, experiment.points),
     }
@@ -128,6 +131,7 @@ def read(folder: pathlib.Path) -> Manifest:
             sweep=fields.get("sweep"),
             devices=number("devices", fields["devices"], integer=True, minimum=1),
             threads=number("threads", fields["threads"], integer=True, minimum=1),
+            batch_sizes=tuple(number("batch_sizes", n, integer=True, minimum=1) for n in fields["batch_sizes"] or ()),
             total_steps=fields.get("total_steps"),
             eval_env=recorded_eval_env,
         )

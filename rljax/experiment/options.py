@@ -15,8 +15,12 @@ SHARDED = ("runs", "envs")  # what can be divided over the devices
 LOGGED = ("configuration", "run")  # what is one series of numbers for a logger
 EVALUATED = ("greedy", "stochastic")  # policies
 KEPT = ("last", "best", "all")  # states that a folder can hold
-CHANGEABLE = ("progress", "devices", "checkpoint_every", "memory_limit", "log")  # by `resume`
-NOT_RECORDED = ("out", "progress", "overwrite", "name")  # in config.json: they belong to one call
+CHANGEABLE = (  # by `resume`
+    *("progress", "devices", "checkpoint_every", "memory_limit", "log"),
+    *("cluster", "task_resources"),
+)
+NOT_RECORDED = ("out", "progress", "overwrite", "name", "cluster")  # in config.json: they belong to one call
+CLUSTER_SECONDS = 600.0  # between two checkpoints on a cluster, by default
 
 
 @config
@@ -32,6 +36,9 @@ class Options:
     halving: int | None = static(default=None, minimum=2)
     """Successive halving (Jamieson and Talwalkar 2016): after each rung, keep one in this many of a sweep's
     configurations. Each rung is this many times as long as the one before, and the last has the full length."""
+    asynchronous: bool = static(default=False)
+    """Promote at a rung without waiting for all configurations (ASHA, Li et al. 2020), so that no worker of a cluster
+    waits; which configurations continue then depends on the order in which they end the rung."""
     evaluations: int = static(default=20, minimum=0, maximum=MOST_RUNS)
     """Evaluations of the policies during training, after the one before the first update; 0 for none."""
     eval_episodes: int = static(default=100, minimum=1, maximum=MOST_RUNS)
@@ -65,9 +72,18 @@ class Options:
     """What to divide over the devices: "runs", each on one device, or "envs", the environments of every run."""
     checkpoint_every: float | None = static(default=None, minimum=0)
     """Seconds between checkpoints, from which `rljax.resume` continues; 0 for one after every chunk; None for none,
-    or for every 600 with several processes."""
+    or for every 600 on a cluster."""
     memory_limit: int | str | None = static(default=None)
     """Bytes of all devices together to use at most, or a size such as 8GiB; None for what is free."""
+    runs_per_batch: int | None = static(default=None, minimum=1, maximum=MOST_RUNS)
+    """Runs that are trained side by side at most; None for as many as fit, and on a cluster for 16 per CPU device or
+    256 per other device."""
+    cluster: str | None = static(default=None)
+    """Train on a Ray cluster, one task per batch: "ray" for the one in RAY_ADDRESS or a new one on this machine,
+    "ray=auto" for one that runs on this machine, "ray=HOST:PORT" or "ray://HOST:PORT" for one elsewhere."""
+    task_resources: str | None = static(default=None)
+    """What each task of a cluster needs, such as "gpu=0.5,cpu=2,memory=4GiB,mine=1"; None for one GPU, or one CPU if
+    the cluster has no GPU."""
 
     def __post_init__(self) -> None:
         if self.seed >= 2**32:
@@ -76,6 +92,12 @@ class Options:
             parse_bytes(self.memory_limit)
         object.__setattr__(self, "keep", _kept(self.keep))
         object.__setattr__(self, "log", tuple(self.log) if isinstance(self.log, list | tuple) else (self.log,))
+        if self.cluster is not None:
+            address_of(self.cluster)
+        if self.task_resources is not None:
+            resources_of(self.task_resources)
+        if self.asynchronous and self.halving is None:
+            raise UsageError("asynchronous is for successive halving: pass halving as well.")
         if self.stop_at is not None and self.halving is not None:
             raise UsageError("stop_at and halving cannot be combined: rungs compare runs of equal length.")
 
@@ -88,6 +110,33 @@ class Options:
     def memory_bytes(self) -> int | None:
         """The memory limit in bytes."""
         return None if self.memory_limit is None else parse_bytes(self.memory_limit)
+
+
+def address_of(cluster: str) -> str | None:
+    """The address in a value of `cluster`; None for the cluster in RAY_ADDRESS or a new one."""
+    name, equals, address = cluster.partition("=")
+    if name == "ray" and (address or not equals):
+        return address or None
+    if cluster.removeprefix("ray://") not in ("", cluster):
+        return cluster
+    raise UsageError(f"cluster must be ray, ray=auto, ray=HOST:PORT or ray://HOST:PORT, got {cluster!r}.")
+
+
+def resources_of(text: str) -> dict[str, float]:
+    """The resources in a value of `task_resources`; bytes for memory."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        name = name.lower() if name.lower() in ("cpu", "gpu", "memory") else name
+        try:
+            amount = float(parse_bytes(value)) if name == "memory" else float(value)
+        except ValueError:
+            amount = -1.0
+        is_split = name not in ("cpu", "memory") and amount > 1 and amount != int(amount)
+        if not name or name in found or not 0 <= amount < 2.0**63 or is_split:
+            raise UsageError(f"task_resources must be like gpu=0.5,cpu=2,memory=4GiB,mine=1, got {text!r}.")
+        found[name] = amount
+    return found
 
 
 def _kept(given: Any) -> tuple[str, ...]:

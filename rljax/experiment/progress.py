@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rljax.errors import UsageError
 from rljax.experiment.history import Runs
 
 
@@ -38,6 +39,11 @@ class Progress:
     fetch: Callable[[], Any] = dataclasses.field(repr=False)
     halt: Callable[[], None] = dataclasses.field(repr=False)
 
+    def for_sending(self, with_metrics: bool) -> "Progress":
+        """What can be sent to another process."""
+        metrics = self.metrics if with_metrics else {}
+        return dataclasses.replace(self, metrics=metrics, fetch=_states_are_elsewhere, halt=_states_are_elsewhere)
+
     @property
     def states(self) -> Any:
         """The runs' states, `[R, ...]`, copied to the host when this is read."""
@@ -56,3 +62,7 @@ class Progress:
     def __repr__(self) -> str:
         kind = "evaluation" if self.is_evaluation else "chunk"
         return f"Progress({kind} of {len(self.runs)} runs at update {self.updates:,} of {self.num_updates:,})"
+
+
+def _states_are_elsewhere() -> Any:
+    raise UsageError("On a cluster the states are on the workers: load the checkpoints with rljax.load instead.")

@@ -3,8 +3,9 @@
 import collections
 import dataclasses
 import os
+from collections.abc import Callable
 from signal import SIGINT
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +17,14 @@ from rljax.report import console, html, plot
 from rljax.types import Policy, RecurrentPolicy
 
 
+class Parts(NamedTuple):
+    """What is large in a result of S seeds."""
+
+    states: Any
+    metrics: dict[str, np.ndarray]
+    kept: list[Kept]
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Result:
     """The result of one configuration: S seeds, U updates done, E evaluations during training.
@@ -25,10 +34,8 @@ class Result:
     sweep has a `best_configuration`.
     """
 
-    states: Any
-    """The final states, stacked `[S, ...]`: `jax.tree.map(lambda x: x[i], result.states)` is the state of seed i."""
-    metrics: dict[str, np.ndarray]
-    """Every update's metrics, `[S, U]` for scalars; `metrics.csv` has the same."""
+    parts: Callable[[], Parts]
+    """Gives what is large; after training on a cluster it is read from the folder when it is first asked for."""
     eval_steps: np.ndarray
     """Environment steps of one seed at each evaluation, `[E]`."""
     eval_returns: np.ndarray
@@ -41,8 +48,21 @@ class Result:
     config: Any
     seeds: np.ndarray
     """Numbers of the seeds, `[S]`: all of them, unless some had not begun before an interrupt."""
-    kept: list[Kept]
-    """What the policies of evaluations act with, if `keep` asked for it; see `policy`."""
+
+    @property
+    def states(self) -> Any:
+        """The final states, stacked `[S, ...]`: `jax.tree.map(lambda x: x[i], result.states)` is that of seed i."""
+        return self.parts().states
+
+    @property
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Every update's metrics, `[S, U]` for scalars; `metrics.csv` has the same."""
+        return self.parts().metrics
+
+    @property
+    def kept(self) -> list[Kept]:
+        """What the policies of evaluations act with, if `keep` asked for it; see `policy`."""
+        return self.parts().kept
 
     @property
     def best_seed(self) -> int:
@@ -182,7 +202,7 @@ def _table(result: Result, evaluations: bool, seeds: int = 0, configuration: int
 class Interrupted(KeyboardInterrupt):
     """Raised after Ctrl-C, SIGTERM or SIGHUP, once the results so far are written.
 
-    `result` holds them, or None with several processes; `signal` is the number of the signal.
+    `result` holds them, or None if a cluster had not begun any run; `signal` is the number of the signal.
     """
 
     def __init__(self, message: str, result: Result | Sweep | None, signal: int = SIGINT) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -229,7 +229,23 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+_listeners: list[Callable[[str], object]] = []
+
+
+@contextlib.contextmanager
+def listening(listener: Callable[[str], object]) -> Iterator[None]:
+    """Pass sentences on instead of printing them: on a cluster's worker, whose standard error nobody reads."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.pop()
+
+
 def say(sentence: str) -> None:
     """Print one sentence to standard error, prefixed with "rljax"."""
+    if _listeners:
+        _listeners[-1](sentence)
+        return
     with contextlib.suppress(OSError, RuntimeError):  # a terminal that is gone; within another print, in a handler
         print(f"rljax: {sentence}", file=sys.stderr or io.StringIO(), flush=True)

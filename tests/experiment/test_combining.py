@@ -68,15 +68,6 @@ def test_seeds_come_in_order_from_batches_of_different_lengths():
     assert result_of(spec, [trained(spec, [(0, 0)], 4, 1.0, 0)], 0.0).summary["interrupted"]  # four have not begun
 
 
-def test_processes_train_at_the_same_time():
-    """Of two processes the first one trained batches 0 and 2."""
-    spec = experiment(seeds=3)
-    parts = [trained(spec, [(0, place)], 4, 2.0 + place, place) for place in range(3)]
-    summary = result_of(spec, parts, 1.0, processes=2).summary
-    assert summary["train_seconds"] == pytest.approx(2.0 + 4.0)
-    assert summary["env_steps_per_second"] == pytest.approx(3 * 40 / 6.0)
-
-
 def test_configurations_with_the_largest_part_of_their_updates_are_compared():
     """The first has the highest return and the fewest updates."""
     spec = experiment({"rate": [0.3, 0.1, 0.2]}, seeds=2)
