@@ -26,7 +26,7 @@ class Listener(Protocol):
         """Metrics `[R, U, ...]` of the U updates after the first `first`."""
 
     def evaluation(self, runs: Runs, env_steps: int, evaluated: dict[str, np.ndarray]) -> None:
-        """Mean returns `[R]` of an evaluation."""
+        """An evaluation's means `[R]`, by name: `return`, and those of other measures."""
 
     def finish(self, summary: dict[str, Any]) -> None:
         """The end."""
