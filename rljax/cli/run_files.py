@@ -5,7 +5,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from rljax import algos
+from rljax import algos, envs
+from rljax.cli import user_code
 from rljax.cli.parsing import text_after
 from rljax.errors import UsageError, shown
 from rljax.experiment import manifest
@@ -53,6 +54,21 @@ def is_of(file: RunFile, algorithm: Any) -> bool:
     """True if the file is of a run of this algorithm."""
     assert file.manifest is not None
     return algos.name_of(algorithm) == file.manifest.recipe["algorithm"]
+
+
+def eval_env(file: RunFile, reference: str | None) -> Any:
+    """The environment for evaluations that an option names, or else the file; None for the one to train in."""
+    recorded = file.manifest
+    if reference is None and recorded is not None and recorded.eval_env is not None:
+        if recorded.eval_env["reference"] is None:
+            return manifest.with_eval_env(recorded, None).eval_env
+        (reference,) = recorded.eval_env["reference"]
+    if reference is None:
+        return None
+    env = envs.make(user_code.env(reference))
+    if ":" in reference:
+        manifest.remember(env, user_code.absolute(reference))
+    return env
 
 
 def _from_yaml(file: pathlib.Path) -> RunFile:

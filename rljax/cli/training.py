@@ -77,15 +77,15 @@ def train(arguments: list[str]) -> int:
     parsed, mistakes = train_parser(name, algorithm).parse_each(tokens)
     fields = values(parsed, {field.name for field in dataclasses.fields(algorithm.Config)} - {"env"})
     options = values(parsed, _OPTIONS)
-    _import_eval_env(options)
+    eval_env = options.pop("eval_env", None)  # made later: it starts JAX
     env = getattr(parsed, "env", None)
     if env is None and from_file.manifest is None:
         mistakes.append(_without_env(name, rest))
     for cls, some in ((Options, options), (algorithm.Config, fields)):
         mistakes += [error for field, value in some.items() if (error := check_value(cls, field, value))]
     if mistakes:
-        if env is not None:
-            mistakes += _mistakes_of_env(env, texts, getattr(parsed, "wrap", []))
+        for one, params, wraps in ((env, texts, getattr(parsed, "wrap", [])), (eval_env, [], [])):
+            mistakes += [] if one is None else _mistakes_of_env(one, params, wraps)
         raise UsageError("\n".join(dict.fromkeys(mistakes)))
     recorded = {} if from_file.manifest is None else vars(from_file.manifest.options)
     chosen = Options(**{**recorded, **options})
@@ -93,6 +93,7 @@ def train(arguments: list[str]) -> int:
     alone = chosen.seeds == 1 and chosen.shard == "runs" and not sweep
     _configure_jax(chosen.cluster, alone)
     program_cache.use_default()
+    chosen = dataclasses.replace(chosen, eval_env=run_files.eval_env(from_file, eval_env))
     if from_file.manifest is not None:
         made = None if env is None else envs.make(user_code.env(env))
         config = replace(manifest.config_of(from_file.manifest.recipe, algorithm, made), **fields)
@@ -105,14 +106,6 @@ def train(arguments: list[str]) -> int:
     if env is not None and not user_code.is_custom(name):
         say_if_untuned(name, user_code.env(env))
     return _run(name, algorithm, config, sweep, chosen, env, [*texts, *(f"+{one}" for one in wraps)])
-
-
-def _import_eval_env(options: dict[str, Any]) -> None:
-    """Replace the reference to a custom environment for evaluations by the environment."""
-    given = options.get("eval_env")
-    if given is not None and (":" in given or given.endswith(".py")):
-        options["eval_env"] = envs.make(user_code.env(given))
-        manifest.remember(options["eval_env"], user_code.absolute(given))
 
 
 def _run(

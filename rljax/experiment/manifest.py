@@ -46,7 +46,7 @@ class Manifest:
     """What `config.json` holds, checked."""
 
     algo: str
-    options: Options
+    options: Options  # without eval_env, which `with_eval_env` makes: reading a manifest does not start JAX
     config: Any  # described
     recipe: dict[str, Any]
     sweep: list[dict[str, Any]] | None
@@ -120,12 +120,9 @@ def read(folder: pathlib.Path) -> Manifest:
             )
         if fields["checksum"] != _checksum(fields):
             raise damaged(folder, "its checksum does not match")
-        recorded_eval_env = fields["eval_env"]
-        part = None if recorded_eval_env is None else recorded_eval_env["recipe"]
-        eval_env = None if part is None else _env(part)
         return Manifest(
             algo=fields["algo"],
-            options=Options(**{**{name: fields[name] for name in _RECORDED}, "eval_env": eval_env}),
+            options=Options(**{**{name: fields[name] for name in _RECORDED}, "eval_env": None}),
             config=fields["config"],
             recipe=fields["recipe"],
             sweep=fields.get("sweep"),
@@ -133,7 +130,7 @@ def read(folder: pathlib.Path) -> Manifest:
             threads=number("threads", fields["threads"], integer=True, minimum=1),
             batch_sizes=tuple(number("batch_sizes", n, integer=True, minimum=1) for n in fields["batch_sizes"] or ()),
             total_steps=fields.get("total_steps"),
-            eval_env=recorded_eval_env,
+            eval_env=fields["eval_env"],
         )
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise damaged(folder, shown(error)) from error
@@ -200,7 +197,7 @@ def _recorded_eval_env(env: Any) -> dict[str, Any] | None:
 
 
 def with_eval_env(recorded: Manifest, env: Any) -> Options:
-    """The recorded options, with the environment for evaluations, if it is a custom one.
+    """The recorded options with the environment for evaluations: the given one, or that of the recorded recipe.
 
     Raises:
         UsageError: it is a custom one and missing, or not the recorded one.
@@ -209,8 +206,8 @@ def with_eval_env(recorded: Manifest, env: Any) -> Options:
         if env is not None:
             raise UsageError("This run was evaluated in the environment that it trains in: leave eval_env out.")
         return recorded.options
-    if env is None:
-        env = recorded.options.eval_env
+    if env is None and recorded.eval_env["recipe"] is not None:
+        env = _env(recorded.eval_env["recipe"])
     if env is None:
         raise UsageError(
             "This run is evaluated in a custom environment, which its folder does not hold: "

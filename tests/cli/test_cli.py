@@ -268,6 +268,25 @@ def test_completion_knows_commands_options_and_environments(capsys, tmp_path):
             subprocess.run(["bash", "-n", "script"], check=True)
 
 
+def test_evaluations_elsewhere_come_from_the_line_or_a_file(tmp_path):
+    """In fresh processes, which JAX must not have started in with fewer devices before they are set up."""
+    (tmp_path / "mine.py").write_text("import rljax\nenv = rljax.envs.time_limit('FrozenLake-misc', 5)\n")
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "rljax", *arguments, "--no-progress"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+    small = ["--total-steps", "400", "--seeds", "2", "--evaluations", "1", "--eval-episodes", "3"]
+    run("train", "q_learning", "--env", "FrozenLake-misc", *small, "--eval-env", "mine.py:env", "--out", "x")
+    run("train", "--config", "x", "--eval-policy", "stochastic", "--out", "y")
+    run("resume", "y")
+    for name, policy in (("x", "greedy"), ("y", "stochastic")):
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        assert (summary["eval_policy"], summary["eval_env"]) == (policy, "FrozenLake-misc+time_limit(5)")
+        assert summary["final_measures"]["length"]["mean"] <= 5
+
+
 def test_help_is_in_groups(capsys):
     assert cli.main(["train", "ppo", "--help"]) == 0
     text = capsys.readouterr().out
