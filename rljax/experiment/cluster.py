@@ -103,8 +103,11 @@ class Connection:
         )
         return shipping.pack(job, self.ray.cloudpickle.dumps)
 
-    def remote(self, function: Any, layout: Layout | None) -> Any:
-        """A function that runs on workers with a task's resources, and JAX's devices for them."""
+    def remote(self, function: Any, layout: Layout | None, **options: Any) -> Any:
+        """A function that runs on workers with a task's resources, and JAX's devices for them.
+
+        By default nothing is retried: the driver starts a lost task again, and knows whether it got further.
+        """
         needs = dict(self.needs)
         cpus, gpus, memory = needs.pop("CPU", 1.0), needs.pop("GPU", 0.0), needs.pop("memory", None)
         variables = {name: os.environ[name] for name in ("XLA_FLAGS", "RLJAX_CACHE") if name in os.environ}
@@ -120,7 +123,7 @@ class Connection:
             memory=memory,
             resources=needs or None,
             runtime_env={"env_vars": variables},
-            max_retries=0,  # the driver starts a lost task again, and knows whether it got further
+            **{"max_retries": 0, **options},
         )
 
 
