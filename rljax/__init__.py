@@ -12,6 +12,7 @@ from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
 from rljax.errors import UsageError
 from rljax.evaluation import evaluate, play
 from rljax.experiment.loading import best, load, policy
+from rljax.experiment.population import train_population
 from rljax.experiment.progress import Progress
 from rljax.experiment.results import Interrupted, NotWritten, Result, Sweep
 from rljax.experiment.resume import resume
@@ -59,6 +60,7 @@ __all__ = [
     "td3",
     "timestep",
     "traced",
+    "train_population",
     "uniform",
     "variant",
 ]

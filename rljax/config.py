@@ -23,7 +23,6 @@ from rljax.errors import UsageError, scalar, shown, suggest
 from rljax.networks import custom
 
 _STATIC = "rljax_static"
-
 _BOUNDS = "rljax_bounds"
 
 _CHOICES = "rljax_choices"

@@ -48,7 +48,7 @@ class Connection:
         try:
             token.write_text(text, encoding="utf-8")
             shipment = self.pack(experiment, (token.name, text), forwards=False)
-            remote = self.remote(worker.measure, known)
+            remote = self.remote(worker.measure, known, max_retries=5)
             found = self._measured(remote.remote(shipment, self.identity, known is not None))
         except OSError as error:
             raise UsageError(f"{token} cannot be written ({error.strerror}): choose another folder.") from None
@@ -79,7 +79,9 @@ class Connection:
                 "its nodes, or put it into their image."
             )
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return UsageError(f"The cluster at {self.address} cannot run tasks: {lines[-1][:300] if lines else error!r}")
+        # Of an error in a task the last line has its message.
+        line = lines[-1 if isinstance(error, self.ray.exceptions.RayTaskError) else 0] if lines else repr(error)
+        return UsageError(f"The cluster at {self.address} cannot run tasks: {line[:300].rstrip('.')}.")
 
     @property
     def version(self) -> str:
@@ -103,8 +105,11 @@ class Connection:
         )
         return shipping.pack(job, self.ray.cloudpickle.dumps)
 
-    def remote(self, function: Any, layout: Layout | None) -> Any:
-        """A function that runs on workers with a task's resources, and JAX's devices for them."""
+    def remote(self, function: Any, layout: Layout | None, **options: Any) -> Any:
+        """A function that runs on workers with a task's resources, and JAX's devices for them.
+
+        By default nothing is retried: the driver starts a lost task again, and knows whether it got further.
+        """
         needs = dict(self.needs)
         cpus, gpus, memory = needs.pop("CPU", 1.0), needs.pop("GPU", 0.0), needs.pop("memory", None)
         variables = {name: os.environ[name] for name in ("XLA_FLAGS", "RLJAX_CACHE") if name in os.environ}
@@ -120,7 +125,7 @@ class Connection:
             memory=memory,
             resources=needs or None,
             runtime_env={"env_vars": variables},
-            max_retries=0,  # the driver starts a lost task again, and knows whether it got further
+            **{"max_retries": 0, **options},
         )
 
 
@@ -173,15 +178,31 @@ def _connect(ray: Any, address: str | None) -> None:
 
 
 def _refuse_unreachable(address: str) -> None:
-    """Refuse an address where nothing listens: Ray would try for minutes."""
+    """Refuse an address where nothing listens, or no server of Ray's kind: Ray would try for minutes."""
     host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
     try:
-        socket.create_connection((host or "localhost", int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, ValueError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or "it must be HOST:PORT" if isinstance(error, ValueError) else error
-        raise UsageError(
-            f"No Ray cluster answers at {address} ({why}): check the address, and that its head runs."
-        ) from None
+        place = host or "localhost", int(port)
+        socket.create_connection(place, timeout=_CONNECT_SECONDS).close()
+        why = (
+            "" if os.environ.get("RAY_USE_TLS") == "1" or _speaks_grpc(f"{place[0]}:{port}") else "another server does"
+        )
+    except OSError as error:
+        why = error.strerror or str(error)
+    except (ValueError, OverflowError):
+        why = "an address is HOST:PORT"
+    if why:
+        raise UsageError(f"No Ray cluster answers at {address} ({why}): check the address, and that its head runs.")
+
+
+def _speaks_grpc(place: str) -> bool:
+    import grpc
+
+    with grpc.insecure_channel(place) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_CONNECT_SECONDS)
+        except grpc.FutureTimeoutError:
+            return False
+    return True
 
 
 def _needs(options: Options, nodes: list[dict[str, float]], address: str) -> dict[str, float]:

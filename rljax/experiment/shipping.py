@@ -64,8 +64,8 @@ class Shipment(NamedTuple):
     pickled: bytes
 
 
-def pack(job: Job, dumps: Any) -> Shipment:
-    """Pickle a job.
+def pack(job: Any, dumps: Any) -> Shipment:
+    """Pickle what workers need to know.
 
     Raises:
         UsageError: a part of it cannot be pickled.
@@ -78,13 +78,13 @@ def pack(job: Job, dumps: Any) -> Shipment:
         raise UsageError(f"The algorithm or the config cannot be sent to a cluster ({located(error)}).") from error
 
 
-def unpack(shipment: Shipment, loads: Any) -> Job:
-    """Rebuild a job on a worker, before anything else there starts JAX."""
+def unpack(shipment: Shipment, loads: Any) -> Any:
+    """Rebuild it on a worker, before anything else there starts JAX."""
     for name, value in shipment.settings.items():
         jax.config.update(name, value)
     _Finder.install(shipment.modules)
     job = loads(shipment.pickled)
-    for cls in {type(point.config) for point in job.points}:
+    for cls in {type(point.config) for point in job.points} if isinstance(job, Job) else {type(job.config)}:
         config.ensure_registered(cls)  # of the main script, whose classes are pickled by value
     return job
 

@@ -156,7 +156,7 @@ def measure(shipment: Shipment, drivers: dict[str, str], is_sized: bool) -> Layo
         sizes = () if is_sized else tuple(_size(experiment, group) for group in groups)
         return Layout(experiment.devices, experiment.device, devices.cpu_threads(), sizes)
     except Exception as error:
-        return _pickled(error)
+        return pickled(error)
 
 
 def _size(experiment: Experiment, group: sweeps.Group) -> int:
@@ -198,7 +198,7 @@ def train(shipment: Shipment, order: Order, mailbox: Any, drivers: dict[str, str
         ):
             return _train(experiment, groups[order.group], order, link, job.forwards_metrics)
     except Exception as error:
-        return Outcome([], error=_pickled(error))
+        return Outcome([], error=pickled(error))
     finally:
         link.end()
 
@@ -265,19 +265,33 @@ def _source(folder: pathlib.Path, order: Order, task: Task) -> Saved:
     return checkpoints.joined(parts, task.runs)._replace(lanes=order.lanes, rung=order.rung)
 
 
-_jobs: dict[str, tuple[Job, Experiment, list[sweeps.Group]]] = {}  # the last one, which the next task shares
+_jobs: dict[str, Any] = {}  # the last one, which the next task shares
+_experiments: dict[str, tuple[Job, Experiment, list[sweeps.Group]]] = {}
 
 
-def _unpacked(shipment: Shipment) -> tuple[Job, Experiment, list[sweeps.Group]]:
-    """The experiment on this worker's devices, and its groups."""
+def key_of(shipment: Shipment) -> str:
+    """What identifies a shipment."""
+    return hashlib.sha256(shipment.pickled).hexdigest()
+
+
+def unpacked(shipment: Shipment) -> Any:
+    """What the driver has sent, with JAX set up as there."""
     from ray import cloudpickle
 
-    key = hashlib.sha256(shipment.pickled).hexdigest()
+    key = key_of(shipment)
     if key not in _jobs:
         _jobs.clear()
         devices.configure_jax()
         use_default()
-        job = unpack(shipment, cloudpickle.loads)
+        _jobs[key] = unpack(shipment, cloudpickle.loads)
+    return _jobs[key]
+
+
+def _unpacked(shipment: Shipment) -> tuple[Job, Experiment, list[sweeps.Group]]:
+    """The experiment on this worker's devices, and its groups."""
+    key, job = key_of(shipment), unpacked(shipment)
+    if key not in _experiments:
+        _experiments.clear()
         folder = pathlib.Path(job.folder)
         _check_sees(folder, *job.token)
         runs, configs = len(job.points) * job.options.seeds, [point.config for point in job.points]
@@ -292,8 +306,8 @@ def _unpacked(shipment: Shipment) -> tuple[Job, Experiment, list[sweeps.Group]]:
             folder=folder,
             layout=job.layout,
         )
-        _jobs[key] = job, experiment, sweeps.groups(list(job.points))
-    return _jobs[key]
+        _experiments[key] = job, experiment, sweeps.groups(list(job.points))
+    return _experiments[key]
 
 
 def _check_sees(folder: pathlib.Path, name: str, text: str) -> None:
@@ -325,7 +339,7 @@ def _asked_to_go() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _pickled(error: Exception) -> bytes:
+def pickled(error: Exception) -> bytes:
     """An error with its notes and the user's line, for the driver."""
     from ray import cloudpickle
 
@@ -340,7 +354,7 @@ def _pickled(error: Exception) -> bytes:
 
 
 def unpickled(data: bytes) -> Exception:
-    """The error that `_pickled` has packed."""
+    """The error that `pickled` has packed."""
     from ray import cloudpickle
 
     packed, line, notes = pickle.loads(data)

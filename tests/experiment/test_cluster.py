@@ -17,6 +17,7 @@ from resuming import same_results
 from toys import own
 
 import rljax
+from rljax import pbt
 from rljax.experiment import checkpoints, cluster, folders, options, shipping, worker
 
 ray = pytest.importorskip("ray")
@@ -200,11 +201,12 @@ def test_a_task_whose_worker_dies_or_is_sent_away_continues(config, whole, tmp_p
     same_results(result, whole)
 
 
-def test_an_error_of_the_users_code_is_raised_with_its_line(config, tmp_path):
-    def update(key, state, config):
-        raise ZeroDivisionError("no such width")
+def _broken_update(key, state, config):
+    raise ZeroDivisionError("no such width")
 
-    broken = SimpleNamespace(__name__="broken", Config=own.Config, init=own.init, update=update, act=own.act)
+
+def test_an_error_of_the_users_code_is_raised_with_its_line(config, tmp_path):
+    broken = SimpleNamespace(**{**vars(own), "update": _broken_update})
     with pytest.raises(ZeroDivisionError, match="no such width") as error:
         rljax.run(broken, config, out=tmp_path / "x", **{**SLOW, "runs_per_batch": 4})
     assert rljax.errors.user_line(error.value).startswith("test_cluster.py, line ")
@@ -298,3 +300,19 @@ def test_sigterm_of_the_command_saves_everywhere(tmp_path):
     assert said.splitlines()[-1].startswith("rljax: Stopped after "), said
     assert json.loads((out / "summary.json").read_text())["interrupted"]
     assert len(list(out.glob("checkpoints/*"))) == 2
+
+
+def test_a_population_on_a_cluster_is_that_of_one_program(config):
+    given = {"population": 8, "interval": 5, "fraction": 0.4}
+    explore = {"rate": (0.01, 1.0)}
+    one = pbt.train(own, jax.random.key(3), config, explore, **given)
+    many = rljax.train_population(own, jax.random.key(3), config, explore, members_per_task=3, **given)
+    np.testing.assert_array_equal(many.parents, one.parents)
+    assert (np.asarray(one.parents) != np.arange(8)).any()
+    for mine, theirs in zip(jax.tree.leaves(many), jax.tree.leaves(one), strict=True):
+        assert mine.shape == theirs.shape
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+    broken = SimpleNamespace(**{**vars(own), "update": _broken_update})
+    with pytest.raises(ZeroDivisionError, match="no such width"):
+        rljax.train_population(broken, jax.random.key(3), config, explore, **given)

@@ -4,7 +4,7 @@
 """
 
 import collections
-import json
+import contextlib
 import os
 import random
 import signal
@@ -13,12 +13,14 @@ import sys
 import threading
 import time
 
+import jax
 import psutil
 import pytest
 import toys
 from test_kills import results
 
 import rljax
+from rljax import ppo
 
 ray = pytest.importorskip("ray")
 
@@ -87,9 +89,9 @@ class Nodes:
     def remove(self, number):
         self._order(number)
 
-    def workers(self):
+    def workers(self, name="ray::train"):
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if _name(child).startswith("ray::train")]
+        return [child for child in children if _name(child).startswith(name)]
 
     def shutdown(self):
         self.process.stdin.close()
@@ -113,10 +115,10 @@ def nodes():
     made.shutdown()
 
 
-def disturb(nodes, rng, left, ended):
+def disturb(nodes, rng, left, ended, name="ray::train"):
     """Remove a node or kill a worker every few seconds, while anything trains; `left` is how many times."""
     while left and not ended.wait(rng.uniform(0.5, 6)):
-        workers = nodes.workers()
+        workers = nodes.workers(name)
         if not workers:
             continue
         if left[-1] == "node":
@@ -159,44 +161,108 @@ def test_lost_nodes_and_workers_change_no_bit(tmp_path, nodes, name, capsys):
             print(f"\n{name}: {alone:.0f} s undisturbed, {seconds:.0f} s disturbed; {dict(total)}", flush=True)
 
 
-@pytest.mark.slow
-def test_a_node_that_joins_late_gets_work(tmp_path, nodes):
-    """And a killed driver is continued: its workers end with it."""
-    script = (
-        "import sys; sys.path[:0] = [{tests!r}, {root!r}]\n"
-        "import rljax, toys\n"
-        "rljax.run('ppo', toys.walk, num_envs=4, hidden_sizes=(8,), num_steps=8, num_epochs=1, total_steps=600_000,\n"
-        "    out={out!r}, cluster='ray={address}', **{options!r})"
-    )
+FIELDS = {"num_envs": 4, "hidden_sizes": (8,), "num_steps": 8, "num_epochs": 1, "total_steps": 600_000}
+GIVEN = {**OPTIONS, "seeds": 4, "runs_per_batch": 1}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What an undisturbed experiment leaves, trained by one task after the other in this process."""
+    folder = tmp_path_factory.mktemp("whole") / "x"
+    rljax.run("ppo", toys.walk, out=folder, devices=1, **GIVEN, **FIELDS)
+    return results(folder)
+
+
+def start_driver(address, out):
+    """A driver in a process of its own, once a task has saved."""
     tests = os.path.dirname(toys.__file__)
-    out, given = tmp_path / "x", {**OPTIONS, "seeds": 4, "runs_per_batch": 1}
-    address = nodes.address
-    text = script.format(tests=tests, root=os.path.dirname(tests), out=str(out), address=address, options=given)
-    while nodes.count > 1:
-        nodes.remove(0)
-    driver = subprocess.Popen([sys.executable, "-c", text])
+    script = (
+        f"import sys; sys.path[:0] = [{tests!r}, {os.path.dirname(tests)!r}]\n"
+        "import rljax, toys\n"
+        f"rljax.run('ppo', toys.walk, out={str(out)!r}, cluster='ray={address}', **{GIVEN!r}, **{FIELDS!r})"
+    )
+    driver = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script])
+    wait_until(lambda: list(out.glob("checkpoints/*/*")), driver)
+    return driver
+
+
+def wait_until(holds, driver=None):
     deadline = time.monotonic() + 300
-    while not list(out.glob("checkpoints/*/*")):
+    while not holds():
         assert time.monotonic() < deadline
-        assert driver.poll() is None
+        assert driver is None or driver.poll() is None
         time.sleep(0.2)
-    nodes.add()
-    while len(list(out.glob("locks/*"))) < 2:  # the second task trains on the new node
-        assert time.monotonic() < deadline
-        assert driver.poll() is None
-        time.sleep(0.2)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    while True:  # Ray ends its workers within seconds
+
+
+def resume(out, **given):
+    """Resume once Ray has ended the workers of the driver before, which takes seconds."""
+    deadline = time.monotonic() + 120
+    while True:
         try:
-            rljax.resume(out, env=toys.walk, cluster="ray", progress=False)
-            break
+            return rljax.resume(out, env=toys.walk, progress=False, **given)
         except rljax.UsageError as error:
             if "in use by a worker" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(1)
-    whole = tmp_path / "whole"
-    fields = {"num_envs": 4, "hidden_sizes": (8,), "num_steps": 8, "num_epochs": 1, "total_steps": 600_000}
-    rljax.run("ppo", toys.walk, out=whole, cluster="ray", **given, **fields)
-    assert results(out) == results(whole)
-    assert not json.loads((out / "summary.json").read_text())["interrupted"]
+
+
+@pytest.mark.slow
+def test_a_node_that_joins_late_gets_work_and_a_killed_driver_is_continued(tmp_path, nodes, whole):
+    while nodes.count > 1:
+        nodes.remove(0)
+    driver = start_driver(nodes.address, tmp_path / "x")
+    nodes.add()
+    wait_until(lambda: len(list((tmp_path / "x").glob("locks/*"))) > 1, driver)  # the second task, on the new node
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    resume(tmp_path / "x", cluster="ray")
+    assert results(tmp_path / "x") == whole
+
+
+@pytest.mark.slow
+def test_an_experiment_outlives_its_head(tmp_path, whole):
+    """The driver ends with the head; a new cluster continues."""
+    made = Nodes()
+    made.add()
+    driver = start_driver(made.address, tmp_path / "x")
+    for process in (*psutil.Process(made.process.pid).children(recursive=True), made.process):
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+    assert driver.wait(300) != 0
+    resume(tmp_path / "x")
+    assert results(tmp_path / "x") == whole
+
+
+@pytest.mark.slow
+def test_a_suspended_experiment_goes_on(tmp_path, whole):
+    """Driver, workers and Ray stop for a minute, as a laptop does whose lid is closed."""
+    made = Nodes()
+    made.add()
+    driver = start_driver(made.address, tmp_path / "x")
+    everyone = [*psutil.Process(made.process.pid).children(recursive=True), psutil.Process(driver.pid)]
+    for process in everyone:
+        process.suspend()
+    time.sleep(60)
+    for process in reversed(everyone):
+        process.resume()
+    assert driver.wait(600) == 0
+    made.shutdown()
+    assert results(tmp_path / "x") == whole
+
+
+@pytest.mark.slow
+def test_a_population_outlives_its_nodes(nodes):
+    while nodes.count < 2:
+        nodes.add()
+    config = ppo.Config(env=toys.walk, **{**FIELDS, "total_steps": 32 * 2_000})
+    given = {"population": 8, "interval": 100, "members_per_task": 2}
+    explore = {"learning_rate": (1e-4, 1e-2)}
+    alone = rljax.train_population(ppo, jax.random.key(0), config, explore, **given)
+    rng, left, ended = random.Random(0), ["node", "worker"], threading.Event()
+    thread = threading.Thread(target=disturb, args=(nodes, rng, left, ended, "ray::play"))
+    thread.start()
+    disturbed = rljax.train_population(ppo, jax.random.key(0), config, explore, **given)
+    ended.set()
+    thread.join()
+    assert not left
+    assert toys.same_bits(disturbed, alone)
