@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 
-from rljax.errors import UsageError
+from rljax.errors import UsageError, shown
 from rljax.report import console, files
 
 BEGUN, READ, DONE = range(3)  # stages of a process: started, has read the folder, has trained its runs
@@ -65,7 +65,7 @@ def join(
         UsageError: the arguments are missing or invalid, or not all processes connected.
     """
     if coordinator is not None and not coordinator.rpartition(":")[2].isdigit():
-        raise UsageError(f"coordinator must be an address and a port, such as 10.0.0.1:1234, got {coordinator!r}.")
+        raise UsageError(f"coordinator must be an address and a port, such as 10.0.0.1:1234, got {shown(coordinator)}.")
     given = (coordinator, num_processes, process_id)
     if None in given and given != (None, None, None):
         raise UsageError("Pass coordinator, num_processes and process_id together, or none of them under Slurm or MPI.")

@@ -96,6 +96,8 @@ def run(
     algorithm, config, options = resolved(algorithm, config, options)
     chosen = with_changes(Options(), options)
     check(algorithm, config)
+    if hosts is not None and not isinstance(hosts, Hosts):
+        raise UsageError(f"hosts must come from rljax.join(), got {shown(hosts)}.")
     hosts = hosts or Hosts()
     if hosts.processes > 1:
         check_multiprocess_options(chosen)
@@ -159,7 +161,7 @@ def path_of(what: str, given: Any) -> pathlib.Path:
     """The folder that an argument names; a `UsageError` if it is not a path."""
     if isinstance(given, str | os.PathLike) and (text := os.fspath(given)) and "\0" not in str(text):
         return pathlib.Path(given)
-    raise UsageError(f"{what} must be the path of a folder, got {given!r}.")
+    raise UsageError(f"{what} must be the path of a folder, got {shown(given)}.")
 
 
 def check_multiprocess_options(options: Options) -> None:
