@@ -19,7 +19,7 @@ import optax
 
 from rljax import optimizers, references, schedules
 from rljax.envs import Env, make
-from rljax.errors import UsageError, scalar, shown, suggest
+from rljax.errors import UsageError, is_finite, scalar, shown, suggest
 from rljax.networks import custom
 
 _STATIC = "rljax_static"
@@ -173,14 +173,16 @@ def replace[T](config: T, **changes: Any) -> T:
 
     A config that comes from a tree map, such as the `in_axes` of a `vmap`, is not checked.
     """
-    fields = dataclasses.fields(config)  # type: ignore[arg-type]
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise UsageError(f"replace() takes a config or an Env, got {shown(config)}.")
+    fields = dataclasses.fields(config)
     known = [f.name for f in fields]
     for name in changes:
         if name not in known:
             raise UsageError(f"{type(config).__qualname__} has no field {name!r}: {suggest(name, known)}")
     if any(_BOUNDS in f.metadata and not _takes(f, None) and getattr(config, f.name) is None for f in fields):
         return unchecked(type(config), **{name: getattr(config, name) for name in known} | changes)
-    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+    return dataclasses.replace(config, **changes)
 
 
 def replace_unchecked[T](config: T, **changes: Any) -> T:
@@ -316,8 +318,9 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     bounded = low is not None or high is not None
     if not _is_number(value) or not (bounded or kinds(field) & {"int", "float"}):
         return
-    # Python's integers are always finite, and may be too large for NumPy to check.
-    if not isinstance(value, int) and not np.all(np.isfinite(value)):
+    # Python's integers are always finite, and may be too large for NumPy to check, or for a float.
+    may_be_huge = isinstance(value, int) and "float" not in kinds(field)
+    if not (may_be_huge or (is_finite(value) if isinstance(value, int) else np.all(np.isfinite(value)))):
         raise UsageError(f"{field.name} must be finite, got {text}.")
     if low is not None and np.any(np.less(value, low)):
         raise UsageError(f"{field.name} must be at least {low:g}, got {text}.")

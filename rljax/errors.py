@@ -4,6 +4,7 @@ import difflib
 import math
 import os
 import pathlib
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -74,6 +75,11 @@ def scalar(value: Any) -> Any:
     return value.item() if is_number and value.ndim == 0 else value
 
 
+def is_finite(value: float) -> bool:
+    """True if a number is finite as a float, as an integer of hundreds of digits is not."""
+    return abs(value) <= sys.float_info.max
+
+
 def number(
     what: str,
     value: Any,
@@ -96,7 +102,7 @@ def number(
     converted = scalar(value)
     is_kind = isinstance(converted, int if integer else int | float) and not isinstance(converted, bool)
     low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
-    if not is_kind or not abs(converted) < math.inf or not low <= converted <= high:
+    if not is_kind or not (integer or is_finite(converted)) or not low <= converted <= high:
         bounds = "" if minimum is None else f" of at least {minimum}"
         bounds = bounds if maximum is None else f" in [{minimum}, {maximum}]"
         kind = "an integer" if integer else "a finite number"

@@ -22,7 +22,7 @@ import numpy as np
 from rljax import core
 from rljax.backend import lanes
 from rljax.config import value_at, with_values
-from rljax.errors import UsageError, number
+from rljax.errors import UsageError, number, shown
 from rljax.schedules import Schedule
 from rljax.types import Metrics
 
@@ -207,7 +207,7 @@ def checked(
 ) -> tuple[dict[str, tuple[float, float]], int, int, float, float]:
     """The arguments as Python numbers; raise `UsageError` for the first invalid one."""
     if not isinstance(explore, Mapping) or not explore:
-        raise UsageError(f"explore must be a dict from fields to (low, high), got {explore!r}.")
+        raise UsageError(f"explore must be a dict from fields to (low, high), got {shown(explore)}.")
     bounds = {path: _bounds(config, path, ends) for path, ends in explore.items()}
     population = number("population", population, integer=True, minimum=2)
     updates = config.num_updates
@@ -232,10 +232,10 @@ def _bounds(config: Any, path: Any, ends: Any) -> tuple[float, float]:
     if not isinstance(path, str):
         raise UsageError(f"explore must be a dict from the names of fields to (low, high), got the key {path!r}.")
     if not isinstance(ends, tuple | list) or len(ends) != 2:
-        raise UsageError(f"explore needs (low, high) for {path}, got {ends!r}.")
+        raise UsageError(f"explore needs (low, high) for {path}, got {shown(ends)}.")
     low, high = (float(number(f"The {end} bound of {path}", x)) for end, x in zip(("low", "high"), ends, strict=True))
     if not low < high:
-        raise UsageError(f"explore needs (low, high) for {path}, with low below high, got {ends!r}.")
+        raise UsageError(f"explore needs (low, high) for {path}, with low below high, got {shown(ends)}.")
     current = value_at(config, path)
     is_leaf = any(current is leaf for leaf in jax.tree.leaves(config))
     if not is_leaf or not jnp.issubdtype(jnp.result_type(current), jnp.floating):
@@ -244,6 +244,6 @@ def _bounds(config: Any, path: Any, ends: Any) -> tuple[float, float]:
     smallest, largest = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
     for bound in (low, high):
         if bound and not smallest <= abs(bound) <= largest:
-            raise UsageError(f"The bounds of {path} must be numbers of 32 bits, got {ends!r}.")
+            raise UsageError(f"The bounds of {path} must be numbers of 32 bits, got {shown(ends)}.")
         with_values(config, {path: bound})  # raises if the field does not allow this value
     return low, high

@@ -39,6 +39,8 @@ def check_param(name: str, before: Any, value: Any) -> None:
     if is_flag or not isinstance(given, int | float) or not given >= least:  # as NaN is not
         bound = "" if least < 1 else " of at least 1"
         raise UsageError(f"{name} must be a number{bound}, got {shown(value)}.")
+    if isinstance(given, int) and abs(given) >= 2**31:
+        raise UsageError(f"{name} must be less than 2**31, got {shown(value)}: write larger numbers as floats.")
 
 
 def timestep(

@@ -9,7 +9,7 @@ import numpy as np
 from rljax.envs import measures
 from rljax.envs.base import Env, TimeStep, begin_next_episode
 from rljax.envs.spaces import Box, Discrete
-from rljax.errors import UsageError, located
+from rljax.errors import UsageError, located, number, shown
 
 
 def check(env: Env, num_steps: int = 64) -> list[str]:
@@ -18,6 +18,9 @@ def check(env: Env, num_steps: int = 64) -> list[str]:
     Checks shapes and dtypes by tracing. If these are valid, runs `num_steps` random steps in 8 copies under `jit` and
     `vmap`, to find NaN, observations outside the space, randomness that does not depend on the key, and reused keys.
     """
+    num_steps = number("check's num_steps", num_steps, integer=True, minimum=1, maximum=1_000_000)
+    if not isinstance(env, Env):
+        return [f"it is not an rljax.Env but {shown(env)}: make one with rljax.make or rljax.Env."]
     found, _ = _shape_violations(env)
     return found or _run_violations(env, jax.random.key(0), num_steps)
 
@@ -36,7 +39,7 @@ def space_violation(env: Env) -> str | None:
     """What is wrong with the environment's spaces, one sentence, or None."""
     for name, space in (("observation_space", env.observation_space), ("action_space", env.action_space)):
         if not isinstance(space, Discrete | Box):
-            return f"{name} must be an rljax.Discrete or an rljax.Box, got {space!r}: flatten it into one of them."
+            return f"{name} must be an rljax.Discrete or an rljax.Box, got {shown(space)}: flatten it into one of them."
         if 0 in space.shape:
             return f"{name} must have at least one entry, got shape {space.shape}: use a constant, of shape (1,)."
     return None

@@ -38,7 +38,7 @@ def repeat_action(env: Env, times: int, max_over_last: bool = False) -> Env:
     Raises:
         UsageError: `times` is not an integer of at least 1, or `max_over_last` is set without images [H, W, C].
     """
-    times = number("repeat_action's times", times, integer=True, minimum=1)
+    times = number("repeat_action's times", times, integer=True, minimum=1, maximum=1_000_000)
     if not isinstance(max_over_last, bool):
         raise UsageError(f"repeat_action's max_over_last must be True or False, got {shown(max_over_last)}.")
     reset, step = env.reset, env.step

@@ -1,13 +1,14 @@
 """Spaces that compare and hash by value, so that they can be static parts of a compiled program."""
 
 import dataclasses
+import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.errors import UsageError
+from rljax.errors import UsageError, shown
 
 # gymnax writes float32's maximum where it means "no bound".
 _UNBOUNDED = 1e30
@@ -23,7 +24,7 @@ class Discrete:
 
     def __post_init__(self) -> None:
         if not isinstance(self.n, int | np.integer) or self.n < 1:
-            raise UsageError(f"Discrete needs an integer n of at least 1, got n={self.n!r}.")
+            raise UsageError(f"Discrete needs an integer n of at least 1, got n={shown(self.n)}.")
 
     def sample(self, key: jax.Array) -> jax.Array:
         """A uniform sample, `[]`."""
@@ -44,12 +45,18 @@ class Box:
     dtype: Any = np.float32
 
     def __post_init__(self) -> None:
-        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+        try:
+            low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+            dtype, shape = np.dtype(self.dtype), tuple(map(operator.index, self.shape))
+            if not (jnp.issubdtype(dtype, np.number) or np.issubdtype(dtype, np.bool_)):
+                raise TypeError(f"{dtype} is not a number's")
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UsageError(
+                "Box needs numbers as bounds, a tuple of integers as its shape, and NumPy's name of a dtype: "
+                f"{' '.join(str(error).split())[:200]}."
+            ) from None
         low = np.where(low <= -_UNBOUNDED, -np.inf, low)
         high = np.where(high >= _UNBOUNDED, np.inf, high)
-        if not isinstance(self.shape, tuple | list):
-            raise UsageError(f"Box needs its shape as a tuple, got {self.shape!r}.")
-        shape = tuple(int(n) for n in self.shape)
         try:
             low, high = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
         except ValueError:
@@ -58,7 +65,7 @@ class Box:
             ) from None
         if not np.all(low <= high):
             raise UsageError("Box needs low <= high in every dimension.")
-        values = {"low": low, "high": high, "shape": shape, "dtype": np.dtype(self.dtype)}
+        values = {"low": low, "high": high, "shape": shape, "dtype": dtype}
         for name, value in values.items():
             object.__setattr__(self, name, value)
 

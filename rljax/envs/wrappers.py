@@ -17,7 +17,7 @@ import numpy as np
 from rljax.envs.base import Bound, Env, TimeStep, as_features, observation_shape
 from rljax.envs.registry import make
 from rljax.envs.spaces import Box, Discrete
-from rljax.errors import UsageError, number
+from rljax.errors import UsageError, number, shown
 
 # Invalid orders: (outer, inner) -> why.
 _REFUSED = {
@@ -275,10 +275,10 @@ def mask_observation(env: Env, keep: Sequence[int]) -> Env:
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise UsageError("mask_observation needs a vector observation: apply flatten_observation first.")
     if not isinstance(keep, Sequence) and np.ndim(keep) != 1:
-        raise UsageError(f"mask_observation takes the indices to keep, such as (0, 2), got {keep!r}.")
+        raise UsageError(f"mask_observation takes the indices to keep, such as (0, 2), got {shown(keep)}.")
     for entry in keep:
         if isinstance(entry, bool | np.bool_) or not isinstance(entry, int | np.integer):
-            raise UsageError(f"mask_observation takes the indices to keep, such as (0, 2), got {entry!r}.")
+            raise UsageError(f"mask_observation takes the indices to keep, such as (0, 2), got {shown(entry)}.")
     kept = tuple(int(i) for i in keep)
     if not kept or not all(0 <= i < space.shape[0] for i in kept):
         raise UsageError(
@@ -306,7 +306,7 @@ def frame_stack(env: Env, num_frames: int) -> Env:
     space = env.observation_space
     if not isinstance(space, Box) or not space.shape:
         raise UsageError("frame_stack needs array observations: apply flatten_observation first.")
-    num_frames = number("frame_stack's num_frames", num_frames, integer=True, minimum=1)
+    num_frames = number("frame_stack's num_frames", num_frames, integer=True, minimum=1, maximum=10_000)
     shape = (*space.shape[:-1], space.shape[-1] * num_frames)
     low, high = np.concatenate([space.low] * num_frames, -1), np.concatenate([space.high] * num_frames, -1)
     return add_wrapper(

@@ -8,7 +8,7 @@ from typing import Any
 from rljax.backend.devices import parse_bytes
 from rljax.config import config, field_docs, replace, static, traced
 from rljax.envs import Env
-from rljax.errors import UsageError
+from rljax.errors import UsageError, shown
 
 MOST_RUNS = 1_000_000  # and evaluations, and episodes of one: more would take hours without a sign of life
 SHARDED = ("runs", "envs")  # what can be divided over the devices
@@ -143,7 +143,7 @@ def _kept(given: Any) -> tuple[str, ...]:
     """The states to keep, in order; the final ones always are."""
     names = given.replace(",", " ").split() if isinstance(given, str) else given
     if not isinstance(names, tuple | list) or not set(names) <= set(KEPT):
-        raise UsageError(f"keep takes {', '.join(KEPT)}, got {given!r}.")
+        raise UsageError(f"keep takes {', '.join(KEPT)}, got {shown(given)}.")
     return tuple(name for name in KEPT if name == "last" or name in names)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rljax.errors import UsageError, number
+from rljax.errors import UsageError, number, shown
 from rljax.experiment import placement, tables
 from rljax.experiment.history import Kept, Runs
 from rljax.report import console, html, plot
@@ -108,7 +108,7 @@ class Result:
             found = {int(kept.updates[row]): kept for kept in self.kept}
             if checkpoint not in found:
                 known = ", ".join(map(str, sorted(found)))
-                raise UsageError(f"checkpoint is 'last', 'best' or one of {known}, got {checkpoint!r}.")
+                raise UsageError(f"checkpoint is 'last', 'best' or one of {known}, got {shown(checkpoint)}.")
             chosen = found[int(checkpoint)]
         like = jax.eval_shape(self.algorithm.init, jax.random.key(0), self.config)
         positions = placement.acting(self.algorithm, self.config)

@@ -159,7 +159,7 @@ def path_of(what: str, given: Any) -> pathlib.Path:
     """The folder that an argument names; a `UsageError` if it is not a path."""
     if isinstance(given, str | os.PathLike) and (text := os.fspath(given)) and "\0" not in str(text):
         return pathlib.Path(given)
-    raise UsageError(f"{what} must be the path of a folder, got {given!r}.")
+    raise UsageError(f"{what} must be the path of a folder, got {shown(given)}.")
 
 
 def check(algorithm: Any, config: Any) -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from rljax.distributions import policy_head
 from rljax.envs import Env, Space
-from rljax.errors import UsageError
+from rljax.errors import UsageError, shown
 from rljax.networks.custom import frozen as frozen
 from rljax.networks.layers import ACTIVATIONS as ACTIVATIONS
 from rljax.networks.layers import NoisyDense, Torso, activation, dense, is_image
@@ -24,9 +24,9 @@ def check_layers(hidden_sizes: Sequence[int], activation_name: str, at_least: in
     """Raise a `UsageError` for invalid layers, so a config fails when it is made."""
     activation(activation_name)
     if not isinstance(hidden_sizes, tuple) or not all(isinstance(n, int) and n >= 1 for n in hidden_sizes):
-        raise UsageError(f"hidden_sizes must be integers of at least 1, got {hidden_sizes!r}.")
+        raise UsageError(f"hidden_sizes must be integers of at least 1, got {shown(hidden_sizes)}.")
     if len(hidden_sizes) < at_least:
-        raise UsageError(f"hidden_sizes must have at least {at_least} layer, got {hidden_sizes!r}.")
+        raise UsageError(f"hidden_sizes must have at least {at_least} layer, got {shown(hidden_sizes)}.")
 
 
 def check_core(name: str | None, hidden_sizes: Sequence[int], activation_name: str) -> None:

@@ -749,7 +749,7 @@ LAKE = "FrozenLake-misc"
         ),
         (lambda: envs.time_limit(COUNTER, "5"), "max_steps must be an integer .*, got '5'"),
         (lambda: envs.time_limit(COUNTER, 5.7), "integer .*, got 5.7"),
-        (lambda: envs.frame_stack(COUNTER, 0), "frame_stack's num_frames must be an integer of at least 1"),
+        (lambda: envs.frame_stack(COUNTER, 0), "frame_stack's num_frames must be an integer in"),
         (lambda: envs.frame_stack(COUNTER, 2.5), "got 2.5"),
         (lambda: envs.sticky_actions(COUNTER, "0.25"), "finite number in .*, got '0.25'"),
         (lambda: envs.scale_reward(COUNTER, "a"), "factor must be a finite number, got 'a'"),

@@ -14,7 +14,7 @@ import numpy as np
 
 from rljax.envs.base import Bound, Env, TimeStep, check_param, is_data, timestep
 from rljax.envs.spaces import Box, Discrete, Space
-from rljax.errors import UsageError, suggest
+from rljax.errors import UsageError, located, suggest
 
 # Environments whose observations exceed the bounds that gymnax 1.0.1 declares (in parentheses): MemoryChain's context
 # is -1 or 1 (at least 0), GaussianBandit's reward is unbounded (0 to 2) and its time starts at -1 (0), MetaMaze's
@@ -66,7 +66,10 @@ def space_of(space: Any) -> Space:
 
 def _env(environment: Any, params: Any, name: str, recipe: tuple[Any, ...]) -> Env:
     space = space_of(environment.observation_space(params))
-    obs, _ = jax.eval_shape(Bound(_reset, (environment,)), jax.random.key(0), params)
+    try:
+        obs, _ = jax.eval_shape(Bound(_reset, (environment,)), jax.random.key(0), params)
+    except Exception as error:
+        raise UsageError(f"{name} cannot be reset with these settings: {located(error)}.") from error
     if not hasattr(obs, "shape"):
         raise UsageError(f"{name} observes a {type(obs).__name__}, not one array: flatten its observation into one.")
     if isinstance(space, Box):
