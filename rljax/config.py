@@ -24,7 +24,6 @@ from rljax.networks import custom
 
 _STATIC = "rljax_static"
 _BOUNDS = "rljax_bounds"
-
 _CHOICES = "rljax_choices"
 
 _ARRAYS = np.generic | np.ndarray | jax.Array
