@@ -248,9 +248,9 @@ def test_nothing_as_large_as_the_buffer_is_computed_to_sample_from_it(prioritize
 @pytest.mark.parametrize(
     ("algorithm", "env", "changes"),
     [
-        (rljax.td3, "Pendulum-v1", {}),
+        pytest.param(rljax.td3, "Pendulum-v1", {}, marks=pytest.mark.slow),
         (rljax.sac, "Pendulum-v1", {}),
-        (rljax.dqn, "CartPole-v1", {}),
+        pytest.param(rljax.dqn, "CartPole-v1", {}, marks=pytest.mark.slow),
         (rljax.dqn, "CartPole-v1", {"prioritized": True, "n_step": 3, "gradient_steps": 2}),
     ],
 )

@@ -260,7 +260,7 @@ def annealed(config):
 
 
 # Options that the combinations have, too.
-COMBINED = ("huber", "double", "dueling", "n_step", "noisy", "layer_norm", "normalized")
+COMBINED = ("huber", "double", "dueling", "n_step", "noisy", "layer_norm", "normalized", "c51", "qr")
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ LEARNERS = {
 }
 
 
-@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("learner", ["plain", "rainbow", pytest.param("qr", marks=pytest.mark.slow)])
 def test_probe_values_are_learned(learner):
     config = dqn.Config(
         env=probe(0), total_steps=4_000, discount=0.5, prefill_steps=200, hidden_sizes=(16,),
