@@ -121,7 +121,11 @@ SEEDS = 2
 OPTIONS = {"seeds": SEEDS, "evaluations": 1, "eval_episodes": 2, "progress": False, "devices": 1}
 
 
-@pytest.fixture(scope="module", params=CASES)
+# A hidden state compiles for as long as two other cases; test_recurrent.py has its equations.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow) if name == "recurrent_ppo" else name for name in CASES],
+)
 def case(request):
     return CASES[request.param]
 
