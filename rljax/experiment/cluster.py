@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import pathlib
 import secrets
 import signal
 import socket
@@ -21,6 +22,7 @@ from rljax.experiment.shipping import Job, Shipment
 from rljax.experiment.signals import STOPPING
 from rljax.experiment.spec import Experiment, Layout
 
+_TOKEN = pathlib.Path("~/.ray/auth_token")  # with which Ray's processes trust each other
 _CONNECT_SECONDS = 10.0  # to reach an address
 _MEASURE_SECONDS = 120.0  # for a worker to start, and to plan
 _LOCAL_STORE_BYTES = 2**27  # of a cluster on this machine, through which little goes
@@ -136,13 +138,16 @@ def connected(options: Options) -> Iterator[Connection]:
     Raises:
         UsageError: there is none, or no node of it has what a task needs.
     """
+    assert options.cluster is not None
+    address = address_of(options.cluster) or os.environ.get("RAY_ADDRESS")
+    if address is not None and not address.startswith("ray://") and _TOKEN.expanduser().exists():
+        # `ray start` demands the token as soon as there is one, and drivers offer it only if they are told to.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
         import ray.cloudpickle
     except ImportError:
         raise UsageError("A cluster needs Ray: pip install 'rljax-engine[ray]'.") from None
-    assert options.cluster is not None
-    address = address_of(options.cluster) or os.environ.get("RAY_ADDRESS")
     is_ours = not ray.is_initialized()
     if is_ours:
         _connect(ray, address)

@@ -254,7 +254,7 @@ def test_a_suspended_experiment_goes_on(tmp_path, whole):
 def test_a_population_outlives_its_nodes(nodes):
     while nodes.count < 2:
         nodes.add()
-    config = ppo.Config(env=toys.walk, **{**FIELDS, "total_steps": 32 * 2_000})
+    config = ppo.Config(env=toys.walk, learning_rate=1e-3, **{**FIELDS, "total_steps": 32 * 2_000})
     given = {"population": 8, "interval": 100, "members_per_task": 2}
     explore = {"learning_rate": (1e-4, 1e-2)}
     alone = rljax.train_population(ppo, jax.random.key(0), config, explore, **given)

@@ -120,6 +120,41 @@ def test_halving_drops_the_worst_and_shrinks_the_batch(tmp_path, monkeypatch):
     assert (tmp_path / "x/curves.csv").read_text() == curves
 
 
+def test_rungs_over_several_batches_give_the_results_of_one(tmp_path, monkeypatch):
+    """Three runs in a batch, of two seeds: rungs compare runs of several batches, and batches mix configurations."""
+    base = own.Config(env=walk, num_updates=8)
+    given = {"seeds": 2, "sweep": {"rate": [0.1, 0.9, 0.5, 0.3]}, "halving": 2, "evaluations": 2, "eval_episodes": 2}
+    given |= {"devices": 1, "progress": False}
+    whole = rljax.run(own, base, **given)
+    lanes, build = [], compilation.build
+
+    def note(*inputs):
+        lanes.append(len(inputs[3]))
+        return build(*inputs)
+
+    monkeypatch.setattr(compilation, "build", note)
+    out = tmp_path / "x"
+    parts = rljax.run(own, base, runs_per_batch=3, out=out, checkpoint_every=1e9, **given)
+    assert lanes == [3, 3, 3, 3, 3, 2]  # 8 runs, then 4, then 2
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == [f"{i:04d}" for i in range(6)]
+    assert [c["updates"] for c in parts.summary["configurations"]] == [2, 8, 4, 2]
+    for mine, theirs in zip(parts.results, whole.results, strict=True):
+        np.testing.assert_allclose(mine.states.params, theirs.states.params, rtol=1e-6)
+        np.testing.assert_allclose(mine.eval_returns, theirs.eval_returns, rtol=1e-6)
+        for name, rows in mine.metrics.items():
+            np.testing.assert_allclose(rows, theirs.metrics[name], rtol=1e-6)
+    for batch in ("0001", "0004"):
+        shutil.rmtree(out / "checkpoints" / batch)
+    again = rljax.resume(out, algorithm=own, config=base, progress=False)
+    for mine, theirs in zip(again.results, parts.results, strict=True):
+        assert same_bits(mine.states, theirs.states)
+
+
+def test_asynchronous_halving_needs_halving():
+    with pytest.raises(rljax.UsageError, match="asynchronous is for successive halving"):
+        rljax.run(own, own.Config(env=walk), asynchronous=True, progress=False)
+
+
 def test_a_dropped_configuration_is_never_the_best(capsys):
     """Returns that fall the longer one trains: those that were dropped have the highest."""
 
