@@ -244,11 +244,17 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: callable(value) and not isinstance(value, optax.GradientTransformation),
         "a function from the learning rate to an optax.GradientTransformation",
     ),
+    "EncoderOf": (callable, "a function from a space to a linen module"),
     "Schedule": (lambda value: isinstance(value, schedules.Schedule), "a schedule such as linear(3e-4, 0)"),
     "None": (lambda value: value is None, "None"),
 }
 
-_OBJECTS = {"Network", "ActorAndCritics", "Optimizer"}  # annotations whose values may be given as references
+_OBJECTS = {
+    "Network",
+    "ActorAndCritics",
+    "Optimizer",
+    "EncoderOf",
+}  # annotations whose values may be given as references
 
 _NUMBERS = {"int", "float", "bool"}  # annotations whose values may be given as scalar arrays
 
@@ -302,12 +308,12 @@ def _check(field: dataclasses.Field, value: Any) -> None:
 
 def _as_object(field: dataclasses.Field, value: Any) -> Any:
     """The optimiser or network that a value stands for, which may be its name or a function that makes it."""
-    is_optimizer = "Optimizer" in kinds(field)
+    is_network = bool({"Network", "ActorAndCritics"} & kinds(field))
     if isinstance(value, str) and ":" in value:
         value = references.imported(field.name, value)
-    elif isinstance(value, str) and is_optimizer:
+    elif isinstance(value, str) and "Optimizer" in kinds(field):
         return optimizers.check(value)
-    return value if is_optimizer else custom.adapted(value)
+    return custom.adapted(value) if is_network else value
 
 
 def check_value(cls: type, name: str, value: Any) -> str | None:
@@ -323,8 +329,7 @@ def check_value(cls: type, name: str, value: Any) -> str | None:
 def describe(value: Any) -> Any:
     """Describe a config, an environment or one of their fields as plain data, for `config.json`."""
     if isinstance(value, Env):
-        parts = {"name": value.name, "label": value.label, "params": value.params, "recipe": value.recipe}
-        return describe({**parts, "wrappers": value.wrappers})
+        return describe({part: getattr(value, part) for part in ("name", "label", "params", "recipe", "wrappers")})
     if isinstance(value, schedules.Schedule | custom.Frozen):
         return repr(value)
     if isinstance(value, custom.Nnx):

@@ -17,6 +17,8 @@ import optax
 from rljax import core, exploration, losses, networks, optimizers, returns, rollout, schedules, value_heads
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
+from rljax.envs.masks import where_legal
+from rljax.envs.spaces import discrete
 from rljax.schedules import Scheduled
 from rljax.types import Loss, Metrics, Policy
 
@@ -29,6 +31,7 @@ def default_network(env: Env, config: "Config") -> networks.Network:
         hidden_sizes=config.hidden_sizes,
         activation=config.activation,
         mixed_precision=config.mixed_precision,
+        encoder=config.encoder,
         layer_norm=True,
     )
 
@@ -68,6 +71,9 @@ class Config:
     """Widths of the default network's hidden layers."""
     activation: str = static(default="relu")
     """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT)
+    """Encoder of observations in the default network, by the name of its image encoder: minatar, nature or impala; or a
+    function from the space to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
@@ -76,7 +82,7 @@ class Config:
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.steps_per_update, self.num_minibatches)
-        networks.check_layers(self.hidden_sizes, self.activation, at_least=1)
+        networks.check_layers(self, at_least=1)
         count(self.env.action_space)
 
     steps_per_update = property(core.steps_per_update)
@@ -94,7 +100,8 @@ class State(NamedTuple):
 
 
 def _network(config: Config) -> networks.Network:
-    return default_network(config.env, config) if config.network is None else config.network
+    network = default_network(config.env, config) if config.network is None else config.network
+    return networks.unmasked(network, config.env)
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
@@ -110,7 +117,7 @@ def init(key: jax.Array, config: Config) -> State:
     return State(params, _optimizer(config).init(params), collector, jnp.int32(0))
 
 
-def _values(params: Any, obs: jax.Array, config: Config) -> jax.Array:
+def _values(params: Any, obs: Any, config: Config) -> jax.Array:
     """Action values `[..., A]`."""
     return _network(config).apply(params, obs)[..., 0]
 
@@ -118,9 +125,10 @@ def _values(params: Any, obs: jax.Array, config: Config) -> jax.Array:
 def act(state: State, config: Config) -> Policy:
     """Return the greedy policy."""
 
-    def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
+    def policy(key: jax.Array, obs: Any) -> jax.Array:
         values = _values(state.params, rollout.observe(state.collector, config.env, obs), config)
-        return jnp.argmax(values, axis=-1).astype(jnp.int32)
+        best = jnp.argmax(where_legal(values, obs), axis=-1).astype(jnp.int32)
+        return discrete(config.env.action_space).from_index(best)
 
     return policy
 
@@ -128,7 +136,7 @@ def act(state: State, config: Config) -> Policy:
 class QSamples(NamedTuple):
     """Training samples of Q: the steps of a rollout with their lambda returns, `[B, ...]`."""
 
-    obs: jax.Array
+    obs: Any
     action: jax.Array
     target: jax.Array
 
@@ -153,7 +161,8 @@ def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> t
         config.env,
         config.num_steps,
     )
-    next_values = jnp.max(_values(state.params, trajectory.next_obs, config), axis=-1)
+    next_action_values = _values(state.params, trajectory.next_obs, config)
+    next_values = jnp.max(where_legal(next_action_values, trajectory.next_obs), axis=-1)
     ends = (trajectory.terminated, trajectory.truncated)
     targets = returns.lambda_returns(trajectory.reward, next_values, *ends, config.discount, config.trace_decay)
     samples = QSamples(trajectory.obs, trajectory.action, targets)

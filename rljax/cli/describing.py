@@ -12,7 +12,8 @@ from rljax import envs as environments
 from rljax import presets
 from rljax.cli import user_code
 from rljax.cli.parsing import Parser
-from rljax.envs import Box, Discrete, Env
+from rljax.envs import Box, Discrete, Env, MultiDiscrete
+from rljax.envs.spaces import by_path, leaves_of
 from rljax.errors import UsageError
 
 
@@ -30,7 +31,8 @@ def envs(arguments: list[str]) -> int:
 def _described(env: Env) -> Iterator[str]:
     yield env.label
     yield f"  observations  {_space(env.observation_space)}"
-    yield f"  actions       {_space(env.action_space)}"
+    masks = "" if env.legal_actions is None else ", of which each state declares the legal ones"
+    yield f"  actions       {_space(env.action_space)}{masks}"
     params = dict(_params(env.params))
     limit = params.get("max_steps_in_episode")
     yield f"  time limit    {limit if limit is not None else 'none known: --wrap time_limit=1000 sets one'}"
@@ -56,11 +58,13 @@ def _fits(algorithm: Any, env: Env) -> bool:
 
 def _space(space: Any) -> str:
     if isinstance(space, Discrete):
-        return f"Discrete({space.n})"
+        return f"Discrete({space.n}{f', start={space.start}' if space.start else ''})"
+    if isinstance(space, MultiDiscrete):
+        return f"MultiDiscrete({space.nvec})"
     if isinstance(space, Box):
         low, high = np.min(space.low), np.max(space.high)
         return f"Box{list(space.shape)} {np.dtype(space.dtype).name}, from {low:.4g} to {high:.4g}"
-    return str(space)
+    return "; ".join(f"{path}: {_space(leaf)}" for path, leaf in by_path(leaves_of(space)).items())
 
 
 def _params(params: Any) -> Iterator[tuple[str, str]]:

@@ -29,7 +29,7 @@ _CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:na
 _ENV = f"a listed id, or {_CUSTOM_ENV}"
 _CHOICES = {"activation": list(networks.ACTIVATIONS), "recurrent": [*networks.CORES, "none"]}
 _NETWORK = (
-    *("activation", "hidden_sizes", "layer_norm", "mixed_precision", "recurrent", "shared_torso"),
+    *("activation", "encoder", "hidden_sizes", "layer_norm", "mixed_precision", "recurrent", "shared_torso"),
     *("dueling", "noisy", "head", "num_atoms"),
 )
 _ALIASES = {  # of other libraries
