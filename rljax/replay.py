@@ -159,8 +159,8 @@ def add(replay: Replay, steps: Trajectory, n_step: int = 1, num_frames: int = 1)
         return jnp.concatenate([obs, jnp.where(ended, obs[-1], next_obs[-1])[None]])
 
     obs = jax.tree.map(with_successor, steps.obs, steps.next_obs)
-    filled = (replay.added + jnp.arange(num_steps + 1)) % slots
     added = replay.added + num_steps
+    filled = (replay.added + jnp.arange(num_steps + 1)) % slots
     replay = Replay(
         obs=jax.tree.map(lambda ring, new: ring.at[filled].set(new), replay.obs, obs),
         action=replay.action.at[written].set(steps.action),
@@ -207,7 +207,7 @@ def _prioritize_new(replay: Replay, num_steps: int, n_step: int, num_frames: int
     # Up to the slot of the next step, and further to those of the oldest steps, which have lost frames.
     time = replay.added - n_step + 1 + jnp.arange(num_steps + n_step + num_frames - 1)
     newest = replay.added + num_steps
-    complete = (time >= 0) & (time > newest - slots + num_frames - 1) & (time <= newest - n_step)  # and not overwritten
+    complete = (time >= 0) & (time > newest - (slots - num_frames + 1)) & (time <= newest - n_step)  # and not overwritten
     leaves = (time % slots)[:, None] * num_envs + jnp.arange(num_envs)
     values = jnp.broadcast_to(jnp.where(complete, replay.priorities.highest, 0.0)[:, None], leaves.shape)
     return replay.priorities._replace(tree=_set_leaves(replay.priorities.tree, leaves.reshape(-1), values.reshape(-1)))

@@ -102,14 +102,14 @@ def spaces_of(buffer):
 
 
 def test_a_run_with_single_frames_equals_one_with_whole_stacks():
-    """Bit for bit in its parameters and metrics, with 3-step returns, priorities and truncations."""
+    """Bit for bit in its parameters and metrics, with 3-step returns and truncations."""
     stacked = envs.time_limit(envs.frame_stack(robot(), 3), 4)
     assert (stacked.num_frames, envs.flatten_observation(stacked).num_frames) == (3, 1)
     results = []
     for env in (stacked, stacked.replace(num_frames=1)):
         config = dqn.Config(
             env=env, total_steps=80, num_envs=2, num_steps=4, prefill_steps=24, buffer_size=40, batch_size=8,
-            hidden_sizes=(8,), n_step=3, prioritized=True,
+            hidden_sizes=(8,), n_step=3,
         )  # fmt: skip
         results.append(jax.jit(dqn.train)(jax.random.key(0), config))
     (single, metrics), (whole, expected) = results
