@@ -15,9 +15,10 @@ test: $(VENV)/ready
 test-slow: $(VENV)/ready
 	$(RUN)/python -m pytest -m slow
 
-# Kills and damages runs, and prints the counts.
+# Kills and damages runs and the nodes of a cluster, and prints the counts.
 test-kills: $(VENV)/ready
-	$(RUN)/python -m pytest -m slow -s tests/experiment/test_kills.py tests/experiment/test_damage.py
+	$(RUN)/python -m pytest -m slow -s tests/experiment/test_kills.py tests/experiment/test_cluster_kills.py \
+		tests/experiment/test_damage.py
 
 # Plants faults in copies of the package and lists those that no test notices; takes about an hour.
 test-mutations: $(VENV)/ready

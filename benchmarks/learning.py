@@ -18,8 +18,8 @@ import script
 
 import rljax
 from rljax import algos, planning
-from rljax.config import describe
 from rljax.errors import UsageError
+from rljax.experiment.description import describe
 from rljax.report import console, statistics
 
 HERE = pathlib.Path(__file__).parent

@@ -39,7 +39,8 @@ def step(key: jax.Array, state: State, action: jax.Array, params: Params) -> tup
     velocity = (1.0 - params.friction) * state.velocity + params.force * jnp.clip(action[0], -1.0, 1.0)
     state = State(state.position + velocity, velocity, state.target)
     distance = jnp.abs(state.target - state.position)
-    return rljax.timestep(observe(state), reward=-distance, terminated=distance > 4.0), state
+    info = {"effort": jnp.abs(action[0]), "distance": distance}  # reported next to the return
+    return rljax.timestep(observe(state), reward=-distance, terminated=distance > 4.0, info=info), state
 
 
 env = rljax.Env(
@@ -49,6 +50,7 @@ env = rljax.Env(
     params=Params(),
     observation_space=rljax.Box(-jnp.inf, jnp.inf, shape=(2,)),
     action_space=rljax.Box(-1.0, 1.0, shape=(1,)),
+    info={"effort": "mean", "distance": "last"},  # how an episode's numbers become one
 )
 env = rljax.envs.time_limit(env, 50)
 

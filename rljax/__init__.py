@@ -10,9 +10,9 @@ from rljax.backend.program_cache import cache
 from rljax.config import replace, static, traced
 from rljax.envs import Box, Discrete, Env, MultiDiscrete, TimeStep, make, timestep
 from rljax.errors import UsageError
-from rljax.evaluation import evaluate
+from rljax.evaluation import evaluate, play
 from rljax.experiment.loading import best, load, policy
-from rljax.experiment.processes import Hosts, PeerLost, join
+from rljax.experiment.population import train_population
 from rljax.experiment.progress import Progress
 from rljax.experiment.results import Interrupted, NotWritten, Result, Sweep
 from rljax.experiment.resume import resume
@@ -24,11 +24,9 @@ __all__ = [
     "Box",
     "Discrete",
     "Env",
-    "Hosts",
     "Interrupted",
     "MultiDiscrete",
     "NotWritten",
-    "PeerLost",
     "Progress",
     "Result",
     "Sweep",
@@ -42,12 +40,12 @@ __all__ = [
     "dqn",
     "envs",
     "evaluate",
-    "join",
     "load",
     "log_uniform",
     "make",
     "pbt",
     "planning",
+    "play",
     "policy",
     "ppo",
     "pqn",
@@ -63,6 +61,7 @@ __all__ = [
     "td3",
     "timestep",
     "traced",
+    "train_population",
     "uniform",
     "variant",
 ]

@@ -7,8 +7,8 @@ stacked ones can be `vmap`ped. Its `static` fields fix a shape or the program's 
 
 import contextlib
 import dataclasses
+import html
 import inspect
-import re
 from collections.abc import Callable, Iterable
 from typing import Any, dataclass_transform
 
@@ -19,12 +19,12 @@ import optax
 
 from rljax import optimizers, references, schedules
 from rljax.envs import Env, make
-from rljax.errors import UsageError, scalar, shown, suggest
+from rljax.errors import UsageError, is_finite, scalar, shown, suggest
 from rljax.networks import custom
 
 _STATIC = "rljax_static"
-
 _BOUNDS = "rljax_bounds"
+_CHOICES = "rljax_choices"
 
 _ARRAYS = np.generic | np.ndarray | jax.Array
 
@@ -34,14 +34,29 @@ def traced(*, default: Any = dataclasses.MISSING, minimum: float | None = None, 
     return dataclasses.field(default=default, metadata={_STATIC: False, _BOUNDS: (minimum, maximum)})
 
 
-def static(*, default: Any = dataclasses.MISSING, minimum: float | None = None, maximum: float | None = None) -> Any:
-    """A field that fixes a shape or the program's structure: hashable, and part of the compiled program."""
-    return dataclasses.field(default=default, metadata={_STATIC: True, _BOUNDS: (minimum, maximum)})
+def static(
+    *,
+    default: Any = dataclasses.MISSING,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: Iterable[str] | None = None,
+) -> Any:
+    """A field that fixes a shape or the program's structure: hashable, and part of the compiled program.
+
+    `choices` are the only strings that it takes.
+    """
+    metadata = {_STATIC: True, _BOUNDS: (minimum, maximum), _CHOICES: None if choices is None else tuple(choices)}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def is_static(field: dataclasses.Field) -> bool:
     """True if a config's field is part of the compiled program, not one of its inputs."""
     return bool(field.metadata.get(_STATIC, False))
+
+
+def choices(field: dataclasses.Field) -> tuple[str, ...] | None:
+    """The only strings that a config's field takes; None if it takes any."""
+    return field.metadata.get(_CHOICES)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(traced, static))
@@ -69,8 +84,22 @@ def config[T](cls: type[T]) -> type[T]:
     own_docstring = cls.__doc__
     made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     made.__doc__ = _Docstring(own_docstring, made.__doc__)  # type: ignore[assignment]
+    made.__repr__, made._repr_html_ = _as_text, _as_html  # type: ignore[method-assign, attr-defined]
     _register(made)
     return made
+
+
+def _as_text(config: Any) -> str:
+    """A config in less than 1,000 characters."""
+    fields = ", ".join(f"{f.name}={shown(getattr(config, f.name))}" for f in dataclasses.fields(config))
+    return f"{type(config).__qualname__}({fields if len(fields) < 900 else f'{fields[:900]}...'})"
+
+
+def _as_html(config: Any) -> str:
+    """A config as a table of its fields, for a notebook."""
+    rows = ((f.name, shown(getattr(config, f.name))) for f in dataclasses.fields(config))
+    cells = "".join(f"<tr><td>{name}</td><td>{html.escape(text)}</td></tr>" for name, text in rows)
+    return f"<b>{type(config).__module__}.{type(config).__qualname__}</b><table>{cells}</table>"
 
 
 class _Docstring:
@@ -124,6 +153,12 @@ def _register(cls: type) -> None:
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 
 
+def ensure_registered(cls: type) -> None:
+    """Register a config class that was rebuilt from a pickle, without its decorator."""
+    if dataclasses.is_dataclass(cls) and jax.tree_util.all_leaves([unchecked(cls)]):
+        _register(cls)
+
+
 def unchecked[T](cls: type[T], **values: Any) -> T:
     """Make a config without checking it; fields not given have their defaults."""
     made = object.__new__(cls)
@@ -137,14 +172,16 @@ def replace[T](config: T, **changes: Any) -> T:
 
     A config that comes from a tree map, such as the `in_axes` of a `vmap`, is not checked.
     """
-    fields = dataclasses.fields(config)  # type: ignore[arg-type]
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise UsageError(f"replace() takes a config or an Env, got {shown(config)}.")
+    fields = dataclasses.fields(config)
     known = [f.name for f in fields]
     for name in changes:
         if name not in known:
             raise UsageError(f"{type(config).__qualname__} has no field {name!r}: {suggest(name, known)}")
     if any(_BOUNDS in f.metadata and not _takes(f, None) and getattr(config, f.name) is None for f in fields):
         return unchecked(type(config), **{name: getattr(config, name) for name in known} | changes)
-    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+    return dataclasses.replace(config, **changes)
 
 
 def replace_unchecked[T](config: T, **changes: Any) -> T:
@@ -167,23 +204,11 @@ def same(left: Any, right: Any) -> bool:
     )
 
 
-def check_one_run(config: Any) -> None:
-    """Refuse numbers that are stacked for a `vmap`, in the config of one run."""
-    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
-        is_number = kinds(field) <= {"int", "float", "Schedule", "None"}
-        leaves = jax.tree.leaves(getattr(config, field.name)) if is_number else []
-        for shape in filter(None, map(np.shape, leaves)):
-            raise UsageError(
-                f"{field.name} must be one number, got an array of shape {shape}: "
-                f'try several with sweep={{"{field.name}": [...]}}.'
-            )
-
-
 def _converted(field: dataclasses.Field, value: Any) -> Any:
     """The value that a field keeps: what a name, a schedule's text or a scalar array stands for."""
     if is_static(field) and isinstance(value, list):
         return tuple(value)  # a list cannot be hashed
-    if kinds(field) == {"Env"} or (field.name == "env" and _names_an_env(value)):
+    if ("Env" in kinds(field) and value is not None) or (field.name == "env" and _names_an_env(value)):
         return make(value)
     if isinstance(value, str) and "Schedule" in kinds(field):
         return schedules.of(field.name, value)
@@ -249,12 +274,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "None": (lambda value: value is None, "None"),
 }
 
-_OBJECTS = {
-    "Network",
-    "ActorAndCritics",
-    "Optimizer",
-    "EncoderOf",
-}  # annotations whose values may be given as references
+_OBJECTS = {"Network", "ActorAndCritics", "Optimizer", "EncoderOf"}  # annotations that take references
 
 _NUMBERS = {"int", "float", "bool"}  # annotations whose values may be given as scalar arrays
 
@@ -281,6 +301,9 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     if not _takes(field, value):
         wanted = " or ".join(what for kind, (_, what) in _KINDS.items() if kind in kinds(field))
         raise UsageError(f"{field.name} must be {wanted}, got {text}.")
+    words = choices(field)
+    if words is not None and isinstance(value, str) and value not in words:
+        raise UsageError(f"{field.name} must be one of {', '.join(words)}, got {text}.")
     if isinstance(value, schedules.Schedule):
         schedules.check(field.name, value, *field.metadata.get(_BOUNDS, (None, None)))
     if is_static(field):
@@ -295,8 +318,9 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     bounded = low is not None or high is not None
     if not _is_number(value) or not (bounded or kinds(field) & {"int", "float"}):
         return
-    # Python's integers are always finite, and may be too large for NumPy to check.
-    if not isinstance(value, int) and not np.all(np.isfinite(value)):
+    # Python's integers are always finite, and may be too large for NumPy to check, or for a float.
+    may_be_huge = isinstance(value, int) and "float" not in kinds(field)
+    if not (may_be_huge or (is_finite(value) if isinstance(value, int) else np.all(np.isfinite(value)))):
         raise UsageError(f"{field.name} must be finite, got {text}.")
     if low is not None and np.any(np.less(value, low)):
         raise UsageError(f"{field.name} must be at least {low:g}, got {text}.")
@@ -308,12 +332,11 @@ def _check(field: dataclasses.Field, value: Any) -> None:
 
 def _as_object(field: dataclasses.Field, value: Any) -> Any:
     """The optimiser or network that a value stands for, which may be its name or a function that makes it."""
-    is_network = bool({"Network", "ActorAndCritics"} & kinds(field))
     if isinstance(value, str) and ":" in value:
         value = references.imported(field.name, value)
     elif isinstance(value, str) and "Optimizer" in kinds(field):
         return optimizers.check(value)
-    return custom.adapted(value) if is_network else value
+    return custom.adapted(value) if {"Network", "ActorAndCritics"} & kinds(field) else value
 
 
 def check_value(cls: type, name: str, value: Any) -> str | None:
@@ -324,29 +347,6 @@ def check_value(cls: type, name: str, value: Any) -> str | None:
     except UsageError as error:
         return str(error)
     return None
-
-
-def describe(value: Any) -> Any:
-    """Describe a config, an environment or one of their fields as plain data, for `config.json`."""
-    if isinstance(value, Env):
-        return describe({part: getattr(value, part) for part in ("name", "label", "params", "recipe", "wrappers")})
-    if isinstance(value, schedules.Schedule | custom.Frozen):
-        return repr(value)
-    if isinstance(value, custom.Nnx):
-        return describe(value.make)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(k): describe(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [describe(v) for v in value]
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
-        return np.asarray(value).tolist()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if (reference := references.of(value)) is not None:
-        return reference
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address means nothing in another process
 
 
 def _names(node: Any) -> list[str]:

@@ -59,6 +59,11 @@ def scheduled[C](config: C, step: Scalar = 0, episodes: Scalar = 0) -> tuple[C, 
     return replace_unchecked(config, **current), current
 
 
+def current[C](state: Any, config: C) -> C:
+    """The config with the values that scheduled fields have in the next update of a state."""
+    return scheduled(config, state.step, state.collector.episodes)[0]
+
+
 def check_counts(total_steps: int, steps_per_update: int, num_minibatches: int = 1, prefill_steps: int = 0) -> None:
     """Raise a `UsageError` unless the run has at least one update and minibatches of equal size."""
     if total_steps >= 2**31:
@@ -223,11 +228,13 @@ def finite_metrics(metrics: Any) -> jax.Array:
     """True `[]` if every metric that must be finite is: losses, gradients and their norms, errors, values and targets.
 
     These are recognised by a word of the name: loss, gradient, grad, norm, error, value or target, as in `critic_loss`
-    or `td_error`. All other metrics may be NaN, such as the mean return of an update in which no episode ended.
+    or `td_error`. All other metrics may be NaN, and so may those of episodes, such as `episode_return`, in an update
+    in which no episode ended.
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(metrics)
     words = [set(re.findall("[a-z]+", jax.tree_util.keystr(path).lower())) for path, _ in leaves]
-    return _all(jnp.isfinite, [x for (_, x), found in zip(leaves, words, strict=True) if found & _FINITE])
+    named = zip(leaves, words, strict=True)
+    return _all(jnp.isfinite, [x for (_, x), found in named if found & _FINITE and "episode" not in found])
 
 
 def _all(is_valid: Callable[[jax.Array], jax.Array], tree: Any) -> jax.Array:

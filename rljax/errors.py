@@ -4,6 +4,7 @@ import difflib
 import math
 import os
 import pathlib
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -13,6 +14,9 @@ import jax
 import numpy as np
 
 _LIBRARIES = ("<", f"{pathlib.Path(__file__).parent}{os.sep}", f"{sysconfig.get_path('stdlib')}{os.sep}")
+
+
+WORKERS_LINE = "_rljax_workers_line"  # attribute of an error of a cluster's worker, whose traceback stays there
 
 
 class UsageError(ValueError):
@@ -44,13 +48,17 @@ def user_line(error: BaseException) -> str | None:
     The user's code is neither rljax's nor installed.
     """
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = pathlib.Path(frame.filename)
-        is_installed = bool({"site-packages", "dist-packages"} & set(path.parts))
-        is_command = path.name in ("rljax", "rljax.exe")
-        is_library = is_installed or is_command or frame.filename.startswith(_LIBRARIES)
-        if not is_library:
-            return f"{path.name}, line {frame.lineno}"
-    return None
+        if is_users(frame.filename):
+            return f"{pathlib.Path(frame.filename).name}, line {frame.lineno}"
+    return getattr(error, WORKERS_LINE, None)
+
+
+def is_users(filename: str) -> bool:
+    """True if code is the user's: neither rljax's nor installed."""
+    path = pathlib.Path(filename)
+    is_installed = bool({"site-packages", "dist-packages"} & set(path.parts))
+    is_command = path.name in ("rljax", "rljax.exe")
+    return not (is_installed or is_command or filename.startswith(_LIBRARIES))
 
 
 def located(error: BaseException) -> str:
@@ -65,6 +73,11 @@ def scalar(value: Any) -> Any:
     concrete = isinstance(value, np.generic | np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer)
     is_number = concrete and any(jax.numpy.issubdtype(value.dtype, kind) for kind in (np.number, np.bool_))
     return value.item() if is_number and value.ndim == 0 else value
+
+
+def is_finite(value: float) -> bool:
+    """True if a number is finite as a float, as an integer of hundreds of digits is not."""
+    return abs(value) <= sys.float_info.max
 
 
 def number(
@@ -89,7 +102,7 @@ def number(
     converted = scalar(value)
     is_kind = isinstance(converted, int if integer else int | float) and not isinstance(converted, bool)
     low, high = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
-    if not is_kind or not abs(converted) < math.inf or not low <= converted <= high:
+    if not is_kind or not (integer or is_finite(converted)) or not low <= converted <= high:
         bounds = "" if minimum is None else f" of at least {minimum}"
         bounds = bounds if maximum is None else f" in [{minimum}, {maximum}]"
         kind = "an integer" if integer else "a finite number"

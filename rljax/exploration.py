@@ -34,6 +34,21 @@ def among_legal(drawn: jax.Array, obs: Any) -> jax.Array:
     return random_legal(drawn, obs.legal) if isinstance(obs, Masked) else drawn
 
 
+def greedy(action_values: jax.Array, obs: Any, env: Env) -> jax.Array:
+    """The environment's best legal actions `[...]` by action values `[..., A]`; ties go to the first."""
+    best = jnp.argmax(where_legal(action_values, obs), axis=-1).astype(jnp.int32)
+    return discrete(env.action_space).from_index(best)
+
+
+def sample_epsilon_greedy(key: jax.Array, action_values: jax.Array, epsilon: Scalar, obs: Any, env: Env) -> jax.Array:
+    """Draw the environment's legal actions `[...]` epsilon-greedily by action values `[..., A]`."""
+    draws = jax.random.bits(key, (2, *action_values.shape[:-1]), jnp.uint32)
+    random_action = among_legal(uniform_actions(draws[1], env), obs)
+    values = where_legal(action_values, obs)
+    action = epsilon_greedy(values, random_bits.uniforms(draws[0]), random_action, epsilon)
+    return discrete(env.action_space).from_index(action)
+
+
 def epsilon_greedy_rollout(
     key: jax.Array,
     action_values: Callable[[jax.Array, Any], jax.Array],

@@ -50,14 +50,15 @@ def init(key: jax.Array, network: networks.Network, obs: Any, env: Env) -> tuple
     return networks.init(network, key, obs, (num_outputs,), (), hidden_state=hidden_state), hidden_state
 
 
-def greedy(network: networks.Network, state: Any, config: Any) -> Policy | RecurrentPolicy:
-    """Return the greedy policy: the mode of the action distribution."""
+def act(network: networks.Network, state: Any, config: Any, greedy: bool) -> Policy | RecurrentPolicy:
+    """Return the greedy policy, the mode of the action distribution; or the stochastic one, which samples from it."""
     env, params, collector = config.env, state.params, state.collector
     head = policy_head(env.action_space, config.squash_actions)
 
     def step(key: jax.Array, obs: Any, hidden_state: tuple[Any, ...]) -> tuple[jax.Array, tuple[Any, ...]]:
         outputs, _, *next_hidden_state = network.apply(params, rollout.observe(collector, env, obs), *hidden_state)
-        return head.to_action(head.distribution(outputs).mode()), tuple(next_hidden_state)
+        distribution = head.distribution(outputs)
+        return head.to_action(distribution.mode() if greedy else distribution.sample(key)), tuple(next_hidden_state)
 
     if initial_hidden_state(network, 1):
         return RecurrentPolicy(lambda num_envs: initial_hidden_state(network, num_envs), step)

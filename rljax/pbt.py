@@ -12,7 +12,7 @@ run copies only a strictly better one, so nothing is copied while no run has a s
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +22,7 @@ import numpy as np
 from rljax import core
 from rljax.backend import lanes
 from rljax.config import value_at, with_values
-from rljax.errors import UsageError, number
+from rljax.errors import UsageError, number, shown
 from rljax.schedules import Schedule
 from rljax.types import Metrics
 
@@ -69,40 +69,85 @@ def train(
     Raises:
         UsageError: an argument is invalid.
     """
-    explore, population, interval, fraction, factor = _checked(config, explore, population, interval, fraction, factor)
-    key_values, key_runs, key_rounds = jax.random.split(key, 3)
-    values = _draw(key_values, explore, population)
-    run_keys = jax.random.split(key_runs, population)
-    configs = with_values(config, values)
-    config_axes = jax.tree.map(lambda stacked, shared: None if stacked is shared else 0, configs, config)
-    axes = core.stacked_axes(algorithm, run_keys, configs, config_axes)
-
-    def init(key: jax.Array, config: Any) -> tuple[jax.Array, Any]:
-        key_init, key_updates, _ = core.training_keys(key)
-        return key_updates, algorithm.init(key_init, config)
-
-    def advance(key: jax.Array, state: Any, config: Any, first: jax.Array) -> tuple[Any, Metrics]:
-        return core.advance(algorithm.update, key, state, config, first, interval, interval)
+    explore, population, interval, fraction, factor = checked(config, explore, population, interval, fraction, factor)
+    values, run_keys, key_rounds = begin(key, explore, population)
+    program = program_of(algorithm, config, run_keys, values, interval)
 
     def play_round(carry: tuple[Any, dict[str, jax.Array]], index: jax.Array) -> Any:
         states, values = carry
-        advance_all = jax.vmap(advance, (0, axes, config_axes, None), (axes, 0))
-        states, metrics = advance_all(update_keys, states, with_values(config, values), index * interval)
-        finite = jax.vmap(core.finite, (axes,))(states) & jax.vmap(core.finite_metrics)(metrics)
-        scores = jnp.where(finite, _scores(metrics), jnp.nan)
-        key_parents, key_values = jax.random.split(jax.random.fold_in(key_rounds, index))
-        parents = exploit(key_parents, scores, fraction)
-        leaves, leaf_axes, structure = lanes.flat(states, axes)
+        states, metrics, scores = program.play(update_keys, states, values, index)
+        parents, values = select(key_rounds, index, scores, values, explore, fraction, factor)
+        leaves, leaf_axes, structure = lanes.flat(states, program.axes)
         leaves = [x if axis is None else x[parents] for x, axis in zip(leaves, leaf_axes, strict=True)]
-        values = perturb(key_values, values, parents, explore, factor)
         return (jax.tree.unflatten(structure, leaves), values), (values, scores, parents, metrics)
 
-    update_keys, states = jax.vmap(init, (0, config_axes), (0, axes))(run_keys, configs)
+    update_keys, states = program.init(run_keys, values)
     rounds = jnp.arange(config.num_updates // interval)
     (states, _), (perturbed, scores, parents, metrics) = jax.lax.scan(play_round, (states, values), rounds)
     history = {path: jnp.concatenate([values[path][None], perturbed[path]]) for path in values}
     metrics = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(population, -1, *x.shape[3:]), metrics)
     return Outcome(states, history, scores, parents, metrics)
+
+
+def begin(
+    key: jax.Array, explore: Mapping[str, tuple[float, float]], population: int
+) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+    """The initial values `[P]`, the runs' keys `[P]`, and the key of the rounds."""
+    key_values, key_runs, key_rounds = jax.random.split(key, 3)
+    return _draw(key_values, explore, population), jax.random.split(key_runs, population), key_rounds
+
+
+class Program(NamedTuple):
+    """What trains M members of a population side by side."""
+
+    init: Callable[..., Any]
+    """`(keys [M], values) -> (keys of their updates, states)`."""
+    play: Callable[..., Any]
+    """`(keys of their updates, states, values, round) -> (states, metrics [M, interval, ...], scores [M])`."""
+    axes: Any
+    """Of the states: 0 if a leaf is stacked over members, None if all share it."""
+
+
+def program_of(
+    algorithm: Any, config: Any, run_keys: jax.Array, values: dict[str, jax.Array], interval: int
+) -> Program:
+    """The program for as many members as there are keys and values."""
+    configs = with_values(config, values)
+    config_axes = jax.tree.map(lambda stacked, shared: None if stacked is shared else 0, configs, config)
+    axes = core.stacked_axes(algorithm, run_keys, configs, config_axes)
+
+    def init_one(key: jax.Array, config: Any) -> tuple[jax.Array, Any]:
+        key_init, key_updates, _ = core.training_keys(key)
+        return key_updates, algorithm.init(key_init, config)
+
+    def init(run_keys: jax.Array, values: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
+        return jax.vmap(init_one, (0, config_axes), (0, axes))(run_keys, with_values(config, values))
+
+    def advance(key: jax.Array, state: Any, config: Any, first: jax.Array) -> tuple[Any, Metrics]:
+        return core.advance(algorithm.update, key, state, config, first, interval, interval)
+
+    def play(update_keys: jax.Array, states: Any, values: dict[str, jax.Array], index: jax.Array) -> Any:
+        advance_all = jax.vmap(advance, (0, axes, config_axes, None), (axes, 0))
+        states, metrics = advance_all(update_keys, states, with_values(config, values), index * interval)
+        finite = jax.vmap(core.finite, (axes,))(states) & jax.vmap(core.finite_metrics)(metrics)
+        return states, metrics, jnp.where(finite, _scores(metrics), jnp.nan)
+
+    return Program(init, play, axes)
+
+
+def select(
+    key_rounds: jax.Array,
+    index: jax.Array,
+    scores: jax.Array,
+    values: dict[str, jax.Array],
+    explore: Mapping[str, tuple[float, float]],
+    fraction: float,
+    factor: float,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Each run's parent `[P]` after a round, and its values `[P]` for the next one."""
+    key_parents, key_values = jax.random.split(jax.random.fold_in(key_rounds, index))
+    parents = exploit(key_parents, scores, fraction)
+    return parents, perturb(key_values, values, parents, explore, factor)
 
 
 def exploit(key: jax.Array, scores: jax.Array, fraction: float) -> jax.Array:
@@ -157,12 +202,12 @@ def _scores(metrics: Metrics) -> jax.Array:
     return total / episodes.sum(axis=1)  # NaN (0 / 0) if no episode ended
 
 
-def _checked(
+def checked(
     config: Any, explore: Any, population: Any, interval: Any, fraction: Any, factor: Any
 ) -> tuple[dict[str, tuple[float, float]], int, int, float, float]:
     """The arguments as Python numbers; raise `UsageError` for the first invalid one."""
     if not isinstance(explore, Mapping) or not explore:
-        raise UsageError(f"explore must be a dict from fields to (low, high), got {explore!r}.")
+        raise UsageError(f"explore must be a dict from fields to (low, high), got {shown(explore)}.")
     bounds = {path: _bounds(config, path, ends) for path, ends in explore.items()}
     population = number("population", population, integer=True, minimum=2)
     updates = config.num_updates
@@ -187,10 +232,10 @@ def _bounds(config: Any, path: Any, ends: Any) -> tuple[float, float]:
     if not isinstance(path, str):
         raise UsageError(f"explore must be a dict from the names of fields to (low, high), got the key {path!r}.")
     if not isinstance(ends, tuple | list) or len(ends) != 2:
-        raise UsageError(f"explore needs (low, high) for {path}, got {ends!r}.")
+        raise UsageError(f"explore needs (low, high) for {path}, got {shown(ends)}.")
     low, high = (float(number(f"The {end} bound of {path}", x)) for end, x in zip(("low", "high"), ends, strict=True))
     if not low < high:
-        raise UsageError(f"explore needs (low, high) for {path}, with low below high, got {ends!r}.")
+        raise UsageError(f"explore needs (low, high) for {path}, with low below high, got {shown(ends)}.")
     current = value_at(config, path)
     is_leaf = any(current is leaf for leaf in jax.tree.leaves(config))
     if not is_leaf or not jnp.issubdtype(jnp.result_type(current), jnp.floating):
@@ -199,6 +244,6 @@ def _bounds(config: Any, path: Any, ends: Any) -> tuple[float, float]:
     smallest, largest = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
     for bound in (low, high):
         if bound and not smallest <= abs(bound) <= largest:
-            raise UsageError(f"The bounds of {path} must be numbers of 32 bits, got {ends!r}.")
+            raise UsageError(f"The bounds of {path} must be numbers of 32 bits, got {shown(ends)}.")
         with_values(config, {path: bound})  # raises if the field does not allow this value
     return low, high

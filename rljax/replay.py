@@ -207,7 +207,8 @@ def _prioritize_new(replay: Replay, num_steps: int, n_step: int, num_frames: int
     # Up to the slot of the next step, and further to those of the oldest steps, which have lost frames.
     time = replay.added - n_step + 1 + jnp.arange(num_steps + n_step + num_frames - 1)
     newest = replay.added + num_steps
-    complete = (time >= 0) & (time > newest - (slots - num_frames + 1)) & (time <= newest - n_step)  # and not overwritten
+    oldest = newest - (slots - num_frames + 1)  # overwritten, or without its older frames
+    complete = (time >= 0) & (time > oldest) & (time <= newest - n_step)
     leaves = (time % slots)[:, None] * num_envs + jnp.arange(num_envs)
     values = jnp.broadcast_to(jnp.where(complete, replay.priorities.highest, 0.0)[:, None], leaves.shape)
     return replay.priorities._replace(tree=_set_leaves(replay.priorities.tree, leaves.reshape(-1), values.reshape(-1)))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from rljax import running_statistics
 from rljax.backend import sharding
 from rljax.backend.rounding import narrow
-from rljax.envs import Env, begin_next_episode, require
+from rljax.envs import Env, begin_next_episode, measures, require
 from rljax.envs.masks import map_plain, masked, plain
 from rljax.envs.spaces import alike, by_path, leaves_of, map_paths
 from rljax.types import Metrics, Policy
@@ -31,6 +31,7 @@ class Collector(NamedTuple):
     obs_moments: Any  # `Moments`, or those of the normalised leaves by path if observations are nested
     reward_moments: running_statistics.Moments
     episodes: jax.Array  # [] int32, episodes of all environments that have ended
+    info_sums: dict[str, jax.Array]  # [N] each, sums of `TimeStep.info` in the current episode
 
 
 class Trajectory(NamedTuple):
@@ -63,6 +64,7 @@ def reset(key: jax.Array, env: Env, num_envs: int) -> Collector:
         obs_moments=_init_moments(env, plain(obs)),
         reward_moments=running_statistics.init_moments(),
         episodes=jnp.int32(0),
+        info_sums=measures.zeros(env.info, num_envs),
     )
 
 
@@ -121,8 +123,8 @@ def rollout(
 
     Returns:
         the next collector; the trajectory `[T, N, ...]`, with `extra` as its `action`; and statistics: the mean raw
-        `reward` of a step, and `episode_return` and `episode_length` (means over the `episodes` that ended, NaN if
-        none).
+        `reward` of a step, and `episode_return`, `episode_length` and `episode_NAME` of every measure in `env.info`
+        (means over the `episodes` that ended, NaN if none).
     """
     next_collector, _, trajectory, episodes = interact(
         key,
@@ -184,7 +186,7 @@ def interact(
     size = min(RESETS_PER_DRAW, num_steps) if on_cpu and not sharding.environments_are_sharded() else num_steps
 
     def step(carry: Any, inputs: Any) -> Any:
-        resets, learner, env_state, obs, episode_return, episode_length, discounted_reward = carry
+        resets, learner, env_state, obs, episode_return, episode_length, discounted_reward, info_sums = carry
         noise, step_key = narrow(inputs)
         action, extra = policy(learner, noise, observe(collector, env, obs))
         result, env_state = step_env(step_key, env_state, action, env.params)
@@ -196,7 +198,15 @@ def interact(
         following, env_state = begin_next_episode(result, env_state, *fresh)
         episode_return = episode_return + result.reward
         episode_length = episode_length + 1
-        finished = (result.reward, jnp.where(ended, episode_return, 0.0), jnp.where(ended, episode_length, 0), ended)
+        info_sums = measures.add(env.info, info_sums, result.info)
+        of_episodes = measures.of_episodes(env.info, info_sums, episode_length, result.info)
+        finished = (
+            result.reward,
+            jnp.where(ended, episode_return, 0.0),
+            jnp.where(ended, episode_length, 0),
+            ended,
+            {name: jnp.where(ended, values, 0.0) for name, values in of_episodes.items()},
+        )
         if env.normalize_rewards is not None:
             discounted_reward = env.normalize_rewards * discounted_reward + clip(env, result.reward)
         transition = Trajectory(obs, extra, result.reward, result.terminated, result.truncated, result.next_obs)
@@ -209,6 +219,7 @@ def interact(
             jnp.where(ended, 0.0, episode_return),
             jnp.where(ended, 0, episode_length),
             jnp.where(ended, 0.0, discounted_reward),
+            {name: jnp.where(ended, 0.0, total) for name, total in info_sums.items()},
         )
         measured = (
             _normalized(env, obs),
@@ -217,10 +228,10 @@ def interact(
         return carry, (recorded, finished, measured)
 
     none_used = jnp.zeros(num_envs, jnp.int32)
-    start = (_draw_resets(key_resets, none_used, size, env), learner, *collector[:5])
+    start = (_draw_resets(key_resets, none_used, size, env), learner, *collector[:5], collector.info_sums)
     # Steps on a GPU are so short that the loop's overhead matters.
     end, (recorded, finished, measured) = jax.lax.scan(step, start, (noise, step_keys), unroll=2 if on_cpu else 8)
-    _, learner, env_state, obs, episode_return, episode_length, discounted_reward = end
+    _, learner, env_state, obs, episode_return, episode_length, discounted_reward, info_sums = end
     raw_obs, discounted_rewards = measured
     episodes = _episode_metrics(*finished)
     collector = collector._replace(
@@ -230,6 +241,7 @@ def interact(
         episode_length=episode_length,
         discounted_reward=discounted_reward,
         episodes=collector.episodes + episodes["episodes"],
+        info_sums=info_sums,
     )
     if env.normalize_rewards is not None:
         moments = running_statistics.update_moments(collector.reward_moments, discounted_rewards)
@@ -291,7 +303,9 @@ def _(_: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
     return _any_in_any_run(x), False
 
 
-def _episode_metrics(rewards: jax.Array, returns: jax.Array, lengths: jax.Array, ended: jax.Array) -> Metrics:
+def _episode_metrics(
+    rewards: jax.Array, returns: jax.Array, lengths: jax.Array, ended: jax.Array, info: dict[str, jax.Array]
+) -> Metrics:
     episodes = ended.sum(dtype=jnp.int32)
     # If no episode ended, 0 / 0 gives NaN on purpose.
     return {
@@ -299,4 +313,5 @@ def _episode_metrics(rewards: jax.Array, returns: jax.Array, lengths: jax.Array,
         "episode_return": returns.sum() / episodes,
         "episode_length": lengths.sum(dtype=jnp.int32).astype(jnp.float32) / episodes,
         "episodes": episodes,
+        **{f"episode_{name}": values.sum() / episodes for name, values in info.items()},
     }

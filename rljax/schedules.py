@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.errors import UsageError, scalar, shown, suggest
+from rljax.errors import UsageError, is_finite, scalar, shown, suggest
 from rljax.types import Scalar
 
 _DEFAULTS = {"fraction": 1.0, "warmup": 0.0}  # not shown
@@ -89,6 +89,9 @@ def cosine(start: float, end: float = 0.0, fraction: float = 1.0, warmup: float 
 
 def piecewise(values: Sequence[float], boundaries: Sequence[float], warmup: float = 0.0) -> Schedule:
     """One value after the other, each from its boundary on: `piecewise((1e-3, 1e-4), (0.5,))` changes halfway."""
+    for given in (values, boundaries):
+        if not isinstance(given, list | tuple | range) and getattr(given, "ndim", 0) != 1:
+            raise UsageError(f"piecewise needs two lists of numbers, values and boundaries, got {shown(given)}.")
     return _made("piecewise", values=tuple(values), boundaries=tuple(boundaries), warmup=warmup)
 
 
@@ -119,7 +122,7 @@ def _plain(x: Any) -> Any:
     if isinstance(x, tuple):
         return tuple(map(_plain, x))
     x = scalar(x)
-    return float(x) if isinstance(x, int) and not isinstance(x, bool) else x
+    return float(x) if isinstance(x, int) and not isinstance(x, bool) and is_finite(x) else x
 
 
 def value(schedule: Scalar | Schedule, progress: Scalar, episodes: Scalar = 0) -> jax.Array:
@@ -182,7 +185,9 @@ def of(name: str, given: Any) -> Any:
     except ValueError:
         kind = given.partition("(")[0].strip()
     try:
-        call: Any = ast.parse(given.strip(), mode="eval").body
+        call = ast.parse(given.strip(), mode="eval").body
+        if not isinstance(call, ast.Call):
+            raise ValueError(given)
         arguments = [ast.literal_eval(node) for node in call.args]
         named = {str(node.arg): ast.literal_eval(node.value) for node in call.keywords}
         return _KINDS[kind](*arguments, **named)

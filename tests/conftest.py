@@ -1,5 +1,6 @@
 """Settings that come before JAX starts: one CPU device a core, quick compilation, and signals as in a terminal."""
 
+import os
 import signal
 
 import jax
@@ -17,6 +18,7 @@ def pytest_configure(config):
     if "slow" not in config.getoption("-m").replace("not slow", ""):  # long learning runs want the fast programs
         # Most tests compile a program to run it once, and compiling is most of their time; see `toys.optimized`.
         jax.config.update("jax_disable_most_optimizations", True)
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # and for the processes that tests start
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TIMEOUT = 600  # seconds, many times what the slowest of these tests takes
 FORKS = multiprocessing.get_context("forkserver")
+# Imported once, except gymnax, which starts JAX, after which a process cannot be forked.
+PACKAGES = ["jax", "optax", "chex", "flax.linen", "flax.nnx", "orbax.checkpoint", "scipy.stats", "seaborn", "pytest"]
 
 
 class Fault(NamedTuple):
@@ -57,25 +59,34 @@ def faults(words: list[str]) -> list[Fault]:
     return found
 
 
-def run(tests: tuple[str, ...], fault: Fault | None = None) -> tuple[bool, str]:
-    """Whether these tests pass in a copy of the repository with this fault, and the first failure."""
+def copy_repository(place: pathlib.Path) -> None:
+    """Copy what tests need."""
+    for name in ("rljax", "tests", "benchmarks", "examples"):
+        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    shutil.copy(ROOT / "pyproject.toml", place)
+
+
+def plant(fault: Fault, clean: pathlib.Path) -> tuple[bool, str]:
+    """Whether the fault's tests pass in a copy of `clean` with this fault, and the first failure."""
     with tempfile.TemporaryDirectory() as folder:
-        copy = pathlib.Path(folder)
-        for name in ("rljax", "tests", "benchmarks", "examples"):
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
-        shutil.copy(ROOT / "pyproject.toml", copy)
-        if fault is not None:
-            file = copy / "rljax" / fault.file
-            text = file.read_text().replace(fault.old, fault.new)
-            compile(text, fault.file, "exec")  # a fault of meaning, not of syntax
-            file.write_text(text)
-        process = FORKS.Process(target=pytest_in, args=(folder, tests))
-        process.start()
-        process.join(None if fault is None else TIMEOUT)
-        if process.exitcode is None:
-            process.kill()
-            return False, "a test hangs"
-        report = (copy / "report").read_text()
+        place = pathlib.Path(folder) / "copy"
+        shutil.copytree(clean, place)  # with its compiled modules
+        file = place / "rljax" / fault.file
+        text = file.read_text().replace(fault.old, fault.new)
+        compile(text, fault.file, "exec")  # a fault of meaning, not of syntax
+        file.write_text(text)
+        return run(fault.tests, place, TIMEOUT)
+
+
+def run(tests: tuple[str, ...], place: pathlib.Path, timeout: float | None = None) -> tuple[bool, str]:
+    """Whether these tests pass in this copy of the repository, and the first failure."""
+    process = FORKS.Process(target=pytest_in, args=(str(place), tests))
+    process.start()
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
+        return False, "a test hangs"
+    report = (place / "report").read_text()
     if process.exitcode not in (0, 1, 2):  # 1: a test fails; 2: its module cannot be imported
         sys.exit(f"pytest cannot run {' '.join(tests)}:\n{report}")
     failures = [line for line in report.splitlines() if line.startswith(("FAILED", "ERROR"))]
@@ -87,6 +98,7 @@ def pytest_in(folder: str, tests: tuple[str, ...]) -> None:
     os.chdir(folder)
     sys.path.insert(0, folder)
     os.environ["PYTHONPATH"] = folder
+    sys.dont_write_bytecode = False
     output = os.open("report", os.O_WRONLY | os.O_CREAT)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -104,23 +116,22 @@ def main() -> None:
     planted = [fault for fault in everything if not fault.equivalent]
     tests = tuple(dict.fromkeys(test for fault in planted for test in fault.tests))
     unnoticed = []
-    with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(arguments.jobs) as pool:
-        # Every fault has a process, which begins with JAX imported and shares the programs that others have compiled.
-        os.environ |= {
-            "JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }  # fmt: skip
-        FORKS.set_forkserver_preload(["jax", "optax", "chex", "flax.linen", "scipy.stats", "pytest"])
-        passes, report = run(tests)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.jobs) as pool:
+        # Every fault has a process, which begins with packages imported and shares what others have compiled.
+        cache, clean = pathlib.Path(folder) / "cache", pathlib.Path(folder) / "clean"
+        os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        FORKS.set_forkserver_preload(PACKAGES)
+        copy_repository(clean)
+        passes, report = run(tests, clean)
         if not passes:
             sys.exit(f"The tests must pass without a fault, and one fails: {report}")
 
-        def plant(fault: Fault) -> tuple[bool, float, str]:
+        def timed(fault: Fault) -> tuple[bool, float, str]:
             started = time.perf_counter()
-            passes, report = run(fault.tests, fault)
+            passes, report = plant(fault, clean)
             return not passes, time.perf_counter() - started, report
 
-        for fault, (noticed, seconds, report) in zip(planted, pool.map(plant, planted), strict=True):
+        for fault, (noticed, seconds, report) in zip(planted, pool.map(timed, planted), strict=True):
             how = f"noticed by {report.removeprefix('FAILED ').split(' - ')[0]}" if noticed else "UNNOTICED"
             print(f"{seconds:4.0f} s  {fault}: {how}", flush=True)
             if not noticed:

@@ -1,5 +1,7 @@
 """What several algorithms are tested against: probe environments, and plain NumPy in float64 for whole updates."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,12 @@ def uniforms(bits):
     return (np.asarray(bits) >> 8) / 2.0**24
 
 
+class Ends(NamedTuple):
+    """Params: whether an episode ends by termination, or else by a time limit; one program serves both."""
+
+    terminates: jax.Array
+
+
 def line(terminates):
     """Reward 1 a step in episodes of three steps, ended by a time limit or by termination.
 
@@ -30,17 +38,10 @@ def line(terminates):
 
     def step(key, state, action, params):
         state = state + 1
-        obs = jnp.eye(3)[jnp.minimum(state, 2)] if terminates else jnp.eye(3)[0]
-        return rljax.timestep(obs, 1.0, state >= 3 if terminates else False), state
+        obs = jnp.eye(3)[jnp.where(params.terminates, jnp.minimum(state, 2), 0)]
+        return rljax.timestep(obs, 1.0, params.terminates & (state >= 3), ~params.terminates & (state >= 3)), state
 
-    made = rljax.Env(
-        reset=reset,
-        step=step,
-        observation_space=rljax.Box(0.0, 1.0, (3,)),
-        action_space=rljax.Discrete(2),
-        name="line",
-    )
-    return made if terminates else rljax.envs.time_limit(made, 3)
+    return _one_kind_of_end("line", reset, step, 3, terminates)
 
 
 def chain(terminates):
@@ -51,16 +52,17 @@ def chain(terminates):
 
     def step(key, place, action, params):
         following = (place + 1) % 5
-        return rljax.timestep(jax.nn.one_hot(following, 5), 1.0, terminates & (place == 4)), following
+        ends = place == 4
+        return rljax.timestep(jax.nn.one_hot(following, 5), 1.0, params.terminates & ends, ends), following
 
-    made = rljax.Env(
-        reset=reset,
-        step=step,
-        observation_space=rljax.Box(0.0, 1.0, (5,)),
-        action_space=rljax.Discrete(2),
-        name="chain",
-    )
-    return rljax.envs.time_limit(made, 5)
+    return _one_kind_of_end("chain", reset, step, 5, terminates)
+
+
+def _one_kind_of_end(name, reset, step, size, terminates):
+    return rljax.Env(
+        reset=reset, step=step, observation_space=rljax.Box(0.0, 1.0, (size,)), action_space=rljax.Discrete(2),
+        params=Ends(terminates), name=name,
+    )  # fmt: skip
 
 
 def one_step():

@@ -55,7 +55,10 @@ def same_results(left, right):
         np.testing.assert_array_equal(rows, right.metrics[name], err_msg=name)
     np.testing.assert_array_equal(left.eval_steps, right.eval_steps)
     np.testing.assert_array_equal(left.eval_returns, right.eval_returns)
-    for name in ("final_return", "diverged", "env_steps"):
+    assert list(left.eval_measures) == list(right.eval_measures)
+    for name, rows in left.eval_measures.items():
+        np.testing.assert_array_equal(rows, right.eval_measures[name], err_msg=name)
+    for name in ("final_return", "final_measures", "diverged", "env_steps"):
         assert as_written(left.summary[name]) == as_written(right.summary[name])
 
 

@@ -14,6 +14,7 @@ import pytest
 
 import rljax
 from rljax import networks
+from rljax.experiment.description import describe
 from rljax.report import files
 
 
@@ -333,7 +334,7 @@ def test_ppos_bounds(field, value, why):
     [
         ({"total_steps": 511}, "total_steps=511 is less than one update of 512"),
         ({"num_minibatches": 3}, "512 environment steps does not divide into 3"),
-        ({"activation": "tahn"}, "no activation 'tahn'"),
+        ({"activation": "tahn"}, "activation must be one of tanh, relu, elu, gelu, silu, got 'tahn'"),
     ],
 )
 def test_ppos_own_checks(changes, why):
@@ -505,7 +506,7 @@ def test_a_config_is_described_as_plain_data(tmp_path):
         wrappers=("time_limit",),
     )
     config = rljax.ppo.Config(env=env, learning_rate=np.array([0.5, 0.25]), num_envs=np.int64(8), hidden_sizes=(3,))
-    files.write_json(tmp_path / "config.json", rljax.config.describe(config))
+    files.write_json(tmp_path / "config.json", describe(config))
     written = json.loads((tmp_path / "config.json").read_text())
     assert written["env"] == {
         "name": "mine",
@@ -532,3 +533,30 @@ def test_static_integers_fit_64_bits(value):
     with pytest.raises(rljax.UsageError, match=rf"^{field} must be less than 2\*\*63") as error:
         rljax.ppo.Config(env="CartPole-v1", **{field: value})
     assert len(str(error.value)) < 300
+
+
+def test_configs_are_short_in_text_and_complete_in_html():
+    """Also with a large network, whose text has many lines."""
+    network = networks.actor_critic(rljax.make("CartPole-v1"), (64,) * 300)
+    env = rljax.envs.time_limit(rljax.make("CartPole-v1", gravity=5.0), 200)
+    config = rljax.ppo.Config(env=env, network=network)
+    assert len(repr(config)) < 1000
+    assert repr(config).startswith("Config(env=Env(CartPole-v1+time_limit), total_steps=100000, ")
+    page = config._repr_html_()
+    assert all(f"<td>{field.name}</td>" in page for field in dataclasses.fields(config))
+    assert "<td>linear(0.00025, 0.0)</td>" in page
+    assert repr(jax.tree.map(lambda x: None, config)).startswith("Config(env=")
+    jax.jit(lambda config: repr(config) and config.discount)(config)  # with traced numbers
+
+
+def test_a_field_takes_one_of_its_words():
+    @rljax.config.config
+    class Words:
+        how: str = rljax.static(default="slow", choices=("slow", "fast"))
+        other: str | None = rljax.static(default=None, choices=("left", "right"))
+
+    assert (Words(how="fast").how, Words(other="left").other, Words().other) == ("fast", "left", None)
+    with pytest.raises(rljax.UsageError, match=r"^how must be one of slow, fast, got 'fsat'\.$"):
+        Words(how="fsat")
+    with pytest.raises(rljax.UsageError, match=r"^other must be one of left, right, got 'up'\.$"):
+        rljax.replace(Words(), other="up")

@@ -62,6 +62,7 @@ def test_every_step_has_different_keys():
 
 def test_play_reports_the_returns_so_far():
     env = walk.replace(params=Slope(steps=10))
-    returns, ended = evaluation.play(jax.random.key(0), env, lambda key, obs: jnp.full(3, 5, jnp.int32), 3, max_steps=4)
-    np.testing.assert_array_equal(np.floor(returns / 5), 4)  # noise adds less than 1 a step
-    assert not ended.any()
+    played = evaluation.play(jax.random.key(0), env, lambda key, obs: jnp.full(3, 5, jnp.int32), 3, max_steps=4)
+    np.testing.assert_array_equal(np.floor(played.returns / 5), 4)  # noise adds less than 1 a step
+    np.testing.assert_array_equal(played.measures["length"], 4)
+    assert not played.ended.any()

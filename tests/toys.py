@@ -118,3 +118,42 @@ def act(state: State, config: Config) -> Policy:
 
 
 own = SimpleNamespace(__name__="own", Config=Config, init=init, update=update, act=act)
+
+
+def _game_reset(key, params):
+    # From the first step on the time and the score so far are known, and so are all measures of an episode.
+    return jnp.zeros(1), (jnp.int32(0), jax.random.randint(key, (), 1, params + 1))
+
+
+def _game_step(key, state, action, params):
+    time, length = state
+    time = time + 1
+    ends = time >= length
+    # At any earlier step the outcome is a loss, which must not count.
+    outcome = jnp.where(ends, jnp.sign(length - 2), -1)
+    info = {"bumps": action, "speed": time, "distance": 10 * time, "outcome": outcome}
+    return rljax.timestep(jnp.zeros(1), 1.0, ends, info=info), (time, length)
+
+
+game = rljax.Env(
+    name="game",
+    reset=_game_reset,
+    step=_game_step,
+    params=3,  # episodes have 1 to 3 steps: a loss, a draw or a win
+    observation_space=rljax.Box(-1, 1, (1,)),
+    action_space=rljax.Discrete(5),
+    info={"bumps": "sum", "speed": "mean", "distance": "last", "outcome": "last"},
+)
+
+
+def game_measures(lengths, action):
+    """The measures of `game`'s episodes with these lengths `[n]`, under a constant action."""
+    lengths = np.asarray(lengths, np.float64)
+    return {
+        "bumps": action * lengths,
+        "speed": (lengths + 1) / 2,
+        "distance": 10 * lengths,
+        "win": lengths > 2,
+        "draw": lengths == 2,
+        "loss": lengths < 2,
+    }

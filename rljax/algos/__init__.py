@@ -7,7 +7,7 @@ from typing import Any
 
 from rljax import core
 from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
-from rljax.errors import UsageError, suggest
+from rljax.errors import UsageError, shown, suggest
 
 _ALGORITHMS = {
     "ppo": ppo,
@@ -96,11 +96,15 @@ def variant(algorithm: Any, *, name: str, Config: type | None = None, **losses: 
     Raises:
         UsageError: the algorithm has no loss of that name.
     """
+    if not callable(getattr(algorithm, "update", None)):
+        raise UsageError(f"variant() takes an algorithm's module, such as rljax.ppo, got {shown(algorithm)}.")
     known = [parameter for parameter in inspect.signature(algorithm.update).parameters if parameter.endswith("loss")]
-    for given in losses:
+    for given, function in losses.items():
         if given not in known:
             hint = suggest(given, known) if known else "its update takes no loss."
             raise UsageError(f"{algorithm.__name__.rpartition('.')[2]} has no {given!r} to replace: {hint}")
+        if not callable(function):
+            raise UsageError(f"{given} must be a function like {known[0]}() of the algorithm, got {shown(function)}.")
     public = {part: value for part, value in vars(algorithm).items() if not part.startswith("_")}
     update = functools.partial(algorithm.update, **losses)
     made = SimpleNamespace(**{**public, **losses, "__name__": name, "__doc__": algorithm.__doc__, "update": update})

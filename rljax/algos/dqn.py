@@ -21,7 +21,6 @@ from rljax import core, exploration, networks, off_policy, optimizers, replay, r
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
 from rljax.envs.masks import where_legal
-from rljax.envs.spaces import discrete
 from rljax.schedules import Scheduled
 from rljax.types import Loss, Metrics, Policy
 
@@ -101,7 +100,7 @@ class Config:
     """Exponent of the priorities (alpha), a number or a schedule; 0 samples uniformly."""
     importance_exponent: Scheduled = traced(default=schedules.linear(0.4, 1.0), minimum=0, maximum=1)
     """Exponent of the importance weights (beta), a number or a schedule; 1 removes the sampling bias."""
-    head: str = static(default="expected")
+    head: str = static(default="expected", choices=value_heads.HEADS)
     """Value head: expected, categorical (C51) or quantile (QR-DQN)."""
     num_atoms: int = static(default=51, minimum=2)
     """Atoms or quantiles of a distributional head (K)."""
@@ -111,11 +110,11 @@ class Config:
     """Highest discounted return of the categorical head's support; required for that head."""
     hidden_sizes: tuple[int, ...] = static(default=(128, 128))
     """Widths of the default network's hidden layers."""
-    activation: str = static(default="relu")
-    """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
-    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT)
-    """Encoder of observations in the default network, by the name of its image encoder: minatar, nature or impala; or a
-    function from the space to a linen module from observations to features, as networks.encoder(embedding=16) is."""
+    activation: str = static(default="relu", choices=networks.ACTIVATIONS)
+    """Nonlinearity of the default network."""
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.IMAGE_ENCODERS)
+    """Encoder of observations in the default network, by the name of its image encoder; or a function from the space
+    to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
@@ -173,13 +172,21 @@ def init(key: jax.Array, config: Config) -> State:
     return State(params, params, params, _optimizer(config).init(params), buffer, collector, jnp.int32(0))
 
 
-def act(state: State, config: Config) -> Policy:
-    """Return the greedy policy of the averaged parameters; noisy weights are at their means."""
+def act(state: State, config: Config, greedy: bool = True) -> Policy:
+    """Return the greedy policy of the averaged parameters, with noisy weights at their means; or the stochastic one.
+
+    The stochastic policy explores as in training: with the newest parameters, the current epsilon, and noise if noisy.
+    """
 
     def policy(key: jax.Array, obs: Any) -> jax.Array:
-        outputs = _network(config).apply(state.averaged_params, rollout.observe(state.collector, config.env, obs))
-        best = jnp.argmax(where_legal(_head(config).values(outputs), obs), axis=-1).astype(jnp.int32)
-        return discrete(config.env.action_space).from_index(best)
+        obs = rollout.observe(state.collector, config.env, obs)
+        if greedy:
+            values = _head(config).values(_network(config).apply(state.averaged_params, obs))
+            return exploration.greedy(values, obs, config.env)
+        key_noise, key_action = jax.random.split(key)
+        values = _head(config).values(_apply(state.params, obs, key_noise, config))
+        epsilon = core.current(state, config).epsilon
+        return exploration.sample_epsilon_greedy(key_action, values, epsilon, obs, config.env)
 
     return policy
 

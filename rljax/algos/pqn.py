@@ -18,7 +18,6 @@ from rljax import core, exploration, losses, networks, optimizers, returns, roll
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
 from rljax.envs.masks import where_legal
-from rljax.envs.spaces import discrete
 from rljax.schedules import Scheduled
 from rljax.types import Loss, Metrics, Policy
 
@@ -69,11 +68,11 @@ class Config:
     """Environment steps over which schedules run; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(128, 128))
     """Widths of the default network's hidden layers."""
-    activation: str = static(default="relu")
-    """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
-    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT)
-    """Encoder of observations in the default network, by the name of its image encoder: minatar, nature or impala; or a
-    function from the space to a linen module from observations to features, as networks.encoder(embedding=16) is."""
+    activation: str = static(default="relu", choices=networks.ACTIVATIONS)
+    """Nonlinearity of the default network."""
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.IMAGE_ENCODERS)
+    """Encoder of observations in the default network, by the name of its image encoder; or a function from the space
+    to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
@@ -122,13 +121,14 @@ def _values(params: Any, obs: Any, config: Config) -> jax.Array:
     return _network(config).apply(params, obs)[..., 0]
 
 
-def act(state: State, config: Config) -> Policy:
-    """Return the greedy policy."""
+def act(state: State, config: Config, greedy: bool = True) -> Policy:
+    """Return the greedy policy; or the stochastic one, which explores with the current epsilon."""
 
     def policy(key: jax.Array, obs: Any) -> jax.Array:
         values = _values(state.params, rollout.observe(state.collector, config.env, obs), config)
-        best = jnp.argmax(where_legal(values, obs), axis=-1).astype(jnp.int32)
-        return discrete(config.env.action_space).from_index(best)
+        if greedy:
+            return exploration.greedy(values, obs, config.env)
+        return exploration.sample_epsilon_greedy(key, values, core.current(state, config).epsilon, obs, config.env)
 
     return policy
 

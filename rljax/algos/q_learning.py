@@ -25,7 +25,7 @@ from rljax.config import config, static, traced
 from rljax.envs import Env, count
 from rljax.envs.masks import plain, where_legal
 from rljax.envs.spaces import discrete
-from rljax.errors import UsageError, suggest
+from rljax.errors import UsageError
 from rljax.schedules import Scheduled
 from rljax.types import Metrics, Policy
 
@@ -40,8 +40,8 @@ class Config:
     """Environment to train on; observations and actions must be discrete."""
     total_steps: int = static(default=500_000, minimum=1)
     """Environment steps of the whole run, rounded down to whole updates of num_envs * num_steps."""
-    target: str = static(default="q_learning")
-    """Update target: q_learning, sarsa, expected_sarsa or double_q_learning."""
+    target: str = static(default="q_learning", choices=TARGETS)
+    """Update target: that of the algorithm of this name."""
     discount: float = traced(default=0.99, minimum=0, maximum=1)
     """Discount per step (gamma)."""
     step_size: Scheduled = traced(default=schedules.visits(1.0, 0.6), minimum=0, maximum=1)
@@ -59,8 +59,6 @@ class Config:
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.steps_per_update)
-        if self.target not in TARGETS:
-            raise UsageError(f"There is no target {self.target!r}: {suggest(self.target, TARGETS)}")
         count(self.env.observation_space, "observations")
         count(self.env.action_space)
         if self.env.normalize_rewards is not None:
@@ -97,20 +95,25 @@ def init(key: jax.Array, config: Config) -> State:
     return State(Tables(values, jnp.zeros(shape, jnp.int32), planned), collector, jnp.int32(0))
 
 
-def act(state: State, config: Config) -> Policy:
-    """Return the greedy policy of the mean over tables; ties go to the first action."""
-    means, space = state.tables.action_values.mean(axis=0), discrete(config.env.action_space)
+def act(state: State, config: Config, greedy: bool = True) -> Policy:
+    """Return the greedy policy of the mean over tables, where ties go to the first action; or the stochastic one.
+
+    The stochastic policy explores with the current epsilon.
+    """
+    means = state.tables.action_values.mean(axis=0)
 
     def policy(key: jax.Array, obs: Any) -> jax.Array:
-        best = jnp.argmax(where_legal(means[_index(obs, config)], obs), axis=-1).astype(jnp.int32)
-        return space.from_index(best)
+        values = means[_index(obs, config)]
+        if greedy:
+            return exploration.greedy(values, obs, config.env)
+        return exploration.sample_epsilon_greedy(key, values, core.current(state, config).epsilon, obs, config.env)
 
     return policy
 
 
 def _index(obs: Any, config: Config) -> jax.Array:
     """The rows of the tables `[...]` for observations `[...]`."""
-    return discrete(config.env.observation_space).index(plain(obs))
+    return discrete(config.env.observation_space, "observations").index(plain(obs))
 
 
 class Noise(NamedTuple):

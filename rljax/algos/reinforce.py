@@ -79,15 +79,15 @@ class Config:
     """Environment steps over which schedules run; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default network's hidden layers."""
-    activation: str = static(default="tanh")
-    """Nonlinearity of the default network: tanh, relu, elu, gelu or silu."""
+    activation: str = static(default="tanh", choices=networks.ACTIVATIONS)
+    """Nonlinearity of the default network."""
     shared_torso: bool | None = static(default=None)
     """Share the torso of actor and critic in the default network; None for only where observations are images."""
     squash_actions: bool = static(default=False)
     """Squash continuous actions into their bounds by tanh, with exact log-probabilities, instead of clipping them."""
-    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT)
-    """Encoder of observations in the default network, by the name of its image encoder: minatar, nature or impala; or a
-    function from the space to a linen module from observations to features, as networks.encoder(embedding=16) is."""
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.IMAGE_ENCODERS)
+    """Encoder of observations in the default network, by the name of its image encoder; or a function from the space
+    to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
@@ -151,9 +151,9 @@ def init(key: jax.Array, config: Config) -> State:
     return State(params, _optimizer(config).init(params), collector, history, jnp.int32(0))
 
 
-def act(state: State, config: Config) -> Policy | RecurrentPolicy:
-    """Return the greedy policy: the mode of the action distribution."""
-    return on_policy.greedy(_network(config), state, config)
+def act(state: State, config: Config, greedy: bool = True) -> Policy | RecurrentPolicy:
+    """Return the greedy policy, the mode of the action distribution; or the stochastic one, which samples from it."""
+    return on_policy.act(_network(config), state, config, greedy)
 
 
 def loss(params: Any, window: Steps, targets: jax.Array, used: jax.Array, config: Config) -> tuple[jax.Array, Metrics]:

@@ -91,11 +91,11 @@ class Config:
     """Environment steps over which schedules run; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default networks' hidden layers."""
-    activation: str = static(default="relu")
-    """Nonlinearity of the default networks: tanh, relu, elu, gelu or silu."""
-    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT)
-    """Encoder of observations in the default networks, by the name of its image encoder: minatar, nature or impala; or
-    a function from the space to a linen module from observations to features, as networks.encoder(embedding=16) is."""
+    activation: str = static(default="relu", choices=networks.ACTIVATIONS)
+    """Nonlinearity of the default networks."""
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.IMAGE_ENCODERS)
+    """Encoder of observations in the default networks, by the name of its image encoder; or a function from the space
+    to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default networks' linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.ActorAndCritics | None = static(default=None)
@@ -165,12 +165,16 @@ def _policy(actor: Any, obs: Any, config: Config) -> Any:
     return squashed_head(config.env.action_space).distribution(_network(config).actor.apply(actor, obs))
 
 
-def act(state: State, config: Config) -> Policy:
-    """Return the greedy policy: the most likely discrete action, or tanh of the Gaussian's mean."""
+def act(state: State, config: Config, greedy: bool = True) -> Policy:
+    """Return the greedy policy, the most likely discrete action or tanh of the Gaussian's mean; or a stochastic one.
+
+    The stochastic policy samples from the distribution, as in training.
+    """
 
     def policy(key: jax.Array, obs: Any) -> jax.Array:
         distribution = _policy(state.params.actor, rollout.observe(state.collector, config.env, obs), config)
-        return squashed_head(config.env.action_space).to_action(distribution.mode())
+        action = distribution.mode() if greedy else distribution.sample(key)
+        return squashed_head(config.env.action_space).to_action(action)
 
     return policy
 

@@ -23,7 +23,7 @@ from rljax import core, exploration, networks, off_policy, optimizers, replay, r
 from rljax.config import config, static, traced
 from rljax.envs import Env, bounded_box
 from rljax.schedules import Scheduled
-from rljax.types import Loss, Metrics, Policy
+from rljax.types import Loss, Metrics, Policy, RecurrentPolicy
 
 
 def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
@@ -81,11 +81,11 @@ class Config:
     """Environment steps over which schedules run; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(64, 64))
     """Widths of the default networks' hidden layers."""
-    activation: str = static(default="relu")
-    """Nonlinearity of the default networks: tanh, relu, elu, gelu or silu."""
-    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT)
-    """Encoder of observations in the default networks, by the name of its image encoder: minatar, nature or impala; or
-    a function from the space to a linen module from observations to features, as networks.encoder(embedding=16) is."""
+    activation: str = static(default="relu", choices=networks.ACTIVATIONS)
+    """Nonlinearity of the default networks."""
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.IMAGE_ENCODERS)
+    """Encoder of observations in the default networks, by the name of its image encoder; or a function from the space
+    to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default networks' linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.ActorAndCritics | None = static(default=None)
@@ -150,14 +150,25 @@ def _actions(actor: Any, obs: jax.Array, config: Config) -> jax.Array:
     return jnp.tanh(_network(config).actor.apply(actor, obs))
 
 
-def act(state: State, config: Config) -> Policy:
-    """Return the policy without exploration noise."""
+def act(state: State, config: Config, greedy: bool = True) -> Policy | RecurrentPolicy:
+    """Return the policy without exploration noise; or the stochastic one, with the noise of training.
 
-    def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
-        actions = _actions(state.params.actor, rollout.observe(state.collector, config.env, obs), config)
-        return bounded_box(config.env.action_space).from_unit_vector(actions)
+    The stochastic policy's hidden state is the noise of the last step, zero at the start of an episode.
+    """
+    space = bounded_box(config.env.action_space)
 
-    return policy
+    def actions(obs: jax.Array) -> jax.Array:
+        return _actions(state.params.actor, rollout.observe(state.collector, config.env, obs), config)
+
+    def explore(key: jax.Array, obs: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+        current = core.current(state, config)
+        normal = jax.random.normal(key, noise.shape)
+        noise = exploration.correlated_noise(noise, normal, current.noise_std, current.noise_reversion)
+        return space.from_unit_vector(jnp.clip(actions(obs) + noise, -1.0, 1.0)), noise
+
+    if greedy:
+        return lambda key, obs: space.from_unit_vector(actions(obs))
+    return RecurrentPolicy(lambda num_envs: jnp.zeros((num_envs, *state.noise.shape[-1:])), explore)
 
 
 def loss(

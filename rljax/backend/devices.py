@@ -119,20 +119,19 @@ def _num_devices_is_set() -> bool:
     return by_flag or jax.config.jax_num_cpu_devices != -1
 
 
-def available_bytes(devices: Iterable[jax.Device], limit: int | None, processes: int = 1) -> int | None:
+def available_bytes(devices: Iterable[jax.Device], limit: int | None) -> int | None:
     """The bytes that runs can use on each of these devices; None if unknown.
 
     Args:
         devices: of this process. CPU devices share the machine's memory.
         limit: upper bound on the bytes of all these devices together.
-        processes: number of processes that share the machine's memory.
     """
     devices = list(devices)
     stats = [device.memory_stats() or {} for device in devices]
     if all("bytes_limit" in device_stats for device_stats in stats):
         free = [device_stats["bytes_limit"] - device_stats.get("bytes_in_use", 0) for device_stats in stats]
     else:
-        free = [size // len(devices) // processes for size in free_bytes()]
+        free = [size // len(devices) for size in free_bytes()]
     bounds = [int(_USABLE * size) for size in free]
     return min(bounds if limit is None else [*bounds, limit // len(devices)], default=None)
 

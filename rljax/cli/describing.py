@@ -12,8 +12,7 @@ from rljax import envs as environments
 from rljax import presets
 from rljax.cli import user_code
 from rljax.cli.parsing import Parser
-from rljax.envs import Box, Discrete, Env, MultiDiscrete
-from rljax.envs.spaces import by_path, leaves_of
+from rljax.envs import Env, spaces
 from rljax.errors import UsageError
 
 
@@ -30,9 +29,9 @@ def envs(arguments: list[str]) -> int:
 
 def _described(env: Env) -> Iterator[str]:
     yield env.label
-    yield f"  observations  {_space(env.observation_space)}"
     masks = "" if env.legal_actions is None else ", of which each state declares the legal ones"
-    yield f"  actions       {_space(env.action_space)}{masks}"
+    yield f"  observations  {spaces.text(env.observation_space)}"
+    yield f"  actions       {spaces.text(env.action_space)}{masks}"
     params = dict(_params(env.params))
     limit = params.get("max_steps_in_episode")
     yield f"  time limit    {limit if limit is not None else 'none known: --wrap time_limit=1000 sets one'}"
@@ -54,17 +53,6 @@ def _fits(algorithm: Any, env: Env) -> bool:
     except UsageError:
         return False
     return True
-
-
-def _space(space: Any) -> str:
-    if isinstance(space, Discrete):
-        return f"Discrete({space.n}{f', start={space.start}' if space.start else ''})"
-    if isinstance(space, MultiDiscrete):
-        return f"MultiDiscrete({space.nvec})"
-    if isinstance(space, Box):
-        low, high = np.min(space.low), np.max(space.high)
-        return f"Box{list(space.shape)} {np.dtype(space.dtype).name}, from {low:.4g} to {high:.4g}"
-    return "; ".join(f"{path}: {_space(leaf)}" for path, leaf in by_path(leaves_of(space)).items())
 
 
 def _params(params: Any) -> Iterator[tuple[str, str]]:
@@ -100,8 +88,11 @@ def completion(arguments: list[str]) -> int:
     for name in registry.algorithms():
         options = train_parser(name, registry.algorithm(name))
         for action in options._actions:  # argparse has no other way to list or change them
-            if action.dest == "env":
+            words = str(action.metavar or "")
+            if action.dest in ("env", "eval_env"):
                 action.choices = ids
+            elif words.startswith("{"):
+                action.choices = words.strip("{}").split(",")
         by_algorithm.add_parser(name, parents=[options], conflict_handler="resolve", add_help=False, help=name)
     folder = commands.add_parser(
         "resume", parents=[resume_parser()], conflict_handler="resolve", add_help=False, help="resume"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
-from rljax.config import field_docs, kinds
+from rljax.config import choices, field_docs, kinds
 from rljax.envs.wrappers import WRAPPERS
 from rljax.errors import UsageError, suggest
 from rljax.experiment import sweeps
@@ -78,7 +78,7 @@ def integer(text: str) -> int:
         return int(text)
     except ValueError:
         number = float(text)
-        if number != int(number):
+        if not number.is_integer():  # as infinity is not
             raise ValueError(text) from None
         return int(number)
 
@@ -108,7 +108,6 @@ def add_fields(
     parser: argparse._ActionsContainer,
     cls: type,
     defaults: Mapping[str, Any],
-    choices: Mapping[str, Iterable[str]] = {},
     names: Iterable[str] | None = None,
     aliases: Mapping[str, list[str]] = {},
 ) -> None:
@@ -118,7 +117,6 @@ def add_fields(
         parser: gets the options; those that are not given are absent from what it parses.
         cls: a class made by `rljax.config.config`.
         defaults: values to show in the help.
-        choices: values that a field is restricted to.
         names: of the fields; None for all.
         aliases: other names of options, by field.
     """
@@ -148,11 +146,13 @@ def add_fields(
                 reader = _or_none(reader)
             settings |= {
                 "type": reader,
-                "metavar": "SCHEDULE" if "Schedule" in kinds(field) else reader.__name__.upper(),
+                "metavar": next(
+                    (name.upper() for name in ("Schedule", "Env") if name in kinds(field)), reader.__name__.upper()
+                ),
             }
-        if field.name in choices:
-            settings |= {"choices": list(choices[field.name])}
-            settings.pop("metavar", None)
+        if (words := choices(field)) is not None:  # the class refuses others
+            shown_words = [*words, "none"] if "None" in kinds(field) else words
+            settings["metavar"] = "{" + ",".join(shown_words) + "}"
         parser.add_argument(_flag(field.name), *aliases.get(field.name, []), **settings)
 
 

@@ -1,10 +1,12 @@
 """`--config FILE`: a run from another run's `config.json`, or from YAML with the options of the command line."""
 
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from rljax import algos
+from rljax import algos, envs
+from rljax.cli import user_code
 from rljax.cli.parsing import text_after
 from rljax.errors import UsageError, shown
 from rljax.experiment import manifest
@@ -29,9 +31,9 @@ def read(arguments: list[str]) -> RunFile:
     if path is None:
         return RunFile()
     file = pathlib.Path(path)
-    if not path or path.startswith("--"):
+    if not path or path.startswith("--") or "\0" in path:
         raise UsageError("--config needs a file: config.json of a run, or YAML.")
-    if file.is_dir():
+    if os.path.isdir(file):
         file = file / manifest.FILE
     if file.suffix == ".json":
         recorded = manifest.read(file.parent)
@@ -54,6 +56,21 @@ def is_of(file: RunFile, algorithm: Any) -> bool:
     return algos.name_of(algorithm) == file.manifest.recipe["algorithm"]
 
 
+def eval_env(file: RunFile, reference: str | None) -> Any:
+    """The environment for evaluations that an option names, or else the file; None for the one to train in."""
+    recorded = file.manifest
+    if reference is None and recorded is not None and recorded.eval_env is not None:
+        if recorded.eval_env["reference"] is None:
+            return manifest.with_eval_env(recorded, None).eval_env
+        (reference,) = recorded.eval_env["reference"]
+    if reference is None:
+        return None
+    env = envs.make(user_code.env(reference))
+    if ":" in reference:
+        manifest.remember(env, user_code.absolute(reference))
+    return env
+
+
 def _from_yaml(file: pathlib.Path) -> RunFile:
     import yaml
 
@@ -61,7 +78,7 @@ def _from_yaml(file: pathlib.Path) -> RunFile:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{file} cannot be read ({error.strerror}).") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also of its encoding, numbers and dates
         raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(found, dict):
         raise UsageError(f"{file} must map options to values, such as `env: CartPole-v1`, got {shown(found)}.")

@@ -10,30 +10,33 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rljax import envs, networks, presets
+import jax
+
+from rljax import envs, presets
 from rljax.backend import devices, program_cache
 from rljax.cli import run_files, user_code
 from rljax.cli.parsing import Parser, add_fields, integer, param, swept, text_after, values, without_params, wrapper
 from rljax.config import check_value, kinds, replace, value_at, with_values
+from rljax.envs.base import check_param
 from rljax.errors import UsageError
-from rljax.experiment import manifest, processes
+from rljax.experiment import manifest
 from rljax.experiment import resume as resuming
 from rljax.experiment import run as running
 from rljax.experiment.naming import say_if_untuned
-from rljax.experiment.options import CHANGEABLE, LOGGED, SHARDED, Options
+from rljax.experiment.options import CHANGEABLE, Options
 from rljax.report import loggers
 
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
 _CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (package.custom) or either with :name"
 _CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
 _ENV = f"a listed id, or {_CUSTOM_ENV}"
-_CHOICES = {"activation": list(networks.ACTIVATIONS), "recurrent": [*networks.CORES, "none"]}
 _NETWORK = (
     *("activation", "encoder", "hidden_sizes", "layer_norm", "mixed_precision", "recurrent", "shared_torso"),
     *("dueling", "noisy", "head", "num_atoms"),
 )
 _ALIASES = {  # of other libraries
     "learning_rate": ["--lr"],
+    "step_size": ["--lr"],  # of tables, which have no learning_rate
     "discount": ["--gamma"],
     "total_steps": ["--steps", "--timesteps", "--total-timesteps"],
     "num_envs": ["--n-envs"],
@@ -74,21 +77,23 @@ def train(arguments: list[str]) -> int:
     parsed, mistakes = train_parser(name, algorithm).parse_each(tokens)
     fields = values(parsed, {field.name for field in dataclasses.fields(algorithm.Config)} - {"env"})
     options = values(parsed, _OPTIONS)
+    eval_env = options.pop("eval_env", None)  # made later: it starts JAX
     env = getattr(parsed, "env", None)
     if env is None and from_file.manifest is None:
         mistakes.append(_without_env(name, rest))
     for cls, some in ((Options, options), (algorithm.Config, fields)):
         mistakes += [error for field, value in some.items() if (error := check_value(cls, field, value))]
     if mistakes:
-        if env is not None:
-            mistakes += _mistakes_of_env(env, texts, getattr(parsed, "wrap", []))
+        for one, params, wraps in ((env, texts, getattr(parsed, "wrap", [])), (eval_env, [], [])):
+            mistakes += [] if one is None else _mistakes_of_env(one, params, wraps)
         raise UsageError("\n".join(dict.fromkeys(mistakes)))
     recorded = {} if from_file.manifest is None else vars(from_file.manifest.options)
-    chosen, hosts = Options(**{**recorded, **options}), _hosts_given(parsed)
+    chosen = Options(**{**recorded, **options})
     sweep = _sweep(getattr(parsed, "sweep", []))
-    alone = chosen.seeds == 1 and chosen.shard == "runs" and not sweep and not hosts
-    devices.configure_jax(single_run=alone)
+    alone = chosen.seeds == 1 and chosen.shard == "runs" and not sweep
+    _configure_jax(chosen.cluster, alone)
     program_cache.use_default()
+    chosen = dataclasses.replace(chosen, eval_env=run_files.eval_env(from_file, eval_env))
     if from_file.manifest is not None:
         made = None if env is None else envs.make(user_code.env(env))
         config = replace(manifest.config_of(from_file.manifest.recipe, algorithm, made), **fields)
@@ -100,7 +105,7 @@ def train(arguments: list[str]) -> int:
     config = config if changed is config.env else replace(config, env=changed)
     if env is not None and not user_code.is_custom(name):
         say_if_untuned(name, user_code.env(env))
-    return _run(name, algorithm, config, sweep, chosen, hosts, env, [*texts, *(f"+{one}" for one in wraps)])
+    return _run(name, algorithm, config, sweep, chosen, env, [*texts, *(f"+{one}" for one in wraps)])
 
 
 def _run(
@@ -109,7 +114,6 @@ def _run(
     config: Any,
     sweep: dict[str, Any] | None,
     chosen: Options,
-    hosts: dict[str, Any],
     env: str | None,
     env_changes: list[str],
 ) -> int:
@@ -118,15 +122,14 @@ def _run(
         manifest.remember(algorithm, user_code.absolute(name))
     if env is not None and ":" in env:
         manifest.remember(config.env, user_code.absolute(env), env_changes)
-    if chosen.out is None and hosts:
-        raise UsageError("Several processes train into one folder that all of them see: name it with --out.")
-    out = pathlib.Path(chosen.out or _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}"))
+    is_new = chosen.out is None
+    out = _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}") if is_new else running.path_of("out", chosen.out)
     settings: dict[str, Any] = {field: getattr(chosen, field) for field in _OPTIONS}
     settings |= {"out": out, "name": chosen.name or (None if is_custom else name)}
     try:
-        running.run(algorithm, config, sweep=sweep, hosts=processes.join(**hosts) if hosts else None, **settings)
+        running.run(algorithm, config, sweep=sweep, **settings)
     finally:
-        if chosen.out is None:
+        if is_new:
             with contextlib.suppress(OSError):  # it is not empty, unless the run was refused
                 os.removedirs(out)
     _print_written(out)
@@ -172,7 +175,7 @@ def train_parser(name: str = "ALGO", algorithm: Any = None, config: Any = None) 
         metavar="FILE",
         help="config.json of a run, or YAML with options; options after it change it",
     )
-    add_fields(run, Options, vars(Options()), {"shard": SHARDED, "log_each": LOGGED}, aliases=_ALIASES)
+    add_fields(run, Options, vars(Options()), aliases=_ALIASES)
     run.add_argument(
         "--sweep",
         action="append",
@@ -201,7 +204,6 @@ def train_parser(name: str = "ALGO", algorithm: Any = None, config: Any = None) 
     )
     if algorithm is not None:
         _add_config(parser, name, algorithm, config)
-    _add_hosts(parser)
     return parser
 
 
@@ -216,8 +218,7 @@ def _add_config(parser: Parser, name: str, algorithm: Any, config: Any) -> None:
     rest = [field for field in fields if field not in (*schedule, *network)]
     for title, some in (("algorithm", rest), ("network", network), ("schedule", schedule)):
         group = parser.add_argument_group(title, f"{whose}, if there are any" if title == "algorithm" else None)
-        choices = {} if user_code.is_custom(name) else _CHOICES
-        add_fields(group, algorithm.Config, defaults, choices, some, aliases=_ALIASES)
+        add_fields(group, algorithm.Config, defaults, some, aliases=_ALIASES)
 
 
 def _add_outlets(group: argparse._ActionsContainer) -> None:
@@ -265,8 +266,8 @@ def _settings(env: str, texts: list[str]) -> tuple[list[str], list[str]]:
 def _changed_env(env: Any, texts: Iterable[str], wraps: Iterable[str]) -> Any:
     """The environment with params changed and wrappers added."""
     params = dict(map(param, texts))
-    for name in params:
-        value_at(env, f"params.{name}")
+    for name, value in params.items():
+        check_param(f"--env.{name}", value_at(env, f"params.{name}"), value)
     env = with_values(env, {f"params.{name}": value for name, value in params.items()}) if params else env
     for text in wraps:
         name, arguments = wrapper(text)
@@ -303,9 +304,10 @@ def resume_parser() -> Parser:
     parser.add_argument("--total-steps", type=integer, default=hidden, metavar="INT", help="a new length, in env steps")
     parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help=_CUSTOM_ALGORITHM)
     parser.add_argument("--env", default=hidden, metavar="ENV", help=_CUSTOM_ENV)
+    evaluated = f"the environment of evaluations, if it is {_CUSTOM_ENV}"
+    parser.add_argument("--eval-env", default=hidden, metavar="ENV", help=evaluated)
     add_fields(parser, Options, {}, names=CHANGEABLE)
     _add_outlets(parser)
-    _add_hosts(parser)
     return parser
 
 
@@ -322,12 +324,14 @@ def resume(arguments: list[str]) -> int:
     if mistakes:
         raise UsageError("\n".join(mistakes))
     recorded = manifest.read(pathlib.Path(name))
-    devices.configure_jax(single_run=recorded.threads == 1)
+    _configure_jax(getattr(options, "cluster", None), recorded.threads == 1)
     program_cache.use_default()
-    settings, hosts = values(options, ("total_steps", "algorithm", "env", *CHANGEABLE)), _hosts_given(options)
+    settings = values(options, ("total_steps", "algorithm", *CHANGEABLE))
     given = {kind: reference for kind, reference in recorded.recipe["references"].items() if reference is not None}
-    for kind in settings.keys() & {"algorithm", "env"}:
-        given[kind] = [settings[kind], *given.get(kind, [None])[1:]]
+    if recorded.eval_env is not None and recorded.eval_env["reference"] is not None:
+        given["eval_env"] = recorded.eval_env["reference"]
+    for kind, reference in values(options, ("algorithm", "env", "eval_env")).items():
+        given[kind] = [reference, *given.get(kind, [None])[1:]]
     if "algorithm" in given:
         settings["algorithm"] = user_code.algorithm(given["algorithm"][0])
     if "env" in given:
@@ -335,25 +339,17 @@ def resume(arguments: list[str]) -> int:
         params = [text for text in changes if not text.startswith("+")]
         wraps = [text[1:] for text in changes if text.startswith("+")]
         settings["env"] = _changed_env(envs.make(user_code.env(reference)), params, wraps)
-    resuming.resume(name, hosts=processes.join(**hosts) if hosts else None, **settings)
+    if "eval_env" in given:
+        settings["eval_env"] = user_code.env(given["eval_env"][0])
+    resuming.resume(name, **settings)
     _print_written(pathlib.Path(name))
     return 0
 
 
-def _add_hosts(parser: Parser) -> None:
-    group = parser.add_argument_group("several processes")
-    hidden = argparse.SUPPRESS
-    group.add_argument("--distributed", action="store_true", help="one of several started by Slurm or Open MPI")
-    address = "without Slurm or MPI: address of process 0 and a free port there, such as 10.0.0.1:1234"
-    group.add_argument("--coordinator", default=hidden, metavar="ADDRESS", help=address)
-    group.add_argument("--num-processes", type=int, default=hidden, metavar="INT", help="how many there are")
-    group.add_argument("--process-id", type=int, default=hidden, metavar="INT", help="which one this is, from 0")
-
-
-def _hosts_given(options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `rljax.join`; empty for a single process."""
-    given = values(options, ("coordinator", "num_processes", "process_id"))
-    return given or ({"coordinator": None} if getattr(options, "distributed", False) else {})
+def _configure_jax(cluster: str | None, single_run: bool) -> None:
+    if cluster is not None and "JAX_PLATFORMS" not in os.environ:
+        jax.config.update("jax_platforms", "cpu")  # the driver trains nothing: it leaves the GPU to the workers
+    devices.configure_jax(single_run=single_run)
 
 
 def _print_written(folder: pathlib.Path) -> None:

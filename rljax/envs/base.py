@@ -2,14 +2,17 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.envs import measures
 from rljax.envs.spaces import Box, Discrete, Leaf, MultiDiscrete, Space, by_path, leaves_of
+from rljax.errors import UsageError, scalar, shown
 
 
 class TimeStep(NamedTuple):
@@ -23,11 +26,29 @@ class TimeStep(NamedTuple):
     reward: jax.Array  # [] float32
     terminated: jax.Array  # [] bool, the task ended: no reward follows
     truncated: jax.Array  # [] bool, cut off by a time limit: the task itself has not ended
+    info: dict[str, jax.Array] = {}  # noqa: RUF012 - never changed; [] float32 each, the numbers that `Env.info` declares
 
 
-def timestep(obs: Any, reward: Any, terminated: Any, truncated: Any = False) -> TimeStep:
+def check_param(name: str, before: Any, value: Any) -> None:
+    """Raise a `UsageError` for what cannot replace a number in an environment's params; arrays are not checked."""
+    least = 1 if "max_steps_in_episode" in name else -math.inf
+    given = scalar(value)
+    if not isinstance(before, bool | int | float) or hasattr(given, "shape"):
+        return
+    is_flag = isinstance(given, bool) and not isinstance(before, bool)
+    if is_flag or not isinstance(given, int | float) or not given >= least:  # as NaN is not
+        bound = "" if least < 1 else " of at least 1"
+        raise UsageError(f"{name} must be a number{bound}, got {shown(value)}.")
+    if isinstance(given, int) and abs(given) >= 2**31:
+        raise UsageError(f"{name} must be less than 2**31, got {shown(value)}: write larger numbers as floats.")
+
+
+def timestep(
+    obs: Any, reward: Any, terminated: Any, truncated: Any = False, info: Mapping[str, Any] | None = None
+) -> TimeStep:
     """Build the `TimeStep` of an environment's `step`: both observations equal, dtypes as the engine expects them."""
-    return TimeStep(obs, obs, jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated))
+    numbers = {name: jnp.float32(value) for name, value in (info or {}).items()}
+    return TimeStep(obs, obs, jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated), numbers)
 
 
 @functools.partial(
@@ -45,6 +66,7 @@ def timestep(obs: Any, reward: Any, terminated: Any, truncated: Any = False) -> 
         "clip_reward",
         "legal_actions",
         "num_frames",
+        "info",
         "recipe",
         "default_params",
     ],
@@ -71,6 +93,10 @@ class Env:
         legal_actions: which actions are legal, a function from a state of `reset` or `step` to bool `[A]`, or for a
             `MultiDiscrete` to a tuple of one `[nvec[i]]` for each part; None if all always are, see `envs.Masked`.
         num_frames: set by the wrapper frame_stack, if observations are stacks of this many; 1 if not.
+        info: the numbers that every step reports in `TimeStep.info`, and how an episode's are reduced to one: a dict
+            such as `{"collisions": "sum", "speed": "mean", "distance": "last"}`. Training metrics have their means over
+            the episodes that ended, `episode_collisions`, and evaluations `collisions`. An `outcome` of 1, 0 or -1 at
+            the last step becomes the fractions `win`, `draw` and `loss`.
         recipe: how the environment was made, without its params: `((id, settings), (wrapper, arguments), ...)`; the
             first entry is None for a custom environment. Plain data unless a wrapper was given an object.
         default_params: returns the default params, which the label omits.
@@ -88,8 +114,15 @@ class Env:
     clip_reward: tuple[float | None, float | None] | None = None
     legal_actions: Callable[[Any], Any] | None = None
     num_frames: int = 1
+    info: Any = ()  # a dict, kept as a tuple of pairs
     recipe: tuple[tuple[str, tuple[Any, ...]] | None, ...] = (None,)
     default_params: Callable[[], Any] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "info", measures.declared(self.info))  # a tuple, which can be hashed
+
+    def __repr__(self) -> str:
+        return f"Env({'+'.join([self.name, *self.wrappers])})"  # not the label, since params may be traced
 
     @property
     def label(self) -> str:

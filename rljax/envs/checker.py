@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.envs import measures
 from rljax.envs.base import Env, TimeStep, begin_next_episode
 from rljax.envs.masks import Masked, masked, plain, random_legal_action
 from rljax.envs.spaces import Box, Discrete, Leaf, MultiDiscrete, Space, alike, by_path, leaves_of
-from rljax.errors import UsageError, located
+from rljax.errors import UsageError, located, number, shown
 
 
 def check(env: Env, num_steps: int = 64) -> list[str]:
@@ -19,6 +20,9 @@ def check(env: Env, num_steps: int = 64) -> list[str]:
     Checks shapes and dtypes by tracing. If these are valid, runs `num_steps` random steps in 8 copies under `jit` and
     `vmap`, to find NaN, observations outside the space, randomness that does not depend on the key, and reused keys.
     """
+    num_steps = number("check's num_steps", num_steps, integer=True, minimum=1, maximum=1_000_000)
+    if not isinstance(env, Env):
+        return [f"it is not an rljax.Env but {shown(env)}: make one with rljax.make or rljax.Env."]
     found, _ = _shape_violations(env)
     return found or _run_violations(env, jax.random.key(0), num_steps)
 
@@ -37,10 +41,10 @@ def space_violation(env: Env) -> str | None:
     """What is wrong with the environment's spaces, one sentence, or None."""
     if not isinstance(env.observation_space, Space):
         kinds = "an rljax.Box, Discrete or MultiDiscrete, or an rljax.envs.Dict or Tuple of them"
-        return f"observation_space must be {kinds}, got {env.observation_space!r}."
+        return f"observation_space must be {kinds}, got {shown(env.observation_space)}."
     if not isinstance(env.action_space, Leaf):
         kinds = "an rljax.Discrete, MultiDiscrete or Box"
-        return f"action_space must be {kinds}, got {env.action_space!r}: flatten it into one of them."
+        return f"action_space must be {kinds}, got {shown(env.action_space)}: flatten it into one of them."
     for name, space in (("observation_space", env.observation_space), ("action_space", env.action_space)):
         for path, leaf in by_path(leaves_of(space)).items():
             if 0 in leaf.shape:
@@ -120,6 +124,13 @@ def _mismatches(env: Env, obs: Any, state: Any, result: Any, next_state: Any) ->
     for name, value in (("terminated", result.terminated), ("truncated", result.truncated)):
         if not _is_scalar(value, jnp.bool_):
             found.append(f"{name} must be one bool scalar, got {_describe(value)}: build steps with rljax.timestep.")
+    if (wrong := measures.violation(env.info, result.info)) is not None:
+        return [*found, wrong]
+    found.extend(
+        f"info {name} must be one number, got {_describe(value)}."
+        for name, value in result.info.items()
+        if not _is_scalar(value, jnp.floating)
+    )
     return found
 
 
@@ -197,6 +208,13 @@ def _step_violations(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: 
         found.append("a state has no legal action: make one legal, or terminate the episode at it.")
     if not np.all(np.isfinite(np.asarray(steps.reward))):
         found.append("a reward is NaN or infinite.")
+    for name, values in steps.info.items():
+        if not np.all(np.isfinite(values)):
+            found.append(f"info {name} is NaN or infinite.")
+        elif name == measures.OUTCOME:
+            outcomes = np.asarray(values)[np.asarray(steps.terminated | steps.truncated)]
+            if not set(outcomes.tolist()) <= {-1.0, 0.0, 1.0}:
+                found.append("the outcome at the last step of an episode must be 1, 0 or -1: a win, a draw or a loss.")
     found.extend(_key_reuse(env, state, key_other))
     return found
 

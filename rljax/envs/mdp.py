@@ -10,7 +10,9 @@ import numpy as np
 from rljax.backend import random_bits
 from rljax.envs.base import Bound, Env, TimeStep, timestep
 from rljax.envs.spaces import Discrete
-from rljax.errors import UsageError
+from rljax.errors import UsageError, shown
+
+_MOST_TRANSITIONS = 2**28  # of a random process: a gibibyte
 
 
 class Model(NamedTuple):
@@ -105,7 +107,9 @@ def random_mdp(key: jax.Array, states: int, actions: int) -> Env:
     """
     for count, what in ((states, "state"), (actions, "action")):
         if not isinstance(count, int | np.integer) or count < 1:
-            raise UsageError(f"random_mdp needs an integer number of {what}s of at least 1, got {count!r}.")
+            raise UsageError(f"random_mdp needs an integer number of {what}s of at least 1, got {shown(count)}.")
+    if states**2 * actions > _MOST_TRANSITIONS:
+        raise UsageError(f"random_mdp has {_MOST_TRANSITIONS:,} transitions at most: ask for fewer states or actions.")
     key_transitions, key_rewards = jax.random.split(key)
     model = Model(
         transitions=jax.random.dirichlet(key_transitions, jnp.ones(states), (states, actions)),

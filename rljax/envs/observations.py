@@ -10,7 +10,7 @@ import numpy as np
 from rljax.envs.base import Bound, Env, TimeStep, as_features, observation_shape
 from rljax.envs.spaces import Box, Leaf, MultiDiscrete, Space, by_path, leaves_of, map_paths, space_of_leaves
 from rljax.envs.wrappers import add_wrapper, recorded
-from rljax.errors import UsageError, number, suggest
+from rljax.errors import UsageError, number, shown, suggest
 
 
 def map_observation(env: Env, name: str, space: Space, function: Callable[..., Any], *arguments: Any) -> Env:
@@ -64,10 +64,10 @@ def mask_observation(env: Env, keep: Sequence[int]) -> Env:
     if not isinstance(space, Box) or len(space.shape) != 1:
         raise UsageError("mask_observation needs a vector observation: apply flatten_observation first.")
     if not isinstance(keep, Sequence) and np.ndim(keep) != 1:
-        raise UsageError(f"mask_observation takes the indices to keep, such as (0, 2), got {keep!r}.")
+        raise UsageError(f"mask_observation takes the indices to keep, such as (0, 2), got {shown(keep)}.")
     for entry in keep:
         if isinstance(entry, bool | np.bool_) or not isinstance(entry, int | np.integer):
-            raise UsageError(f"mask_observation takes the indices to keep, such as (0, 2), got {entry!r}.")
+            raise UsageError(f"mask_observation takes the indices to keep, such as (0, 2), got {shown(entry)}.")
     kept = tuple(int(i) for i in keep)
     if not kept or not all(0 <= i < space.shape[0] for i in kept):
         raise UsageError(
@@ -92,7 +92,7 @@ def frame_stack(env: Env, num_frames: int) -> Env:
 
     At the start of an episode the first observation is repeated.
     """
-    num_frames = number("frame_stack's num_frames", num_frames, integer=True, minimum=1)
+    num_frames = number("frame_stack's num_frames", num_frames, integer=True, minimum=1, maximum=10_000)
 
     def stacked(path: str, leaf: Leaf) -> Leaf:
         if isinstance(leaf, MultiDiscrete):

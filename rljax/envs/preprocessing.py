@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.envs import measures
 from rljax.envs.base import Bound, Env, TimeStep
 from rljax.envs.observations import map_observation
 from rljax.envs.spaces import Box, Leaf, Space, by_path, leaves_of, map_paths, space_of_leaves
@@ -28,6 +29,7 @@ def repeat_action(env: Env, times: int, max_over_last: bool = False) -> Env:
     An episode that ends within a repetition, terminated or truncated, ends there: that step's observation and flags are
     returned, and no later reward counts. What the engine counts are the agent's decisions: the environment steps of
     `total_steps`, episode lengths and discounts. A `time_limit` comes before and counts the environment's own steps.
+    The info of a decision is the sum, the mean or the last of its steps', as the environment declares it.
 
     Args:
         env: the environment.
@@ -37,7 +39,7 @@ def repeat_action(env: Env, times: int, max_over_last: bool = False) -> Env:
     Raises:
         UsageError: `times` is not an integer of at least 1, or `max_over_last` is set without images [H, W, C].
     """
-    times = number("repeat_action's times", times, integer=True, minimum=1)
+    times = number("repeat_action's times", times, integer=True, minimum=1, maximum=1_000_000)
     if env.legal_actions is not None:
         raise UsageError(
             "repeat_action would repeat actions that may have become illegal: repeat them in the environment."
@@ -49,24 +51,30 @@ def repeat_action(env: Env, times: int, max_over_last: bool = False) -> Env:
         space = env.observation_space
         _map_images(env, "repeat_action with max_over_last", lambda image: image)
         reset, step = Bound(_maximum_reset, (reset,)), Bound(_maximum_step, (step, space))
-    return add_wrapper(env, "repeat_action", num_frames=1, reset=reset, step=Bound(_repeat_step, (step, times)))
+    repeated = Bound(_repeat_step, (step, times, env.info))
+    return add_wrapper(env, "repeat_action", num_frames=1, reset=reset, step=repeated)
 
 
 def _repeat_step(
-    step: Callable, times: int, key: jax.Array, state: Any, action: Any, params: Any
+    step: Callable, times: int, info: measures.Declared, key: jax.Array, state: Any, action: Any, params: Any
 ) -> tuple[TimeStep, Any]:
-    def repeat(last: tuple[TimeStep, Any], key: jax.Array) -> tuple[tuple[TimeStep, Any], tuple[()]]:
-        so_far, state = last
+    averaged = [name for name, how in info if how == "mean"]
+
+    def repeat(last: Any, key: jax.Array) -> tuple[Any, tuple[()]]:
+        so_far, state, counts = last
         result, state = step(key, state, action, params)
-        result = result._replace(reward=so_far.reward + result.reward)
+        sums = {name: so_far.info[name] + result.info[name] for name, how in info if how != "last"}
+        result = result._replace(reward=so_far.reward + result.reward, info={**result.info, **sums})
+        counts = {name: count + 1 for name, count in counts.items()}
         ended = so_far.terminated | so_far.truncated
-        return jax.tree.map(lambda old, new: jnp.where(ended, old, new), last, (result, state)), ()
+        return jax.tree.map(lambda old, new: jnp.where(ended, old, new), last, (result, state, counts)), ()
 
     # Starting from no step compiles the environment once instead of twice.
     shapes, _ = jax.eval_shape(step, key, state, action, params)
     no_step = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    (result, state), _ = jax.lax.scan(repeat, (no_step, state), jax.random.split(key, times))
-    return result, state
+    start = (no_step, state, {name: jnp.float32(0.0) for name in averaged})
+    (result, state, counts), _ = jax.lax.scan(repeat, start, jax.random.split(key, times))
+    return result._replace(info={**result.info, **{name: result.info[name] / counts[name] for name in averaged}}), state
 
 
 class MaximumState(NamedTuple):

@@ -1,6 +1,7 @@
 """Spaces that compare and hash by value, so that they can be static parts of a compiled program."""
 
 import dataclasses
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.errors import UsageError
+from rljax.errors import UsageError, shown
 
 # gymnax writes float32's maximum where it means "no bound".
 _UNBOUNDED = 1e30
@@ -25,9 +26,9 @@ class Discrete:
 
     def __post_init__(self) -> None:
         if not isinstance(self.n, int | np.integer) or self.n < 1:
-            raise UsageError(f"Discrete needs an integer n of at least 1, got n={self.n!r}.")
+            raise UsageError(f"Discrete needs an integer n of at least 1, got n={shown(self.n)}.")
         if not isinstance(self.start, int | np.integer):
-            raise UsageError(f"Discrete needs an integer start, got start={self.start!r}.")
+            raise UsageError(f"Discrete needs an integer start, got start={shown(self.start)}.")
 
     def sample(self, key: jax.Array) -> jax.Array:
         """A uniform sample, `[]`."""
@@ -91,12 +92,18 @@ class Box:
     dtype: Any = np.float32
 
     def __post_init__(self) -> None:
-        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+        try:
+            low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+            dtype, shape = np.dtype(self.dtype), tuple(map(operator.index, self.shape))
+            if not (jnp.issubdtype(dtype, np.number) or np.issubdtype(dtype, np.bool_)):
+                raise TypeError(f"{dtype} is not a number's")
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UsageError(
+                "Box needs numbers as bounds, a tuple of integers as its shape, and NumPy's name of a dtype: "
+                f"{' '.join(str(error).split())[:200]}."
+            ) from None
         low = np.where(low <= -_UNBOUNDED, -np.inf, low)
         high = np.where(high >= _UNBOUNDED, np.inf, high)
-        if not isinstance(self.shape, tuple | list):
-            raise UsageError(f"Box needs its shape as a tuple, got {self.shape!r}.")
-        shape = tuple(int(n) for n in self.shape)
         try:
             low, high = np.broadcast_to(low, shape), np.broadcast_to(high, shape)
         except ValueError:
@@ -105,7 +112,7 @@ class Box:
             ) from None
         if not np.all(low <= high):
             raise UsageError("Box needs low <= high in every dimension.")
-        values = {"low": low, "high": high, "shape": shape, "dtype": np.dtype(self.dtype)}
+        values = {"low": low, "high": high, "shape": shape, "dtype": dtype}
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
@@ -285,6 +292,19 @@ def discrete(space: Space, what: str = "actions") -> Discrete:
         raise UsageError(f"This algorithm needs single discrete {what}, but the environment's are {several}{hint}")
     kind = f"a Box of shape {space.shape}" if isinstance(space, Box) else f"a {type(space).__name__}"
     raise UsageError(f"This algorithm needs discrete {what}, but the environment's are {kind}.")
+
+
+def text(space: Any) -> str:
+    """A space in a few words: the number of elements, or shape, type and range."""
+    if isinstance(space, Discrete):
+        return f"Discrete({space.n}{f', start={space.start}' if space.start else ''})"
+    if isinstance(space, MultiDiscrete):
+        return f"MultiDiscrete({space.nvec})"
+    if isinstance(space, Dict | Tuple):
+        return "; ".join(f"{path}: {text(leaf)}" for path, leaf in by_path(leaves_of(space)).items())
+    if isinstance(space, Box):
+        return f"Box{list(space.shape)} {space.dtype.name}, from {space.low.min():.4g} to {space.high.max():.4g}"
+    return str(space)
 
 
 def count(space: Space, what: str = "actions") -> int:

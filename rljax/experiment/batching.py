@@ -1,5 +1,6 @@
 """Batches of runs: which runs are trained side by side, and how they are split to fit into memory."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from rljax.experiment import compilation, halving
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.history import Runs
 from rljax.experiment.spec import Experiment
-from rljax.experiment.sweeps import Group, groups
+from rljax.experiment.sweeps import Group
 from rljax.report import console
 
 _SMALLER = "lower buffer_size, num_envs, num_steps or the network's size"  # if one run does not fit
@@ -25,6 +26,7 @@ class Batch(NamedTuple):
     lanes: int  # one per run, and a few more if the runs do not divide over the devices
     saved: Saved | None = None
     rung: int = 0  # of successive halving
+    task: int = 0  # number of the task that it is a part of; see `schedule`
     dropped: bool = False  # at its rung
     folder_name: str = ""  # name of its folder of checkpoints; empty before it begins
 
@@ -33,7 +35,7 @@ class Batch(NamedTuple):
         parts = -(-len(self.runs) // lanes)
         size = -(-len(self.runs) // parts)
         starts = range(0, len(self.runs), size)
-        return [Batch(self.group, self.runs[first : first + size], lanes_for(size, devices)) for first in starts]
+        return [self._replace(runs=self.runs[first : first + size], lanes=lanes_for(size, devices)) for first in starts]
 
     def num_updates(self, experiment: Experiment) -> int:
         """Updates of a whole run."""
@@ -42,6 +44,10 @@ class Batch(NamedTuple):
     def rungs(self, experiment: Experiment) -> list[tuple[int, int]]:
         """The rungs of the batch's configurations, as `halving.rungs` gives them."""
         return halving.rungs(len(self.group.points), self.num_updates(experiment), experiment.options.halving)
+
+    def rung_start(self, experiment: Experiment) -> int:
+        """The number of updates at which its rung starts."""
+        return self.rungs(experiment)[self.rung - 1][0] if self.rung else 0
 
     def last_update(self, experiment: Experiment) -> int:
         """The number of updates at which it ends: those of a whole run, or of its rung."""
@@ -53,7 +59,7 @@ class Batch(NamedTuple):
         if self.saved is None or self.saved.final is None:
             return False
         record = self.saved.record
-        return self.dropped or record.is_solved or record.updates >= self.last_update(experiment)
+        return record.is_solved or record.updates >= self.last_update(experiment)
 
 
 def lanes_for(runs: int, devices: int) -> int:
@@ -68,44 +74,28 @@ def group_updates(experiment: Experiment, group: Group) -> int:
     return options.seeds * halving.total_updates(len(group.points), num_updates, options.halving)
 
 
-def batches(experiment: Experiment, groups: list[Group], saved: list[Saved], parts: int = 1) -> list[Batch]:
-    """The batches that have checkpoints, and those of the remaining runs, with each group divided into `parts`."""
-    devices = experiment.lane_devices
+def latest(
+    experiment: Experiment, groups: list[Group], saved: list[Saved], without: Iterable[tuple[int, int]] = ()
+) -> list[Batch]:
+    """Batches from checkpoints, with every run only in the last of its rungs; a configuration's seeds in order.
+
+    Runs in `without` are left out.
+    """
     group_of = {point: group for group in groups for point in group.points}
-    planned: list[Batch] = []
-    begun: set[tuple[int, int]] = set()
-    for one in reversed(saved):  # a later batch continues what an earlier one's rung has left
+    found: list[Batch] = []
+    begun = set(without)
+    for one in sorted(saved, key=lambda one: -one.rung):
         rows = [i for i, run in enumerate(one.record.runs) if run not in begun]
+        if not rows:
+            continue
         begun.update(one.record.runs)
         part = one if len(rows) == len(one.record.runs) else one.rows(np.array(rows))
         group = group_of[int(part.record.runs.configurations[0])]
-        lanes, dropped = lanes_for(one.lanes, devices), part is not one
-        planned.insert(0, Batch(group, part.record.runs, lanes, part, one.rung, dropped, one.folder_name))
-    for group in groups:
-        runs = [(point, seed) for point in group.points for seed in range(experiment.options.seeds)]
-        left = [run for run in runs if run not in begun]
-        if not left:
-            continue
-        # All batches of a group have the layout of the first one: other shapes would round differently.
-        like = next((batch for batch in planned if batch.group is group), None)
-        each = -(-len(left) // parts)
-        size, lanes = (each, lanes_for(each, devices)) if like is None else (len(like.runs), like.lanes)
-        planned += [Batch(group, Runs.of(left[i : i + size]), lanes) for i in range(0, len(left), size)]
-    return sorted(planned, key=lambda batch: next(iter(batch.runs)))  # a configuration's seeds in order
-
-
-def check_rungs(experiment: Experiment, saved: list[Saved]) -> None:
-    """Refuse a folder that has lost the checkpoints of a rung and not those of a later one.
-
-    The configurations that the lost rung dropped would be taken for new ones, and trained to the end.
-    """
-    for group in groups(list(experiment.points)) if experiment.options.halving is not None else ():
-        rungs = sorted(one.rung for one in saved if one.record.runs.configurations[0] in group.points)
-        if rungs != list(range(len(rungs))):
-            raise UsageError(
-                f"{experiment.folder} lacks the checkpoints of a rung before the last one, so the configurations that "
-                "it dropped are unknown: restore them, or start again in another folder."
-            )
+        lanes, dropped = lanes_for(one.lanes, experiment.lane_devices), part is not one
+        found.append(
+            Batch(group, part.record.runs, lanes, part, one.rung, dropped=dropped, folder_name=one.folder_name)
+        )
+    return sorted(found, key=lambda batch: next(iter(batch.runs)))
 
 
 def split_for_speed(experiment: Experiment, batch: Batch) -> list[Batch]:
@@ -116,10 +106,10 @@ def split_for_speed(experiment: Experiment, batch: Batch) -> list[Batch]:
     """
     config = experiment.points[batch.runs.configurations[0]].config
     state = jax.eval_shape(experiment.algorithm.init, jax.random.key(0), config)
-    refuse_too_large(experiment, batch, compilation.bytes_of(state) * batch.lanes // experiment.mesh.size)
+    refuse_too_large(experiment, batch, compilation.bytes_of(state) * batch.lanes // experiment.devices)
     if batch.saved is not None or experiment.options.halving is not None:
         return [batch]
-    at_once = compilation.side_by_side(state, batch.lanes, experiment.mesh)
+    at_once = compilation.side_by_side(state, batch.lanes, experiment.local_mesh)
     if at_once == batch.lanes:
         return [batch]
     parts = batch.split(at_once, experiment.lane_devices)
@@ -145,9 +135,9 @@ def lanes_that_fit(experiment: Experiment, batch: Batch, needed: int, available:
         return batch.lanes
     per_device = batch.lanes // experiment.lane_devices
     limit = experiment.options.memory_bytes
-    if per_device == 1 and limit is not None and needed > limit // experiment.mesh.size:
+    if per_device == 1 and limit is not None and needed > limit // experiment.devices:
         raise UsageError(
-            f"One run needs {devices.readable(needed)} on each of {experiment.mesh.size} devices, and memory_limit is "
+            f"One run needs {devices.readable(needed)} on each of {experiment.devices} devices, and memory_limit is "
             f"{devices.readable(limit)} for all of them: raise it, or {_SMALLER}."
         )
     if per_device == 1:
@@ -167,7 +157,7 @@ def refuse_too_large(experiment: Experiment, batch: Batch, needed: int) -> None:
 
     The system would end the process while it trains.
     """
-    total = devices.total_bytes(experiment.mesh.devices.flat)
+    total = devices.total_bytes(experiment.local_mesh.devices.flat)
     if total is None or needed <= total:
         return
     if batch.saved is not None:
@@ -175,7 +165,7 @@ def refuse_too_large(experiment: Experiment, batch: Batch, needed: int) -> None:
     if batch.lanes == experiment.lane_devices:
         fewer = ", or use devices=1" if total < needed <= total * experiment.lane_devices else ""
         raise UsageError(
-            f"One run needs {devices.readable(needed)} on each of {experiment.mesh.size} devices, which have "
+            f"One run needs {devices.readable(needed)} on each of {experiment.devices} devices, which have "
             f"{devices.readable(total)} each: {_SMALLER}{fewer}."
         )
 

@@ -54,6 +54,31 @@ class Saved(NamedTuple):
         )
 
 
+def joined(parts: list[Saved], runs: Runs) -> Saved:
+    """The state of these runs in this order, from the last checkpoints of several batches of the same rung."""
+    place = {run: (i, row) for i, part in enumerate(parts) for row, run in enumerate(part.record.runs)}
+    places = [place[run] for run in runs]
+    used = sorted({i for i, _ in places})
+    rows = {i: np.array([row for j, row in places if j == i]) for i in used}
+    chosen = [parts[i].rows(rows[i]) for i in used]
+    if len(chosen) == 1:
+        return chosen[0]
+    first = chosen[0]
+
+    def join(leaf: list[np.ndarray], axis: int | None) -> np.ndarray:
+        return leaf[0] if axis is None else np.concatenate(leaf)  # counters are shared by all runs
+
+    stacked = zip(*(one.leaves for one in chosen), strict=True)
+    whole = first._replace(
+        record=Record.joined([one.record for one in chosen]),
+        leaves=[join(list(leaf), axis) for leaf, axis in zip(stacked, first.axes, strict=True)],
+        keys=np.concatenate([one.keys for one in chosen]),
+        final=np.concatenate([one.final for one in chosen if one.final is not None]),
+    )
+    order = {run: row for row, run in enumerate(whole.record.runs)}
+    return whole.rows(np.array([order[run] for run in runs]))
+
+
 class _Damaged(Exception):
     """A checkpoint that cannot be used."""
 
@@ -62,6 +87,12 @@ def load(folder: pathlib.Path) -> list[Saved]:
     """The newest intact checkpoint of every batch that has one, in order."""
     places = [folder / FOLDER / name for name in _numbered(folder / FOLDER)]
     return [saved for place in places if (saved := newest(place)) is not None]
+
+
+def of_task(folder: pathlib.Path, number: int, count: int) -> list[Saved]:
+    """The newest intact checkpoints of the batches of one of `count` tasks."""
+    names = [name for name in _numbered(folder / FOLDER) if int(name) % count == number]
+    return [saved for name in names if (saved := newest(folder / FOLDER / name)) is not None]
 
 
 def _numbered(folder: pathlib.Path) -> list[str]:
@@ -252,6 +283,8 @@ def _packed(saved: Saved) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays = {f"state{i:04d}": leaf for i, leaf in enumerate(saved.leaves)}
     arrays |= {f"metric{i:04d}": rows for i, rows in enumerate(record.metrics.values())}
     arrays |= {"runs": record.runs.pairs, "keys": saved.keys, "evaluations": record.eval_returns}
+    arrays |= {f"measure{i:04d}": rows for i, rows in enumerate(record.measures.values())}
+    arrays |= {f"final_measure{i:04d}": rows for i, rows in enumerate(record.final_measures.values())}
     if saved.final is not None:
         arrays["final"] = saved.final
     for lane, frozen in record.frozen.items():
@@ -270,6 +303,8 @@ def _packed(saved: Saved) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         "frozen": [[lane, one.update, one.env_steps, one.is_solved] for lane, one in record.frozen.items()],
         "kept": len(record.kept),
         "metrics": list(record.metrics),
+        "measures": list(record.measures),
+        "final_measures": list(record.final_measures),
         "axes": saved.axes,
         "lanes": saved.lanes,
         "rung": saved.rung,
@@ -329,6 +364,9 @@ def _unpacked(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Saved:
     record.updates, record.env_steps, record.seconds = about["updates"], about["env_steps"], about["seconds"]
     record.eval_updates, record.eval_steps = about["eval_updates"], about["eval_steps"]
     record.evaluations = list(arrays["evaluations"].T)
+    measures = {name: arrays[f"measure{i:04d}"].T for i, name in enumerate(about["measures"])}
+    record.eval_measures = [{name: rows[i] for name, rows in measures.items()} for i in range(len(record.eval_updates))]
+    record.final_measures = {name: arrays[f"final_measure{i:04d}"] for i, name in enumerate(about["final_measures"])}
 
     def series(prefix: str) -> list[np.ndarray]:
         return [arrays[name] for name in sorted(arrays) if name.startswith(prefix)]

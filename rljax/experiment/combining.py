@@ -1,6 +1,8 @@
 """Combine the outcomes of batches into the result of an experiment."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.backend.versions import versions
-from rljax.config import describe
+from rljax.errors import UsageError
+from rljax.experiment import checkpoints, placement
 from rljax.experiment.batching import Batch
+from rljax.experiment.checkpoints import Saved
+from rljax.experiment.description import describe
 from rljax.experiment.history import Kept, Record
-from rljax.experiment.results import Result, Sweep
+from rljax.experiment.results import Parts, Result, Sweep
 from rljax.experiment.spec import Experiment
 from rljax.report import statistics
 
@@ -26,27 +31,23 @@ class Trained(NamedTuple):
     num_updates: int  # that the runs were to complete: a whole run's, or their rung's if they were dropped
 
 
-def result_of(
-    experiment: Experiment, trained: list[Trained], compile_seconds: float, processes: int = 1
-) -> Result | Sweep:
+def result_of(experiment: Experiment, trained: list[Trained], compile_seconds: float) -> Result | Sweep:
     """Combine the outcomes of batches: the runs of each configuration, in the order of their seeds."""
-    # Processes train at the same time, and each trains its batches one after the other.
-    shares = [
-        [t.record.seconds for t in trained if int(t.batch.folder_name or 0) % processes == i] for i in range(processes)
-    ]
-    seconds = max(sum(share) for share in shares)
+    seconds = sum(t.record.seconds for t in trained)
     env_steps = sum(len(t.record.runs) * t.record.env_steps for t in trained)
     configs = [point.config for point in experiment.points]
     common: dict[str, Any] = {
         "algo": experiment.name,
         "env": ", ".join(dict.fromkeys(point.config.env.name for point in experiment.points)),
+        "eval_policy": experiment.options.eval_policy,
+        "eval_env": getattr(experiment.options.eval_env, "label", None),
         "seeds": experiment.options.seeds,
         "total_steps": max(int(c.total_steps) for c in configs) if hasattr(configs[0], "total_steps") else None,
         "env_steps": max(t.record.env_steps for t in trained),
         "env_steps_per_second": env_steps / seconds if seconds else 0.0,
         "compile_seconds": compile_seconds,
         "train_seconds": seconds,
-        "device": f"{processes * experiment.mesh.size} x {experiment.mesh.devices.flat[0].device_kind}",
+        "device": f"{experiment.devices} x {experiment.device}",
         "versions": versions(),
         "interrupted": any(t.record.updates < t.num_updates for t in trained)
         or sum(len(t.record.runs) for t in trained) < experiment.num_runs,
@@ -101,12 +102,6 @@ def of_configuration(experiment: Experiment, trained: list[Trained], point: int)
     def gathered(pieces: list[Any]) -> Any:
         return _by_seed(_joined(pieces), seeds)
 
-    states = gathered([jax.tree.map(lambda x, rows=rows: x[rows[0] : rows[-1] + 1], t.states) for t, rows in parts])
-    # After an interrupt the batches may have been evaluated different numbers of times.
-    kept = [
-        Kept(*gathered([one.rows(rows) for one, (_, rows) in zip(ones, parts, strict=True)]))
-        for ones in zip(*(t.record.kept for t, _ in parts), strict=False)
-    ]
     final = gathered([t.final[rows].mean(axis=1) for t, rows in parts])
     frozen = [
         ({"seed": int(t.record.runs.seeds[row]), "update": one.update, "env_steps": one.env_steps}, one.is_solved)
@@ -116,17 +111,27 @@ def of_configuration(experiment: Experiment, trained: list[Trained], point: int)
     ]
     frozen.sort(key=lambda run: run[0]["seed"])
     longest = max((t.record for t, _ in parts), key=lambda record: record.updates)
-    metrics = {
-        name: gathered([_padded(t.record.metrics[name][rows], longest.updates) for t, rows in parts])
-        for name in longest.metrics
-    }
     # In a run that was made longer, batches that had not begun were evaluated at other updates.
     marks = sorted({mark for t, _ in parts for mark in zip(t.record.eval_updates, t.record.eval_steps, strict=True)})
-    eval_returns = gathered([_at(marks, t.record)[rows] for t, rows in parts])
+    eval_returns = gathered([_at(marks, t.record, t.record.eval_returns)[rows] for t, rows in parts])
+
+    def measured(of: Callable[[Record], dict[str, np.ndarray]], missing: tuple[int, ...]) -> dict[str, np.ndarray]:
+        names = dict.fromkeys(name for t, _ in parts for name in of(t.record))
+
+        def values(record: Record, name: str) -> np.ndarray:
+            return of(record)[name] if name in of(record) else np.full((len(record.runs), *missing), np.nan)
+
+        return {name: gathered([values(t.record, name)[rows] for t, rows in parts]) for name in names}
+
+    eval_measures = measured(
+        lambda record: {name: _at(marks, record, rows) for name, rows in record.measures.items()}, (len(marks),)
+    )
+    final_measures = measured(lambda record: record.final_measures, ())
     summary: dict[str, Any] = {"diverged": [run for run, is_solved in frozen if not is_solved]}
     if experiment.options.stop_at is not None:
         summary["solved"] = [run for run, is_solved in frozen if is_solved]
     summary["final_return"] = statistics.summarize(final)
+    summary["final_measures"] = {name: _measure(values) for name, values in final_measures.items()}
     if experiment.fields:
         values = describe(experiment.points[point].values)
         summary = {
@@ -139,9 +144,62 @@ def of_configuration(experiment: Experiment, trained: list[Trained], point: int)
             **summary,
         }
     eval_steps, config = np.array([steps for _, steps in marks]), experiment.points[point].config
+    if any(t.states is None for t, _ in parts):  # trained on a cluster
+        load: Callable[[], Parts] = functools.cache(functools.partial(_parts, experiment, parts))
+    else:
+        load = functools.partial(Parts._make, _parts(experiment, parts))
     return Result(
-        states, metrics, eval_steps, eval_returns, summary, experiment.algorithm, config, np.sort(seeds), kept
+        parts=load,
+        eval_steps=eval_steps,
+        eval_returns=eval_returns,
+        eval_measures=eval_measures,
+        summary=summary,
+        algorithm=experiment.algorithm,
+        config=config,
+        seeds=np.sort(seeds),
     )
+
+
+def _parts(experiment: Experiment, parts: list[tuple[Trained, np.ndarray]]) -> Parts:
+    """What is large in the result of one configuration, given its rows in each batch."""
+    parts = [_with_states(experiment, t, rows) for t, rows in parts]
+    seeds = np.concatenate([t.record.runs.seeds[rows] for t, rows in parts])
+
+    def gathered(pieces: list[Any]) -> Any:
+        return _by_seed(_joined(pieces), seeds)
+
+    states = gathered([jax.tree.map(lambda x, rows=rows: x[rows[0] : rows[-1] + 1], t.states) for t, rows in parts])
+    # After an interrupt the batches may have been evaluated different numbers of times.
+    kept = [
+        Kept(*gathered([one.rows(rows) for one, (_, rows) in zip(ones, parts, strict=True)]))
+        for ones in zip(*(t.record.kept for t, _ in parts), strict=False)
+    ]
+    longest = max((t.record for t, _ in parts), key=lambda record: record.updates)
+    metrics = {
+        name: gathered([_padded(t.record.metrics[name][rows], longest.updates) for t, rows in parts])
+        for name in longest.metrics
+    }
+    return Parts(states, metrics, kept)
+
+
+def _with_states(experiment: Experiment, trained: Trained, rows: np.ndarray) -> tuple[Trained, np.ndarray]:
+    """A batch's outcome with the states that a cluster has left in the folder, and where the rows are in it."""
+    if trained.states is not None:
+        return trained, rows
+    folder, name = experiment.folder, trained.batch.folder_name
+    assert folder is not None
+    saved = checkpoints.newest(folder / checkpoints.FOLDER / name)
+    if saved is None:
+        raise UsageError(f"{folder} no longer has the checkpoints of batch {name}: restore them.")
+    place = {run: row for row, run in enumerate(saved.record.runs)}
+    whole, _ = from_checkpoint(experiment, trained.batch._replace(runs=saved.record.runs, saved=saved))
+    return whole, np.array([place[run] for run in trained.record.runs[rows]])
+
+
+def _measure(per_seed: np.ndarray) -> dict[str, Any]:
+    """A measure of the final evaluation: its mean over seeds, and each seed's."""
+    values = per_seed[np.isfinite(per_seed)]
+    return {"mean": float(values.mean()) if len(values) else np.nan, "per_seed": [float(x) for x in per_seed]}
 
 
 def _joined(parts: list[Any]) -> Any:
@@ -161,13 +219,13 @@ def _by_seed(tree: Any, seeds: np.ndarray) -> Any:
     return tree if np.array_equal(order, np.arange(len(seeds))) else jax.tree.map(lambda x: x[order], tree)
 
 
-def _at(marks: list[tuple[int, int]], record: Record) -> np.ndarray:
-    """A record's evaluations at these marks, `[R, E]`; NaN where it has none."""
+def _at(marks: list[tuple[int, int]], record: Record, evaluated: np.ndarray) -> np.ndarray:
+    """What a record's evaluations gave, `[R, ...]`, at these marks, `[R, E]`; NaN where it has none."""
     place = {mark: i for i, mark in enumerate(marks)}
-    returns = np.full((len(record.runs), len(marks)), np.nan)
+    values = np.full((len(record.runs), len(marks)), np.nan)
     columns = [place[mark] for mark in zip(record.eval_updates, record.eval_steps, strict=True)]
-    returns[:, columns] = record.eval_returns
-    return returns
+    values[:, columns] = evaluated
+    return values
 
 
 def _padded(rows: np.ndarray, width: int) -> np.ndarray:
@@ -175,3 +233,27 @@ def _padded(rows: np.ndarray, width: int) -> np.ndarray:
     missing = np.nan if np.issubdtype(rows.dtype, np.inexact) else 0
     only_updates = [(0, width - rows.shape[1] if axis == 1 else 0) for axis in range(rows.ndim)]
     return np.pad(rows, only_updates, constant_values=missing)
+
+
+def states_of(experiment: Experiment, saved: Saved, lanes: int) -> tuple[Any, Any]:
+    """The states of a batch's checkpoint, over this many lanes, and their axes."""
+    config = experiment.points[saved.record.runs.configurations[0]].config
+    like = jax.eval_shape(experiment.algorithm.init, jax.random.key(0), config)
+    return placement.restore(saved.leaves, saved.axes, like, lanes)
+
+
+def from_checkpoint(experiment: Experiment, batch: Batch) -> tuple[Trained, Saved]:
+    """A batch's outcome from its checkpoint; final returns are NaN if it was saved before the end."""
+    saved = batch.saved
+    assert saved is not None
+    states, axes = states_of(experiment, saved, len(batch.runs))
+    states = jax.tree.map(on_host, placement.stacked(states, axes, saved.record))
+    final = np.full((len(batch.runs), 1), np.nan) if saved.final is None else saved.final
+    ended = batch.dropped or saved.record.is_solved
+    num_updates = saved.record.updates if ended else batch.num_updates(experiment)
+    return Trained(batch, saved.record, states, final, num_updates), saved
+
+
+def on_host(x: jax.Array) -> Any:
+    """The array as NumPy's, unless it is of random keys."""
+    return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)

@@ -19,6 +19,7 @@ from rljax.backend import sharding
 from rljax.backend.lanes import flat, map_lanes
 from rljax.config import replace_unchecked
 from rljax.errors import UsageError
+from rljax.experiment.evaluating import Evaluation
 
 COPIED_BYTES = 2**26  # of replay buffers copied at each call to work in blocks: a few hundredths of its time
 BLOCK_BYTES = 2**19  # of states worked on together on a CPU: a quarter of a typical core's cache
@@ -42,7 +43,7 @@ class Programs(NamedTuple):
     """`(keys, states, config, first, count) -> (states, metrics [L, capacity, ...], lasted [L])`; `lasted` is the
     number of these updates after which the run was still finite: see `core.finite` and `core.finite_metrics`."""
     evaluate: Callable[..., Any]
-    """`(keys, states, config, number) -> (returns [L, episodes], ended [L, episodes])` from `evaluation.play`."""
+    """`(keys, states, config, number) -> episodes`, `[L, episodes]` each, from `evaluation.play`."""
     keep: Callable[..., Any]
     """`(chosen [L], states, others) -> others`, with the chosen lanes replaced by those of `states`."""
     axes: Any
@@ -74,7 +75,13 @@ def keys_of(key: jax.Array) -> Keys:
 
 
 def build(
-    algorithm: Any, config: Any, config_axes: Any, keys: jax.Array, mesh: Mesh, capacity: int, episodes: int
+    algorithm: Any,
+    config: Any,
+    config_axes: Any,
+    keys: jax.Array,
+    mesh: Mesh,
+    capacity: int,
+    evaluated: Evaluation,
 ) -> Programs:
     """Compile a batch's programs, or return those compiled before: values of traced numbers do not matter.
 
@@ -85,21 +92,31 @@ def build(
         keys: one per lane, `[L]`; if runs are sharded L divides over the mesh, otherwise `config.num_envs` does.
         mesh: the devices, on an axis named for what is sharded over them: "runs" or "envs".
         capacity: the most updates of one call of `advance`.
-        episodes: of one call of `evaluate`, for each lane.
+        evaluated: what one call of `evaluate` does, for each lane.
     """
     leaves, axes, structure = flat(config, config_axes)
     signature = tuple((jnp.shape(x), jnp.result_type(x), isinstance(x, int | float)) for x in leaves)
     functions = (algorithm.init, algorithm.update, algorithm.act)
-    cache_key = (*functions, structure, signature, tuple(axes), keys.shape, mesh, capacity, episodes)
+    # The params of an environment for evaluations are constants of the program.
+    params, env_structure = jax.tree.flatten(evaluated.env)
+    constants = tuple((jnp.result_type(x), np.asarray(x).tobytes()) for x in params)
+    evaluation_key = (evaluated.episodes, evaluated.is_greedy, env_structure, constants)
+    cache_key = (*functions, structure, signature, tuple(axes), keys.shape, mesh, capacity, *evaluation_key)
     if cache_key not in _compiled:
         if len(_compiled) == _KEPT:
             del _compiled[next(iter(_compiled))]
-        _compiled[cache_key] = _build(algorithm, config, config_axes, keys, mesh, capacity, episodes)
+        _compiled[cache_key] = _build(algorithm, config, config_axes, keys, mesh, capacity, evaluated)
     return _compiled[cache_key]
 
 
 def _build(
-    algorithm: Any, config: Any, config_axes: Any, keys: jax.Array, mesh: Mesh, capacity: int, episodes: int
+    algorithm: Any,
+    config: Any,
+    config_axes: Any,
+    keys: jax.Array,
+    mesh: Mesh,
+    capacity: int,
+    evaluated: Evaluation,
 ) -> Programs:
     # Jitted, so that what is traced for one of the programs serves the others.
     init_run, update_run = jax.jit(algorithm.init, inline=True), jax.jit(algorithm.update, inline=True)
@@ -122,9 +139,10 @@ def _build(
         broken = jnp.logical_not(is_finite) & (jnp.arange(capacity) < count)
         return state, metrics, jnp.where(jnp.any(broken), jnp.argmax(broken), count)
 
-    def evaluate(key: jax.Array, state: Any, config: Any, number: jax.Array) -> tuple[jax.Array, jax.Array]:
-        policy = algorithm.act(state, config)
-        return evaluation.play(jax.random.fold_in(key, number), config.env, policy, episodes)
+    def evaluate(key: jax.Array, state: Any, config: Any, number: jax.Array) -> evaluation.Episodes:
+        policy = evaluated.policy(algorithm, state, config)
+        env = config.env if evaluated.env is None else evaluated.env
+        return evaluation.play(jax.random.fold_in(key, number), env, policy, evaluated.episodes)
 
     axes = core.stacked_axes(algorithm, keys, config, config_axes, mesh)
 
@@ -146,7 +164,7 @@ def _build(
         (state, run, run),
         block,
     )
-    evaluate_all = sharding.sharded(evaluate, mesh, (*axes_in, None), (0, 0), (*inputs, replicated), (run, run), block)
+    evaluate_all = sharding.sharded(evaluate, mesh, (*axes_in, None), 0, (*inputs, replicated), run, block)
     number = np.int32(0)
     shapes = (jax.eval_shape(keys_of, keys).updates, states, config, number, number)
     lowered = (init_all.lower(keys, config), advance_all.lower(*shapes), evaluate_all.lower(*shapes[:4]))

@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 
 from rljax.errors import UsageError
@@ -46,22 +47,62 @@ def locked(folder: pathlib.Path | None) -> Iterator[None]:
         yield
         return
     with contextlib.ExitStack() as stack:
-        try:
-            import fcntl
-
+        with contextlib.suppress(OSError):  # a system that opens no folders
             descriptor = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"{folder} is in use by another process: wait until it ends, or choose another folder."
-            ) from None
-        except (ImportError, OSError):
-            pass  # a system, or a file system, without locks
+            if not _lock(descriptor):
+                raise UsageError(
+                    f"{folder} is in use by another process: wait until it ends, or choose another folder."
+                )
+        refuse_trained(folder)
         if (identity := _identity(folder)) is not None:
             _held[folder] = identity
             stack.callback(_held.pop, folder)
         yield
+
+
+_LOCKS = "locks"  # folder of one file for each task of a cluster, locked by the worker that trains it
+
+
+@contextlib.contextmanager
+def task_locked(folder: pathlib.Path, number: int, patience: float) -> Iterator[None]:
+    """Lock a task against other workers, waiting for one whose node was lost to end. The lock ends with the process."""
+    path, until = folder / _LOCKS / f"{number:04d}", time.monotonic() + patience
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as file:
+        while not _lock(file.fileno()):
+            if time.monotonic() > until:
+                raise UsageError(f"Task {number} of {folder} is in use by another process: wait until it ends.")
+            time.sleep(0.2)
+        yield
+
+
+def refuse_trained(folder: pathlib.Path) -> None:
+    """Refuse a folder whose workers are alive though their driver is not."""
+    for path in (folder / _LOCKS).glob("*"):
+        with path.open("r+") as file:
+            if not _lock(file.fileno()):
+                raise UsageError(
+                    f"{folder} is in use by a worker of a cluster: wait until it ends, which takes seconds."
+                )
+
+
+def remove_locks(folder: pathlib.Path) -> None:
+    """Remove the files of locks that nobody holds any more."""
+    shutil.rmtree(folder / _LOCKS, ignore_errors=True)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file until it is closed; False if another process has. True without locks on this system."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # a system, or a file system, without locks
+        pass
+    return True
 
 
 def _identity(folder: pathlib.Path) -> tuple[int, int] | None:
@@ -81,7 +122,7 @@ def require_same(folder: pathlib.Path) -> None:
 def clear(folder: pathlib.Path) -> None:
     """Remove an earlier run's files, except `config.json`, which the new run overwrites; a link, not its target."""
     logged = ("log", "log.csv", "log.jsonl", "tensorboard")
-    written = ("summary.json", "curves.csv", "metrics.csv", "metrics", "learning_curve.png", "checkpoints", "hosts")
+    written = ("summary.json", "curves.csv", "metrics.csv", "metrics", "learning_curve.png", "checkpoints", _LOCKS)
     for name in (*written, *logged):
         path = folder / name
         try:

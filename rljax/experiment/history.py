@@ -1,13 +1,16 @@
 """What a batch of runs has done so far, on the host: metrics, evaluations, and which runs have diverged."""
 
+import copy
 import dataclasses
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rljax.errors import UsageError
 from rljax.types import Metrics
+
+Measures = dict[str, np.ndarray]  # of an evaluation besides its returns: means over episodes, `[R]` each
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,6 +75,12 @@ class Kept(NamedTuple):
         return Kept(choose(other.updates, self.updates), choose(other.returns, self.returns), leaves)
 
 
+def means(measures: Mapping[str, Any], runs: int) -> Measures:
+    """The means of measures `[L, episodes]` over episodes, of the first R lanes; the length comes first."""
+    names = sorted(measures, key=lambda name: (name != "length", name))
+    return {name: np.asarray(measures[name])[:runs].mean(axis=1) for name in names}
+
+
 class Record:
     """The history of a batch of R runs."""
 
@@ -83,7 +92,9 @@ class Record:
         self.chunks: list[dict[str, np.ndarray]] = []
         self.eval_updates: list[int] = []
         self.eval_steps: list[int] = []
-        self.evaluations: list[np.ndarray] = []
+        self.evaluations: list[np.ndarray] = []  # mean returns, `[R]` each
+        self.eval_measures: list[Measures] = []
+        self.final_measures: Measures = {}  # of the final evaluation, once it was made
         self.frozen: dict[int, Frozen] = {}  # by lane
         self.kept: list[Kept] = []  # the best so far, or one for each evaluation
 
@@ -104,16 +115,19 @@ class Record:
         """Replace a frozen run's metrics from update `start` on with NaN or 0; its env_steps keep their last value."""
         for name, rows in chunk.items():
             if name == "env_steps":
-                before = rows[lane, start - 1] if start else self.chunks[-1][name][lane, -1]
-                rows[lane, start:] = before
+                if start:
+                    rows[lane, start:] = rows[lane, start - 1]
+                else:  # frozen before this chunk, and maybe before the first update
+                    rows[lane] = self.chunks[-1][name][lane, -1] if self.chunks else 0
             else:
                 rows[lane, start:] = np.nan if np.issubdtype(rows.dtype, np.inexact) else 0
 
-    def add_evaluation(self, returns: np.ndarray) -> None:
-        """Add the returns `[L, episodes]` of an evaluation during training."""
+    def add_evaluation(self, returns: np.ndarray, measures: Mapping[str, Any]) -> None:
+        """Add the returns and other measures `[L, episodes]` of an evaluation during training."""
         self.eval_updates.append(self.updates)
         self.eval_steps.append(self.env_steps)
         self.evaluations.append(returns[: len(self.runs)].mean(axis=1))
+        self.eval_measures.append(means(measures, len(self.runs)))
 
     def rows(self, rows: np.ndarray) -> "Record":
         """The history of some of the runs."""
@@ -123,9 +137,43 @@ class Record:
         part.chunks = [{name: values[rows] for name, values in chunk.items()} for chunk in self.chunks]
         part.eval_updates, part.eval_steps = list(self.eval_updates), list(self.eval_steps)
         part.evaluations = [returns[rows] for returns in self.evaluations]
+        part.eval_measures = [{name: x[rows] for name, x in measures.items()} for measures in self.eval_measures]
+        part.final_measures = {name: x[rows] for name, x in self.final_measures.items()}
         part.frozen = {i: self.frozen[row] for i, row in enumerate(rows.tolist()) if row in self.frozen}
         part.kept = [kept.rows(rows) for kept in self.kept]
         return part
+
+    @classmethod
+    def joined(cls, records: list["Record"]) -> "Record":
+        """One record of the runs of records of the same length."""
+        whole = cls(Runs.of(np.concatenate([one.runs.pairs for one in records])))
+        first = records[0]
+        whole.updates, whole.env_steps = first.updates, max(one.env_steps for one in records)
+        whole.seconds = sum(one.seconds for one in records)
+        whole.chunks = [{name: np.concatenate([one.metrics[name] for one in records]) for name in first.metrics}]
+        whole.eval_updates, whole.eval_steps = list(first.eval_updates), list(first.eval_steps)
+        whole.evaluations = [np.concatenate(returns) for returns in zip(*(r.evaluations for r in records), strict=True)]
+        starts = np.cumsum([0, *(len(one.runs) for one in records)]).tolist()
+        for start, one in zip(starts, records, strict=False):
+            whole.frozen |= {start + lane: frozen for lane, frozen in one.frozen.items()}
+        for parts in zip(*(one.kept for one in records), strict=True):
+            whole.kept.append(
+                Kept(
+                    np.concatenate([part.updates for part in parts]),
+                    np.concatenate([part.returns for part in parts]),
+                    [np.concatenate(leaves) for leaves in zip(*(part.leaves for part in parts), strict=True)],
+                )
+            )
+        return whole
+
+    def without_metrics(self) -> "Record":
+        """The record without what grows with the updates: metrics, and the policies of evaluations."""
+        lean = copy.copy(self)
+        lean.chunks, lean.kept = [], []
+        lean.eval_updates, lean.eval_steps = list(self.eval_updates), list(self.eval_steps)
+        lean.evaluations, lean.eval_measures = list(self.evaluations), list(self.eval_measures)
+        lean.frozen = dict(self.frozen)
+        return lean
 
     def copy(self) -> "Record":
         """A record that grows without this one."""
@@ -140,6 +188,12 @@ class Record:
     def eval_returns(self) -> np.ndarray:
         """Mean returns of the evaluations, `[R, E]`."""
         return np.stack(self.evaluations, axis=1) if self.evaluations else np.zeros((len(self.runs), 0))
+
+    @property
+    def measures(self) -> Measures:
+        """Other measures of the evaluations, `[R, E]` each."""
+        names = self.eval_measures[0] if self.eval_measures else {}
+        return {name: np.stack([measures[name] for measures in self.eval_measures], axis=1) for name in names}
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:

@@ -10,12 +10,11 @@ import numpy as np
 
 from rljax.errors import UsageError, number
 from rljax.experiment import sweeps
-from rljax.experiment.batching import batches
-from rljax.experiment.combining import of_configuration
+from rljax.experiment.batching import latest
+from rljax.experiment.combining import from_checkpoint, of_configuration
 from rljax.experiment.results import Result
 from rljax.experiment.resume import restored
 from rljax.experiment.run import path_of
-from rljax.experiment.trainer import from_checkpoint
 from rljax.report import files
 from rljax.types import Policy, RecurrentPolicy
 
@@ -26,7 +25,9 @@ class Evaluations(NamedTuple):
     env_steps: np.ndarray
     """Environment steps of one seed at each evaluation, `[E]`."""
     returns: np.ndarray
-    """Mean greedy returns, `[S, E]`."""
+    """Mean returns, `[S, E]`."""
+    measures: dict[str, np.ndarray]
+    """Other means, `[S, E]` each: `length`, and what the environment's info declares."""
 
 
 class Loaded(NamedTuple):
@@ -64,7 +65,7 @@ def load(
         UsageError: the folder holds no run, or no states yet.
     """
     result = _result(folder, configuration, {"algorithm": algorithm, "config": config, "env": env, "sweep": sweep})
-    evaluations = Evaluations(result.eval_steps, result.eval_returns)
+    evaluations = Evaluations(result.eval_steps, result.eval_returns, result.eval_measures)
     return Loaded(result.config, result.states, result.algorithm, result.metrics, evaluations, result.summary)
 
 
@@ -105,8 +106,8 @@ def _result(folder: Any, configuration: int | None, parts: dict[str, Any]) -> Re
         raise UsageError(f"There is no configuration {configuration}: there are {len(experiment.points)}.")
     chosen = [
         batch
-        for batch in batches(experiment, sweeps.groups(list(experiment.points)), saved)
-        if batch.saved is not None and len(batch.runs.rows_of(configuration))
+        for batch in latest(experiment, sweeps.groups(list(experiment.points)), saved)
+        if len(batch.runs.rows_of(configuration))
     ]
     trained = [from_checkpoint(experiment, batch)[0] for batch in chosen]
     result = of_configuration(experiment, trained, configuration)

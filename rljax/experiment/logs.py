@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rljax.config import describe
 from rljax.errors import located
+from rljax.experiment.description import describe
 from rljax.experiment.history import Runs
 from rljax.experiment.spec import Experiment
 from rljax.report import console, loggers
@@ -74,17 +74,19 @@ class Logs:
                     self._log(series, self._windows.pop(series).means(), window.env_steps)
                 start = end
 
-    def evaluation(self, runs: Runs, env_steps: int, returns: np.ndarray) -> None:
-        """Log mean returns `[R]` of an evaluation."""
+    def evaluation(self, runs: Runs, env_steps: int, evaluated: dict[str, np.ndarray]) -> None:
+        """Log an evaluation's means `[R]`, by name: `return`, summarised over runs, and the means of other measures."""
         if not (self._makers or self._shared):
             return
         for series, rows in self._series(runs):
-            values = returns[rows][np.isfinite(returns[rows])]
-            if not len(values):
+            finite = {name: values[rows][np.isfinite(values[rows])] for name, values in evaluated.items()}
+            returns = finite.pop("return")
+            if not len(returns):
                 continue
-            named = {"eval/return": float(interquartile_mean(values))}
+            named = {"eval/return": float(interquartile_mean(returns))}
             if len(rows) > 1:
-                named |= {"eval/return_lowest": float(values.min()), "eval/return_highest": float(values.max())}
+                named |= {"eval/return_lowest": float(returns.min()), "eval/return_highest": float(returns.max())}
+            named |= {f"eval/{name}": float(values.mean()) for name, values in finite.items() if len(values)}
             self._log(series, named, env_steps)
 
     def finish(self, summary: dict[str, Any]) -> None:

@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 from rljax import evaluation
 from rljax.backend.lanes import shared_leaves
 from rljax.experiment.compilation import Keys, Programs
-from rljax.experiment.history import Frozen, Record
+from rljax.experiment.history import Frozen, Record, means
 from rljax.experiment.interrupts import wait
 from rljax.experiment.placement import Lanes
 from rljax.report import console
@@ -79,11 +80,11 @@ def train(
             states = _freeze(programs, lanes, keys, before, states, metrics, record, np.asarray(lasted), count)
             record.add_chunk(metrics, count, seconds)
             observer.after_chunk(record, states)
-        if observer.interrupted(record):
+        if record.updates < stop:
             break
         if number < len(marks):
-            returns, _ = wait(programs.evaluate, keys.curve, states, lanes.config, np.int32(number))
-            record.add_evaluation(np.asarray(returns))
+            episodes = wait(programs.evaluate, keys.curve, states, lanes.config, np.int32(number))
+            record.add_evaluation(np.asarray(episodes.returns), episodes.measures)
             observer.after_evaluation(record, states)
     return states
 
@@ -134,18 +135,18 @@ def _freeze(
     return states
 
 
-def evaluate(programs: Programs, lanes: Lanes, keys: Keys, states: Any, runs: int, episodes: int) -> np.ndarray:
-    """Evaluate the final greedy policies: returns `[R, episodes]`, in as many calls as that takes."""
-    batches: list[np.ndarray] = []
-    endless = 0
-    while sum(batch.shape[1] for batch in batches) < episodes:
-        returns, ended = wait(programs.evaluate, keys.final, states, lanes.config, np.int32(len(batches)))
-        batches.append(np.asarray(returns)[:runs])
-        endless += int(np.sum(~np.asarray(ended)[:runs]))
-    if endless:
+def evaluate(programs: Programs, lanes: Lanes, keys: Keys, states: Any, record: Record, episodes: int) -> np.ndarray:
+    """Evaluate the final policies: returns `[R, episodes]`, in as many calls as that takes; measures to the record."""
+    batches: list[evaluation.Episodes] = []
+    while sum(batch.returns.shape[1] for batch in batches) < episodes:
+        played = wait(programs.evaluate, keys.final, states, lanes.config, np.int32(len(batches)))
+        batches.append(jax.tree.map(lambda x: np.asarray(x)[: len(record.runs)], played))
+    whole = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *batches)
+    if endless := int(np.sum(~whole.ended)):
         console.say(
-            f"{endless:,} of {sum(batch.size for batch in batches):,} episodes of the final evaluation had not ended "
+            f"{endless:,} of {whole.ended.size:,} episodes of the final evaluation had not ended "
             f"after {evaluation.MAX_STEPS:,} steps, and count with their returns so far. To end an environment's "
             "episodes, wrap it: rljax.envs.time_limit(env, 1000)."
         )
-    return np.concatenate(batches, axis=1)[:, :episodes]
+    record.final_measures = means({name: rows[:, :episodes] for name, rows in whole.measures.items()}, len(record.runs))
+    return whole.returns[:, :episodes]

@@ -5,9 +5,12 @@ It is one JSON object: the recorded options by name, and
 - `format`: of the manifest and the checkpoints; `algo`: the algorithm's name in tables;
 - `config`: the config as people read it; `sweep`: the values of each configuration, if there is a sweep;
 - `recipe`: how to rebuild the config: the algorithm's name, the environment's recipe, the values of the fields;
-- `devices`, `threads`: how many were used, which decides how sums are rounded;
+- `devices`, `threads`: how many were used, which decides how sums are rounded; on a cluster those of one worker;
+- `batch_sizes`: how many runs of each group of configurations a cluster trains side by side, which does as well;
 - `checksum`: of all the others, since an edited manifest describes another run than the checkpoints;
 - `total_steps`: the length, if `resume` has changed it.
+
+Of the options, `eval_env` is an object with `config`, how it reads, `recipe` and `reference`, how to rebuild it.
 """
 
 import dataclasses
@@ -23,12 +26,13 @@ import numpy as np
 
 from rljax import algos, schedules
 from rljax.backend.devices import cpu_threads
-from rljax.config import describe, same
+from rljax.config import same
 from rljax.envs import Env, remake
 from rljax.envs.base import is_data
 from rljax.errors import UsageError, number, shown
 from rljax.experiment import sweeps
 from rljax.experiment.checkpoints import FORMAT
+from rljax.experiment.description import describe
 from rljax.experiment.options import NOT_RECORDED, Options
 from rljax.experiment.spec import Experiment
 from rljax.report import files
@@ -42,13 +46,15 @@ class Manifest:
     """What `config.json` holds, checked."""
 
     algo: str
-    options: Options
+    options: Options  # without eval_env, which `with_eval_env` makes: reading a manifest does not start JAX
     config: Any  # described
     recipe: dict[str, Any]
     sweep: list[dict[str, Any]] | None
     devices: int
     threads: int
+    batch_sizes: tuple[int, ...]  # of each group of configurations; empty unless a cluster trained it
     total_steps: int | None
+    eval_env: dict[str, Any] | None  # how it reads, and how to rebuild it; None without one
 
 
 _references: dict[int, tuple[Any, list[str]]] = {}  # with the objects, so that their ids are not used again
@@ -66,12 +72,14 @@ def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
     """Write a run's manifest."""
     options = {name: getattr(experiment.options, name) for name in _RECORDED}
     options["log"] = [one for one in options["log"] if isinstance(one, str)]  # custom loggers are passed again
+    options["eval_env"] = _recorded_eval_env(options["eval_env"])
     manifest = {
         "format": FORMAT,
         "algo": experiment.name,
         **options,
-        "devices": experiment.mesh.size,
-        "threads": cpu_threads(),
+        "devices": experiment.devices,
+        "threads": cpu_threads() if experiment.layout is None else experiment.layout.threads,
+        "batch_sizes": None if experiment.layout is None else list(experiment.layout.sizes),
         "config": describe(config),
         "recipe": _recipe(experiment.algorithm, config, experiment.points),
     }
@@ -114,13 +122,15 @@ def read(folder: pathlib.Path) -> Manifest:
             raise damaged(folder, "its checksum does not match")
         return Manifest(
             algo=fields["algo"],
-            options=Options(**{name: fields[name] for name in _RECORDED}),
+            options=Options(**{**{name: fields[name] for name in _RECORDED}, "eval_env": None}),
             config=fields["config"],
             recipe=fields["recipe"],
             sweep=fields.get("sweep"),
             devices=number("devices", fields["devices"], integer=True, minimum=1),
             threads=number("threads", fields["threads"], integer=True, minimum=1),
+            batch_sizes=tuple(number("batch_sizes", n, integer=True, minimum=1) for n in fields["batch_sizes"] or ()),
             total_steps=fields.get("total_steps"),
+            eval_env=fields["eval_env"],
         )
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise damaged(folder, shown(error)) from error
@@ -176,6 +186,35 @@ def config_of(recipe: dict[str, Any], algorithm: Any, env: Env | None = None) ->
             "pass the config given to rljax.run as config=."
         )
     return _config(algorithm, _env(recipe["env"]) if env is None else env, recipe["fields"])
+
+
+def _recorded_eval_env(env: Any) -> dict[str, Any] | None:
+    """What the manifest says of the environment for evaluations, as `_recipe` says it of the one for training."""
+    if env is None:
+        return None
+    reference = _references.get(id(env), (env, None))[1]
+    return {"config": describe(env), "recipe": _env_as_data(env), "reference": reference}
+
+
+def with_eval_env(recorded: Manifest, env: Any) -> Options:
+    """The recorded options with the environment for evaluations: the given one, or that of the recorded recipe.
+
+    Raises:
+        UsageError: it is a custom one and missing, or not the recorded one.
+    """
+    if recorded.eval_env is None:
+        if env is not None:
+            raise UsageError("This run was evaluated in the environment that it trains in: leave eval_env out.")
+        return recorded.options
+    if env is None and recorded.eval_env["recipe"] is not None:
+        env = _env(recorded.eval_env["recipe"])
+    if env is None:
+        raise UsageError(
+            "This run is evaluated in a custom environment, which its folder does not hold: "
+            "pass it as eval_env= (--eval-env custom.py:env)."
+        )
+    check_unchanged(recorded.eval_env["config"], env, "eval_env")
+    return dataclasses.replace(recorded.options, eval_env=env)
 
 
 def check_unchanged(recorded: Any, given: Any, what: str = "config", where: str = "") -> None:

@@ -1,5 +1,6 @@
 """Every update's metrics on disk while a run trains: `metrics.csv`, or Parquet part files if that would be large."""
 
+import contextlib
 import importlib.util
 import math
 import pathlib
@@ -10,7 +11,7 @@ import numpy as np
 
 from rljax.errors import UsageError
 from rljax.experiment import folders, tables
-from rljax.experiment.history import Runs
+from rljax.experiment.history import Record, Runs
 from rljax.experiment.spec import Experiment
 from rljax.report import console, files
 
@@ -23,10 +24,9 @@ _PART_SECONDS = 60.0  # between two parts: what a killed run loses at most
 class MetricsFile:
     """Writes the metrics of one batch after another."""
 
-    def __init__(self, experiment: Experiment, folder: pathlib.Path, updates: int, process: int = 0) -> None:
+    def __init__(self, experiment: Experiment, folder: pathlib.Path, updates: int) -> None:
         """Write into `folder`; `updates` are those of all runs together."""
         self._experiment, self._folder, self._updates = experiment, folder, updates
-        self._name = "metrics" if experiment.is_first else f"metrics-{process:04d}"
         self._format = ""  # "csv" or "parquet", once the number of metrics is known
         self._columns: list[str] = []
         self._waiting: list[tuple[Runs, int, dict[str, np.ndarray]]] = []
@@ -69,8 +69,8 @@ class MetricsFile:
 
     def _clear(self) -> None:
         """Remove what an earlier session wrote: it is written again."""
-        (self._folder / f"{self._name}.csv").unlink(missing_ok=True)
-        shutil.rmtree(self._folder / self._name, ignore_errors=True)
+        (self._folder / "metrics.csv").unlink(missing_ok=True)
+        shutil.rmtree(self._folder / "metrics", ignore_errors=True)
 
     def _chosen_format(self, metrics: dict[str, np.ndarray]) -> str:
         cells = sum(math.prod(rows.shape[2:]) for rows in metrics.values()) + 4
@@ -89,8 +89,29 @@ class MetricsFile:
         options, is_sweep = self._experiment.options, bool(self._experiment.fields)
         return tables.of_metrics(runs, first, metrics, options.seeds, is_sweep, options.metrics_every)
 
+    def gather(self) -> None:
+        """Write the parts of a cluster's batches as one CSV file, unless they are large.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        from pyarrow import parquet
+
+        paths = sorted(part_of(self._folder, "").parent.glob(part_of(self._folder, "*").name))
+        about = [parquet.read_metadata(path) for path in paths]
+        if sum(one.num_rows * one.num_columns for one in about) * _CELL_BYTES > CSV_BYTES:
+            return
+        try:
+            (self._folder / "metrics.csv").unlink(missing_ok=True)
+            for path in paths:
+                table = parquet.read_table(path)
+                self._append({name: table[name].to_numpy() for name in table.column_names})
+        except OSError as error:
+            raise UsageError(f"Metrics cannot be written to {self._folder} ({error.strerror or error}).") from error
+        shutil.rmtree(self._folder / "metrics", ignore_errors=True)
+
     def _append(self, columns: dict[str, np.ndarray]) -> None:
-        path = self._folder / f"{self._name}.csv"
+        path = self._folder / "metrics.csv"
         if not self._columns:
             self._columns = list(columns)
             files.write_text(path, ",".join(columns) + "\n")
@@ -122,8 +143,39 @@ class MetricsFile:
         from pyarrow import parquet
 
         part_table = pyarrow.concat_tables(map(pyarrow.table, waiting), promote_options="default")
-        folder = self._folder / self._name
+        folder = self._folder / "metrics"
         folder.mkdir(exist_ok=True)
         path = folder / f"part-{self._parts:06d}.parquet"
         files.replace(path, lambda part: parquet.write_table(part_table, part, compression="zstd"))
         self._parts, self._last_part = self._parts + 1, time.monotonic()
+
+
+def part_of(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Where a worker of a cluster writes the metrics of a batch."""
+    return folder / "metrics" / f"batch-{name}.parquet"
+
+
+def write_batch(experiment: Experiment, folder: pathlib.Path, name: str, record: Record, first: int) -> None:
+    """Write all metrics of a batch after the first `first` updates, which another batch has, unless they are there.
+
+    Raises:
+        UsageError: they cannot be written.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    if record.updates == first:
+        return
+    path, options = part_of(folder, name), experiment.options
+    metrics = {key: rows[:, first:] for key, rows in record.metrics.items()}
+    columns = tables.of_metrics(
+        record.runs, first, metrics, options.seeds, bool(experiment.fields), options.metrics_every
+    )
+    with contextlib.suppress(OSError, pyarrow.ArrowInvalid):  # there is none yet, or it is damaged
+        if parquet.read_metadata(path).num_rows == len(columns["run"]):
+            return
+    try:
+        path.parent.mkdir(exist_ok=True)
+        files.replace(path, lambda part: parquet.write_table(pyarrow.table(columns), part, compression="zstd"))
+    except OSError as error:
+        raise UsageError(f"Metrics cannot be written to {path} ({error.strerror or error}).") from error

@@ -97,6 +97,7 @@ class Observer:
             env_steps_per_second=len(runs) * record.env_steps / record.seconds if record.seconds else 0.0,
             metrics={} if is_evaluation else record.chunks[-1],
             returns=record.evaluations[-1] if record.evaluations else missing,
+            measures=record.eval_measures[-1] if record.eval_measures else {},
             is_evaluation=is_evaluation,
             fetch=lambda: jax.tree.map(np.asarray, placement.stacked(states, self.axes, record)),
             halt=self.outlets.stop,

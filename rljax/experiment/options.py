@@ -6,15 +6,21 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rljax.backend.devices import parse_bytes
-from rljax.config import config, field_docs, replace, static
-from rljax.errors import UsageError
+from rljax.config import config, field_docs, replace, static, traced
+from rljax.envs import Env
+from rljax.errors import UsageError, shown
 
 MOST_RUNS = 1_000_000  # and evaluations, and episodes of one: more would take hours without a sign of life
 SHARDED = ("runs", "envs")  # what can be divided over the devices
 LOGGED = ("configuration", "run")  # what is one series of numbers for a logger
+EVALUATED = ("greedy", "stochastic")  # policies
 KEPT = ("last", "best", "all")  # states that a folder can hold
-CHANGEABLE = ("progress", "devices", "checkpoint_every", "memory_limit", "log")  # by `resume`
-NOT_RECORDED = ("out", "progress", "overwrite", "name")  # in config.json: they belong to one call
+CHANGEABLE = (  # by `resume`
+    *("progress", "devices", "checkpoint_every", "memory_limit", "log"),
+    *("cluster", "task_resources"),
+)
+NOT_RECORDED = ("out", "progress", "overwrite", "name", "cluster")  # in config.json: they belong to one call
+CLUSTER_SECONDS = 600.0  # between two checkpoints on a cluster, by default
 
 
 @config
@@ -30,10 +36,17 @@ class Options:
     halving: int | None = static(default=None, minimum=2)
     """Successive halving (Jamieson and Talwalkar 2016): after each rung, keep one in this many of a sweep's
     configurations. Each rung is this many times as long as the one before, and the last has the full length."""
+    asynchronous: bool = static(default=False)
+    """Promote at a rung without waiting for all configurations (ASHA, Li et al. 2020), so that no worker of a cluster
+    waits; which configurations continue then depends on the order in which they end the rung."""
     evaluations: int = static(default=20, minimum=0, maximum=MOST_RUNS)
-    """Evaluations of the greedy policies during training, after the one before the first update; 0 for none."""
+    """Evaluations of the policies during training, after the one before the first update; 0 for none."""
     eval_episodes: int = static(default=100, minimum=1, maximum=MOST_RUNS)
     """Episodes of each seed's final evaluation; evaluations during training use at most 20 of them."""
+    eval_policy: str = static(default="greedy", choices=EVALUATED)
+    """Which policy evaluations play: "greedy", or "stochastic", which samples actions or explores as in training."""
+    eval_env: Env | str | None = traced(default=None)
+    """Environment to evaluate in, with the spaces of the one to train in; None for that one."""
     out: str | os.PathLike[str] | None = static(default=None)
     """Folder for config.json, summary.json, curves.csv, metrics.csv, learning_curve.png and the states."""
     keep: tuple[str, ...] = static(default=("last",))
@@ -41,9 +54,9 @@ class Options:
     policy of every evaluation."""
     metrics_every: int = static(default=1, minimum=1)
     """Write the metrics of each update whose number is a multiple of this."""
-    log: Any = static(default=())
+    log: Any = traced(default=())
     """Loggers: csv, jsonl, tensorboard, wandb, trackio, mlflow, or a custom object; see `rljax.report.loggers`."""
-    log_each: str = static(default="configuration")
+    log_each: str = static(default="configuration", choices=LOGGED)
     """What a logger gets as one series: "configuration", the mean over its seeds, or "run"."""
     stop_at: float | None = static(default=None)
     """Freeze a run whose evaluation reaches this return, and end the experiment once all runs have."""
@@ -55,25 +68,36 @@ class Options:
     """Show a progress bar and the table."""
     devices: int | None = static(default=None, minimum=1)
     """Number of devices to use; None for all (on a CPU, one per core)."""
-    shard: str = static(default="runs")
+    shard: str = static(default="runs", choices=SHARDED)
     """What to divide over the devices: "runs", each on one device, or "envs", the environments of every run."""
     checkpoint_every: float | None = static(default=None, minimum=0)
     """Seconds between checkpoints, from which `rljax.resume` continues; 0 for one after every chunk; None for none,
-    or for every 600 with several processes."""
+    or for every 600 on a cluster."""
     memory_limit: int | str | None = static(default=None)
     """Bytes of all devices together to use at most, or a size such as 8GiB; None for what is free."""
+    runs_per_batch: int | None = static(default=None, minimum=1, maximum=MOST_RUNS)
+    """Runs that are trained side by side at most; None for as many as fit, and on a cluster for 16 per CPU device or
+    256 per other device."""
+    cluster: str | None = static(default=None)
+    """Train on a Ray cluster, one task per batch: "ray" for the one in RAY_ADDRESS or a new one on this machine,
+    "ray=auto" for one that runs on this machine, "ray=HOST:PORT" or "ray://HOST:PORT" for one elsewhere."""
+    task_resources: str | None = static(default=None)
+    """What each task of a cluster needs, such as "gpu=0.5,cpu=2,memory=4GiB,mine=1"; None for one GPU, or one CPU if
+    the cluster has no GPU."""
 
     def __post_init__(self) -> None:
         if self.seed >= 2**32:
             raise UsageError(f"seed must be less than 2**32, got {self.seed}.")
-        if self.shard not in SHARDED:
-            raise UsageError(f"shard must be 'runs' or 'envs', got {self.shard!r}.")
         if self.memory_limit is not None:
             parse_bytes(self.memory_limit)
         object.__setattr__(self, "keep", _kept(self.keep))
         object.__setattr__(self, "log", tuple(self.log) if isinstance(self.log, list | tuple) else (self.log,))
-        if self.log_each not in LOGGED:
-            raise UsageError(f"log_each must be 'configuration' or 'run', got {self.log_each!r}.")
+        if self.cluster is not None:
+            address_of(self.cluster)
+        if self.task_resources is not None:
+            resources_of(self.task_resources)
+        if self.asynchronous and self.halving is None:
+            raise UsageError("asynchronous is for successive halving: pass halving as well.")
         if self.stop_at is not None and self.halving is not None:
             raise UsageError("stop_at and halving cannot be combined: rungs compare runs of equal length.")
 
@@ -88,11 +112,38 @@ class Options:
         return None if self.memory_limit is None else parse_bytes(self.memory_limit)
 
 
+def address_of(cluster: str) -> str | None:
+    """The address in a value of `cluster`; None for the cluster in RAY_ADDRESS or a new one."""
+    name, equals, address = cluster.partition("=")
+    if name == "ray" and (address or not equals):
+        return address or None
+    if cluster.removeprefix("ray://") not in ("", cluster):
+        return cluster
+    raise UsageError(f"cluster must be ray, ray=auto, ray=HOST:PORT or ray://HOST:PORT, got {cluster!r}.")
+
+
+def resources_of(text: str) -> dict[str, float]:
+    """The resources in a value of `task_resources`; bytes for memory."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        name = name.lower() if name.lower() in ("cpu", "gpu", "memory") else name
+        try:
+            amount = float(parse_bytes(value)) if name == "memory" else float(value)
+        except ValueError:
+            amount = -1.0
+        is_split = name not in ("cpu", "memory") and amount > 1 and amount != int(amount)
+        if not name or name in found or not 0 <= amount < 2.0**63 or is_split:
+            raise UsageError(f"task_resources must be like gpu=0.5,cpu=2,memory=4GiB,mine=1, got {text!r}.")
+        found[name] = amount
+    return found
+
+
 def _kept(given: Any) -> tuple[str, ...]:
     """The states to keep, in order; the final ones always are."""
     names = given.replace(",", " ").split() if isinstance(given, str) else given
     if not isinstance(names, tuple | list) or not set(names) <= set(KEPT):
-        raise UsageError(f"keep takes {', '.join(KEPT)}, got {given!r}.")
+        raise UsageError(f"keep takes {', '.join(KEPT)}, got {shown(given)}.")
     return tuple(name for name in KEPT if name == "last" or name in names)
 
 

@@ -13,22 +13,27 @@ from rljax.report import files
 
 
 def curves(experiment: Experiment, records: list[Record]) -> tuple[list[str], Iterator[list[Any]]]:
-    """The columns and rows of `curves.csv`: one row per run and evaluation, with the values of swept fields."""
-    columns = ["seed", "update", "env_steps", "return"]
+    """The columns and rows of `curves.csv`: one row per run and evaluation, with the values of swept fields.
+
+    After the return come the other measures of the evaluations; a cell is empty where a run has none of that name.
+    """
+    names = list(dict.fromkeys(name for record in records for name in record.measures))
+    columns = ["seed", "update", "env_steps", "return", *names]
     if experiment.fields:
         columns = ["configuration", *experiment.fields, *columns]
 
     def rows() -> Iterator[list[Any]]:
         # By configuration and seed: a resumed sweep with rungs has its batches in another order.
         runs = [(run, lane, record) for record in records for lane, run in enumerate(record.runs)]
-        returns = {id(record): record.eval_returns for record in records}
+        evaluated = {id(record): (record.eval_returns, record.measures) for record in records}
         for (point, seed), lane, record in sorted(runs, key=lambda one: one[0]):
             values = experiment.points[point].values.values() if experiment.fields else ()
             labels = [getattr(value, "label", value) for value in values]
             about = [point, *labels] if experiment.fields else []
-            evaluated = returns[id(record)][lane]
-            for update, steps, value in zip(record.eval_updates, record.eval_steps, evaluated, strict=True):
-                yield [*about, seed, update, steps, f"{value:.9g}"]
+            returns, measures = evaluated[id(record)]
+            for i, (update, steps) in enumerate(zip(record.eval_updates, record.eval_steps, strict=True)):
+                others = [f"{measures[name][lane, i]:.9g}" if name in measures else "" for name in names]
+                yield [*about, seed, update, steps, f"{returns[lane, i]:.9g}", *others]
 
     return columns, rows()
 

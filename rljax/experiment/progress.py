@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rljax.errors import UsageError
 from rljax.experiment.history import Runs
 
 
@@ -31,10 +32,17 @@ class Progress:
     """New metrics, `[R, U, ...]` for the U updates of the last chunk; empty at an evaluation."""
     returns: np.ndarray
     """Mean returns of the latest evaluation, `[R]`; NaN before the first."""
+    measures: dict[str, np.ndarray]
+    """Other means of the latest evaluation, `[R]` each: `length`, and what the environment's info declares."""
     is_evaluation: bool
     """True if `returns` are new."""
     fetch: Callable[[], Any] = dataclasses.field(repr=False)
     halt: Callable[[], None] = dataclasses.field(repr=False)
+
+    def for_sending(self, with_metrics: bool) -> "Progress":
+        """What can be sent to another process."""
+        metrics = self.metrics if with_metrics else {}
+        return dataclasses.replace(self, metrics=metrics, fetch=_states_are_elsewhere, halt=_states_are_elsewhere)
 
     @property
     def states(self) -> Any:
@@ -54,3 +62,7 @@ class Progress:
     def __repr__(self) -> str:
         kind = "evaluation" if self.is_evaluation else "chunk"
         return f"Progress({kind} of {len(self.runs)} runs at update {self.updates:,} of {self.num_updates:,})"
+
+
+def _states_are_elsewhere() -> Any:
+    raise UsageError("On a cluster the states are on the workers: load the checkpoints with rljax.load instead.")

@@ -3,17 +3,26 @@
 import collections
 import dataclasses
 import os
+from collections.abc import Callable
 from signal import SIGINT
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from rljax.errors import UsageError, number
+from rljax.errors import UsageError, number, shown
 from rljax.experiment import placement, tables
 from rljax.experiment.history import Kept, Runs
 from rljax.report import console, html, plot
 from rljax.types import Policy, RecurrentPolicy
+
+
+class Parts(NamedTuple):
+    """What is large in a result of S seeds."""
+
+    states: Any
+    metrics: dict[str, np.ndarray]
+    kept: list[Kept]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -25,22 +34,35 @@ class Result:
     sweep has a `best_configuration`.
     """
 
-    states: Any
-    """The final states, stacked `[S, ...]`: `jax.tree.map(lambda x: x[i], result.states)` is the state of seed i."""
-    metrics: dict[str, np.ndarray]
-    """Every update's metrics, `[S, U]` for scalars; `metrics.csv` has the same."""
+    parts: Callable[[], Parts]
+    """Gives what is large; after training on a cluster it is read from the folder when it is first asked for."""
     eval_steps: np.ndarray
     """Environment steps of one seed at each evaluation, `[E]`."""
     eval_returns: np.ndarray
-    """Mean greedy returns of the evaluations, `[S, E]`."""
+    """Mean returns of the evaluations, `[S, E]`."""
+    eval_measures: dict[str, np.ndarray]
+    """Other means of the evaluations, `[S, E]` each: `length`, and what the environment's info declares."""
     summary: dict[str, Any]
     """The contents of `summary.json`."""
     algorithm: Any
     config: Any
     seeds: np.ndarray
     """Numbers of the seeds, `[S]`: all of them, unless some had not begun before an interrupt."""
-    kept: list[Kept]
-    """What the policies of evaluations act with, if `keep` asked for it; see `policy`."""
+
+    @property
+    def states(self) -> Any:
+        """The final states, stacked `[S, ...]`: `jax.tree.map(lambda x: x[i], result.states)` is that of seed i."""
+        return self.parts().states
+
+    @property
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Every update's metrics, `[S, U]` for scalars; `metrics.csv` has the same."""
+        return self.parts().metrics
+
+    @property
+    def kept(self) -> list[Kept]:
+        """What the policies of evaluations act with, if `keep` asked for it; see `policy`."""
+        return self.parts().kept
 
     @property
     def best_seed(self) -> int:
@@ -86,7 +108,7 @@ class Result:
             found = {int(kept.updates[row]): kept for kept in self.kept}
             if checkpoint not in found:
                 known = ", ".join(map(str, sorted(found)))
-                raise UsageError(f"checkpoint is 'last', 'best' or one of {known}, got {checkpoint!r}.")
+                raise UsageError(f"checkpoint is 'last', 'best' or one of {known}, got {shown(checkpoint)}.")
             chosen = found[int(checkpoint)]
         like = jax.eval_shape(self.algorithm.init, jax.random.key(0), self.config)
         positions = placement.acting(self.algorithm, self.config)
@@ -102,7 +124,8 @@ class Result:
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Plot the learning curve: to a PNG file if there is a path; returns the matplotlib figure."""
-        return plot.learning_curve(path, self.eval_steps, self.eval_returns, console.title(self.summary))
+        title, quantity = console.title(self.summary), console.quantity(self.summary)
+        return plot.learning_curve(path, self.eval_steps, self.eval_returns, title, quantity)
 
     def __repr__(self) -> str:
         return f"Result({console.line(self.summary)})"
@@ -147,7 +170,7 @@ class Sweep:
 
     def plot(self, path: str | os.PathLike[str] | None = None) -> Any:
         """Plot the learning curves of the ten best configurations, as `Result.plot` does."""
-        return plot.learning_curves(path, self.curves(), console.title(self.summary))
+        return plot.learning_curves(path, self.curves(), console.title(self.summary), console.quantity(self.summary))
 
     def curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Environment steps and returns of each configuration that was evaluated, by a label of its values."""
@@ -171,14 +194,15 @@ def _table(result: Result, evaluations: bool, seeds: int = 0, configuration: int
     is_sweep = configuration is not None
     runs = Runs(np.full(len(result.seeds), configuration or 0), result.seeds)
     if evaluations:
-        return tables.of_evaluations(runs, result.eval_steps, result.eval_returns, seeds, is_sweep)
+        evaluated = {"return": result.eval_returns, **result.eval_measures}
+        return tables.of_evaluations(runs, result.eval_steps, evaluated, seeds, is_sweep)
     return tables.of_metrics(runs, 0, result.metrics, seeds, is_sweep)
 
 
 class Interrupted(KeyboardInterrupt):
     """Raised after Ctrl-C, SIGTERM or SIGHUP, once the results so far are written.
 
-    `result` holds them, or None with several processes; `signal` is the number of the signal.
+    `result` holds them, or None if a cluster had not begun any run; `signal` is the number of the signal.
     """
 
     def __init__(self, message: str, result: Result | Sweep | None, signal: int = SIGINT) -> None:

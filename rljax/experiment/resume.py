@@ -1,5 +1,6 @@
 """Resume a stopped run."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -13,17 +14,15 @@ from rljax import envs, schedules
 from rljax.backend.devices import cpu_threads
 from rljax.config import replace
 from rljax.errors import UsageError, located, number
-from rljax.experiment import checkpoints, folders, manifest, sweeps, trainer
-from rljax.experiment.batching import check_rungs
+from rljax.experiment import checkpoints, cluster, folders, manifest, session, sweeps, trainer
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.manifest import Manifest
 from rljax.experiment.options import CHANGEABLE, documented, with_changes
 from rljax.experiment.outlets import Callback
 from rljax.experiment.placement import max_devices, mesh
-from rljax.experiment.processes import Hosts, peers
 from rljax.experiment.results import Result, Sweep
-from rljax.experiment.run import callbacks_of, check, check_multiprocess_options, path_of, start_jax
-from rljax.experiment.spec import Experiment
+from rljax.experiment.run import callbacks_of, check, path_of, start_jax
+from rljax.experiment.spec import Experiment, Layout
 from rljax.report import console
 
 
@@ -34,9 +33,9 @@ def resume(
     algorithm: Any = None,
     config: Any = None,
     env: Any = None,
+    eval_env: Any = None,
     sweep: Mapping[str, Any] | None = None,
     total_steps: int | None = None,
-    hosts: Hosts | None = None,
     callback: Callback | Sequence[Callback] = (),
     **changes: Any,
 ) -> Result | Sweep:
@@ -50,38 +49,39 @@ def resume(
         algorithm: the one given to `run`, if it is a custom one; the folder holds no code.
         config: the one given to `run`, if it holds custom objects; it is checked against the recorded one.
         env: the environment, if only that is a custom one.
+        eval_env: the one given to `run`, if it is a custom one.
         sweep: the one given to `run`, if its values are objects such as networks; it is checked against the recorded
             one.
         total_steps: a new length of the run. The schedules keep theirs: a learning rate that was annealed over the
             old length is zero after it, which is reported.
-        hosts: as for `run`; there may be more or fewer processes than before.
         callback: as for `run`.
         {options}
 
     Raises:
         UsageError: the folder holds no run to resume, or not this one.
-        NotWritten, Interrupted, PeerLost: as for `run`.
+        NotWritten, Interrupted: as for `run`.
     """
     start_jax()
     callbacks = callbacks_of(callback)
-    folder, hosts = path_of("folder", folder), hosts or Hosts()
-    is_first = hosts.process == 0
-    with folders.locked(folder if is_first else None):  # before reading, since another process may write
+    folder = path_of("folder", folder)
+    with folders.locked(folder), contextlib.ExitStack() as stack:  # before reading, since another process may write
         with_changes(manifest.read(folder).options, changes, CHANGEABLE)
-        experiment, saved = restored(folder, algorithm, config, env, sweep, changes, hosts.processes)
-        if hosts.processes > 1:
-            check_multiprocess_options(with_changes(experiment.options, {"out": folder}))
-        progress = bool(changes.get("progress", True)) and is_first
-        options = dataclasses.replace(experiment.options, progress=progress)
-        experiment = dataclasses.replace(experiment, options=options, is_first=is_first)
+        experiment, saved = restored(folder, algorithm, config, env, sweep, changes)
+        evaluated = manifest.with_eval_env(manifest.read(folder), None if eval_env is None else envs.make(eval_env))
+        options = dataclasses.replace(
+            experiment.options, eval_env=evaluated.eval_env, progress=bool(changes.get("progress", True))
+        )
+        experiment = dataclasses.replace(experiment, options=options)
         if total_steps is not None:
             total_steps = number("total_steps", _as_integer(total_steps), integer=True)
             experiment = _lengthened(experiment, saved, total_steps)
-            if is_first:
-                manifest.write_total_steps(folder, total_steps)
-                _warn_if_annealed([point.config for point in experiment.points], total_steps)
-        with peers(hosts, folder) as others:
-            return trainer.train(experiment, saved, others, callbacks)
+            manifest.write_total_steps(folder, total_steps)
+            _warn_if_annealed([point.config for point in experiment.points], total_steps)
+        connection = None
+        if experiment.options.cluster is not None:
+            connection = stack.enter_context(cluster.connected(experiment.options))
+            experiment = dataclasses.replace(experiment, layout=connection.layout(experiment))
+        return trainer.train(experiment, saved, callbacks, connection)
 
 
 def _as_integer(value: Any) -> Any:
@@ -111,11 +111,10 @@ def restored(
     env: Any = None,
     sweep: Mapping[str, Any] | None = None,
     changes: Mapping[str, Any] = MappingProxyType({}),
-    processes: int = 1,
     trains: bool = True,
 ) -> tuple[Experiment, list[Saved]]:
     """The experiment that a folder describes, and its batches' checkpoints; reports what changes bits if it trains."""
-    recorded = manifest.read(folder)
+    recorded, on_cluster = manifest.read(folder), changes.get("cluster") is not None
     try:
         if algorithm is None:
             algorithm = manifest.algorithm_of(recorded.recipe)
@@ -132,25 +131,28 @@ def restored(
             points=tuple(points),
             fields=tuple(recorded.sweep[0]) if recorded.sweep is not None else (),
             options=with_changes(recorded.options, {"progress": False, **changes}),
-            mesh=_mesh(recorded, points, changes.get("devices"), processes, trains),
+            mesh=None if on_cluster else _mesh(recorded, points, changes.get("devices"), trains),
             folder=folder,
+            layout=_layout(recorded) if on_cluster or recorded.batch_sizes else None,
         )
     except UsageError:
         raise
     except Exception as error:  # of custom code, or of another version's fields
         raise UsageError(f"{folder / manifest.FILE} cannot be used here: {located(error)}.") from error
-    saved = checkpoints.load(folder)
+    saved = [] if on_cluster else checkpoints.load(folder)  # there the workers read them
     for one in saved:
-        trainer.check_checkpoint(experiment, one, trains)
-    check_rungs(experiment, saved)
+        session.check_checkpoint(experiment, one, trains)
     return experiment, saved
 
 
-def _mesh(
-    recorded: Manifest, points: list[sweeps.Point], devices: int | None, processes: int, trains: bool
-) -> jax.sharding.Mesh:
+def _layout(recorded: Manifest) -> Layout:
+    """How a cluster is to train a run that has begun."""
+    return Layout(recorded.devices, "", recorded.threads, recorded.batch_sizes)
+
+
+def _mesh(recorded: Manifest, points: list[sweeps.Point], devices: int | None, trains: bool) -> jax.sharding.Mesh:
     """The requested devices, or as many as before if available; report differences that change bits."""
-    runs = -(-len(points) * recorded.options.seeds // processes)
+    runs = len(points) * recorded.options.seeds
     shard, configs = recorded.options.shard, [point.config for point in points]
     available = len(jax.local_devices())
     usable = min(available, runs) if shard == "runs" else max_devices(configs, min(available, recorded.devices))

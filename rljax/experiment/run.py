@@ -1,45 +1,40 @@
 """Train many runs, seeds and configurations, on all devices."""
 
+import contextlib
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 import jax
+from jax.sharding import Mesh
 
 from rljax import envs
 from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import use_default
-from rljax.config import check_one_run
 from rljax.errors import UsageError, number, shown
-from rljax.experiment import checkpoints, folders, manifest, sweeps, trainer
+from rljax.experiment import checkpoints, cluster, evaluating, folders, manifest, sweeps, trainer
 from rljax.experiment.naming import resolved
-from rljax.experiment.options import MOST_RUNS, Options, documented, with_changes
+from rljax.experiment.options import CLUSTER_SECONDS, MOST_RUNS, Options, documented, with_changes
 from rljax.experiment.outlets import Callback
 from rljax.experiment.placement import mesh
-from rljax.experiment.processes import Hosts, peers
 from rljax.experiment.results import Result, Sweep
 from rljax.experiment.spec import Experiment
 from rljax.report import console, loggers
 
-_MULTIPROCESS_SECONDS = 600.0  # between two checkpoints of several processes, by default
+
+@overload
+def run(algorithm: Any, config: Any, *, sweep: None = None, **options: Any) -> Result: ...
 
 
 @overload
-def run(algorithm: Any, config: Any, *, sweep: None = None, hosts: Hosts | None = None, **options: Any) -> Result: ...
+def run(algorithm: Any, config: Any, *, sweep: Mapping[str, Any], **options: Any) -> Sweep: ...
 
 
 @overload
-def run(
-    algorithm: Any, config: Any, *, sweep: Mapping[str, Any], hosts: Hosts | None = None, **options: Any
-) -> Sweep: ...
-
-
-@overload
-def run(
-    algorithm: Any, config: Any, *, sweep: Mapping[str, Any] | None, hosts: Hosts | None = None, **options: Any
-) -> Result | Sweep: ...
+def run(algorithm: Any, config: Any, *, sweep: Mapping[str, Any] | None, **options: Any) -> Result | Sweep: ...
 
 
 @documented()
@@ -48,7 +43,6 @@ def run(
     config: Any,
     *,
     sweep: Mapping[str, Any] | None = None,
-    hosts: Hosts | None = None,
     callback: Callback | Sequence[Callback] = (),
     **options: Any,
 ) -> Result | Sweep:
@@ -75,9 +69,6 @@ def run(
         sweep: fields to vary, by path: `{"learning_rate": [1e-4, 1e-3], "env.params.gravity": [5.0, 9.8]}`. Lists
             make a grid; `rljax.uniform`, `log_uniform` and `choice` are drawn `samples` times. Configurations that
             differ only in traced numbers share one compiled program. The result is then a `Sweep`.
-        hosts: from `rljax.join`, in each of several processes that make this same call: each trains its share of the
-            runs on its own devices, all write checkpoints into `out`, which must be visible to all, and each returns
-            the results of all runs.
         callback: called with a `Progress` after every chunk of updates and every evaluation, or a list of such
             functions. `progress.stop()` ends the experiment; an error in a callback does too, and is raised.
         {options}
@@ -85,7 +76,6 @@ def run(
     Raises:
         UsageError: an argument is invalid, or the folder is in use, holds results, or is not writable.
         NotWritten: training finished, but files could not be written; the exception holds the result.
-        PeerLost: another of several processes died or stopped; the results so far have been saved.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP, once the running chunk has finished and the results so far are written.
         Exception: from the algorithm or the devices, unchanged, once the results of earlier batches have been
             written; a note on it says where.
@@ -95,11 +85,11 @@ def run(
     algorithm, config, options = resolved(algorithm, config, options)
     chosen = with_changes(Options(), options)
     check(algorithm, config)
-    hosts = hosts or Hosts()
-    if hosts.processes > 1:
-        check_multiprocess_options(chosen)
+    if chosen.cluster is not None:
+        if chosen.out is None:
+            raise UsageError("A cluster trains into a folder that all its machines see: pass out as well.")
         if chosen.checkpoint_every is None:
-            chosen = with_changes(chosen, {"checkpoint_every": _MULTIPROCESS_SECONDS})
+            chosen = with_changes(chosen, {"checkpoint_every": CLUSTER_SECONDS})
     if chosen.checkpoint_every is not None and chosen.out is None:
         raise UsageError("checkpoint_every needs a folder to write to: pass out as well.")
     if chosen.halving is not None and sweep is None:
@@ -110,27 +100,38 @@ def run(
         envs.require(env)
     if len(points) * chosen.seeds > MOST_RUNS:
         raise UsageError(f"{len(points):,} configurations x {chosen.seeds:,} seeds are more than {MOST_RUNS:,} runs.")
-    runs_here = -(-len(points) * chosen.seeds // hosts.processes)
+    name, trained_in = chosen.name or _name(algorithm), [point.config.env for point in points]
+    evaluating.check(algorithm, name, trained_in, chosen.eval_policy, chosen.eval_env)
     experiment = Experiment(
         algorithm=algorithm,
-        name=chosen.name or _name(algorithm),
+        name=name,
         points=tuple(points),
         fields=() if sweep is None else tuple(sweep),
-        options=dataclasses.replace(chosen, progress=chosen.progress and hosts.process == 0),
-        mesh=mesh(runs_here, chosen.devices, chosen.shard, [point.config for point in points]),
+        options=chosen,
+        mesh=_mesh(chosen, points),
         folder=None if chosen.out is None else path_of("out", chosen.out),
-        is_first=hosts.process == 0,
     )
-    mine = experiment.folder if experiment.is_first else None  # one process prepares the folder of all
-    if mine is not None:
-        folders.prepare(mine, chosen.overwrite)
-    with folders.locked(mine):
-        if mine is not None:
-            checkpoints.check_path(mine)
-            folders.clear(mine)
-            manifest.write(mine, experiment, config)
-        with peers(hosts, experiment.folder) as others:
-            return trainer.train(experiment, [], others, callbacks)
+    folder = experiment.folder
+    if folder is not None:
+        folders.prepare(folder, chosen.overwrite)
+    with folders.locked(folder), contextlib.ExitStack() as stack:
+        if folder is not None:
+            checkpoints.check_path(folder)
+        connection = None
+        if chosen.cluster is not None:
+            connection = stack.enter_context(cluster.connected(chosen))
+            experiment = dataclasses.replace(experiment, layout=connection.layout(experiment))
+        if folder is not None:
+            folders.clear(folder)
+            manifest.write(folder, experiment, config)
+        return trainer.train(experiment, [], callbacks, connection)
+
+
+def _mesh(options: Options, points: list[sweeps.Point]) -> Mesh | None:
+    """The devices of this process; None for a cluster's."""
+    if options.cluster is not None:
+        return None
+    return mesh(len(points) * options.seeds, options.devices, options.shard, [point.config for point in points])
 
 
 def callbacks_of(given: Any) -> tuple[Callback, ...]:
@@ -156,18 +157,9 @@ def _name(algorithm: Any) -> str:
 
 def path_of(what: str, given: Any) -> pathlib.Path:
     """The folder that an argument names; a `UsageError` if it is not a path."""
-    try:
+    if isinstance(given, str | os.PathLike) and (text := os.fspath(given)) and "\0" not in str(text):
         return pathlib.Path(given)
-    except TypeError:
-        raise UsageError(f"{what} must be the path of a folder, got {given!r}.") from None
-
-
-def check_multiprocess_options(options: Options) -> None:
-    """Refuse options that are not supported with several processes."""
-    if options.out is None:
-        raise UsageError("Several processes train into one folder that all of them see: pass out as well.")
-    if options.halving is not None:
-        raise UsageError("Successive halving compares runs that are side by side: use one process.")
+    raise UsageError(f"{what} must be the path of a folder, got {shown(given)}.")
 
 
 def check(algorithm: Any, config: Any) -> None:
@@ -185,5 +177,5 @@ def check(algorithm: Any, config: Any) -> None:
     if not isinstance(config.env, envs.Env):
         raise UsageError(f"The config's env must be an rljax.Env, got {type(config.env).__name__}: use rljax.make.")
     number("The config's num_updates", config.num_updates, integer=True, minimum=1)
-    check_one_run(config)
+    sweeps.check_one_run(config)
     envs.require(config.env)

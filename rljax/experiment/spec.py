@@ -5,17 +5,27 @@ import functools
 import pathlib
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from rljax.backend.versions import versions
-from rljax.config import describe
+from rljax.experiment.description import describe
+from rljax.experiment.evaluating import Evaluation
 from rljax.experiment.options import Options
-from rljax.experiment.sweeps import Point
+from rljax.experiment.sweeps import Group, Point
 from rljax.report import files
+
+
+class Layout(NamedTuple):
+    """The devices of one worker of a cluster, and the batches that were chosen for them."""
+
+    devices: int
+    device: str  # their kind
+    threads: int  # of XLA on a CPU
+    sizes: tuple[int, ...]  # runs of a batch, for each group of configurations
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,9 +37,15 @@ class Experiment:
     points: tuple[Point, ...]
     fields: tuple[str, ...]  # that are swept; empty without a sweep
     options: Options
-    mesh: Mesh
+    mesh: Mesh | None
+    """The devices of this process; None in the driver of a cluster, which trains nothing itself."""
     folder: pathlib.Path | None
-    is_first: bool = True  # of several processes: the one that writes the files they share
+    layout: Layout | None = None
+    """How a cluster trains it, or trained it first."""
+
+    def evaluation(self, episodes: int) -> Evaluation:
+        """How its policies are evaluated, in this number of episodes side by side."""
+        return Evaluation(episodes, self.options.eval_env, self.options.eval_policy == "greedy")
 
     @property
     def num_runs(self) -> int:
@@ -37,9 +53,37 @@ class Experiment:
         return len(self.points) * self.options.seeds
 
     @property
+    def local_mesh(self) -> Mesh:
+        """The devices of a process that trains."""
+        assert self.mesh is not None
+        return self.mesh
+
+    @property
+    def devices(self) -> int:
+        """How many devices train a batch."""
+        if self.mesh is not None:
+            return self.mesh.size
+        assert self.layout is not None
+        return self.layout.devices
+
+    @property
+    def device(self) -> str:
+        """Their kind."""
+        if self.mesh is not None:
+            return self.mesh.devices.flat[0].device_kind
+        assert self.layout is not None
+        return self.layout.device
+
+    @property
     def lane_devices(self) -> int:
         """Devices that a batch's lanes are divided over: 1 if every run uses all devices."""
-        return self.mesh.size if "runs" in self.mesh.axis_names else 1
+        return self.devices if self.options.shard == "runs" else 1
+
+    def size_of(self, index: int, group: Group) -> int:
+        """The most runs of a batch of this group, which has this index."""
+        if self.layout is not None and self.layout.sizes:
+            return self.layout.sizes[index]
+        return self.options.runs_per_batch or len(group.points) * self.options.seeds
 
     @property
     def title(self) -> str:
@@ -61,11 +105,15 @@ class Experiment:
     @functools.cached_property
     def about(self) -> dict[str, Any]:
         """What a checkpoint records of where it comes from."""
-        device = self.mesh.devices.flat[0].device_kind
-        return {"fingerprint": self._fingerprint, "versions": versions(), "device": device, "devices": self.mesh.size}
+        return {
+            "fingerprint": self.fingerprint,
+            "versions": versions(),
+            "device": self.device,
+            "devices": self.devices,
+        }
 
-    @property
-    def _fingerprint(self) -> int:
+    @functools.cached_property
+    def fingerprint(self) -> int:
         """A checksum that identifies the experiment, whatever its length."""
         configs = [describe(point.config) for point in self.points]
         for described in configs:

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import schedules
-from rljax.config import kinds_at, value_at, with_values
-from rljax.errors import UsageError, scalar
+from rljax.config import kinds, kinds_at, value_at, with_values
+from rljax.envs.base import check_param
+from rljax.errors import UsageError, is_finite, scalar, shown
 
 MOST_CONFIGURATIONS = 100_000  # each takes a millisecond to prepare
 
@@ -34,7 +35,7 @@ def log_uniform(low: float, high: float) -> Sampler:
     """Log-uniform in [low, high): every factor of ten is equally likely."""
     _check_range("log_uniform", low, high)
     if low <= 0:
-        raise UsageError(f"log_uniform needs positive bounds, got {low!r}.")
+        raise UsageError(f"log_uniform needs positive bounds, got {shown(low)}.")
     return Sampler(lambda rng: float(math.exp(rng.uniform(math.log(low), math.log(high)))))
 
 
@@ -46,17 +47,18 @@ def choice(options: Iterable[Any]) -> Sampler:
 
 def _check_range(name: str, low: Any, high: Any) -> None:
     for bound in map(scalar, (low, high)):
-        if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
-            raise UsageError(f"{name} needs two finite numbers, got {bound!r}.")
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or not is_finite(bound):
+            raise UsageError(f"{name} needs two finite numbers, got {shown(bound)}.")
     if not low < high:
-        raise UsageError(f"{name} needs low < high, got {low!r} and {high!r}.")
+        raise UsageError(f"{name} needs low < high, got {shown(low)} and {shown(high)}.")
 
 
 def _listed(name: str, values: Any) -> list[Any]:
     if isinstance(values, set | frozenset):
-        raise UsageError(f"{name} needs a list of values, since a set has no order, got {values!r}.")
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise UsageError(f"{name} needs a list of values, got {values!r}.")
+        raise UsageError(f"{name} needs a list of values, since a set has no order, got {shown(values)}.")
+    is_list = isinstance(values, Iterable) and getattr(values, "ndim", 1) > 0
+    if isinstance(values, str | bytes | Mapping) or not is_list:
+        raise UsageError(f"{name} needs a list of values, got {shown(values)}.")
     if isinstance(values, np.ndarray | jax.Array):
         values = np.asarray(values).tolist() if np.ndim(values) == 1 else list(np.asarray(values))
     values = list(values)
@@ -97,13 +99,14 @@ def points(config: Any, sweep: Mapping[str, Any] | None, samples: int | None = N
             raise UsageError("samples is for a sweep with rljax.uniform, log_uniform or choice: pass a sweep as well.")
         return [Point({}, config)]
     if not isinstance(sweep, Mapping) or not sweep:
-        raise UsageError(f"sweep must be a dict from fields to lists of values, got {sweep!r}.")
+        raise UsageError(f"sweep must be a dict from fields to lists of values, got {shown(sweep)}.")
     is_integer = {path: _is_integer(value_at(config, path), kinds_at(config, path)) for path in sweep}
     grid = {k: _listed(f"sweep of {k}", v) for k, v in sweep.items() if not isinstance(v, Sampler)}
     samplers, samples = {k: v for k, v in sweep.items() if isinstance(v, Sampler)}, scalar(samples)
     if samplers and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
         raise UsageError(
-            f"Values of {', '.join(samplers)} are drawn at random: pass samples=16 (--samples 16), got {samples!r}."
+            f"Values of {', '.join(samplers)} are drawn at random: pass samples=16 (--samples 16), "
+            f"got {shown(samples)}."
         )
     if not samplers and samples is not None:
         raise UsageError("samples is for rljax.uniform, log_uniform and choice, and the sweep has only lists.")
@@ -159,7 +162,7 @@ def _fitting(path: str, current: Any, annotated: set[str], value: Any) -> Any:
     """The value converted to the field's type; a `UsageError` if it is of another kind."""
 
     def refuse(wanted: str) -> UsageError:
-        return UsageError(f"The sweep of {path} needs {wanted}, got {value!r}.")
+        return UsageError(f"The sweep of {path} needs {wanted}, got {shown(value)}.")
 
     if isinstance(value, np.generic):
         value = value.item()
@@ -175,8 +178,10 @@ def _fitting(path: str, current: Any, annotated: set[str], value: Any) -> Any:
         if not isinstance(value, bool):
             raise refuse("True or False")
     elif isinstance(current, int | float | np.generic):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not is_finite(value):
             raise refuse("finite numbers")
+        if path.startswith("env.params."):
+            check_param(path, current, value)
         if _is_integer(current, annotated):
             if value != int(value):
                 raise refuse("integers")
@@ -198,3 +203,15 @@ def _fitting(path: str, current: Any, annotated: set[str], value: Any) -> Any:
             raise refuse(f"arrays of shape {current.shape}")
         return array
     return value
+
+
+def check_one_run(config: Any) -> None:
+    """Refuse numbers that are stacked for a `vmap`, in the config of one run."""
+    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+        is_number = kinds(field) <= {"int", "float", "Schedule", "None"}
+        leaves = jax.tree.leaves(getattr(config, field.name)) if is_number else []
+        for shape in filter(None, map(np.shape, leaves)):
+            raise UsageError(
+                f"{field.name} must be one number, got an array of shape {shape}: "
+                f'try several with sweep={{"{field.name}": [...]}}.'
+            )

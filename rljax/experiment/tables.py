@@ -35,11 +35,12 @@ def of_metrics(
 
 
 def of_evaluations(
-    runs: Runs, env_steps: np.ndarray, returns: np.ndarray, seeds: int, is_sweep: bool = False
+    runs: Runs, env_steps: np.ndarray, evaluated: dict[str, np.ndarray], seeds: int, is_sweep: bool = False
 ) -> dict[str, np.ndarray]:
-    """Columns of evaluations, from environment steps `[E]` and returns `[R, E]`, sorted by evaluation and run."""
+    """Columns of evaluations, from environment steps `[E]` and measures `[R, E]`, sorted by evaluation and run."""
     columns = _about(runs, seeds, is_sweep, len(env_steps))
-    return columns | {"env_steps": np.repeat(env_steps, len(runs)), "return": returns.T.ravel()}
+    columns |= {"env_steps": np.repeat(env_steps, len(runs))}
+    return columns | {name: values.T.ravel() for name, values in evaluated.items()}
 
 
 def _about(runs: Runs, seeds: int, is_sweep: bool, times: int) -> dict[str, np.ndarray]:

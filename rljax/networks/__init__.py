@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from rljax.distributions import policy_head
 from rljax.envs import Box, Env, Space, num_joint_actions
 from rljax.envs.masks import plain
-from rljax.errors import UsageError
+from rljax.errors import UsageError, shown
 from rljax.networks.custom import frozen as frozen
 from rljax.networks.encoders import DEFAULT, EncoderOf, check_encoder, is_image
+from rljax.networks.encoders import IMAGE_ENCODERS as IMAGE_ENCODERS
 from rljax.networks.encoders import encoder as encoder
 from rljax.networks.encoders import patches as patches
 from rljax.networks.layers import ACTIVATIONS as ACTIVATIONS
@@ -33,9 +34,9 @@ def check_layers(config: Any, at_least: int = 0) -> None:
     activation(config.activation)
     check_encoder(config.encoder, config.env.observation_space)
     if not isinstance(hidden_sizes, tuple) or not all(isinstance(n, int) and n >= 1 for n in hidden_sizes):
-        raise UsageError(f"hidden_sizes must be integers of at least 1, got {hidden_sizes!r}.")
+        raise UsageError(f"hidden_sizes must be integers of at least 1, got {shown(hidden_sizes)}.")
     if len(hidden_sizes) < at_least:
-        raise UsageError(f"hidden_sizes must have at least {at_least} layer, got {hidden_sizes!r}.")
+        raise UsageError(f"hidden_sizes must have at least {at_least} layer, got {shown(hidden_sizes)}.")
 
 
 def check_core(config: Any) -> None:

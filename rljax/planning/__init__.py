@@ -285,7 +285,7 @@ def finite_horizon(model: Model, horizon: int, discount: Scalar = 1.0) -> tuple[
         and the best action is then the argmax of `action_values[h - 1]` (Puterman 1994, section 4.5).
     """
     _check_model(model)
-    horizon = number("horizon", horizon, integer=True, minimum=0)
+    horizon = number("horizon", horizon, integer=True, minimum=0, maximum=2**31 - 1)
 
     def step(values: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         backed_up = action_values(model, values, discount)
@@ -299,7 +299,7 @@ def finite_horizon(model: Model, horizon: int, discount: Scalar = 1.0) -> tuple[
 
 def finite_horizon_policy_values(model: Model, policy: jax.Array, horizon: int, discount: Scalar = 1.0) -> jax.Array:
     """The expected discounted return `[S]` of a stationary policy `[S, A]` over `horizon` steps."""
-    horizon = number("horizon", horizon, integer=True, minimum=0)
+    horizon = number("horizon", horizon, integer=True, minimum=0, maximum=2**31 - 1)
     process, discount = _reward_process(model, policy), _discount(discount, model)
     return jax.lax.fori_loop(
         0,
@@ -318,6 +318,7 @@ def expected_return(model: Model, policy: jax.Array, horizon: int | None = None,
         horizon: steps after which an episode is truncated, or None for no limit.
         discount: scalar; 1 for the undiscounted return that runs report.
     """
+    _check_model(model)
     if horizon is None:
         return matmul(model.start, policy_values(model, policy, discount))
     return matmul(model.start, finite_horizon_policy_values(model, policy, horizon, discount))

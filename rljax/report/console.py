@@ -3,7 +3,7 @@
 import contextlib
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -44,6 +44,12 @@ def decimals(*returns: float) -> int:
 def title(summary: dict[str, Any]) -> str:
     """The algorithm's and the environments' names."""
     return f"{summary['algo']} on {summary['env']}"
+
+
+def quantity(summary: dict[str, Any]) -> str:
+    """What the returns of the evaluations are, such as "greedy return"."""
+    where = summary.get("eval_env")
+    return f"{summary['eval_policy']} return" + (f" in {where}" if where else "")
 
 
 def line(summary: dict[str, Any]) -> str:
@@ -110,7 +116,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     """Print the table of a run or a sweep to standard output."""
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, force_jupyter=False)
     with console.capture() as output:
         _print(console, summary)
     print(output.get(), end="")  # printed directly, rich would end the process when the pipe is closed
@@ -119,8 +125,10 @@ def print_summary(summary: dict[str, Any]) -> None:
 def _print(console: Any, summary: dict[str, Any]) -> None:
     configurations = summary.get("configurations")
     console.print(table(summary))
+    if summary["eval_policy"] != "greedy" or summary["eval_env"]:
+        console.print(f"Evaluated: {quantity(summary)}.")
     for part in configurations or [summary]:
-        for sentence in _warnings(part):
+        for sentence in (*_measures(part), *_warnings(part)):
             console.print(sentence)
     best = summary.get("best")
     if configurations and summary["interrupted"]:
@@ -170,6 +178,14 @@ def _cells(final: dict[str, Any], places: int) -> dict[str, str]:
     }
 
 
+def _measures(part: dict[str, Any]) -> Iterator[str]:
+    """A sentence with what the environment's info gave in the final evaluation, if it gave anything."""
+    means = {name: one["mean"] for name, one in part["final_measures"].items() if np.isfinite(one["mean"])}
+    if means.keys() - {"length"}:
+        where = f" of {_settings(part['values'])}" if "values" in part else ""
+        yield f"Final evaluation{where}: " + ", ".join(f"{name} {mean:.4g}" for name, mean in means.items()) + "."
+
+
 def _warnings(part: dict[str, Any]) -> Iterator[str]:
     """Warnings about a run or about one configuration of a sweep, one sentence each."""
     where = f" of {_settings(part['values'])}" if "values" in part else ""
@@ -213,7 +229,23 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+_listeners: list[Callable[[str], object]] = []
+
+
+@contextlib.contextmanager
+def listening(listener: Callable[[str], object]) -> Iterator[None]:
+    """Pass sentences on instead of printing them: on a cluster's worker, whose standard error nobody reads."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.pop()
+
+
 def say(sentence: str) -> None:
     """Print one sentence to standard error, prefixed with "rljax"."""
+    if _listeners:
+        _listeners[-1](sentence)
+        return
     with contextlib.suppress(OSError, RuntimeError):  # a terminal that is gone; within another print, in a handler
         print(f"rljax: {sentence}", file=sys.stderr or io.StringIO(), flush=True)

@@ -1,14 +1,15 @@
 """What is shown while a run trains: a live table in a terminal or a notebook, lines elsewhere."""
 
 import contextlib
-import html
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from html import escape
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from rljax.report import console
+from rljax.report import console, html
 from rljax.report.statistics import bootstrap_interval, interquartile_mean
 
 _SPARKS = "▁▂▃▄▅▆▇█"
@@ -22,10 +23,12 @@ class Status(NamedTuple):
     updates: int  # of all runs together
     env_steps_per_second: float  # of the runs that train now
     training_return: float  # mean over the latest chunk's episodes, with exploration; NaN if none ended
-    evaluations: list[np.ndarray]  # greedy returns so far, `[R]` each
+    evaluations: list[np.ndarray]  # returns so far, `[R]` each
     name: Callable[[int], str]  # of one of the R runs, such as "seed 3"
     diverged: int = 0
     solved: int = 0
+    measures: Mapping[str, np.ndarray] = MappingProxyType({})  # of the latest evaluation, besides the return
+    policy: str = "greedy"  # that is evaluated
 
 
 class Show(Protocol):
@@ -61,11 +64,14 @@ def cells(status: Status) -> dict[str, str]:
         places = console.decimals(*latest[np.isfinite(latest)])
         low, high = bootstrap_interval(latest[np.isfinite(latest)], resamples=_RESAMPLES)
         interval = "" if np.isnan(low) else f" ({low:.{places}f} to {high:.{places}f})"
-        texts["greedy return"] = f"{curve[-1]:.{places}f}{interval}"
+        texts[f"{status.policy} return"] = f"{curve[-1]:.{places}f}{interval}"
         texts["so far"] = sparks(curve)
         if len(latest) > 1:
             for column, row in (("worst", np.nanargmin(latest)), ("best", np.nanargmax(latest))):
                 texts[column] = f"{latest[row]:.{places}f} ({status.name(int(row))})"
+        for name, values in status.measures.items():
+            if name != "length" and np.isfinite(values).any():  # most environments' returns say as much
+                texts[name] = f"{np.nanmean(values):.4g}"
     if not np.isnan(status.training_return):
         texts["training return"] = f"{status.training_return:.{console.decimals(status.training_return)}f}"
     if status.solved:
@@ -162,22 +168,33 @@ def _in_notebook() -> bool:
 
 
 class _Notebook:
-    """A bar and the table as HTML, replaced in place; no widgets are needed."""
+    """A bar and the table as HTML, replaced in place, or as a line of text; no widgets are needed."""
 
     def __init__(self, description: str, num_updates: int) -> None:
         from IPython.display import display
 
         self._description, self._num_updates, self._seen = description, num_updates, _Seen()
-        self._handle = display(self._html(0, "compiling", {}), display_id=True)
+        self._handle = display(self._shown(0, "compiling", {}), display_id=True)
 
     def __call__(self, status: Status) -> None:
         done = status.updates / self._num_updates
-        self._handle.update(self._html(done, f"{done:.0%}", cells(self._seen(status))))
+        self._handle.update(self._shown(done, f"{done:.0%}", cells(self._seen(status))))
 
-    def _html(self, done: float, state: str, texts: dict[str, str]) -> Any:
-        from IPython.display import HTML
+    def _shown(self, done: float, state: str, texts: dict[str, str]) -> "_Shown":
+        line = ", ".join([f"{self._description}: {state}", *(f"{name} {text}" for name, text in texts.items())])
+        bar = f"{escape(self._description)} <progress value='{done:.4f}' max='1'></progress> {state}"
+        page = f"<div>{bar}</div>" + (html.table(list(texts), [texts.values()]) if texts else "")
+        return _Shown(line, page)
 
-        heads = "".join(f"<th>{html.escape(name)}</th>" for name in texts)
-        row = "".join(f"<td>{html.escape(text)}</td>" for text in texts.values())
-        bar = f"{html.escape(self._description)} <progress value='{done:.4f}' max='1'></progress> {state}"
-        return HTML(f"<div>{bar}</div><table><tr>{heads}</tr><tr>{row}</tr></table>" if texts else f"<div>{bar}</div>")
+
+class _Shown(NamedTuple):
+    """What a frontend shows: the page if it can, else the line."""
+
+    line: str
+    page: str
+
+    def __repr__(self) -> str:
+        return self.line
+
+    def _repr_html_(self) -> str:
+        return self.page

@@ -1,5 +1,6 @@
 """Plots of learning curves."""
 
+import io
 import os
 import pathlib
 from collections.abc import Mapping
@@ -15,12 +16,14 @@ Path = str | os.PathLike[str] | None
 _MAX_CURVES = 10  # in one plot
 
 
-def learning_curve(path: Path, env_steps: np.ndarray, returns: np.ndarray, title: str) -> Any:
+def learning_curve(
+    path: Path, env_steps: np.ndarray, returns: np.ndarray, title: str, quantity: str = "greedy return"
+) -> Any:
     """Plot the IQM of `returns` `[seeds, evaluations]` with its 95% interval, and a thin line per seed.
 
     Returns the figure; writes it to a PNG file if there is a path.
     """
-    figure, axes = _axes(title)
+    figure, axes = _axes(title, quantity)
     axes.plot(env_steps, returns.T, color="0.6", linewidth=0.4, alpha=0.6)
     complete, seeds = _complete(returns), "1 seed" if len(returns) == 1 else f"{len(returns)} seeds"
     cut_short = f", {len(complete)} that were not cut short" if len(complete) < len(returns) else ""
@@ -32,15 +35,18 @@ def learning_curve(path: Path, env_steps: np.ndarray, returns: np.ndarray, title
     return _finished(path, figure)
 
 
-def learning_curves(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Any:
+def learning_curves(
+    path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, quantity: str = "greedy return"
+) -> Any:
     """Plot the IQM and its 95% interval for the ten configurations with the highest final IQM.
 
     Args:
         path: the PNG file, or None.
         curves: from label to environment steps `[evaluations]` and returns `[seeds, evaluations]`.
         title: of the plot.
+        quantity: what the returns are.
     """
-    figure, axes = _axes(title)
+    figure, axes = _axes(title, quantity)
     curves = {label: (env_steps, _complete(returns)) for label, (env_steps, returns) in curves.items()}
     finals = {
         label: np.nan_to_num(interquartile_mean(returns)[-1], nan=-np.inf) for label, (_, returns) in curves.items()
@@ -64,17 +70,30 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _axes(title: str) -> tuple[Any, Any]:
+def _axes(title: str, quantity: str) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
+    class Picture(Figure):
+        """A figure that a notebook shows, also where pyplot is not set up."""
+
+        def _repr_png_(self) -> bytes:
+            return png(self)
+
+    figure = Picture(figsize=(7, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)  # without pyplot, which would use a window system and global state
     axes = figure.add_subplot()
-    axes.set(xlabel="environment steps", ylabel="greedy return", title=_printable(title))
+    axes.set(xlabel="environment steps", ylabel=_printable(quantity), title=_printable(title))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x else "0")
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def png(figure: Any) -> bytes:
+    """A figure as a PNG of 700 by 420 pixels."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100)
+    return picture.getvalue()
 
 
 def _finished(path: Path, figure: Any) -> Any:

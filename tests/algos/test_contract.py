@@ -181,14 +181,16 @@ def test_keys_are_used_once(case, monkeypatch):
     def everything(key):
         key_init, key_update, key_evaluation = core.training_keys(key)
         state, _ = case.algorithm.update(key_update, case.algorithm.init(key_init, case.config), case.config)
-        policy = case.algorithm.act(state, case.config)
+        policy, exploring = (case.algorithm.act(state, case.config, greedy=greedy) for greedy in (True, False))
+        key_greedy, key_exploring = jax.random.split(key_evaluation)
+        explored = rljax.evaluate(key_exploring, case.config.env, exploring, 2)
         if isinstance(policy, RecurrentPolicy):
-            return rljax.evaluate(key_evaluation, case.config.env, policy, 2)
+            return explored, rljax.evaluate(key_greedy, case.config.env, policy, 2)
 
         def noisy(key, obs):  # so that the policy's key is used
             return jnp.where(jax.random.bernoulli(key), policy(key, obs), policy(key, obs))
 
-        return rljax.evaluate(key_evaluation, case.config.env, noisy, 2)
+        return explored, rljax.evaluate(key_greedy, case.config.env, noisy, 2)
 
     check_key_reuse(everything, jax.random.key(0))
     with pytest.raises(jax.errors.KeyReuseError):

@@ -28,7 +28,7 @@ from reference import (
 )
 
 import rljax
-from rljax import core, ppo, schedules
+from rljax import core, on_policy, ppo, schedules
 from rljax.distributions import policy_head
 from rljax.envs.masks import plain
 
@@ -242,16 +242,48 @@ def test_target_kl_stops_an_update(small):
     assert 1 <= counts[0] < counts[1] == 16
 
 
+class Linear:
+    """A network that is not Flax: any object with init and apply."""
+
+    def init(self, key, obs):
+        return {"policy": jnp.zeros((4, 2)), "value": jnp.zeros(4)}
+
+    def apply(self, params, obs):
+        return obs @ params["policy"], obs @ params["value"]
+
+
+def test_metrics_of_ratios_far_from_one(small):
+    """Half the probability then is thrice the ratio now, up to a twentieth of it."""
+    config = dataclasses.replace(small, network=Linear(), clip=0.6)
+    ratio = np.array([3.0, 1.5, 1.0, 0.5, 0.3, 0.05])
+    obs, zeros = np.zeros((6, 4), np.float32), np.zeros(6, np.float32)
+    old_log_prob = np.float32(np.log(0.5) - np.log(ratio))
+    batch = on_policy.Samples((obs,), np.zeros(6, int), old_log_prob, zeros, np.float32([1, -1, 2, -2, 3, 0]), zeros)
+    _, metrics = jax.jit(ppo.loss)(Linear().init(None, obs), batch, config)
+    np.testing.assert_allclose(metrics["approximate_kl"], (ratio - 1 - np.log(ratio)).mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["clip_fraction"], 3 / 6)  # |log(0.5)| is above the clip, |0.5 - 1| is not
+    np.testing.assert_allclose(metrics["log_prob"], np.log(0.5), rtol=1e-6)
+
+
+def test_an_update_that_target_kl_stopped_stays_stopped(small):
+    """Only the minibatch with the first sample is above the target, in each of the four epochs."""
+    config = dataclasses.replace(small, network=Linear(), target_kl=1.0, num_minibatches=8)
+
+    def loss(params, batch, config):
+        has_first = (batch.inputs[0] == first).all(axis=-1).any()
+        return params["value"].sum(), {"approximate_kl": 2.0 * has_first}
+
+    state = ppo.init(jax.random.key(0), config)
+    first = state.collector.obs[0]  # of environment 0 at the rollout's first step
+    key = jax.random.key(1)
+    after, _ = jax.jit(lambda *arguments: ppo.update(*arguments, loss=loss))(key, state, config)
+    indices = np.asarray(core.minibatches(jax.random.split(key, 3)[2], 64, 8, 4))
+    (holding,) = np.flatnonzero((indices[:8] == 0).any(axis=1))
+    assert 0 < holding < 7
+    assert after.opt_state.count == holding
+
+
 def test_any_module_can_be_the_network(small):
-    class Linear:
-        """Not Flax: any object with init and apply."""
-
-        def init(self, key, obs):
-            return {"policy": jnp.zeros((4, 2)), "value": jnp.zeros(4)}
-
-        def apply(self, params, obs):
-            return obs @ params["policy"], obs @ params["value"]
-
     state, metrics = jax.jit(ppo.train)(jax.random.key(0), dataclasses.replace(small, network=Linear()))
     assert state.params["policy"].shape == (4, 2)
     assert np.abs(state.params["policy"]).max() > 0

@@ -9,13 +9,19 @@ from reference import chain, line, one_step
 from rljax import a2c, dqn, ppo, pqn, reinforce, schedules
 
 
-def outputs(algorithm, config, num_obs):
-    """The final state and metrics, and what the trained network returns for each observation."""
-    state, metrics = jax.jit(algorithm.train)(jax.random.key(0), config)
-    return algorithm.default_network(config.env, config).apply(state.params, jnp.eye(num_obs)), metrics
+def outputs(algorithm, make, num_obs, **fields):
+    """What the trained network returns for each observation, and the metrics, without and with termination."""
+
+    @jax.jit
+    @jax.vmap
+    def trained(terminates):
+        config = algorithm.Config(env=make(terminates), hidden_sizes=(32,), **fields)
+        state, metrics = algorithm.train(jax.random.key(0), config)
+        return algorithm.default_network(config.env, config).apply(state.params, jnp.eye(num_obs)), metrics
+
+    return trained(jnp.array([False, True]))
 
 
-@pytest.mark.parametrize("terminates", [False, True])
 @pytest.mark.parametrize(
     ("algorithm", "fields"),
     [
@@ -24,19 +30,14 @@ def outputs(algorithm, config, num_obs):
     ],
     ids=["ppo", "a2c"],
 )
-def test_bootstrap_of_a_critic_is_cut_at_termination_but_not_at_truncation(algorithm, fields, terminates):
+def test_bootstrap_of_a_critic_is_cut_at_termination_but_not_at_truncation(algorithm, fields):
     """Discount 0.5: without an end each state is worth 1 / (1 - 0.5) = 2; before one 1.75, 1.5 and 1."""
-    config = algorithm.Config(
-        env=line(terminates), discount=0.5, learning_rate=schedules.linear(5e-3, 0), hidden_sizes=(32,), **fields
-    )
-    (_, values), _ = outputs(algorithm, config, 3)
-    if terminates:
-        np.testing.assert_allclose(values, [1.75, 1.5, 1.0], atol=0.02)
-    else:
-        np.testing.assert_allclose(values[0], 2.0, atol=0.02)
+    rate = schedules.linear(5e-3, 0)
+    (_, values), _ = outputs(algorithm, line, 3, discount=0.5, learning_rate=rate, **fields)
+    np.testing.assert_allclose(values[0, 0], 2.0, atol=0.02)
+    np.testing.assert_allclose(values[1], [1.75, 1.5, 1.0], atol=0.02)
 
 
-@pytest.mark.parametrize("terminates", [False, True])
 @pytest.mark.parametrize(
     ("algorithm", "fields"),
     [
@@ -51,13 +52,12 @@ def test_bootstrap_of_a_critic_is_cut_at_termination_but_not_at_truncation(algor
     ],
     ids=["dqn", "pqn"],
 )  # fmt: skip
-def test_bootstrap_of_action_values_is_cut_at_termination_but_not_at_truncation(algorithm, fields, terminates):
+def test_bootstrap_of_action_values_is_cut_at_termination_but_not_at_truncation(algorithm, fields):
     """Discount 0.9: without an end each state is worth 1 / (1 - 0.9) = 10, with one less."""
-    config = algorithm.Config(
-        env=chain(terminates), discount=0.9, learning_rate=schedules.linear(3e-3, 0), hidden_sizes=(32,), **fields
-    )
-    values, metrics = outputs(algorithm, config, 5)
-    expected = [(1 - 0.9**left) / 0.1 for left in (5, 4, 3, 2, 1)] if terminates else [10.0] * 5
+    values, metrics = outputs(
+        algorithm, chain, 5, discount=0.9, learning_rate=schedules.linear(3e-3, 0), **fields
+    )  # fmt: skip
+    expected = [[10.0] * 5, [(1 - 0.9**left) / 0.1 for left in (5, 4, 3, 2, 1)]]
     np.testing.assert_allclose(values[..., 0].mean(-1), expected, rtol=0.06)
     assert metrics.get("lost_successors", np.zeros(1)).max() == 0.0
 

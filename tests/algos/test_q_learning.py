@@ -11,7 +11,7 @@ from gymnasium.envs.toy_text.cliffwalking import CliffWalkingEnv
 from reference import assert_metrics, integers, uniforms
 
 import rljax
-from rljax import envs, planning, q_learning, schedules
+from rljax import core, envs, planning, q_learning, schedules
 from rljax.backend import random_bits
 
 LIMIT, STEPS, ENVS = 7, 60, 3
@@ -198,8 +198,15 @@ def exact_returns(env, action_values, horizon, epsilon=0.0):
     return np.asarray(jax.vmap(lambda policy: planning.expected_return(model, policy, horizon))(policies))
 
 
-@pytest.mark.parametrize("target", ["q_learning", "double_q_learning"])
-@pytest.mark.parametrize("num_envs", [1, 8])
+@pytest.mark.parametrize(
+    ("target", "num_envs"),
+    [
+        ("q_learning", 1),
+        ("double_q_learning", 8),
+        pytest.param("q_learning", 8, marks=pytest.mark.slow),
+        pytest.param("double_q_learning", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_cliff_walking_is_solved(target, num_envs):
     steps = 600_000 if target == "double_q_learning" else 300_000  # each of two tables learns from half of them
     values, _ = learned("CliffWalking-v1", total_steps=steps, target=target, discount=1.0, num_envs=num_envs)
@@ -219,6 +226,7 @@ def test_on_policy_targets_learn_the_safe_way(target):
     assert online.mean() == pytest.approx(-20.7, rel=0.1)
 
 
+@pytest.mark.slow
 @toys.optimized()
 def test_taxi_is_learned_and_act_is_greedy():
     config = rljax.preset("q_learning", "Taxi-v3")
@@ -231,7 +239,7 @@ def test_taxi_is_learned_and_act_is_greedy():
 def test_schedules_follow_their_formulas():
     def epsilons(schedule):
         config = q_learning.Config(env="GridWorld-misc", total_steps=1_000, epsilon=schedule)
-        return np.asarray(jax.jit(q_learning.train)(jax.random.key(0), config)[1]["epsilon"])
+        return np.stack([core.scheduled(config, step)[1]["epsilon"] for step in range(config.num_updates)])
 
     np.testing.assert_allclose(epsilons(0.8), 0.8)
     np.testing.assert_allclose(epsilons("linear(0.8, 0.2)"), 0.8 - 0.6 * np.arange(10) / 10, rtol=1e-6)

@@ -244,7 +244,7 @@ def test_a_number_of_environments_that_does_not_divide_is_refused(seen):
 
 
 def test_invalid_shard_arguments_are_refused():
-    with pytest.raises(rljax.UsageError, match=r"shard must be .runs. or .envs., got .rows."):
+    with pytest.raises(rljax.UsageError, match=r"shard must be one of runs, envs, got .rows."):
         rljax.run(toys.own, toys.own.Config(env=toys.walk), shard="rows")
     with pytest.raises(rljax.UsageError, match="the config has no num_envs"):
         rljax.run(toys.own, toys.own.Config(env=toys.walk), shard="envs")

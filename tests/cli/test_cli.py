@@ -73,6 +73,7 @@ def test_custom_algorithm_and_custom_environment(capsys, tmp_path):
     summary = json.loads((tmp_path / "runs/own/summary.json").read_text())
     assert (summary["algo"], summary["env"]) == ("custom_algorithm", "Target")
     assert summary["env_steps"] == 2048
+    assert set(summary["final_measures"]) == {"length", "effort", "distance"}
 
 
 def test_envs_and_algos_are_listed(capsys):
@@ -111,6 +112,16 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
         (["train", "ppo", "--env", "CartPole-v1", "--log", "tensorbord"], ["tensorboard"]),
         (["train", "ppo", "--env", "CartPole-v1", "--keep", "worst"], ["keep takes last, best, all"]),
         (["train", "ppo", "--env", "CartPole-v1", "--activation", "x"], ["'x'", "tanh", "relu", "silu"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--recurrent", "gruu"], ["recurrent must be one of gru, lstm"]),
+        (
+            ["train", "dqn", "--env", "CartPole-v1", "--head", "c52"],
+            ["one of expected, categorical, quantile"],
+        ),
+        (["train", "q_learning", "--env", "Taxi-v3", "--target", "td"], ["one of q_learning, sarsa, expected_sarsa"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--eval-policy", "x"], ["eval_policy", "greedy, stochastic"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--eval-env", "CartPol-v1"], ["CartPol-v1", "CartPole-v1"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--eval-env", "Pendulum-v1"], ["has Box[3] float32, from -8 to 8"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--eval-env", "no.py:env"], ["no.py"]),
         (["train", "ppo", "--env", "CartPole-v1", "--env.gravity"], ["--env.gravity needs one value"]),
         (["train", "ppo", "--env", "CartPole-v1", "--env.gravty", "5"], ["gravty", "gravity"]),
         (["train", "ppo", "--env", f"{ROOT}/tests/toys.py:walk", "--env.hight=5"], ["hight", "height"]),
@@ -128,6 +139,22 @@ def test_every_field_is_an_option_with_its_docstring(capsys):
         (["train", "ppo", "--env", "CartPole-v1", "--seeds", "0"], ["seeds", "at least 1"]),
         (["train", "ppo", "--env", "CartPole-v1", "--num-envs", "0"], ["num_envs", "at least 1"]),
         (["train", "ppo", "--env", "CartPole-v1", "--num-envs", "2.5"], ["num-envs", "2.5"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--seeds", "inf"], ["--seeds", "'inf'"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--total-steps", "1" * 5000], ["--total-steps", "invalid integer"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--hidden-sizes", "64", "inf"], ["hidden-sizes", "'inf'"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--recurrent", "rnn"], ["'rnn'", "gru", "lstm"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--out", ""], ["out must be the path of a folder"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--out", "a\0b"], ["out must be the path of a folder"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--config", "x" * 300], ["cannot be read (File name too long)"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--config", "a\0b"], ["--config needs a file"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--env.gravity", "fast"], ["gravity must be a number, got 'fast'"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--env.gravity", "nan"], ["gravity must be a number, got 'nan'"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--env.gravity", "True"], ["gravity must be a number, got True"]),
+        (["train", "ppo", "--env", "CartPole-v1", "--env.max_steps_in_episode=0"], ["of at least 1, got 0"]),
+        (
+            ["train", "ppo", "--env", "CartPole-v1", "--sweep", "env.params.max_steps_in_episode=5,0"],
+            ["env.params.max_steps_in_episode", "of at least 1, got 0"],
+        ),
         (["train", "ppo", "--env", "CartPole-v1", "--total-steps"], ["total-steps"]),
         (["train", "ppo", "--env", "CartPole-v1", "--total-steps", "3"], ["total_steps=3"]),
         (["train", "ppo", "--env", "CartPole-v1", "--devices", "1000"], ["devices=1000"]),
@@ -182,6 +209,7 @@ def test_runs_come_from_files_with_options_after_them(capsys, tmp_path):
     (tmp_path / "run.yaml").write_text(
         "algorithm: ppo\nenv: CartPole-v1\nenv.gravity: 5\nwrap: [time_limit=100, normalize_observations]\n"
         "seeds: 2\nlearning_rate: 1.0e-3\nhidden_sizes: [8]\nnormalize_advantages: false\ntarget_kl: null\n"
+        "recurrent: none\n"
         "keep: [last, best]\n"
         "total_steps: 128\nnum_envs: 4\nnum_steps: 16\nevaluations: 1\neval_episodes: 2\nprogress: false\n"
     )
@@ -202,7 +230,9 @@ def test_runs_come_from_files_with_options_after_them(capsys, tmp_path):
     capsys.readouterr()
     said = complaint(capsys, "train", "dqn", "--config", "x/config.json", "--out", "z")
     assert "is of a run of ppo, whose config dqn cannot take" in said
-    for text, words in (("[1]", "must map options"), ("a: [", "is not YAML"), ("sedes: 3", "--seeds")):
+    mistakes = {"[1]": "must map options", "a: [": "is not YAML", "sedes: 3": "--seeds", "seeds: 1e999": "--seeds"}
+    invalid = ["seeds: " + "9" * 5000, "[" * 3000, "seeds: 2020-13-45"]
+    for text, words in (mistakes | dict.fromkeys(invalid, "is not YAML")).items():
         (tmp_path / "run.yaml").write_text(text)
         said = complaint(capsys, "train", "ppo", "--env", "CartPole-v1", "--config", "run.yaml")
         assert words in said
@@ -231,11 +261,30 @@ def test_completion_knows_commands_options_and_environments(capsys, tmp_path):
     for shell in ("bash", "zsh"):
         assert cli.main(["completion", shell]) == 0
         script = capsys.readouterr().out
-        for word in ("resume", "rainbow", "--learning-rate", "CartPole-v1"):
+        for word in ("resume", "rainbow", "--learning-rate", "CartPole-v1", "stochastic", "expected_sarsa", "lstm"):
             assert word in script
         if shell == "bash":
             (tmp_path / "script").write_text(script)
             subprocess.run(["bash", "-n", "script"], check=True)
+
+
+def test_evaluations_elsewhere_come_from_the_line_or_a_file(tmp_path):
+    """In fresh processes, which JAX must not have started in with fewer devices before they are set up."""
+    (tmp_path / "mine.py").write_text("import rljax\nenv = rljax.envs.time_limit('FrozenLake-misc', 5)\n")
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "rljax", *arguments, "--no-progress"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+    small = ["--total-steps", "400", "--seeds", "2", "--evaluations", "1", "--eval-episodes", "3"]
+    run("train", "q_learning", "--env", "FrozenLake-misc", *small, "--eval-env", "mine.py:env", "--out", "x")
+    run("train", "--config", "x", "--eval-policy", "stochastic", "--out", "y")
+    run("resume", "y")
+    for name, policy in (("x", "greedy"), ("y", "stochastic")):
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        assert (summary["eval_policy"], summary["eval_env"]) == (policy, "FrozenLake-misc+time_limit(5)")
+        assert summary["final_measures"]["length"]["mean"] <= 5
 
 
 def test_help_is_in_groups(capsys):
@@ -426,13 +475,15 @@ def test_a_mistake_in_a_custom_algorithm_shows_its_line(capsys, tmp_path):
 
 def test_a_run_with_custom_code_is_resumed_from_any_folder(capsys, tmp_path, monkeypatch):
     """Its folder records the files; params of the environment are recorded too, and 1e1 is an integer."""
-    (tmp_path / "mine.py").write_text("from toys import Config, act, init, update, walk\n")
+    (tmp_path / "mine.py").write_text("from toys import Config, act, init, update, walk\nother = walk.replace()\n")
     arguments = ["train", "mine.py", "--env", "mine.py:walk", "--env.height", "2.5", "--num-updates", "1e1"]
     options = ["--evaluations", "0", "--eval-episodes", "2", "--checkpoint-every", "100", "--no-progress"]
+    options += ["--eval-env", "mine.py:other"]
     assert cli.main([*arguments, *options, "--out", str(tmp_path / "x")]) == 0
     about = json.loads((tmp_path / "x/config.json").read_text())
     assert about["config"]["env"]["params"][0] == 2.5
     assert about["config"]["num_updates"] == 10
+    assert about["eval_env"]["reference"] == [f"{tmp_path}/mine.py:other"]
     other = tmp_path / "other"
     other.mkdir()
     monkeypatch.chdir(other)

@@ -218,8 +218,8 @@ def colours(name):
 @pytest.mark.parametrize(
     ("wrap", "words"),
     [
-        (lambda: envs.repeat_action(film(), 0), "repeat_action's times must be an integer of at least 1, got 0"),
-        (lambda: envs.repeat_action(film(), 2.0), "times must be an integer of at least 1, got 2.0"),
+        (lambda: envs.repeat_action(film(), 0), "repeat_action's times must be an integer in .*, got 0"),
+        (lambda: envs.repeat_action(film(), 2.0), "times must be an integer in .*, got 2.0"),
         (lambda: envs.repeat_action(film(), True), "got True"),
         (lambda: envs.repeat_action(film(), 4, 1), "max_over_last must be True or False, got 1"),
         (lambda: envs.repeat_action("CartPole-v1", 4, True), r"max_over_last needs images \[H, W, C\], .* \(4,\)"),

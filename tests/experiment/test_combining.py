@@ -33,7 +33,9 @@ def trained(experiment, runs, updates, seconds, place, evaluated=()):
         metrics = {"env_steps": np.full((len(runs), 1), 10 * update), "episode_return": number[:, None] + update}
         record.add_chunk(metrics, 1, seconds / updates)
         if update in evaluated:
-            record.add_evaluation(np.stack([number - update, number + 3 * update], axis=1))
+            returns = np.stack([number - update, number + 3 * update], axis=1)
+            record.add_evaluation(returns, {"length": 2 * returns})
+    record.final_measures = {"length": 3 * number}
     states = State(jnp.asarray(number)[:, None] * jnp.ones(2), jnp.full(len(runs), updates))
     final = np.stack([number, number + 4.0], axis=1)
     return Trained(Batch(group, record.runs, len(runs), folder_name=f"{place:04d}"), record, states, final, 4)
@@ -54,22 +56,16 @@ def test_seeds_come_in_order_from_batches_of_different_lengths():
     assert result.eval_steps.tolist() == [10, 20, 40]
     np.testing.assert_array_equal(result.eval_returns[3], 3.0 + np.array([1, 2, 4]))
     np.testing.assert_array_equal(result.eval_returns[1], [np.nan, 3.0, np.nan])
+    np.testing.assert_array_equal(result.eval_measures["length"], 2 * result.eval_returns)
     summary = result.summary
     assert summary["final_return"]["per_seed"] == [2.0, 3.0, 4.0, 5.0, 6.0]
+    assert summary["final_measures"] == {"length": {"mean": 6.0, "per_seed": [0.0, 3.0, 6.0, 9.0, 12.0]}}
+    assert (summary["eval_policy"], summary["eval_env"]) == ("greedy", None)
     assert (summary["env_steps"], summary["compile_seconds"], summary["train_seconds"]) == (40, 7.0, 8.0)
     assert summary["env_steps_per_second"] == pytest.approx((3 * 40 + 2 * 20) / 8.0)
     assert summary["interrupted"]
     assert not result_of(spec, [trained(spec, [(0, i) for i in range(5)], 4, 1.0, 0)], 0.0).summary["interrupted"]
     assert result_of(spec, [trained(spec, [(0, 0)], 4, 1.0, 0)], 0.0).summary["interrupted"]  # four have not begun
-
-
-def test_processes_train_at_the_same_time():
-    """Of two processes the first one trained batches 0 and 2."""
-    spec = experiment(seeds=3)
-    parts = [trained(spec, [(0, place)], 4, 2.0 + place, place) for place in range(3)]
-    summary = result_of(spec, parts, 1.0, processes=2).summary
-    assert summary["train_seconds"] == pytest.approx(2.0 + 4.0)
-    assert summary["env_steps_per_second"] == pytest.approx(3 * 40 / 6.0)
 
 
 def test_configurations_with_the_largest_part_of_their_updates_are_compared():

@@ -50,7 +50,7 @@ def test_overwrite_removes_only_the_files_of_a_run(tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.json", "notes.txt"]
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "hosts", "summary.json"])
+@pytest.mark.parametrize("name", ["checkpoints", "summary.json"])
 def test_overwrite_removes_links_and_not_their_targets(tmp_path, name):
     target, out = tmp_path / "target", tmp_path / "out"
     (target / "0000").mkdir(parents=True)

@@ -80,14 +80,23 @@ def test_halving_drops_the_worst_and_shrinks_the_batch(tmp_path, monkeypatch):
     rates = [0.1, 0.9, 0.5, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6]
     options = {"seeds": 2, "sweep": {"rate": rates}, "evaluations": 3, "eval_episodes": 2, "devices": 1}
     lanes, build = [], compilation.build
+    compared, survivors = {}, halving.survivors
 
     def note(*inputs):
         lanes.append(len(inputs[3]))
         return build(*inputs)
 
+    def compare(runs, returns, remaining):
+        compared.update(zip(runs, returns, strict=True))
+        return survivors(runs, returns, remaining)
+
     monkeypatch.setattr(compilation, "build", note)
+    monkeypatch.setattr(halving, "survivors", compare)
     result = rljax.run(own, base, halving=3, progress=False, out=tmp_path / "x", checkpoint_every=1e9, **options)
     assert lanes == [18, 6, 2]
+    for configuration in (0, 2, 3, 4, 5, 6, 7, 8):  # dropped for its mean return over all episodes
+        returns = [compared[configuration, seed] for seed in (0, 1)]
+        np.testing.assert_allclose(result.results[configuration].summary["final_return"]["per_seed"], returns)
     lengths = {rate: one.metrics["env_steps"].shape[1] for rate, one in zip(rates, result.results, strict=True)}
     assert lengths == {rate: {0.9: 27, 0.8: 9, 0.7: 9}.get(rate, 3) for rate in rates}
     assert result.summary["best"]["configuration"] == 1

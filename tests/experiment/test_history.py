@@ -1,5 +1,6 @@
 """The history of a batch, on the host."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,11 +20,13 @@ def chunk(first, count, lanes=4, capacity=5):
 def record():
     """Three runs in four lanes; the second one diverged after its third update, and the record has seven."""
     record = Record(Runs.of([(0, 0), (0, 1), (1, 0)]))
-    record.add_evaluation(np.arange(12.0).reshape(4, 3))
+    record.add_evaluation(
+        np.arange(12.0).reshape(4, 3), {"speed": jnp.ones((4, 3)), "length": np.arange(12).reshape(4, 3)}
+    )
     record.add_chunk(*chunk(0, 2), seconds=2.0)
     record.frozen[1] = Frozen(3, 30, [])
     record.add_chunk(*chunk(2, 4), seconds=3.0)
-    record.add_evaluation(np.arange(12.0).reshape(4, 3) ** 2)
+    record.add_evaluation(np.arange(12.0).reshape(4, 3) ** 2, {"speed": jnp.zeros((4, 3)), "length": np.ones((4, 3))})
     record.add_chunk(*chunk(6, 1), seconds=1.0)
     return record
 
@@ -36,6 +39,8 @@ def test_chunks_add_up(record):
     expected = np.arange(1, 8)
     np.testing.assert_array_equal(record.metrics["env_steps"][[0, 2]], [10 * expected] * 2)
     np.testing.assert_array_equal(record.metrics["episodes"][0], 10 * expected % 3)
+    assert list(record.measures) == ["length", "speed"]
+    np.testing.assert_array_equal(record.measures["length"], [[1, 1], [4, 1], [7, 1]])
 
 
 def test_metrics_of_a_diverged_run_end_with_the_update_that_spoiled_it(record):
@@ -54,6 +59,7 @@ def test_some_runs_of_a_record(record):
     assert part.frozen == {0: record.frozen[1]}
     np.testing.assert_array_equal(part.metrics["episode_return"], record.metrics["episode_return"][1:])
     np.testing.assert_array_equal(part.eval_returns, record.eval_returns[1:])
+    np.testing.assert_array_equal(part.measures["length"], record.measures["length"][1:])
     copied = record.copy()
     copied.add_chunk(*chunk(7, 1), seconds=1.0)
     assert (record.updates, copied.updates) == (7, 8)

@@ -44,7 +44,7 @@ def test_changed_wrapper_arguments_are_refused(tmp_path, monkeypatch, capsys):
     assert "was changed" in refusal(tmp_path / "x", other)
     sweep = {"env": [one.env, other.env]}
     legend = []
-    monkeypatch.setattr(plot, "learning_curves", lambda path, drawn, title: legend.extend(drawn))
+    monkeypatch.setattr(plot, "learning_curves", lambda path, drawn, *names: legend.extend(drawn))
     rljax.run(own, one, out=tmp_path / "y", sweep=sweep, **{**OPTIONS, "progress": True})
     labels = ["walk+scale_reward(1.0)", "walk+scale_reward(100.0)"]
     assert legend == [f"env={label}" for label in labels]

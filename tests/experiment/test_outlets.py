@@ -314,6 +314,14 @@ def test_solved_runs_are_frozen_and_end_the_experiment(config, whole, tmp_path, 
     for run in expected:
         assert np.isnan(result.metrics["episode_return"][run["seed"], run["update"] :]).all()
         assert result.states.step[run["seed"]] == run["update"]
+    for evaluation in (0, 1):  # two seeds reach this return there, before the first update or after it; one later
+        stop_at = float(np.sort(whole.eval_returns[:, evaluation])[:2].mean())
+        at = [marks[np.flatnonzero(returns >= stop_at)[0]] for returns in whole.eval_returns]
+        assert sorted(at)[1] == marks[evaluation] < max(at)
+        early = rljax.run(own, config, stop_at=stop_at, **OPTIONS)
+        assert [run["update"] for run in early.summary["solved"]] == at
+        env_steps = [np.minimum(10 * np.arange(1, max(at) + 1), 10 * update) for update in at]
+        np.testing.assert_array_equal(early.metrics["env_steps"], env_steps)
     easy = rljax.run(own, config, out=tmp_path / "y", stop_at=-1e9, **OPTIONS)
     assert [run["update"] for run in easy.summary["solved"]] == [0, 0, 0]
     assert not easy.summary["interrupted"]

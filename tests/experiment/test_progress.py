@@ -10,7 +10,7 @@ def training_return(returns):
     """Of a chunk with these mean returns of the episodes that ended in each update, `[R, U]`."""
     runs = Runs.of([(0, seed) for seed in range(len(returns))])
     metrics, nothing = {"episode_return": np.array(returns)}, np.full(len(returns), np.nan)
-    return Progress(runs, 8, 10, 80, 1.0, metrics, nothing, False, dict, lambda: None).training_return
+    return Progress(runs, 8, 10, 80, 1.0, metrics, nothing, {}, False, dict, lambda: None).training_return
 
 
 def test_the_training_return_is_the_mean_of_a_chunk():

@@ -25,6 +25,7 @@ def test_results_are_short_in_text_and_complete_in_html(whole, sweep):
         page = result._repr_html_()
         assert "own on walk" in page
         assert "data:image/png;base64," in page
+        assert ">IQM return</th>" in page
 
 
 def test_a_frame_has_a_row_for_each_update_and_run(whole):

@@ -166,7 +166,7 @@ def test_a_metric_may_be_an_array(own_config, tmp_path):
     np.testing.assert_array_equal(result.metrics["table"][well], np.broadcast_to(tables, (len(well), 8, 2, 3)))
     resumed = rljax.resume(tmp_path / "x", algorithm=arrays, config=poisoned, progress=False)
     np.testing.assert_array_equal(resumed.metrics["params"], result.metrics["params"])
-    assert (tmp_path / "x/curves.csv").read_text().splitlines()[0] == "seed,update,env_steps,return"
+    assert (tmp_path / "x/curves.csv").read_text().splitlines()[0] == "seed,update,env_steps,return,length"
 
 
 def test_a_full_disk_loses_no_result(own_config, tmp_path, monkeypatch, capsys):

@@ -209,7 +209,7 @@ def test_a_sweep_writes_its_files(swept):
     }
     rows = list(csv.DictReader((out / "curves.csv").open()))
     assert len(rows) == 4 * 3 * 3
-    fields = ["configuration", "learning_rate", "env.params.gravity", "seed", "update", "env_steps", "return"]
+    fields = ["configuration", "learning_rate", "env.params.gravity", "seed", "update", "env_steps", "return", "length"]
     assert list(rows[0]) == fields
     for i, one in enumerate(result.results):
         mine = [row for row in rows if int(row["configuration"]) == i]

@@ -9,7 +9,7 @@ from flax import nnx
 
 import rljax
 from rljax import networks, ppo
-from rljax.config import describe
+from rljax.experiment.description import describe
 from rljax.networks import custom
 
 

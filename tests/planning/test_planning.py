@@ -248,7 +248,7 @@ def test_bounds_without_a_discount():
             lambda model: planning.policy_values(model, jnp.zeros(6, int), 0.9),
             "A policy must be a table of probabilities",
         ),
-        (lambda model: planning.finite_horizon(model, -1), "horizon must be an integer of at least 0"),
+        (lambda model: planning.finite_horizon(model, -1), "horizon must be an integer in"),
         (lambda model: planning.expected_return(model, jnp.ones((6, 3)) / 3, 2.5), "horizon must be an integer"),
     ],
 )

@@ -9,6 +9,10 @@ import pytest
 from rljax.report import console, live
 from rljax.report.statistics import compare, summarize
 
+SUMMARY = {
+    **{"algo": "own", "env": "walk", "eval_policy": "greedy", "eval_env": None, "env_steps": 10},
+    **{"env_steps_per_second": 5.0, "compile_seconds": 1.0},
+}
 STATUS = live.Status(5, 7.0, 0.25, [], "seed {}".format)
 
 
@@ -22,8 +26,8 @@ STATUS = live.Status(5, 7.0, 0.25, [], "seed {}".format)
 )
 def test_small_returns_are_printed_with_more_decimals(returns, cells, capsys):
     final = summarize(np.array(returns))
-    summary = {"algo": "own", "env": "walk", "seeds": len(returns), "env_steps": 10, "final_return": final}
-    console.print_summary(summary | {"env_steps_per_second": 5.0, "compile_seconds": 1.0, "diverged": []})
+    summary = {**SUMMARY, "seeds": len(returns), "final_return": final, "final_measures": {}, "diverged": []}
+    console.print_summary(summary)
     assert cells in capsys.readouterr().out
 
 
@@ -53,11 +57,11 @@ def test_where_the_best_is_not_the_first_row_the_reason_is_printed(capsys):
             "num_updates": 2,
             "diverged": [],
             "final_return": summarize(final),
+            "final_measures": {},
         }
         for i, final in enumerate(finals)
     ]
-    summary = {"algo": "own", "env": "walk", "seeds": 4, "env_steps": 10, "interrupted": False}
-    speed = {"env_steps_per_second": 5.0, "compile_seconds": 1.0}
+    summary = {**SUMMARY, "seeds": 4, "interrupted": False}
     for order, differs in ((finals, True), (finals[:1] * 2, False)):
-        console.print_summary(summary | speed | {"configurations": configurations[: 1 + differs], **compare(order)})
+        console.print_summary(summary | {"configurations": configurations[: 1 + differs], **compare(order)})
         assert ("The table's first row is another" in capsys.readouterr().out) == differs

@@ -93,13 +93,16 @@ def test_a_terminal_shows_what_it_waits_for(monkeypatch):
 def test_a_notebook_replaces_what_it_shows_without_widgets(monkeypatch):
     shown = []
     handle = SimpleNamespace(update=shown.append)
-    display = SimpleNamespace(display=lambda page, display_id: shown.append(page) or handle, HTML=str)
+    display = SimpleNamespace(display=lambda one, display_id: shown.append(one) or handle)
     shell = SimpleNamespace(kernel=None)
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=display))
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     with live.view("<own>", 10, True) as show:
         show(EARLY)
-    assert shown[0] == "<div>&lt;own&gt; <progress value='0.0000' max='1'></progress> compiling</div>"
-    assert "value='0.5000'" in shown[1]
-    assert "<th>training return</th>" in shown[1]
-    assert "<td>0.250</td>" in shown[1]
+    pages = [one._repr_html_() for one in shown]
+    assert pages[0] == "<div>&lt;own&gt; <progress value='0.0000' max='1'></progress> compiling</div>"
+    assert "value='0.5000'" in pages[1]
+    assert ">training return</th>" in pages[1]
+    assert ">0.250</td>" in pages[1]
+    assert repr(shown[0]) == "<own>: compiling"  # where there is no HTML
+    assert repr(shown[1]).startswith("<own>: 50%, env steps/s 1,234")

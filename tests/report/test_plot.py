@@ -48,3 +48,9 @@ def test_learning_curve_of_one_seed_with_a_gap_gives_no_warning(tmp_path):
 def test_a_picture_that_cannot_be_written_is_a_usage_error(tmp_path):
     with pytest.raises(rljax.UsageError, match="could not be written"):
         plot.learning_curve(tmp_path / "missing" / "learning_curve.png", np.arange(2), np.ones((2, 2)), "nowhere")
+
+
+def test_a_figure_is_shown_by_a_notebook_without_pyplot():
+    figure = plot.learning_curve(None, np.arange(2), np.ones((2, 2)), "shown")
+    assert figure._repr_png_()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert figure._repr_png_()[16:24] == (700).to_bytes(4) + (420).to_bytes(4)

@@ -1,4 +1,7 @@
-"""gymnax: environments from its ids or objects, without gymnax's automatic reset."""
+"""gymnax: environments from its ids or objects, without gymnax's automatic reset.
+
+The info that a gymnax environment returns is not passed on: it is the discount, which says no more than `terminated`.
+"""
 
 import dataclasses
 import functools
@@ -9,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.envs.base import Bound, Env, TimeStep, is_data, timestep
+from rljax.envs.base import Bound, Env, TimeStep, check_param, is_data, timestep
 from rljax.envs.spaces import Box, Dict, Discrete, Leaf, MultiDiscrete, Space, Tuple, alike, leaves_of, space_of_leaves
-from rljax.errors import UsageError, suggest
+from rljax.errors import UsageError, located, suggest
 
 # Environments whose observations exceed the bounds that gymnax 1.0.1 declares (in parentheses): MemoryChain's context
 # is -1 or 1 (at least 0), GaussianBandit's reward is unbounded (0 to 2) and its time starts at -1 (0), MetaMaze's
@@ -64,7 +67,10 @@ def space_of(space: Any) -> Space:
 
 def _env(environment: Any, params: Any, name: str, recipe: tuple[Any, ...]) -> Env:
     space = space_of(environment.observation_space(params))
-    obs, _ = jax.eval_shape(Bound(_reset, (environment,)), jax.random.key(0), params)
+    try:
+        obs, _ = jax.eval_shape(Bound(_reset, (environment,)), jax.random.key(0), params)
+    except Exception as error:
+        raise UsageError(f"{name} cannot be reset with these settings: {located(error)}.") from error
     if not alike(obs, leaves_of(space)):
         raise UsageError(
             f"{name} observes a {type(obs).__name__}, which is no element of its {type(space).__name__} space: declare "
@@ -191,7 +197,5 @@ def _replace_params(params: Any, settings: dict[str, Any], name: str) -> Any:
     for setting, value in settings.items():
         if setting not in known:
             raise UsageError(f"{name} has no setting {setting!r}: {suggest(setting, known)}")
-        is_number = isinstance(value, bool | int | float | np.generic | np.ndarray | jax.Array)
-        if isinstance(getattr(params, setting), int | float) and not is_number:
-            raise UsageError(f"{setting} of {name} must be a number, got {value!r}.")
+        check_param(f"{setting} of {name}", getattr(params, setting), value)
     return dataclasses.replace(params, **settings)

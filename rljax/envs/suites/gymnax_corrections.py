@@ -9,6 +9,10 @@
   termination, and the seed counts modulo the number of actions, as in bsuite.
 - Asterix-MinAtar: an enemy or a treasure that finds no free row, and one in eight that finds the last, erases another;
   the move interval may ramp down to 0, which stops all. Here nothing is erased, and it stays at 1 (MinAtar 1.0.15).
+- Pong-misc: a ball leaves the field at the top for good. Here it bounces off both borders (BlackHC/batch_pong_poc).
+- MetaMaze-misc: the goal may be at the start, and an agent that reaches the goal may start anew on it, which ends the
+  episode. Here neither happens, and only the time limit ends an episode (Miconi et al. 2019).
+- FourRooms-misc with `use_visual_obs`: the agent is shown with its row and column swapped. Here it is not.
 
 What `make` does not change:
 
@@ -20,7 +24,14 @@ What `make` does not change:
 - bsuite's chains have no time limit: one longer than `max_steps_in_episode` is cut off in gymnax.
 - Acrobot-v1, CartPole-v1, MountainCar-v0, Pendulum-v1, Breakout, Freeway, SpaceInvaders, Catch, DeepSea, MemoryChain,
   UmbrellaChain and MNISTBandit step as their originals do. Their random numbers are JAX's.
-- The other ids are gymnax's own.
+- Pong's paddles stay in the field and move by 1, the right one by itself; its ball's vertical speed is an integer.
+- FourRooms starts at one place with one goal, unless `resample_init_pos` and `resample_goal_pos` are set, and is
+  truncated after 500 steps (howardh/gym-fourrooms). MetaMaze numbers its actions clockwise, and keeps the pillar in the
+  middle of a maze of 3, 7, 11, ... cells.
+- PointRobot pays for the position before the step, and a robot that reaches the goal starts anew (Dorfman et al. 2021
+  pay for the one after it, and let it stay).
+- BernoulliBandit, GaussianBandit, Reacher and Swimmer follow the equations of Wang et al. 2017, Lange and Sprekeler
+  2022, and ivy_gym.
 """
 
 import dataclasses
@@ -35,6 +46,7 @@ from gymnax.environments import environment
 from gymnax.environments.bsuite import bandit, discounting_chain
 from gymnax.environments.classic_control import cartpole, continuous_mountain_car
 from gymnax.environments.minatar import asterix
+from gymnax.environments.misc import meta_maze, pong, rooms
 
 
 @struct.dataclass
@@ -157,13 +169,67 @@ def _spawn(key: jax.Array, state: Any) -> Any:
     return state.replace(entities=entities, spawn_timer=jnp.where(now, state.spawn_speed, state.spawn_timer))
 
 
+def _pong_step(environment: Any, key: jax.Array, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
+    before, half = state.ball_position, environment.paddle_half_height
+    state = pong.move_paddles(action, params.paddle_y_speed, state, half, environment.height, params.use_ai_policy)
+    state = pong.move_ball(state)
+    bounce = jnp.array([jnp.where(state.ball_position[0] < 0, -1, 1), 1])
+    state = state.replace(ball_position=state.ball_position * bounce, ball_velocity=state.ball_velocity * bounce)
+    state = pong.reflect_on_paddle(
+        pong.reflect_on_borders(state, environment.height), environment.width, half, params
+    ).replace(last_ball_position=before, time=state.time + 1)
+    terminated = environment.is_terminated(state, params)
+    obs = environment.get_obs(state)
+    return obs, state, 1.0 - terminated, terminated, environment.is_truncated(state, params)
+
+
+def _maze_reset(environment: Any, key: jax.Array, params: Any) -> tuple[Any, Any]:
+    key_reset, key_goal = jax.random.split(key)
+    obs, state = meta_maze.MetaMaze.reset_env(environment, key_reset, params)
+    return obs, state.replace(goal=_other_than(state.pos, key_goal, environment.coords))
+
+
+def _maze_step(environment: Any, key: jax.Array, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
+    key_step, key_place = jax.random.split(key)
+    is_reached = jnp.all(state.pos + environment.directions[action] == state.goal)
+    _, state, reward, _, _ = environment.step_env(key_step, state, action, params)
+    place = _other_than(state.goal, key_place, environment.coords)
+    state = state.replace(pos=jnp.where(is_reached, place, state.pos))
+    return environment.get_obs(state, params), state, reward, jnp.bool_(False), environment.is_truncated(state, params)
+
+
+def _other_than(place: jax.Array, key: jax.Array, places: jax.Array) -> jax.Array:
+    """One of `places` `[N, 2]` at random, except `place` `[2]`."""
+    allowed = jnp.any(places != place, axis=-1)
+    return places[jax.random.categorical(key, jnp.where(allowed, 0.0, -jnp.inf))]
+
+
+def _rooms_reset(environment: Any, key: jax.Array, params: Any) -> tuple[Any, Any]:
+    obs, state = rooms.FourRooms.reset_env(environment, key, params)
+    return _upright(environment, obs), state
+
+
+def _rooms_step(environment: Any, key: jax.Array, state: Any, action: Any, params: Any) -> tuple[Any, ...]:
+    obs, state, reward, terminated, _ = environment.step_env(key, state, action, params)
+    return _upright(environment, obs), state, reward, terminated, environment.is_truncated(state, params)
+
+
+def _upright(environment: Any, obs: jax.Array) -> jax.Array:
+    return obs.at[..., 1].set(obs[..., 1].T) if environment.use_visual_obs else obs
+
+
 # By method, so that a subclass with another one keeps its own.
 _RESETS: dict[Any, Callable[..., Any]] = {
     bandit.SimpleBandit.reset_env: _bandit_reset,
     discounting_chain.DiscountingChain.reset_env: _chain_reset,
+    meta_maze.MetaMaze.reset_env: _maze_reset,
+    rooms.FourRooms.reset_env: _rooms_reset,
 }
 _STEPS: dict[Any, Callable[..., Any]] = {
     continuous_mountain_car.ContinuousMountainCar.step_env: _mountain_car_step,
     discounting_chain.DiscountingChain.step_env: _chain_step,
     asterix.MinAsterix.step_env: _asterix_step,
+    meta_maze.MetaMaze.step_env: _maze_step,
+    pong.Pong.step_env: _pong_step,
+    rooms.FourRooms.step_env: _rooms_step,
 }
