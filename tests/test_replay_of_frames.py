@@ -109,7 +109,7 @@ def test_a_run_with_single_frames_equals_one_with_whole_stacks():
     for env in (stacked, stacked.replace(num_frames=1)):
         config = dqn.Config(
             env=env, total_steps=80, num_envs=2, num_steps=4, prefill_steps=24, buffer_size=40, batch_size=8,
-            hidden_sizes=(8,), n_step=3,
+            hidden_sizes=(8,), n_step=3, successor_slots=40,
         )  # fmt: skip
         results.append(jax.jit(dqn.train)(jax.random.key(0), config))
     (single, metrics), (whole, expected) = results

@@ -184,6 +184,9 @@ class Dict:
     def __post_init__(self) -> None:
         if not isinstance(self.spaces, Mapping) or not all(isinstance(name, str) for name in self.spaces):
             raise UsageError(f"Dict needs spaces by name, such as Dict({{'position': Box(...)}}), got {self.spaces!r}.")
+        for name in self.spaces:
+            if not name or "." in name:  # a point separates the names in a path
+                raise UsageError(f"The names in a Dict must not be empty or contain a point, got {name!r}.")
         _check_parts("Dict", list(self.spaces.values()))
         object.__setattr__(self, "spaces", dict(self.spaces))
 

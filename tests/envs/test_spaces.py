@@ -133,6 +133,7 @@ def test_from_unit_passes_unbounded_dimensions_and_shifts_those_with_one_bound()
         lambda: rljax.MultiDiscrete(()),
         lambda: envs.Dict({}),
         lambda: envs.Dict({"a": 3}),
+        lambda: envs.Dict({"a.b": rljax.Discrete(2)}),
         lambda: envs.Dict({1: rljax.Discrete(2)}),
         lambda: envs.Tuple(rljax.Discrete(2)),
     ],
