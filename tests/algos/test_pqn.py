@@ -110,7 +110,7 @@ def test_one_update_equals_numpy(small, has_masks):
     def policy(noise, obs):
         values = pqn.default_network(small.env, small).apply(state.params, plain(obs))[..., 0]
         mask = obs.legal if has_masks else jnp.ones(2, bool)
-        drawn = jnp.where(mask.all(-1), noise[1] >= 2**31, mask[..., 1])  # the only legal action, or one of two
+        drawn = jnp.where(mask.all(-1), noise[1] >> 31 == 1, mask[..., 1])  # the only legal action, or one of two
         action = jnp.where(noise[0] < epsilon, drawn, jnp.where(mask, values, -jnp.inf).argmax(-1))
         return action, action
 
