@@ -40,7 +40,7 @@ def schedule_updates(config: Any) -> int:
 
 def progress(config: Any, step: jax.typing.ArrayLike) -> jax.Array:
     """Fraction of the schedules completed after `step` updates, `[]` in [0, 1]."""
-    return jnp.minimum(jnp.asarray(step, jnp.float32) / config.schedule_updates, 1.0)
+    return jnp.minimum(jnp.asarray(step, jnp.float32) / float(config.schedule_updates), 1.0)
 
 
 def scheduled[C](config: C, step: Scalar = 0, episodes: Scalar = 0) -> tuple[C, Metrics]:
@@ -64,7 +64,9 @@ def current[C](state: Any, config: C) -> C:
     return scheduled(config, state.step, state.collector.episodes)[0]
 
 
-def check_counts(total_steps: int, steps_per_update: int, num_minibatches: int = 1, prefill_steps: int = 0) -> None:
+def check_counts(
+    total_steps: int, steps_per_update: int, num_minibatches: int = 1, num_epochs: int = 1, prefill_steps: int = 0
+) -> None:
     """Raise a `UsageError` unless the run has at least one update and minibatches of equal size."""
     if total_steps >= 2**31:
         raise UsageError(f"total_steps={total_steps} cannot be counted in 32 bits: use less than 2**31.")
@@ -82,6 +84,11 @@ def check_counts(total_steps: int, steps_per_update: int, num_minibatches: int =
         raise UsageError(
             f"A batch of {steps_per_update} environment steps does not divide into {num_minibatches} minibatches: "
             "change num_envs, num_steps or num_minibatches."
+        )
+    if num_epochs * steps_per_update >= 2**31:
+        raise UsageError(
+            f"{num_epochs} epochs over {steps_per_update} environment steps cannot be counted in 32 bits: "
+            "lower num_epochs."
         )
 
 

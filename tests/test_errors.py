@@ -41,6 +41,7 @@ MISTAKES = {
         [HUGE, schedules.linear(HUGE, 0), "lambda: 1", "[1]", "piecewise(1, 2)", math.nan, TwoLines()],
     ),
     "max_grad_norm": (lambda x: rljax.ppo.Config(env="CartPole-v1", max_grad_norm=x), [HUGE, -1, "1", TwoLines()]),
+    "epochs": (lambda x: rljax.ppo.Config(env="CartPole-v1", num_epochs=x), [0, 10**7, 10**18, HUGE, "4"]),
     "hosts": (lambda x: rljax.run(own, CONFIG, hosts=x), [True, 0, "", [], TwoLines()]),
     "out": (lambda x: rljax.run(own, CONFIG, out=x), ["", "a\0b", b"x", 3, TwoLines()]),
     "keep": (lambda x: rljax.run(own, CONFIG, keep=x), ["worst", 3, TwoLines()]),

@@ -102,7 +102,7 @@ class Config:
     None for the default."""
 
     def __post_init__(self) -> None:
-        core.check_counts(self.total_steps, self.num_envs * self.num_steps, self.num_minibatches)
+        core.check_counts(self.total_steps, self.num_envs * self.num_steps, self.num_minibatches, self.num_epochs)
         policy_head(self.env.action_space, self.squash_actions)
         networks.check_core(self)
         if hasattr(_network(self), "initial_hidden_state") and self.num_envs % self.num_minibatches:

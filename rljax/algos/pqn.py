@@ -80,7 +80,7 @@ class Config:
     None for the default."""
 
     def __post_init__(self) -> None:
-        core.check_counts(self.total_steps, self.steps_per_update, self.num_minibatches)
+        core.check_counts(self.total_steps, self.steps_per_update, self.num_minibatches, self.num_epochs)
         networks.check_layers(self, at_least=1)
         count(self.env.action_space)
 

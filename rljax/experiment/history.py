@@ -153,6 +153,10 @@ class Record:
         whole.chunks = [{name: np.concatenate([one.metrics[name] for one in records]) for name in first.metrics}]
         whole.eval_updates, whole.eval_steps = list(first.eval_updates), list(first.eval_steps)
         whole.evaluations = [np.concatenate(returns) for returns in zip(*(r.evaluations for r in records), strict=True)]
+        for measures in zip(*(one.eval_measures for one in records), strict=True):
+            whole.eval_measures.append({name: np.concatenate([one[name] for one in measures]) for name in measures[0]})
+        measured = [one.final_measures for one in records]
+        whole.final_measures = {name: np.concatenate([one[name] for one in measured]) for name in measured[0]}
         starts = np.cumsum([0, *(len(one.runs) for one in records)]).tolist()
         for start, one in zip(starts, records, strict=False):
             whole.frozen |= {start + lane: frozen for lane, frozen in one.frozen.items()}

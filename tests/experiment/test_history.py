@@ -67,6 +67,19 @@ def test_some_runs_of_a_record(record):
     assert record.runs.rows_of(1).tolist() == [2]
 
 
+def test_the_parts_of_a_record_join_to_the_whole(record):
+    record.final_measures = {"length": np.array([3.0, 1.0, 2.0])}
+    parts = [record.rows(np.array(rows)) for rows in ([0], [1, 2])]
+    whole = Record.joined(parts)
+    assert list(whole.runs) == list(record.runs)
+    assert (whole.updates, whole.env_steps, whole.frozen) == (7, 70, record.frozen)
+    for of in (lambda one: one.metrics, lambda one: one.measures, lambda one: one.final_measures):
+        assert list(of(whole)) == list(of(record))
+        for name, rows in of(record).items():
+            np.testing.assert_array_equal(of(whole)[name], rows)
+    np.testing.assert_array_equal(whole.eval_returns, record.eval_returns)
+
+
 def test_the_better_policy_of_each_run_is_kept():
     """The later one of the first run and of the last, which had no return before; of equal ones the earlier."""
     early = Kept(np.full(3, 1), np.array([2.0, 5.0, np.nan]), [np.zeros((3, 2))])
