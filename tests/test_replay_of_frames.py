@@ -60,7 +60,7 @@ class Played:
         return jax.tree.map(lambda *x: np.stack(x), *rows)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_samples_equal_a_list_for_random_spaces_and_stacks(seed):
     """Every transition that can be drawn, after each of several rollouts, also once the ring has been overwritten."""
     rng = np.random.default_rng(seed)
