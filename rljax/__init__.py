@@ -8,7 +8,7 @@ from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3, var
 from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import cache
 from rljax.config import replace, static, traced
-from rljax.envs import Box, Discrete, Env, TimeStep, make, timestep
+from rljax.envs import Box, Discrete, Env, MultiDiscrete, TimeStep, make, timestep
 from rljax.errors import UsageError
 from rljax.evaluation import evaluate, play
 from rljax.experiment.loading import best, load, policy
@@ -25,6 +25,7 @@ __all__ = [
     "Discrete",
     "Env",
     "Interrupted",
+    "MultiDiscrete",
     "NotWritten",
     "Progress",
     "Result",

@@ -269,11 +269,12 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: callable(value) and not isinstance(value, optax.GradientTransformation),
         "a function from the learning rate to an optax.GradientTransformation",
     ),
+    "EncoderOf": (callable, "a function from a space to a linen module"),
     "Schedule": (lambda value: isinstance(value, schedules.Schedule), "a schedule such as linear(3e-4, 0)"),
     "None": (lambda value: value is None, "None"),
 }
 
-_OBJECTS = {"Network", "ActorAndCritics", "Optimizer"}  # annotations whose values may be given as references
+_OBJECTS = {"Network", "ActorAndCritics", "Optimizer", "EncoderOf"}  # annotations that take references
 
 _NUMBERS = {"int", "float", "bool"}  # annotations whose values may be given as scalar arrays
 
@@ -331,12 +332,11 @@ def _check(field: dataclasses.Field, value: Any) -> None:
 
 def _as_object(field: dataclasses.Field, value: Any) -> Any:
     """The optimiser or network that a value stands for, which may be its name or a function that makes it."""
-    is_optimizer = "Optimizer" in kinds(field)
     if isinstance(value, str) and ":" in value:
         value = references.imported(field.name, value)
-    elif isinstance(value, str) and is_optimizer:
+    elif isinstance(value, str) and "Optimizer" in kinds(field):
         return optimizers.check(value)
-    return value if is_optimizer else custom.adapted(value)
+    return custom.adapted(value) if {"Network", "ActorAndCritics"} & kinds(field) else value
 
 
 def check_value(cls: type, name: str, value: Any) -> str | None:

@@ -226,8 +226,8 @@ def finite(state: Any) -> jax.Array:
     params = getattr(state, "params", None)
     if params is None:
         return _all(lambda x: ~jnp.isnan(x), state)
-    parts = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, running_statistics.Moments))
-    moments = [part for part in parts if isinstance(part, running_statistics.Moments)]
+    parts = jax.tree.leaves(state, is_leaf=running_statistics.is_moments)
+    moments = list(filter(running_statistics.is_moments, parts))
     return _all(jnp.isfinite, params) & _all(lambda x: ~jnp.isnan(x), moments)
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.envs.spaces import Discrete, Space, bounded_box
+from rljax.envs.spaces import Box, Discrete, Leaf, MultiDiscrete, bounded_box
 
 _LOG_2PI = 1.8378770664093453
 
@@ -58,6 +58,43 @@ class Categorical(NamedTuple):
     def mode(self) -> jax.Array:
         """The most likely action `[...]` int32."""
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
+
+
+class MultiCategorical(NamedTuple):
+    """A product of D independent categoricals, over vectors `[..., D]` of integers."""
+
+    parts: tuple[Categorical, ...]
+
+    def probs(self) -> jax.Array:
+        """Probabilities `[..., J]` of all combinations, the last integer counting first; J is the product of sizes."""
+        joint = jnp.ones_like(self.parts[0].logits[..., :1])
+        for part in self.parts:
+            outer = joint[..., :, None] * part.probs()[..., None, :]
+            joint = outer.reshape(*outer.shape[:-2], -1)
+        return joint
+
+    def transform(self, noise: jax.Array) -> jax.Array:
+        """Turn Gumbel noise, one part after the other, into samples `[..., D]` int32."""
+        sizes = [part.logits.shape[-1] for part in self.parts]
+        noises = jnp.split(noise, np.cumsum(sizes)[:-1].tolist(), axis=-1)
+        return jnp.stack([part.transform(x) for part, x in zip(self.parts, noises, strict=True)], axis=-1)
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Actions `[..., D]` int32."""
+        keys = jax.random.split(key, len(self.parts))
+        return jnp.stack([part.sample(key) for part, key in zip(self.parts, keys, strict=True)], axis=-1)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Log-probability `[...]` of actions `[..., D]`: the sum over parts."""
+        return sum((part.log_prob(action[..., i]) for i, part in enumerate(self.parts)), start=jnp.float32(0.0))
+
+    def entropy(self) -> jax.Array:
+        """Entropy `[...]` in nats: the sum over parts."""
+        return sum((part.entropy() for part in self.parts), start=jnp.float32(0.0))
+
+    def mode(self) -> jax.Array:
+        """The most likely action `[..., D]` int32."""
+        return jnp.stack([part.mode() for part in self.parts], axis=-1)
 
 
 class DiagonalGaussian(NamedTuple):
@@ -202,9 +239,11 @@ class PolicyHead(NamedTuple):
     to_action: Callable[[jax.Array], jax.Array]
 
 
-def policy_head(space: Space, squash: bool = False) -> PolicyHead:
-    """A categorical for a `Discrete` space, or a diagonal Gaussian for a `Box`, with [-1, 1] mapped to its bounds.
+def policy_head(space: Leaf, squash: bool = False) -> PolicyHead:
+    """A categorical for a `Discrete`, a product of them for a `MultiDiscrete`, or a diagonal Gaussian for a `Box`.
 
+    Samples of a `Discrete` are counted from 0, and [-1, 1] is mapped to the bounds of a `Box` by `to_action`. For a
+    `MultiDiscrete` the outputs are the logits of its parts, one after the other.
     The Gaussian's outputs are the means, then the log standard deviations. Samples are not clipped: only `to_action`
     clips, so the log-probability is that of the sample. With `squash` it is a `SquashedGaussian`: `to_action` applies
     `tanh`, no action is clipped, and the log-probability is that of the action.
@@ -214,7 +253,15 @@ def policy_head(space: Space, squash: bool = False) -> PolicyHead:
     """
     if isinstance(space, Discrete):
         n = space.n
-        return PolicyHead(n, lambda key, shape: Categorical.noise(key, shape, n), Categorical, lambda action: action)
+        return PolicyHead(n, lambda key, shape: Categorical.noise(key, shape, n), Categorical, space.from_index)
+    if isinstance(space, MultiDiscrete):
+        several, total = space, sum(space.nvec)
+        return PolicyHead(
+            total,
+            lambda key, shape: Categorical.noise(key, shape, total),
+            lambda outputs: MultiCategorical(tuple(map(Categorical, several.split(outputs)))),
+            lambda action: action,
+        )
     size = math.prod(space.shape)
     if squash:
         box = bounded_box(space)
@@ -232,8 +279,8 @@ def policy_head(space: Space, squash: bool = False) -> PolicyHead:
     )
 
 
-def squashed_head(space: Space) -> PolicyHead:
-    r"""A categorical for a `Discrete` space, or a `TanhGaussian` for a `Box` that is bounded in every dimension.
+def squashed_head(space: Leaf) -> PolicyHead:
+    r"""The `policy_head` of a discrete space, or a `TanhGaussian` for a `Box` that is bounded in every dimension.
 
     The outputs are the means $\mu$ before `tanh`, then $x$ with $\log \sigma = -1.5 + 3.5 \tanh x$. This stays in
     [-5, 2] and, unlike clipping, keeps a gradient everywhere. Samples and densities have every dimension in [-1, 1];
@@ -242,7 +289,7 @@ def squashed_head(space: Space) -> PolicyHead:
     Raises:
         UsageError: the `Box` has a dimension without bounds.
     """
-    if isinstance(space, Discrete):
+    if not isinstance(space, Box):
         return policy_head(space)
     box = bounded_box(space)
     size = math.prod(box.shape)

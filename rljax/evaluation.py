@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.envs import Env, make, measures
+from rljax.envs.masks import masked
 from rljax.errors import number
 from rljax.types import Policy, RecurrentPolicy
 
@@ -61,7 +62,7 @@ def play(
 
     The arguments are those of `evaluate`.
     """
-    env, num_episodes = make(env), number("num_episodes", num_episodes, integer=True, minimum=1)
+    env, num_episodes = masked(make(env)), number("num_episodes", num_episodes, integer=True, minimum=1)
     key_reset, key_steps = jax.random.split(key)
     obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, num_episodes), env.params)
     step_env = jax.vmap(env.step, (0, 0, 0, None))

@@ -4,13 +4,16 @@ The caller passes the current epsilon: its schedule is the algorithm's, from `sc
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from rljax import rollout
 from rljax.backend import random_bits
-from rljax.envs import Env, count
+from rljax.envs import Env, Masked, count
+from rljax.envs.masks import random_legal, where_legal
+from rljax.envs.spaces import discrete
 from rljax.types import Metrics, Scalar
 
 
@@ -21,17 +24,34 @@ def epsilon_greedy(
     return jnp.where(uniform < epsilon, random_action, jnp.argmax(action_values, axis=-1).astype(jnp.int32))
 
 
-def sample_epsilon_greedy(key: jax.Array, action_values: jax.Array, epsilon: Scalar) -> jax.Array:
-    """Draw epsilon-greedy actions `[...]` for action values `[..., A]`."""
-    *shape, num_actions = action_values.shape
-    draws = jax.random.bits(key, (2, *shape), jnp.uint32)
-    random_action = random_bits.integers(draws[1], num_actions)
-    return epsilon_greedy(action_values, random_bits.uniforms(draws[0]), random_action, epsilon)
+def uniform_actions(bits: jax.Array, env: Env) -> jax.Array:
+    """Uniform discrete actions `[...]` from random bits `[...]`; with action masks the bits, for `among_legal`."""
+    return bits if env.legal_actions is not None else random_bits.integers(bits, count(env.action_space))
+
+
+def among_legal(drawn: jax.Array, obs: Any) -> jax.Array:
+    """What `uniform_actions` has drawn, for observations `[N, ...]`: with action masks one of the legal actions."""
+    return random_legal(drawn, obs.legal) if isinstance(obs, Masked) else drawn
+
+
+def greedy(action_values: jax.Array, obs: Any, env: Env) -> jax.Array:
+    """The environment's best legal actions `[...]` by action values `[..., A]`; ties go to the first."""
+    best = jnp.argmax(where_legal(action_values, obs), axis=-1).astype(jnp.int32)
+    return discrete(env.action_space).from_index(best)
+
+
+def sample_epsilon_greedy(key: jax.Array, action_values: jax.Array, epsilon: Scalar, obs: Any, env: Env) -> jax.Array:
+    """Draw the environment's legal actions `[...]` epsilon-greedily by action values `[..., A]`."""
+    draws = jax.random.bits(key, (2, *action_values.shape[:-1]), jnp.uint32)
+    random_action = among_legal(uniform_actions(draws[1], env), obs)
+    values = where_legal(action_values, obs)
+    action = epsilon_greedy(values, random_bits.uniforms(draws[0]), random_action, epsilon)
+    return discrete(env.action_space).from_index(action)
 
 
 def epsilon_greedy_rollout(
     key: jax.Array,
-    action_values: Callable[[jax.Array, jax.Array], jax.Array],
+    action_values: Callable[[jax.Array, Any], jax.Array],
     epsilon: Scalar,
     collector: rollout.Collector,
     env: Env,
@@ -39,20 +59,20 @@ def epsilon_greedy_rollout(
     *,
     raw: bool = False,
 ) -> tuple[rollout.Collector, rollout.Trajectory, Metrics]:
-    """Run `rollout.rollout` under the epsilon-greedy policy of `action_values`, `(key, obs [N, ...]) -> [N, A]`."""
+    """Run `rollout.rollout` under the epsilon-greedy policy of `action_values`, `(key, obs [N, ...]) -> [N, A]`.
+
+    Only legal actions are taken; those in the trajectory are counted from 0.
+    """
     key_actions, key_values, key_rollout = jax.random.split(key, 3)
-    bits = jax.random.bits(key_actions, (2, num_steps, collector.obs.shape[0]), jnp.uint32)
+    bits = jax.random.bits(key_actions, (2, num_steps, collector.episode_length.shape[0]), jnp.uint32)
 
-    def policy(noise: tuple[jax.Array, jax.Array, jax.Array], obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        uniform, random_action, key = noise
-        action = epsilon_greedy(action_values(key, obs), uniform, random_action, epsilon)
-        return action, action
+    def policy(noise: tuple[jax.Array, jax.Array, jax.Array], obs: Any) -> tuple[jax.Array, jax.Array]:
+        uniform, drawn, key = noise
+        values = where_legal(action_values(key, obs), obs)
+        action = epsilon_greedy(values, uniform, among_legal(drawn, obs), epsilon)
+        return discrete(env.action_space).from_index(action), action
 
-    noise = (
-        random_bits.uniforms(bits[0]),
-        random_bits.integers(bits[1], count(env.action_space)),
-        jax.random.split(key_values, num_steps),
-    )
+    noise = (random_bits.uniforms(bits[0]), uniform_actions(bits[1], env), jax.random.split(key_values, num_steps))
     return rollout.rollout(key_rollout, policy, noise, collector, env, num_steps, raw=raw)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from rljax import core, losses, replay, rollout, value_heads
 from rljax.backend import rounding
 from rljax.distributions import squashed_head
-from rljax.envs import Discrete, Space
+from rljax.envs import Discrete, Leaf, Masked, MultiDiscrete
+from rljax.envs.masks import random_legal_action
 from rljax.errors import UsageError
 from rljax.types import Metrics, Scalar
 
@@ -78,25 +79,32 @@ def prefill(
     key_action, key_rollout = jax.random.split(key)
     space, shape = config.env.action_space, (prefill_rows(config), config.num_envs)
     actions = uniform_actions(key_action, space, shape)
+    if config.env.legal_actions is not None:
+        actions = jax.random.bits(key_action, actions.shape, jnp.uint32)
     to_action = squashed_head(space).to_action
 
-    def policy(action: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def policy(action: jax.Array, obs: Any) -> tuple[jax.Array, jax.Array]:
+        if isinstance(obs, Masked):
+            action = random_legal_action(space, action, obs.legal)
         return to_action(action), action
 
     collector, steps, _ = rollout.rollout(key_rollout, policy, actions, collector, config.env, shape[0], raw=True)
+    obs, action = jax.tree.map(lambda x: x[0], (collector.obs, steps.action[0]))
     buffer = replay.init(
-        collector.obs[0], actions[0, 0], config.num_envs, config.buffer_size, prioritized, successor_slots
+        obs, action, config.num_envs, config.buffer_size, prioritized, successor_slots, config.env.num_frames
     )
-    return collector, replay.add(buffer, steps, n_step)
+    return collector, replay.add(buffer, steps, n_step, config.env.num_frames)
 
 
-def uniform_actions(key: jax.Array, space: Space, shape: tuple[int, ...]) -> jax.Array:
-    """Uniform actions: discrete ones `[*shape]` int32, those of a box `[*shape, D]` float32 in [-1, 1].
+def uniform_actions(key: jax.Array, space: Leaf, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform actions: discrete ones `[*shape]` or `[*shape, D]` int32 from 0, of a box `[*shape, D]` in [-1, 1].
 
     All integers of a box are equally likely.
     """
     if isinstance(space, Discrete):
         return jax.random.randint(key, shape, 0, space.n, jnp.int32)
+    if isinstance(space, MultiDiscrete):
+        return jax.random.randint(key, (*shape, *space.shape), 0, np.array(space.nvec), jnp.int32)
     unit = jax.random.uniform(key, (*shape, math.prod(space.shape)), jnp.float32, -1.0, 1.0)
     if not space.is_integral:
         return unit
@@ -116,7 +124,7 @@ def sample(
     """Sample a batch from the replay buffer, normalised with the current statistics."""
     batch = replay.sample(
         bits, buffer, config.discount, n_step, importance_exponent,
-        lambda reward: rollout.scale(collector, config.env, reward),
+        lambda reward: rollout.scale(collector, config.env, reward), config.env.num_frames,
     )  # fmt: skip
     return batch._replace(
         obs=rollout.observe(collector, config.env, batch.obs),

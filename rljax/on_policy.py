@@ -43,9 +43,9 @@ def initial_hidden_state(network: networks.Network, num_envs: int) -> tuple[Any,
     return (network.initial_hidden_state(num_envs),) if hasattr(network, "initial_hidden_state") else ()
 
 
-def init(key: jax.Array, network: networks.Network, obs: jax.Array, env: Env) -> tuple[Any, tuple[Any, ...]]:
+def init(key: jax.Array, network: networks.Network, obs: Any, env: Env) -> tuple[Any, tuple[Any, ...]]:
     """Initialise the parameters and the hidden state for observations `[N, ...]`."""
-    hidden_state = initial_hidden_state(network, obs.shape[0])
+    hidden_state = initial_hidden_state(network, jax.tree.leaves(obs)[0].shape[0])
     num_outputs = policy_head(env.action_space).num_outputs
     return networks.init(network, key, obs, (num_outputs,), (), hidden_state=hidden_state), hidden_state
 
@@ -55,7 +55,7 @@ def act(network: networks.Network, state: Any, config: Any, greedy: bool) -> Pol
     env, params, collector = config.env, state.params, state.collector
     head = policy_head(env.action_space, config.squash_actions)
 
-    def step(key: jax.Array, obs: jax.Array, hidden_state: tuple[Any, ...]) -> tuple[jax.Array, tuple[Any, ...]]:
+    def step(key: jax.Array, obs: Any, hidden_state: tuple[Any, ...]) -> tuple[jax.Array, tuple[Any, ...]]:
         outputs, _, *next_hidden_state = network.apply(params, rollout.observe(collector, env, obs), *hidden_state)
         distribution = head.distribution(outputs)
         return head.to_action(distribution.mode() if greedy else distribution.sample(key)), tuple(next_hidden_state)
@@ -84,7 +84,7 @@ def collect(
     env, params = config.env, state.params
     head = policy_head(env.action_space, config.squash_actions)
 
-    def policy(hidden_state: tuple[Any, ...], noise: jax.Array, obs: jax.Array) -> tuple[jax.Array, PolicyStep]:
+    def policy(hidden_state: tuple[Any, ...], noise: jax.Array, obs: Any) -> tuple[jax.Array, PolicyStep]:
         outputs, _, *next_hidden_state = network.apply(params, obs, *hidden_state)
         action = head.distribution(outputs).transform(noise)
         return head.to_action(action), PolicyStep(action, outputs, hidden_state, tuple(next_hidden_state))

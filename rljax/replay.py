@@ -6,6 +6,10 @@ slot starts another episode, so the true successor is stored in a separate, smal
 truncations than this table has slots, the oldest successors are lost and their transitions are sampled with weight
 zero.
 
+Of stacked observations, as `rljax.envs.frame_stack` makes them, only the newest frame of each is stored. A sample's
+stack is put together from the slots before it, and repeats the first frame of an episode as the wrapper does. Stacks of
+K frames need K - 1 more slots, since transitions whose older frames are overwritten are not drawn.
+
 Priorities are the leaves of a binary sum tree (Schaul et al. 2016, appendix B.2.1): drawing or changing a leaf takes
 one step per level.
 """
@@ -22,6 +26,7 @@ import numpy as np
 from rljax import returns
 from rljax.backend import random_bits, rounding
 from rljax.backend.sharding import replicate, shard_batch
+from rljax.envs.masks import Masked, map_plain
 from rljax.errors import UsageError
 from rljax.rollout import Trajectory
 from rljax.types import Scalar
@@ -37,12 +42,12 @@ class Priorities(NamedTuple):
 class Replay(NamedTuple):
     """A buffer of L slots for N environments, and of M true successors of truncated transitions."""
 
-    obs: jax.Array  # [L, N, ...]
+    obs: Any  # a pytree [L, N, ...], each leaf in its own dtype
     action: jax.Array  # [L, N, ...]
     reward: jax.Array  # [L, N]
     end: jax.Array  # [L, N] int32: _CONTINUES, _TERMINATED, or if truncated the index of the true successor
     added: jax.Array  # [] int32, steps added per environment so far; the next step goes into slot `added % L`
-    successors: jax.Array  # [M, ...] observations
+    successors: Any  # [M, ...] observations
     owners: jax.Array  # [M] int32, slot * N + environment of each successor's transition
     truncations: jax.Array  # [] int32, successors stored so far, modulo M
     priorities: Priorities | None  # None if sampling is uniform
@@ -51,17 +56,23 @@ class Replay(NamedTuple):
 class Sample(NamedTuple):
     """B transitions of up to n steps, `[B, ...]`."""
 
-    obs: jax.Array
+    obs: Any
     action: jax.Array
     reward: jax.Array  # discounted sum of up to n rewards
     discount: jax.Array  # of the successor's value: gamma to the power of the number of rewards, 0 where terminated
-    next_obs: jax.Array  # the true successor; another, finite observation where it is terminal or lost
+    next_obs: Any  # the true successor; another, finite observation where it is terminal or lost
     weight: jax.Array  # importance weight, at most 1; 0 where the true successor is lost
     position: jax.Array  # int32, slot * N + environment, an argument of `reprioritize`
 
 
 def init(
-    obs: Any, action: Any, num_envs: int, capacity: int, prioritized: bool = False, truncations: int | None = None
+    obs: Any,
+    action: Any,
+    num_envs: int,
+    capacity: int,
+    prioritized: bool = False,
+    truncations: int | None = None,
+    num_frames: int = 1,
 ) -> Replay:
     """An empty replay buffer.
 
@@ -72,6 +83,7 @@ def init(
         prioritized: sample in proportion to priorities.
         truncations: M, the number of true successors to hold; None for one per eight transitions, enough for time
             limits of at least eight steps.
+        num_frames: K, if observations are stacks of frames along the last axis; the other functions need the same K.
 
     Raises:
         UsageError: the capacity is less than N.
@@ -80,42 +92,52 @@ def init(
         raise UsageError(
             f"A replay buffer of {capacity} transitions cannot hold a step of {num_envs} environments: enlarge it."
         )
-    slots = capacity // num_envs + 1
-    successors = truncations or num_envs * math.ceil((slots - 1) / 8)
+    slots = capacity // num_envs + num_frames
+    successors = truncations or num_envs * math.ceil((slots - num_frames) / 8)
     leaves = 2 ** math.ceil(math.log2(slots * num_envs))
-    obs, action = jnp.asarray(obs), jnp.asarray(action)
+    obs, action = jax.tree.map(jnp.asarray, (newest_frame(obs, num_frames), action))
     return Replay(
-        obs=jnp.zeros((slots, num_envs, *obs.shape), obs.dtype),
+        obs=jax.tree.map(lambda x: jnp.zeros((slots, num_envs, *x.shape), x.dtype), obs),
         action=jnp.zeros((slots, num_envs, *action.shape), action.dtype),
         reward=jnp.zeros((slots, num_envs), jnp.float32),
         end=jnp.full((slots, num_envs), _CONTINUES, jnp.int32),
         added=jnp.int32(0),
-        successors=jnp.zeros((successors, *obs.shape), obs.dtype),
+        successors=jax.tree.map(lambda x: jnp.zeros((successors, *x.shape), x.dtype), obs),
         owners=jnp.full(successors, -1, jnp.int32),
         truncations=jnp.int32(0),
         priorities=Priorities(jnp.zeros(2 * leaves, jnp.float32), jnp.float32(1.0)) if prioritized else None,
     )
 
 
-def size(replay: Replay, n_step: int = 1) -> jax.Array:
+def newest_frame(obs: Any, num_frames: int) -> Any:
+    """The last of the frames that are stacked along the last axis of every leaf."""
+    if num_frames == 1:
+        return obs
+    return map_plain(lambda obs: jax.tree.map(lambda x: x[..., -(x.shape[-1] // num_frames) :], obs), obs)
+
+
+def size(replay: Replay, n_step: int = 1, num_frames: int = 1) -> jax.Array:
     """Number of n-step transitions that can be sampled, `[]` int32."""
     slots, num_envs = replay.reward.shape
-    return jnp.maximum(jnp.minimum(replay.added, slots - 1) - n_step + 1, 0) * num_envs
+    return jnp.maximum(jnp.minimum(replay.added, slots - num_frames) - n_step + 1, 0) * num_envs
 
 
-def add(replay: Replay, steps: Trajectory, n_step: int = 1) -> Replay:
-    """Overwrite the oldest steps with a rollout `[T, N, ...]` of raw observations and rewards, T <= L - 1.
+def add(replay: Replay, steps: Trajectory, n_step: int = 1, num_frames: int = 1) -> Replay:
+    """Overwrite the oldest steps with a rollout `[T, N, ...]` of raw observations and rewards, T <= L - K.
 
     With priorities, a transition can be drawn once it has n successors, and starts with the highest priority so far.
 
     Raises:
-        UsageError: the rollout is longer than L - 1 steps.
+        UsageError: the rollout is longer than L - K steps.
     """
     slots, num_envs = replay.reward.shape
     num_steps = steps.reward.shape[0]
     chex.assert_shape(steps.reward, (num_steps, num_envs))
-    if num_steps >= slots:
-        raise UsageError(f"A rollout of {num_steps} steps does not fit a replay buffer of {slots - 1}: enlarge it.")
+    if num_steps > slots - num_frames:
+        room = slots - num_frames
+        raise UsageError(f"A rollout of {num_steps} steps does not fit a replay buffer of {room}: enlarge it.")
+    replay = _add_older_frames(replay, steps.obs, num_frames)
+    steps = steps._replace(obs=newest_frame(steps.obs, num_frames), next_obs=newest_frame(steps.next_obs, num_frames))
     written = (replay.added + jnp.arange(num_steps)) % slots
 
     # Store the true successors of truncated steps. Steps that also terminated need none.
@@ -125,39 +147,68 @@ def add(replay: Replay, steps: Trajectory, n_step: int = 1) -> Replay:
     kept = truncated & (rank >= truncated.sum() - room)
     index = (replay.truncations + rank) % room
     owner = (written[:, None] * num_envs + jnp.arange(num_envs)).reshape(-1)
-    flat_next = steps.next_obs.reshape(-1, *replay.successors.shape[1:])
+    flat_next = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps.next_obs)
     index_if_kept = jnp.where(kept, index, room)  # an index out of bounds drops the successor
     end = jnp.where(truncated, index, _CONTINUES).reshape(num_steps, num_envs)
     end = jnp.where(steps.terminated, _TERMINATED, end).astype(jnp.int32)
 
     # The newest step's successor goes into the slot of the next step. Terminal observations have no value and may be
     # NaN: the step's own observation takes their place.
-    ended = steps.terminated[-1].reshape(num_envs, *[1] * (steps.obs.ndim - 2))
-    obs = jnp.concatenate([steps.obs, jnp.where(ended, steps.obs[-1], steps.next_obs[-1])[None]])
+    def with_successor(obs: jax.Array, next_obs: jax.Array) -> jax.Array:
+        ended = steps.terminated[-1].reshape(num_envs, *[1] * (obs.ndim - 2))
+        return jnp.concatenate([obs, jnp.where(ended, obs[-1], next_obs[-1])[None]])
+
+    obs = jax.tree.map(with_successor, steps.obs, steps.next_obs)
     added = replay.added + num_steps
+    filled = (replay.added + jnp.arange(num_steps + 1)) % slots
     replay = Replay(
-        obs=replay.obs.at[(replay.added + jnp.arange(num_steps + 1)) % slots].set(obs),
+        obs=jax.tree.map(lambda ring, new: ring.at[filled].set(new), replay.obs, obs),
         action=replay.action.at[written].set(steps.action),
         reward=replay.reward.at[written].set(steps.reward),
         end=replay.end.at[written].set(end),
         added=added,
-        successors=replay.successors.at[index_if_kept].set(flat_next, mode="drop"),
+        successors=jax.tree.map(
+            lambda table, new: table.at[index_if_kept].set(new, mode="drop"), replay.successors, flat_next
+        ),
         owners=replay.owners.at[index_if_kept].set(owner.astype(jnp.int32), mode="drop"),
         truncations=(replay.truncations + truncated.sum(dtype=jnp.int32)) % room,
-        priorities=_prioritize_new(replay, num_steps, n_step),
+        priorities=_prioritize_new(replay, num_steps, n_step, num_frames),
     )
     # Later reads must not be fused with these writes: they would read the old ring, and XLA would copy it for them.
     return jax.lax.optimization_barrier(replay)
 
 
-def _prioritize_new(replay: Replay, num_steps: int, n_step: int) -> Priorities | None:
-    """Assign the highest priority to transitions that `num_steps` new steps complete, and zero to incomplete ones."""
+def _add_older_frames(replay: Replay, obs: Any, num_frames: int) -> Replay:
+    """Before the first step, store the older frames of the first stacks `[T, N, ...]`, whose episodes may be older."""
+    if num_frames == 1:
+        return replay
+    slots = len(replay.reward)
+    before = jnp.where(replay.added == 0, slots - num_frames + 1 + jnp.arange(num_frames - 1), slots)  # or nowhere
+
+    def write(ring: jax.Array, stacks: jax.Array) -> jax.Array:
+        frames = jnp.stack(jnp.split(stacks[0], num_frames, axis=-1)[:-1])
+        return ring.at[before].set(frames, mode="drop")
+
+    if isinstance(obs, Masked):
+        ring = replay.obs._replace(observation=jax.tree.map(write, replay.obs.observation, obs.observation))
+    else:
+        ring = jax.tree.map(write, replay.obs, obs)
+    return replay._replace(obs=ring)
+
+
+def _prioritize_new(replay: Replay, num_steps: int, n_step: int, num_frames: int) -> Priorities | None:
+    """Assign the highest priority to transitions that `num_steps` new steps complete, and zero to incomplete ones.
+
+    Incomplete ones are those that wait for their successors, and those whose older frames are overwritten.
+    """
     if replay.priorities is None:
         return None
     slots, num_envs = replay.reward.shape
-    time = replay.added - n_step + 1 + jnp.arange(num_steps + n_step)  # up to the slot of the next step
+    # Up to the slot of the next step, and further to those of the oldest steps, which have lost frames.
+    time = replay.added - n_step + 1 + jnp.arange(num_steps + n_step + num_frames - 1)
     newest = replay.added + num_steps
-    complete = (time >= 0) & (time > newest - slots) & (time <= newest - n_step)  # and not overwritten
+    oldest = newest - (slots - num_frames + 1)  # overwritten, or without its older frames
+    complete = (time >= 0) & (time > oldest) & (time <= newest - n_step)
     leaves = (time % slots)[:, None] * num_envs + jnp.arange(num_envs)
     values = jnp.broadcast_to(jnp.where(complete, replay.priorities.highest, 0.0)[:, None], leaves.shape)
     return replay.priorities._replace(tree=_set_leaves(replay.priorities.tree, leaves.reshape(-1), values.reshape(-1)))
@@ -170,6 +221,7 @@ def sample(
     n_step: int = 1,
     importance_exponent: Scalar = 0.0,
     rescale: Callable[[jax.Array], jax.Array] = lambda reward: reward,
+    num_frames: int = 1,
 ) -> Sample:
     r"""Draw B transitions with replacement: uniformly, or in proportion to their priorities.
 
@@ -182,10 +234,11 @@ def sample(
         importance_exponent: $\beta$ of the weights $(K P(i))^{-\beta}$, divided by their maximum, for K transitions
             (Schaul et al. 2016, section 3.4); without priorities all weights are 1.
         rescale: applied to each reward before the sum.
+        num_frames: K of `init`.
     """
     slots, num_envs = replay.reward.shape
     if replay.priorities is None:
-        count = size(replay, n_step)
+        count = size(replay, n_step, num_frames)
         oldest = replay.added - count // num_envs - n_step + 1
         drawn = random_bits.integers(bits, count)
         slot, env = (oldest + drawn // num_envs) % slots, drawn % num_envs
@@ -194,7 +247,7 @@ def sample(
         position, probability = _draw_leaves(bits, replay.priorities.tree)
         slot, env = position // num_envs, position % num_envs
         smallest = jnp.finfo(probability.dtype).tiny  # a chance of 0 is drawn at most through rounding
-        weight = (size(replay, n_step) * jnp.maximum(probability, smallest)) ** -importance_exponent
+        weight = (size(replay, n_step, num_frames) * jnp.maximum(probability, smallest)) ** -importance_exponent
 
     # A ring that is sharded by environments is not moved: every device looks up the whole batch.
     slot, env = replicate((slot, env))
@@ -205,23 +258,56 @@ def sample(
     end = jnp.take_along_axis(ends, last[None], axis=0)[0]
     last_slot = (slot + last) % slots
     truncated = end >= 0
-    next_slot_obs = replay.obs[(last_slot + 1) % slots, env]
-    successor = replay.successors[jnp.maximum(end, 0)]
+    next_slot_obs = jax.tree.map(lambda ring: ring[(last_slot + 1) % slots, env], replay.obs)
+    successor = jax.tree.map(lambda table: table[jnp.maximum(end, 0)], replay.successors)
     lost = truncated & (replay.owners[jnp.maximum(end, 0)] != last_slot * num_envs + env)
     weight = jnp.where(lost, 0.0, weight)
     if replay.priorities is not None:
         weight = weight / jnp.maximum(weight.max(), jnp.finfo(weight.dtype).tiny)  # all may be zero
     n_rewards = returns.n_step(rewards, jnp.zeros_like(rewards), ends == _TERMINATED, ends >= 0, discount, n_step)
+
+    def true_successor(stored: jax.Array, in_ring: jax.Array) -> jax.Array:
+        return jnp.where((truncated & ~lost).reshape(-1, *[1] * (stored.ndim - 1)), stored, in_ring)
+
+    obs = jax.tree.map(lambda ring: ring[slot, env], replay.obs)
+    next_obs = jax.tree.map(true_successor, successor, next_slot_obs)
+    if num_frames > 1:
+        obs = _stack(replay, slot, env, obs, num_frames)
+        next_obs = _stack(replay, (last_slot + 1) % slots, env, next_obs, num_frames, continues=True)
     batch = Sample(
-        obs=replay.obs[slot, env],
+        obs=obs,
         action=replay.action[slot, env],
         reward=n_rewards[0],
         discount=jnp.where(end == _TERMINATED, 0.0, jnp.asarray(discount, jnp.float32) ** (last + 1)),
-        next_obs=jnp.where((truncated & ~lost).reshape(-1, *[1] * (successor.ndim - 1)), successor, next_slot_obs),
+        next_obs=next_obs,
         weight=weight,
         position=slot * num_envs + env,
     )
     return shard_batch(batch)
+
+
+def _stack(
+    replay: Replay, slot: jax.Array, env: jax.Array, newest: Any, num_frames: int, continues: bool = False
+) -> Any:
+    """Stacks `[B, ...]` whose newest frames would be at slots `[B]`, with the frames of the slots before.
+
+    An episode's first frame is repeated. With `continues` the newest frames follow the slot before in its episode, even
+    if the episode ended there.
+    """
+    slots = len(replay.reward)
+    back = jnp.arange(1, num_frames)[:, None]  # [K - 1, 1] slots before
+    same_episode = replay.end[(slot - back) % slots, env] == _CONTINUES
+    if continues:
+        same_episode = same_episode.at[0].set(True)
+    distance = jnp.cumsum(jnp.cumprod(same_episode, axis=0, dtype=jnp.int32), axis=0)  # [K - 1, B] slots to go back
+    older = (slot - distance) % slots
+
+    def stack(ring: jax.Array, newest: jax.Array) -> jax.Array:
+        return jnp.concatenate([*ring[older, env][::-1], newest], axis=-1)
+
+    if isinstance(newest, Masked):
+        return newest._replace(observation=jax.tree.map(stack, replay.obs.observation, newest.observation))
+    return jax.tree.map(stack, replay.obs, newest)
 
 
 def reprioritize(replay: Replay, position: jax.Array, priority: jax.Array) -> Replay:

@@ -13,6 +13,8 @@ from rljax import running_statistics
 from rljax.backend import sharding
 from rljax.backend.rounding import narrow
 from rljax.envs import Env, begin_next_episode, measures, require
+from rljax.envs.masks import map_plain, masked, plain
+from rljax.envs.spaces import alike, by_path, leaves_of, map_paths
 from rljax.types import Metrics, Policy
 
 RESETS_PER_DRAW = 8  # for each environment
@@ -22,11 +24,11 @@ class Collector(NamedTuple):
     """The state of N environments between two rollouts, and their running statistics."""
 
     env_state: Any
-    obs: jax.Array  # [N, ...] current raw observations
+    obs: Any  # a pytree [N, ...], current raw observations; `Masked` if the environment has `legal_actions`
     episode_return: jax.Array  # [N] sum of raw rewards in the current episode
     episode_length: jax.Array  # [N] int32, steps in the current episode
     discounted_reward: jax.Array  # [N] discounted sum of rewards, for reward normalisation
-    obs_moments: running_statistics.Moments
+    obs_moments: Any  # `Moments`, or those of the normalised leaves by path if observations are nested
     reward_moments: running_statistics.Moments
     episodes: jax.Array  # [] int32, episodes of all environments that have ended
     info_sums: dict[str, jax.Array]  # [N] each, sums of `TimeStep.info` in the current episode
@@ -35,22 +37,22 @@ class Collector(NamedTuple):
 class Trajectory(NamedTuple):
     """A rollout `[T, N, ...]`, with rewards clipped, and observations and rewards normalised, if `env` is set to."""
 
-    obs: jax.Array
+    obs: Any
     action: Any  # the policy's second output, `extra`
     reward: jax.Array
     terminated: jax.Array
     truncated: jax.Array
-    next_obs: jax.Array  # the true successor, also at the end of an episode
+    next_obs: Any  # the true successor, also at the end of an episode
 
 
 def reset(key: jax.Array, env: Env, num_envs: int) -> Collector:
     """Reset N environments.
 
     Raises:
-        UsageError: observations are not single arrays.
+        UsageError: observations do not have the structure of their space.
     """
-    obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key, num_envs), env.params)
-    if not hasattr(obs, "shape"):
+    obs, env_state = jax.vmap(masked(env).reset, (0, None))(jax.random.split(key, num_envs), env.params)
+    if not alike(plain(obs), leaves_of(env.observation_space)):
         require(env)  # says what is wrong with it
     obs = narrow(obs)
     return Collector(
@@ -59,16 +61,38 @@ def reset(key: jax.Array, env: Env, num_envs: int) -> Collector:
         episode_return=jnp.zeros(num_envs, jnp.float32),
         episode_length=jnp.zeros(num_envs, jnp.int32),
         discounted_reward=jnp.zeros(num_envs, jnp.float32),
-        obs_moments=running_statistics.init_moments(obs.shape[1:] if env.normalize_observations else ()),
+        obs_moments=_init_moments(env, plain(obs)),
         reward_moments=running_statistics.init_moments(),
         episodes=jnp.int32(0),
         info_sums=measures.zeros(env.info, num_envs),
     )
 
 
-def observe(collector: Collector, env: Env, obs: jax.Array) -> jax.Array:
+def _init_moments(env: Env, obs: Any) -> Any:
+    if not isinstance(env.normalize_observations, tuple):
+        return running_statistics.init_moments(obs.shape[1:] if env.normalize_observations else ())
+    return {path: running_statistics.init_moments(x.shape[1:]) for path, x in _normalized(env, obs).items()}
+
+
+def _normalized(env: Env, obs: Any) -> Any:
+    """The part of observations whose statistics are kept, with the structure of `Collector.obs_moments`."""
+    if not isinstance(env.normalize_observations, tuple):
+        return plain(obs) if env.normalize_observations else ()
+    return {path: x for path, x in by_path(plain(obs)).items() if path in env.normalize_observations}
+
+
+def observe(collector: Collector, env: Env, obs: Any) -> Any:
     """The learner's observation: standardized by the statistics so far if `env.normalize_observations`."""
-    return running_statistics.standardize(collector.obs_moments, obs) if env.normalize_observations else narrow(obs)
+    if not env.normalize_observations:
+        return narrow(obs)
+    moments = collector.obs_moments
+    if not isinstance(moments, dict):
+        return map_plain(lambda obs: running_statistics.standardize(moments, obs), obs)
+
+    def standardized(path: str, x: jax.Array) -> jax.Array:
+        return running_statistics.standardize(moments[path], x) if path in moments else narrow(x)
+
+    return map_plain(lambda obs: map_paths(standardized, obs), obs)
 
 
 def clip(env: Env, reward: jax.Array) -> jax.Array:
@@ -131,7 +155,7 @@ def normalize_trajectory(trajectory: Trajectory, before: Collector, after: Colle
 
 def interact(
     key: jax.Array,
-    policy: Callable[[Any, Any, jax.Array], Any],
+    policy: Callable[[Any, Any, Any], Any],
     learn: Callable[[Any, Any, Trajectory], tuple[Any, Any]],
     learner: Any,
     noise: Any,
@@ -151,7 +175,7 @@ def interact(
     Returns:
         the next collector and learner, `recorded` stacked to `[T, ...]`, and the episode statistics.
     """
-    num_envs = collector.obs.shape[0]
+    env, num_envs = masked(env), collector.episode_length.shape[0]
     key_steps, key_resets = jax.random.split(key)
     step_keys = jax.random.split(key_steps, (num_steps, num_envs))
     step_env = jax.vmap(env.step, (0, 0, 0, None))
@@ -198,7 +222,7 @@ def interact(
             {name: jnp.where(ended, 0.0, total) for name, total in info_sums.items()},
         )
         measured = (
-            obs if env.normalize_observations else (),
+            _normalized(env, obs),
             discounted_reward if env.normalize_rewards is not None else (),
         )
         return carry, (recorded, finished, measured)
@@ -223,7 +247,9 @@ def interact(
         moments = running_statistics.update_moments(collector.reward_moments, discounted_rewards)
         collector = collector._replace(reward_moments=moments)
     if env.normalize_observations:
-        collector = collector._replace(obs_moments=running_statistics.update_moments(collector.obs_moments, raw_obs))
+        update = running_statistics.update_moments
+        moments = jax.tree.map(update, collector.obs_moments, raw_obs, is_leaf=running_statistics.is_moments)
+        collector = collector._replace(obs_moments=moments)
     return collector, learner, recorded, episodes
 
 

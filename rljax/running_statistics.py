@@ -4,7 +4,7 @@ They are as accurate as NumPy's in 64 bits, for up to 2**48 samples of any magni
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,11 @@ class Moments(NamedTuple):
     def squared(self) -> jax.Array:
         """The sum of squared deviations from the mean, `[*shape]`."""
         return jnp.square(self.spread) * self.samples
+
+
+def is_moments(tree: Any) -> bool:
+    """True for `Moments`, to treat them as leaves of a tree."""
+    return isinstance(tree, Moments)
 
 
 def init_moments(shape: tuple[int, ...] = ()) -> Moments:

@@ -7,14 +7,14 @@ import jax
 
 Metrics = dict[str, jax.Array]
 
-Policy = Callable[[Any, jax.Array], Any]
+Policy = Callable[[Any, Any], Any]
 
 
 class RecurrentPolicy(NamedTuple):
     """A policy with a hidden state carried from step to step; `act` returns one for a recurrent network."""
 
     initial_hidden_state: Callable[[int], Any]  # N -> hidden state, a pytree [N, ...]
-    step: Callable[[Any, jax.Array, Any], tuple[Any, Any]]  # (key, obs, hidden state) -> (action, hidden state)
+    step: Callable[[Any, Any, Any], tuple[Any, Any]]  # (key, obs, hidden state) -> (action, hidden state)
 
 
 Init = Callable[[jax.Array, Any], Any]

@@ -17,9 +17,13 @@ from rljax.types import Metrics, Scalar
 HEADS = ("expected", "categorical", "quantile")
 
 
-def value_metrics(values: jax.Array) -> Metrics:
-    """The mean and the extremes of action values `[...]`, each `[]`, as metrics."""
-    return {"action_value": values.mean(), "action_value_min": values.min(), "action_value_max": values.max()}
+def value_metrics(values: jax.Array, where: jax.Array | None = None) -> Metrics:
+    """The mean and the extremes of action values `[...]`, each `[]`, as metrics; only those `where` true, if given."""
+    return {
+        "action_value": values.mean(where=where),
+        "action_value_min": values.min(where=where, initial=None if where is None else jnp.inf),
+        "action_value_max": values.max(where=where, initial=None if where is None else -jnp.inf),
+    }
 
 
 class ValueHead(NamedTuple):

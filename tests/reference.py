@@ -93,6 +93,25 @@ def cartpole_step(state, action):
     return new, bool(abs(new[0]) > 2.4 or abs(new[2]) > 12 * 2 * np.pi / 360)
 
 
+def masked_cartpole():
+    """CartPole in which the cart may not be pushed further out; in the middle both actions are legal."""
+
+    def legal_actions(state):
+        return jnp.array([state.x > -0.01, state.x < 0.01])
+
+    return rljax.make("CartPole-v1").replace(legal_actions=legal_actions)
+
+
+def legal_in_cartpole(obs):
+    """The masks `[..., 2]` of `masked_cartpole`, in NumPy."""
+    return np.stack([np.asarray(obs)[..., 0] > -0.01, np.asarray(obs)[..., 0] < 0.01], axis=-1)
+
+
+def masked(logits, legal):
+    """Logits or values with a number for illegal actions that is too low to be chosen, or to have any probability."""
+    return np.where(legal, logits, -1e30)
+
+
 def play(policy, obs, gumbel, fresh):
     """CartPole with a time limit of LIMIT steps, `[T, N, ...]` of what is seen and done.
 

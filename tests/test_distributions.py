@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from rljax import Box, Discrete, UsageError
+from rljax import Box, Discrete, MultiDiscrete, UsageError
 from rljax.distributions import (
     Categorical,
     DiagonalGaussian,
@@ -392,3 +392,26 @@ def test_squashed_heads_of_scalar_and_discrete_spaces_and_of_unbounded_ones():
     assert squashed_head(Discrete(3)).num_outputs == 3
     with pytest.raises(UsageError, match="bounded on both sides"):
         squashed_head(Box([-1.0, 0.0], [1.0, np.inf], (2,)))
+
+
+def test_a_product_of_categoricals_equals_its_table():
+    """Probabilities, log-probabilities, entropy and samples of two integers, against all six combinations."""
+    head = policy_head(MultiDiscrete((2, 3)))
+    logits = jnp.array([[0.3, -1.0, 0.5, 2.0, -0.7]])
+    distribution = head.distribution(logits)
+    first, second = (special.softmax(part) for part in (logits[0, :2], logits[0, 2:]))
+    table = np.outer(first, second)
+    np.testing.assert_allclose(distribution.probs(), table.reshape(1, 6), rtol=1e-5)
+    pairs = jnp.array([[[i, j]] for i in range(2) for j in range(3)])
+    np.testing.assert_allclose(
+        jax.vmap(distribution.log_prob)(pairs)[:, 0], np.log(table).reshape(-1), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(distribution.entropy(), [-(table * np.log(table)).sum()], rtol=1e-5)
+    np.testing.assert_array_equal(distribution.mode(), [[0, 1]])
+    noise = head.noise(jax.random.key(0), (4000, 1))
+    samples = np.asarray(jax.vmap(distribution.transform)(noise))[:, 0]
+    counts = np.zeros((2, 3))
+    np.add.at(counts, tuple(samples.T), 1)
+    np.testing.assert_allclose(counts / 4000, table, atol=0.03)
+    assert head.num_outputs == 5
+    assert distribution.sample(jax.random.key(1)).shape == (1, 2)

@@ -60,3 +60,9 @@ def test_other_snippets_run_in_order_as_printed(tmp_path):
 def test_no_python_outside_fences():
     text = re.sub(r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     assert not re.search(r"^ {4}(import|from) ", text, re.MULTILINE)
+
+
+def test_the_snippets_on_spaces_run(tmp_path):
+    text = (ROOT / "docs" / "spaces.md").read_text()
+    done = run("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

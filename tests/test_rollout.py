@@ -256,5 +256,5 @@ def test_where_any_computes_only_if_any_element_needs_it():
 @pytest.mark.parametrize("algorithm", [rljax.ppo, rljax.dqn], ids=["ppo", "dqn"])
 def test_an_observation_of_several_arrays_is_refused_by_train_itself(algorithm):
     env = toys.walk.replace(reset=lambda key, params: ((jnp.zeros(1), jnp.zeros(1)), jnp.int32(0)))
-    with pytest.raises(rljax.UsageError, match=r"^walk: .*not one array: flatten it into one\.$"):
+    with pytest.raises(rljax.UsageError, match=r"^walk: .*not one array: declare .*, or flatten it into one\.$"):
         algorithm.train(jax.random.key(0), algorithm.Config(env=env))

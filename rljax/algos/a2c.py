@@ -37,6 +37,7 @@ def default_network(env: Env, config: "Config") -> networks.Network:
         config.shared_torso,
         recurrent=config.recurrent,
         mixed_precision=config.mixed_precision,
+        encoder=config.encoder,
     )
 
 
@@ -81,6 +82,9 @@ class Config:
     """Share the torso of actor and critic in the default network; None for only where observations are images."""
     squash_actions: bool = static(default=False)
     """Squash continuous actions into their bounds by tanh, with exact log-probabilities, instead of clipping them."""
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.IMAGE_ENCODERS)
+    """Encoder of observations in the default network, by the name of its image encoder; or a function from the space
+    to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
@@ -90,7 +94,7 @@ class Config:
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.num_envs * self.num_steps)
         policy_head(self.env.action_space, self.squash_actions)
-        networks.check_core(self.recurrent, self.hidden_sizes, self.activation)
+        networks.check_core(self)
 
     steps_per_update = property(core.steps_per_update)
     num_updates = property(core.num_updates)
@@ -108,7 +112,8 @@ class State(NamedTuple):
 
 
 def _network(config: Config) -> networks.Network:
-    return default_network(config.env, config) if config.network is None else config.network
+    network = default_network(config.env, config) if config.network is None else config.network
+    return networks.masked_policy(network, config.env)
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:

@@ -20,6 +20,7 @@ import optax
 from rljax import core, exploration, networks, off_policy, optimizers, replay, rollout, schedules, value_heads
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
+from rljax.envs.masks import where_legal
 from rljax.schedules import Scheduled
 from rljax.types import Loss, Metrics, Policy
 
@@ -36,6 +37,7 @@ def default_network(env: Env, config: "Config") -> networks.Network:
         noisy=config.noisy,
         layer_norm=config.layer_norm,
         mixed_precision=config.mixed_precision,
+        encoder=config.encoder,
     )
 
 
@@ -110,6 +112,9 @@ class Config:
     """Widths of the default network's hidden layers."""
     activation: str = static(default="relu", choices=networks.ACTIVATIONS)
     """Nonlinearity of the default network."""
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.IMAGE_ENCODERS)
+    """Encoder of observations in the default network, by the name of its image encoder; or a function from the space
+    to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
@@ -117,7 +122,7 @@ class Config:
     None for the default."""
 
     def __post_init__(self) -> None:
-        networks.check_layers(self.hidden_sizes, self.activation, at_least=1)
+        networks.check_layers(self, at_least=1)
         count(self.env.action_space)
         value_heads.check_value_head(self.head, self.value_low, self.value_high)
         off_policy.check_counts(self, self.n_step)
@@ -140,7 +145,8 @@ class State(NamedTuple):
 
 
 def _network(config: Config) -> networks.Network:
-    return default_network(config.env, config) if config.network is None else config.network
+    network = default_network(config.env, config) if config.network is None else config.network
+    return networks.unmasked(network, config.env)
 
 
 def _head(config: Config) -> value_heads.ValueHead:
@@ -172,19 +178,20 @@ def act(state: State, config: Config, greedy: bool = True) -> Policy:
     The stochastic policy explores as in training: with the newest parameters, the current epsilon, and noise if noisy.
     """
 
-    def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
+    def policy(key: jax.Array, obs: Any) -> jax.Array:
         obs = rollout.observe(state.collector, config.env, obs)
         if greedy:
-            outputs = _network(config).apply(state.averaged_params, obs)
-            return jnp.argmax(_head(config).values(outputs), axis=-1).astype(jnp.int32)
+            values = _head(config).values(_network(config).apply(state.averaged_params, obs))
+            return exploration.greedy(values, obs, config.env)
         key_noise, key_action = jax.random.split(key)
         values = _head(config).values(_apply(state.params, obs, key_noise, config))
-        return exploration.sample_epsilon_greedy(key_action, values, core.current(state, config).epsilon)
+        epsilon = core.current(state, config).epsilon
+        return exploration.sample_epsilon_greedy(key_action, values, epsilon, obs, config.env)
 
     return policy
 
 
-def _apply(params: Any, obs: jax.Array, key: jax.Array, config: Config) -> jax.Array:
+def _apply(params: Any, obs: Any, key: jax.Array, config: Config) -> jax.Array:
     """The network's outputs `[..., A, K]`; if noisy, the noise is drawn from `key`."""
     if config.noisy:
         return _network(config).apply(params, obs, rngs={"noise": key})  # type: ignore[call-arg]
@@ -200,7 +207,7 @@ def loss(
     outputs = networks.of_action(_apply(params, batch.obs, key_online, config), batch.action)  # [B, K]
     next_outputs = _apply(target_params, batch.next_obs, key_target, config)
     selection_outputs = _apply(params, batch.next_obs, key_choice, config) if config.double else next_outputs
-    best = jnp.argmax(head.values(selection_outputs), axis=-1)
+    best = jnp.argmax(where_legal(head.values(selection_outputs), batch.next_obs), axis=-1)
     best_outputs = jax.lax.stop_gradient(networks.of_action(next_outputs, best))
     sample_losses, errors = head.loss(outputs, best_outputs, batch.reward, batch.discount)
     total = jnp.mean(batch.weight * sample_losses)
@@ -213,13 +220,13 @@ def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> t
     config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_collect, key_batches, key_noise = jax.random.split(key, 3)
 
-    def values(key: jax.Array, obs: jax.Array) -> jax.Array:
+    def values(key: jax.Array, obs: Any) -> jax.Array:
         return _head(config).values(_apply(state.params, obs, key, config))
 
     collector, steps, episodes = exploration.epsilon_greedy_rollout(
         key_collect, values, config.epsilon, state.collector, config.env, config.num_steps, raw=True
     )
-    buffer = replay.add(state.replay, steps, config.n_step)
+    buffer = replay.add(state.replay, steps, config.n_step, config.env.num_frames)
     optimizer = _optimizer(config)
 
     def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, Metrics]:

@@ -36,6 +36,7 @@ def default_network(env: Env, config: "Config") -> networks.Network:
         config.shared_torso,
         recurrent=config.recurrent,
         mixed_precision=config.mixed_precision,
+        encoder=config.encoder,
     )
 
 
@@ -91,6 +92,9 @@ class Config:
     """Share the torso of actor and critic in the default network; None for only where observations are images."""
     squash_actions: bool = static(default=False)
     """Squash continuous actions into their bounds by tanh, with exact log-probabilities, instead of clipping them."""
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.IMAGE_ENCODERS)
+    """Encoder of observations in the default network, by the name of its image encoder; or a function from the space
+    to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
@@ -100,7 +104,7 @@ class Config:
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.num_envs * self.num_steps, self.num_minibatches, self.num_epochs)
         policy_head(self.env.action_space, self.squash_actions)
-        networks.check_core(self.recurrent, self.hidden_sizes, self.activation)
+        networks.check_core(self)
         if hasattr(_network(self), "initial_hidden_state") and self.num_envs % self.num_minibatches:
             raise UsageError(
                 f"The sequences of {self.num_envs} environments do not divide into {self.num_minibatches} minibatches: "
@@ -123,7 +127,8 @@ class State(NamedTuple):
 
 
 def _network(config: Config) -> networks.Network:
-    return default_network(config.env, config) if config.network is None else config.network
+    network = default_network(config.env, config) if config.network is None else config.network
+    return networks.masked_policy(network, config.env)
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:

@@ -17,6 +17,7 @@ import optax
 from rljax import core, exploration, losses, networks, optimizers, returns, rollout, schedules, value_heads
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
+from rljax.envs.masks import where_legal
 from rljax.schedules import Scheduled
 from rljax.types import Loss, Metrics, Policy
 
@@ -29,6 +30,7 @@ def default_network(env: Env, config: "Config") -> networks.Network:
         hidden_sizes=config.hidden_sizes,
         activation=config.activation,
         mixed_precision=config.mixed_precision,
+        encoder=config.encoder,
         layer_norm=True,
     )
 
@@ -68,6 +70,9 @@ class Config:
     """Widths of the default network's hidden layers."""
     activation: str = static(default="relu", choices=networks.ACTIVATIONS)
     """Nonlinearity of the default network."""
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.IMAGE_ENCODERS)
+    """Encoder of observations in the default network, by the name of its image encoder; or a function from the space
+    to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
@@ -76,7 +81,7 @@ class Config:
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.steps_per_update, self.num_minibatches, self.num_epochs)
-        networks.check_layers(self.hidden_sizes, self.activation, at_least=1)
+        networks.check_layers(self, at_least=1)
         count(self.env.action_space)
 
     steps_per_update = property(core.steps_per_update)
@@ -94,7 +99,8 @@ class State(NamedTuple):
 
 
 def _network(config: Config) -> networks.Network:
-    return default_network(config.env, config) if config.network is None else config.network
+    network = default_network(config.env, config) if config.network is None else config.network
+    return networks.unmasked(network, config.env)
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
@@ -110,7 +116,7 @@ def init(key: jax.Array, config: Config) -> State:
     return State(params, _optimizer(config).init(params), collector, jnp.int32(0))
 
 
-def _values(params: Any, obs: jax.Array, config: Config) -> jax.Array:
+def _values(params: Any, obs: Any, config: Config) -> jax.Array:
     """Action values `[..., A]`."""
     return _network(config).apply(params, obs)[..., 0]
 
@@ -118,11 +124,11 @@ def _values(params: Any, obs: jax.Array, config: Config) -> jax.Array:
 def act(state: State, config: Config, greedy: bool = True) -> Policy:
     """Return the greedy policy; or the stochastic one, which explores with the current epsilon."""
 
-    def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
+    def policy(key: jax.Array, obs: Any) -> jax.Array:
         values = _values(state.params, rollout.observe(state.collector, config.env, obs), config)
         if greedy:
-            return jnp.argmax(values, axis=-1).astype(jnp.int32)
-        return exploration.sample_epsilon_greedy(key, values, core.current(state, config).epsilon)
+            return exploration.greedy(values, obs, config.env)
+        return exploration.sample_epsilon_greedy(key, values, core.current(state, config).epsilon, obs, config.env)
 
     return policy
 
@@ -130,7 +136,7 @@ def act(state: State, config: Config, greedy: bool = True) -> Policy:
 class QSamples(NamedTuple):
     """Training samples of Q: the steps of a rollout with their lambda returns, `[B, ...]`."""
 
-    obs: jax.Array
+    obs: Any
     action: jax.Array
     target: jax.Array
 
@@ -155,7 +161,8 @@ def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> t
         config.env,
         config.num_steps,
     )
-    next_values = jnp.max(_values(state.params, trajectory.next_obs, config), axis=-1)
+    next_action_values = _values(state.params, trajectory.next_obs, config)
+    next_values = jnp.max(where_legal(next_action_values, trajectory.next_obs), axis=-1)
     ends = (trajectory.terminated, trajectory.truncated)
     targets = returns.lambda_returns(trajectory.reward, next_values, *ends, config.discount, config.trace_decay)
     samples = QSamples(trajectory.obs, trajectory.action, targets)

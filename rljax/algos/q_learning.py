@@ -23,6 +23,8 @@ from rljax import core, exploration, planning, rollout, schedules, value_heads
 from rljax.backend import random_bits
 from rljax.config import config, static, traced
 from rljax.envs import Env, count
+from rljax.envs.masks import plain, where_legal
+from rljax.envs.spaces import discrete
 from rljax.errors import UsageError
 from rljax.schedules import Scheduled
 from rljax.types import Metrics, Policy
@@ -98,12 +100,20 @@ def act(state: State, config: Config, greedy: bool = True) -> Policy:
 
     The stochastic policy explores with the current epsilon.
     """
-    values = state.tables.action_values.mean(axis=0)
-    if greedy:
-        best = jnp.argmax(values, axis=-1).astype(jnp.int32)
-        return lambda key, obs: best[obs]
-    epsilon = core.current(state, config).epsilon
-    return lambda key, obs: exploration.sample_epsilon_greedy(key, values[obs], epsilon)
+    means = state.tables.action_values.mean(axis=0)
+
+    def policy(key: jax.Array, obs: Any) -> jax.Array:
+        values = means[_index(obs, config)]
+        if greedy:
+            return exploration.greedy(values, obs, config.env)
+        return exploration.sample_epsilon_greedy(key, values, core.current(state, config).epsilon, obs, config.env)
+
+    return policy
+
+
+def _index(obs: Any, config: Config) -> jax.Array:
+    """The rows of the tables `[...]` for observations `[...]`."""
+    return discrete(config.env.observation_space, "observations").index(plain(obs))
 
 
 class Noise(NamedTuple):
@@ -116,18 +126,21 @@ class Noise(NamedTuple):
     table: jax.Array  # which of two tables to update; 0 if there is one
 
 
-def next_values(tables: Tables, noise: Noise, obs: jax.Array, config: Config) -> Any:
+def next_values(tables: Tables, noise: Noise, obs: Any, config: Config) -> Any:
     """Return $v'$ of the module docstring at successors `[N]`, and the next actions `[N]` of SARSA, else -1."""
-    means = tables.action_values.mean(axis=0)[obs]  # [N, A]
+    row = _index(obs, config)
+    means = where_legal(tables.action_values.mean(axis=0)[row], obs)  # [N, A]
     if config.target == "sarsa":
-        planned = exploration.epsilon_greedy(means, noise.next_uniform, noise.next_action, config.epsilon)
+        drawn = exploration.among_legal(noise.next_action, obs)
+        planned = exploration.epsilon_greedy(means, noise.next_uniform, drawn, config.epsilon)
         return jnp.take_along_axis(means, planned[:, None], axis=-1)[:, 0], planned
     if config.target == "expected_sarsa":
         policy = planning.epsilon_greedy(means, config.epsilon).astype(means.dtype)
-        return jnp.sum(policy * means, axis=-1), tables.planned
+        terms = policy * means if config.env.legal_actions is None else jnp.where(policy > 0, policy * means, 0.0)
+        return jnp.sum(terms, axis=-1), tables.planned
     if config.target == "double_q_learning":
-        best = jnp.argmax(tables.action_values[noise.table, obs], axis=-1)
-        return tables.action_values[1 - noise.table, obs, best], tables.planned
+        best = jnp.argmax(where_legal(tables.action_values[noise.table, row], obs), axis=-1)
+        return tables.action_values[1 - noise.table, row, best], tables.planned
     return jnp.max(means, axis=-1), tables.planned
 
 
@@ -136,28 +149,28 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
     key_noise, key_interact = jax.random.split(key)
     env, shape = config.env, (config.num_steps, config.num_envs)
     config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
-    num_actions, num_tables = count(env.action_space), len(state.tables.action_values)
+    num_tables = len(state.tables.action_values)
     is_sarsa = config.target == "sarsa"
     bits, action_bits = random_bits.pairs(key_noise, (2 if is_sarsa or num_tables > 1 else 1, *shape))
     noise = Noise(
         uniform=random_bits.uniforms(bits[0]),
-        action=random_bits.integers(action_bits[0], num_actions),
+        action=exploration.uniform_actions(action_bits[0], env),
         next_uniform=random_bits.uniforms(bits[1]) if is_sarsa else None,
-        next_action=random_bits.integers(action_bits[1], num_actions) if is_sarsa else None,
+        next_action=exploration.uniform_actions(action_bits[1], env) if is_sarsa else None,
         table=random_bits.integers(bits[1], num_tables) if num_tables > 1 else jnp.zeros(shape, jnp.int32),
     )
 
-    def policy(tables: Tables, noise: Noise, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        action = exploration.epsilon_greedy(
-            tables.action_values.mean(axis=0)[obs], noise.uniform, noise.action, config.epsilon
-        )
+    def policy(tables: Tables, noise: Noise, obs: Any) -> tuple[jax.Array, jax.Array]:
+        values = where_legal(tables.action_values.mean(axis=0)[_index(obs, config)], obs)
+        drawn = exploration.among_legal(noise.action, obs)
+        action = exploration.epsilon_greedy(values, noise.uniform, drawn, config.epsilon)
         action = jnp.where(tables.planned >= 0, tables.planned, action)
-        return action, action
+        return discrete(env.action_space).from_index(action), action
 
     def learn(tables: Tables, noise: Noise, step: rollout.Trajectory) -> tuple[Tables, tuple[jax.Array, jax.Array]]:
         next_value, planned = next_values(tables, noise, step.next_obs, config)
         target = rollout.clip(env, step.reward) + config.discount * jnp.where(step.terminated, 0.0, next_value)
-        entry = (noise.table, step.obs, step.action)
+        entry = (noise.table, _index(step.obs, config), step.action)
         same = jnp.ones((config.num_envs, config.num_envs), bool)
         for index in entry:
             same &= index[:, None] == index[None, :]
@@ -182,7 +195,7 @@ def update(key: jax.Array, state: State, config: Config) -> tuple[State, Metrics
         **scheduled,
         **episodes,
         "td_error": errors.mean(),
-        **value_heads.value_metrics(tables.action_values),
+        **value_heads.value_metrics(tables.action_values, None if env.legal_actions is None else tables.visits > 0),
         "value_change": jnp.abs(tables.action_values - state.tables.action_values).max(),
         "step_size": weights.mean(),
     }

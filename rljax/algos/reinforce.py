@@ -35,7 +35,12 @@ from rljax.types import Loss, Metrics, Policy, RecurrentPolicy
 def default_network(env: Env, config: "Config") -> networks.Network:
     """An actor and a critic of `config.hidden_sizes`; the critic is the baseline."""
     return networks.actor_critic(
-        env, config.hidden_sizes, config.activation, config.shared_torso, mixed_precision=config.mixed_precision
+        env,
+        config.hidden_sizes,
+        config.activation,
+        config.shared_torso,
+        mixed_precision=config.mixed_precision,
+        encoder=config.encoder,
     )
 
 
@@ -80,6 +85,9 @@ class Config:
     """Share the torso of actor and critic in the default network; None for only where observations are images."""
     squash_actions: bool = static(default=False)
     """Squash continuous actions into their bounds by tanh, with exact log-probabilities, instead of clipping them."""
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.IMAGE_ENCODERS)
+    """Encoder of observations in the default network, by the name of its image encoder; or a function from the space
+    to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default network's linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.Network | None = static(default=None)
@@ -89,7 +97,7 @@ class Config:
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.steps_per_update)
         policy_head(self.env.action_space, self.squash_actions)
-        networks.check_layers(self.hidden_sizes, self.activation)
+        networks.check_layers(self)
         if hasattr(self.network, "initial_hidden_state"):
             raise UsageError("REINFORCE needs a feedforward network: train a recurrent one with ppo or a2c.")
 
@@ -120,7 +128,8 @@ class State(NamedTuple):
 
 
 def _network(config: Config) -> networks.Network:
-    return default_network(config.env, config) if config.network is None else config.network
+    network = default_network(config.env, config) if config.network is None else config.network
+    return networks.masked_policy(network, config.env)
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:

@@ -24,16 +24,25 @@ import optax
 from rljax import core, networks, off_policy, optimizers, replay, returns, rollout
 from rljax.config import config, static, traced
 from rljax.distributions import squashed_head
-from rljax.envs import Discrete, Env
+from rljax.envs import Box, Env, Masked, MultiDiscrete, num_joint_actions
 from rljax.schedules import Scheduled
 from rljax.types import Loss, Metrics, Policy
 
 
 def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
-    """An actor, and critics of the given action, `[..., C]`, or of all discrete actions, `[..., A, C]`."""
+    """An actor, and critics of the given action, `[..., C]`, or of all discrete actions, `[..., A, C]`.
+
+    Several discrete actions are valued jointly: A is the number of their combinations.
+    """
     num_outputs = squashed_head(env.action_space).num_outputs
     return networks.actor_and_critics(
-        env, num_outputs, config.num_critics, config.hidden_sizes, config.activation, config.mixed_precision
+        env,
+        num_outputs,
+        config.num_critics,
+        config.hidden_sizes,
+        config.activation,
+        config.mixed_precision,
+        config.encoder,
     )
 
 
@@ -73,7 +82,7 @@ class Config:
     tune_temperature: bool = static(default=True)
     """Tune the temperature so that the policy's entropy approaches target_entropy."""
     target_entropy: float | None = traced(default=None)
-    """Target entropy in nats; None for -1 per dimension, or target_entropy_fraction * log A for A discrete actions."""
+    """Target entropy in nats; None for -1 per dimension, or target_entropy_fraction * log A for A legal actions."""
     target_entropy_fraction: float = traced(default=0.5, minimum=0, maximum=1)
     """Fraction of the maximum entropy of discrete actions that target_entropy defaults to."""
     num_critics: int = static(default=2, minimum=1)
@@ -84,13 +93,16 @@ class Config:
     """Widths of the default networks' hidden layers."""
     activation: str = static(default="relu", choices=networks.ACTIVATIONS)
     """Nonlinearity of the default networks."""
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.IMAGE_ENCODERS)
+    """Encoder of observations in the default networks, by the name of its image encoder; or a function from the space
+    to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default networks' linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.ActorAndCritics | None = static(default=None)
     """Custom networks.ActorAndCritics; None for the default networks."""
 
     def __post_init__(self) -> None:
-        networks.check_layers(self.hidden_sizes, self.activation)
+        networks.check_layers(self)
         squashed_head(self.env.action_space)
         off_policy.check_counts(self)
 
@@ -119,7 +131,11 @@ class State(NamedTuple):
 
 
 def _network(config: Config) -> networks.ActorAndCritics:
-    return default_network(config.env, config) if config.network is None else config.network
+    network = default_network(config.env, config) if config.network is None else config.network
+    if config.env.legal_actions is None:
+        return network
+    actor = networks.masked_policy(network.actor, config.env)
+    return networks.ActorAndCritics(actor, networks.unmasked(network.critics, config.env))
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
@@ -135,7 +151,7 @@ def init(key: jax.Array, config: Config) -> State:
     actor, critics = _network(config)
     obs, action = collector.obs, buffer.action[0]
     space, head = config.env.action_space, squashed_head(config.env.action_space)
-    per_action, action_input = ((space.n,), ()) if isinstance(space, Discrete) else ((), (action,))
+    per_action, action_input = ((), (action,)) if isinstance(space, Box) else ((num_joint_actions(space),), ())
     params = Params(
         actor=networks.init(actor, key_actor, obs, (head.num_outputs,)),
         critics=networks.init(critics, key_critics, obs, (*per_action, config.num_critics), extra_inputs=action_input),
@@ -144,7 +160,7 @@ def init(key: jax.Array, config: Config) -> State:
     return State(params, params.critics, _optimizer(config).init(params), buffer, collector, jnp.int32(0))
 
 
-def _policy(actor: Any, obs: jax.Array, config: Config) -> Any:
+def _policy(actor: Any, obs: Any, config: Config) -> Any:
     """The distribution of actions; those of a box are in [-1, 1]."""
     return squashed_head(config.env.action_space).distribution(_network(config).actor.apply(actor, obs))
 
@@ -155,7 +171,7 @@ def act(state: State, config: Config, greedy: bool = True) -> Policy:
     The stochastic policy samples from the distribution, as in training.
     """
 
-    def policy(key: jax.Array, obs: jax.Array) -> jax.Array:
+    def policy(key: jax.Array, obs: Any) -> jax.Array:
         distribution = _policy(state.params.actor, rollout.observe(state.collector, config.env, obs), config)
         action = distribution.mode() if greedy else distribution.sample(key)
         return squashed_head(config.env.action_space).to_action(action)
@@ -163,33 +179,39 @@ def act(state: State, config: Config, greedy: bool = True) -> Policy:
     return policy
 
 
-def _soft_value(noise: jax.Array, params: Params, obs: jax.Array, config: Config) -> tuple[jax.Array, jax.Array]:
+def _soft_value(noise: jax.Array, params: Params, obs: Any, config: Config) -> tuple[jax.Array, jax.Array]:
     """V and the policy's entropy `[B]`, exact for discrete actions and from one sample otherwise."""
     distribution, critics = _policy(params.actor, obs, config), _network(config).critics
-    if isinstance(config.env.action_space, Discrete):
-        action_values = critics.apply(params.critics, obs).min(axis=-1)
-        expected, entropy = jnp.sum(distribution.probs() * action_values, axis=-1), distribution.entropy()
-    else:
+    if isinstance(config.env.action_space, Box):
         action, log_prob = distribution.transform_and_log_prob(noise)
         expected, entropy = critics.apply(params.critics, obs, action).min(axis=-1), -log_prob
+    else:
+        action_values = critics.apply(params.critics, obs).min(axis=-1)
+        expected, entropy = jnp.sum(distribution.probs() * action_values, axis=-1), distribution.entropy()
     return expected + jnp.exp(params.log_temperature) * entropy, entropy
 
 
 def _action_values(critics: Any, batch: replay.Sample, config: Config) -> jax.Array:
     """The critics' values of the actions taken, `[B, C]`."""
-    if isinstance(config.env.action_space, Discrete):
-        values = _network(config).critics.apply(critics, batch.obs)
-        return networks.of_action(values, batch.action)
-    return _network(config).critics.apply(critics, batch.obs, batch.action)
+    space = config.env.action_space
+    if isinstance(space, Box):
+        return _network(config).critics.apply(critics, batch.obs, batch.action)
+    values = _network(config).critics.apply(critics, batch.obs)
+    return networks.of_action(values, space.joint(batch.action) if isinstance(space, MultiDiscrete) else batch.action)
 
 
-def _target_entropy(config: Config) -> jax.typing.ArrayLike:
+def _target_entropy(obs: Any, config: Config) -> jax.typing.ArrayLike:
+    """The target entropy; of masked actions, the mean over observations `[B, ...]` of that of the legal ones."""
     space = config.env.action_space
     if config.target_entropy is not None:
         return config.target_entropy
-    return (
-        config.target_entropy_fraction * math.log(space.n) if isinstance(space, Discrete) else -math.prod(space.shape)
-    )
+    if isinstance(space, Box):
+        return -math.prod(space.shape)
+    if not isinstance(obs, Masked):
+        return config.target_entropy_fraction * math.log(num_joint_actions(space))
+    parts = space.split(obs.legal) if isinstance(space, MultiDiscrete) else [obs.legal]
+    maximum = sum(jnp.log(part.sum(axis=-1).astype(jnp.float32)) for part in parts)
+    return config.target_entropy_fraction * jnp.mean(maximum)
 
 
 def loss(
@@ -204,7 +226,8 @@ def loss(
 
     value, entropy = _soft_value(noise[0], fixed._replace(actor=params.actor), batch.obs, config)
     policy_loss, entropy = -value.mean(), entropy.mean()
-    temperature, excess = jnp.exp(params.log_temperature), jax.lax.stop_gradient(entropy) - _target_entropy(config)
+    temperature = jnp.exp(params.log_temperature)
+    excess = jax.lax.stop_gradient(entropy) - _target_entropy(batch.obs, config)
     total = critic_loss + policy_loss + (temperature * excess if config.tune_temperature else 0.0)
     return total, {
         "loss": total,
@@ -222,7 +245,7 @@ def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> t
     key_noise, key_rollout, key_batches, key_loss = jax.random.split(key, 4)
     head, optimizer = squashed_head(config.env.action_space), _optimizer(config)
 
-    def policy(noise: jax.Array, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def policy(noise: jax.Array, obs: Any) -> tuple[jax.Array, jax.Array]:
         action = _policy(state.params.actor, obs, config).transform(noise)
         return head.to_action(action), action
 
@@ -230,7 +253,7 @@ def update(key: jax.Array, state: State, config: Config, loss: Loss = loss) -> t
     collector, steps, episodes = rollout.rollout(
         key_rollout, policy, noise, state.collector, config.env, config.num_steps, raw=True
     )
-    buffer = replay.add(state.replay, steps)
+    buffer = replay.add(state.replay, steps, num_frames=config.env.num_frames)
 
     def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, Metrics]:
         params, target_params, opt_state = carry

@@ -30,7 +30,7 @@ def default_network(env: Env, config: "Config") -> networks.ActorAndCritics:
     """An actor of actions `[..., D]` before the tanh, and critics of observations and actions, `[..., C]`."""
     size = math.prod(env.action_space.shape)
     return networks.actor_and_critics(
-        env, size, config.num_critics, config.hidden_sizes, config.activation, config.mixed_precision
+        env, size, config.num_critics, config.hidden_sizes, config.activation, config.mixed_precision, config.encoder
     )
 
 
@@ -83,13 +83,16 @@ class Config:
     """Widths of the default networks' hidden layers."""
     activation: str = static(default="relu", choices=networks.ACTIVATIONS)
     """Nonlinearity of the default networks."""
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.IMAGE_ENCODERS)
+    """Encoder of observations in the default networks, by the name of its image encoder; or a function from the space
+    to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)
     """Multiply in bfloat16 in the default networks' linear layers, faster on CPUs with AMX; the rest stays float32."""
     network: networks.ActorAndCritics | None = static(default=None)
     """Custom networks.ActorAndCritics; None for the default networks."""
 
     def __post_init__(self) -> None:
-        networks.check_layers(self.hidden_sizes, self.activation)
+        networks.check_layers(self)
         bounded_box(self.env.action_space)
         off_policy.check_counts(self)
 
@@ -216,7 +219,7 @@ def update(
     config, scheduled = core.scheduled(config, state.step, state.collector.episodes)
     key_collect, key_batches, key_smoothing = jax.random.split(key, 3)
     collector, noise, steps, episodes = _collect(key_collect, state, config)
-    buffer = replay.add(state.replay, steps)
+    buffer = replay.add(state.replay, steps, num_frames=config.env.num_frames)
     optimizer = _optimizer(config)
 
     def learn(carry: Any, inputs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[Any, Metrics]:

@@ -29,8 +29,9 @@ def envs(arguments: list[str]) -> int:
 
 def _described(env: Env) -> Iterator[str]:
     yield env.label
+    masks = "" if env.legal_actions is None else ", of which each state declares the legal ones"
     yield f"  observations  {spaces.text(env.observation_space)}"
-    yield f"  actions       {spaces.text(env.action_space)}"
+    yield f"  actions       {spaces.text(env.action_space)}{masks}"
     params = dict(_params(env.params))
     limit = params.get("max_steps_in_episode")
     yield f"  time limit    {limit if limit is not None else 'none known: --wrap time_limit=1000 sets one'}"

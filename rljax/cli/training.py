@@ -31,7 +31,7 @@ _CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (p
 _CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
 _ENV = f"a listed id, or {_CUSTOM_ENV}"
 _NETWORK = (
-    *("activation", "hidden_sizes", "layer_norm", "mixed_precision", "recurrent", "shared_torso"),
+    *("activation", "encoder", "hidden_sizes", "layer_norm", "mixed_precision", "recurrent", "shared_torso"),
     *("dueling", "noisy", "head", "num_atoms"),
 )
 _ALIASES = {  # of other libraries

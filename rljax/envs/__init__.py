@@ -2,16 +2,26 @@
 
 from rljax.envs.base import Bound, Env, TimeStep, as_features, begin_next_episode, observation_shape, timestep
 from rljax.envs.checker import check, require
+from rljax.envs.masks import Masked
 from rljax.envs.mdp import Model, from_model, random_mdp
+from rljax.envs.observations import flatten_observation, frame_stack, mask_observation, normalize_observations
 from rljax.envs.preprocessing import grayscale, repeat_action, resize
 from rljax.envs.registry import make, registered, tabular_model
-from rljax.envs.spaces import Box, Discrete, Space, bounded_box, count
+from rljax.envs.spaces import (
+    Box,
+    Dict,
+    Discrete,
+    Leaf,
+    MultiDiscrete,
+    Space,
+    Tuple,
+    bounded_box,
+    count,
+    leaves_of,
+    num_joint_actions,
+)
 from rljax.envs.wrappers import (
     clip_reward,
-    flatten_observation,
-    frame_stack,
-    mask_observation,
-    normalize_observations,
     normalize_rewards,
     remake,
     scale_reward,
@@ -23,11 +33,16 @@ from rljax.envs.wrappers import (
 __all__ = [
     "Bound",
     "Box",
+    "Dict",
     "Discrete",
     "Env",
+    "Leaf",
+    "Masked",
     "Model",
+    "MultiDiscrete",
     "Space",
     "TimeStep",
+    "Tuple",
     "as_features",
     "begin_next_episode",
     "bounded_box",
@@ -38,10 +53,12 @@ __all__ = [
     "frame_stack",
     "from_model",
     "grayscale",
+    "leaves_of",
     "make",
     "mask_observation",
     "normalize_observations",
     "normalize_rewards",
+    "num_joint_actions",
     "observation_shape",
     "random_mdp",
     "registered",

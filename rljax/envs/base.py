@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.envs import measures
-from rljax.envs.spaces import Discrete, Space
+from rljax.envs.spaces import Box, Discrete, Leaf, MultiDiscrete, Space, by_path, leaves_of
 from rljax.errors import UsageError, scalar, shown
 
 
@@ -64,6 +64,8 @@ def timestep(
         "normalize_observations",
         "normalize_rewards",
         "clip_reward",
+        "legal_actions",
+        "num_frames",
         "info",
         "recipe",
         "default_params",
@@ -78,14 +80,19 @@ class Env:
     Attributes:
         reset: `(key, params) -> (obs, state)`.
         step: `(key, state, action, params) -> (TimeStep, state)`, with no automatic reset: the engine does that.
-        observation_space: a `Discrete` or a `Box`.
-        action_space: a `Discrete` or a `Box`.
+        observation_space: a `Box`, `Discrete` or `MultiDiscrete`, or nested `Dict`s and `Tuple`s of them, whose
+            observations are pytrees of dicts and tuples.
+        action_space: a `Box`, `Discrete` or `MultiDiscrete`.
         params: parameters passed to `reset` and `step`; traced, so that they can be swept.
         name: shown in tables and files.
         wrappers: names of the wrappers applied, innermost first.
-        normalize_observations: set by the wrapper of that name; the engine keeps the statistics.
+        normalize_observations: set by the wrapper of that name, for nested observations to the paths of the leaves that
+            it normalises; the engine keeps the statistics.
         normalize_rewards: the discount of the wrapper of that name, or None.
         clip_reward: the bounds of the wrapper of that name, or None; the engine clips the learner's rewards only.
+        legal_actions: which actions are legal, a function from a state of `reset` or `step` to bool `[A]`, or for a
+            `MultiDiscrete` to a tuple of one `[nvec[i]]` for each part; None if all always are, see `envs.Masked`.
+        num_frames: set by the wrapper frame_stack, if observations are stacks of this many; 1 if not.
         info: the numbers that every step reports in `TimeStep.info`, and how an episode's are reduced to one: a dict
             such as `{"collisions": "sum", "speed": "mean", "distance": "last"}`. Training metrics have their means over
             the episodes that ended, `episode_collisions`, and evaluations `collisions`. An `outcome` of 1, 0 or -1 at
@@ -98,13 +105,15 @@ class Env:
     reset: Callable[[jax.Array, Any], tuple[Any, Any]]
     step: Callable[[jax.Array, Any, Any, Any], tuple[TimeStep, Any]]
     observation_space: Space
-    action_space: Space
+    action_space: Leaf
     params: Any = ()
     name: str = "custom"
     wrappers: tuple[str, ...] = ()
-    normalize_observations: bool = False
+    normalize_observations: bool | tuple[str, ...] = False
     normalize_rewards: float | None = None
     clip_reward: tuple[float | None, float | None] | None = None
+    legal_actions: Callable[[Any], Any] | None = None
+    num_frames: int = 1
     info: Any = ()  # a dict, kept as a tuple of pairs
     recipe: tuple[tuple[str, tuple[Any, ...]] | None, ...] = (None,)
     default_params: Callable[[], Any] | None = None
@@ -170,16 +179,27 @@ def begin_next_episode(result: TimeStep, state: Any, fresh_obs: Any, fresh_state
     def choose(fresh: jax.Array, old: jax.Array) -> jax.Array:
         return jnp.where(ended.reshape(ended.shape + (1,) * (old.ndim - ended.ndim)), fresh, old)
 
-    return result._replace(obs=choose(fresh_obs, result.obs)), jax.tree.map(choose, fresh_state, state)
+    obs, state = jax.tree.map(choose, (fresh_obs, fresh_state), (result.obs, state))
+    return result._replace(obs=obs), state
 
 
 def observation_shape(space: Space) -> tuple[int, ...]:
-    """The shape of an observation as network input: one-hot if discrete."""
-    return (space.n,) if isinstance(space, Discrete) else space.shape
+    """The shape of an observation as network input: one-hot if discrete, one vector if nested."""
+    if isinstance(space, Discrete):
+        return (space.n,)
+    if isinstance(space, MultiDiscrete):
+        return (sum(space.nvec),)
+    if isinstance(space, Box):
+        return space.shape
+    leaves = by_path(leaves_of(space)).values()
+    return (sum(int(np.prod(observation_shape(leaf))) for leaf in leaves),)
 
 
-def as_features(space: Space, obs: jax.Array) -> jax.Array:
+def as_features(space: Leaf, obs: jax.Array) -> jax.Array:
     """Observations `[..., *shape]` as network input: one-hot `[..., n]` if discrete, else cast to floats."""
     if isinstance(space, Discrete):
-        return jax.nn.one_hot(obs.astype(jnp.int32), space.n, dtype=jnp.float32)
+        return jax.nn.one_hot(space.index(obs.astype(jnp.int32)), space.n, dtype=jnp.float32)
+    if isinstance(space, MultiDiscrete):
+        parts = [jax.nn.one_hot(obs[..., i], n, dtype=jnp.float32) for i, n in enumerate(space.nvec)]
+        return jnp.concatenate(parts, axis=-1)
     return obs if jnp.issubdtype(obs.dtype, np.floating) else obs.astype(jnp.float32)

@@ -1,5 +1,6 @@
 """A checker of the environment contract, for custom environments."""
 
+import re
 from typing import Any
 
 import jax
@@ -8,7 +9,8 @@ import numpy as np
 
 from rljax.envs import measures
 from rljax.envs.base import Env, TimeStep, begin_next_episode
-from rljax.envs.spaces import Box, Discrete
+from rljax.envs.masks import Masked, masked, plain, random_legal_action
+from rljax.envs.spaces import Box, Discrete, Leaf, MultiDiscrete, Space, alike, by_path, leaves_of
 from rljax.errors import UsageError, located, number, shown
 
 
@@ -37,12 +39,25 @@ def require(env: Env) -> None:
 
 def space_violation(env: Env) -> str | None:
     """What is wrong with the environment's spaces, one sentence, or None."""
+    if not isinstance(env.observation_space, Space):
+        kinds = "an rljax.Box, Discrete or MultiDiscrete, or an rljax.envs.Dict or Tuple of them"
+        return f"observation_space must be {kinds}, got {shown(env.observation_space)}."
+    if not isinstance(env.action_space, Leaf):
+        kinds = "an rljax.Discrete, MultiDiscrete or Box"
+        return f"action_space must be {kinds}, got {shown(env.action_space)}: flatten it into one of them."
     for name, space in (("observation_space", env.observation_space), ("action_space", env.action_space)):
-        if not isinstance(space, Discrete | Box):
-            return f"{name} must be an rljax.Discrete or an rljax.Box, got {shown(space)}: flatten it into one of them."
-        if 0 in space.shape:
-            return f"{name} must have at least one entry, got shape {space.shape}: use a constant, of shape (1,)."
+        for path, leaf in by_path(leaves_of(space)).items():
+            if 0 in leaf.shape:
+                got = f"got shape {leaf.shape}: use a constant, of shape (1,)."
+                return f"{_at(name, path)} must have at least one entry, {got}"
+    if env.legal_actions is not None and isinstance(env.action_space, Box):
+        return "legal_actions needs a Discrete or MultiDiscrete action space, not a Box: leave it out."
     return None
+
+
+def _at(name: str, path: str) -> str:
+    """The name of what is checked, with the path of a leaf in it."""
+    return f"{name} {path!r}" if path else name
 
 
 def _describe(tree: Any) -> str:
@@ -67,24 +82,36 @@ def _shape_violations(env: Env) -> tuple[list[str], Exception | None]:
         result, next_state = jax.eval_shape(env.step, key, state, action, env.params)
     except Exception as error:  # any error of user code is a violation
         return [f"{call}: {located(error)}"], error
-    return _mismatches(env, obs, state, result, next_state), None
+    found = _mismatches(env, obs, state, result, next_state)
+    return (found, None) if found else _legal_violation(env, state)
 
 
 def _mismatches(env: Env, obs: Any, state: Any, result: Any, next_state: Any) -> list[str]:
     if not isinstance(result, TimeStep):
         return [f"step must return an rljax.TimeStep first, got {type(result).__name__}: build it with rljax.timestep."]
-    if not hasattr(obs, "shape"):
-        return ["reset returns an observation that is not one array: flatten it into one."]
+    spaces = leaves_of(env.observation_space)
+    if not alike(obs, spaces):
+        if isinstance(env.observation_space, Leaf):
+            return [
+                "reset returns an observation that is not one array: declare its space as an rljax.envs.Dict or Tuple, "
+                "or flatten it into one."
+            ]
+        return [
+            f"reset returns an observation of the structure {_structure(obs)}, but observation_space has "
+            f"{_structure(spaces)}: they must be equal."
+        ]
 
     found = []
-    if obs.shape != env.observation_space.shape:
-        found.append(
-            f"reset returns observations of shape {obs.shape}, but observation_space has {env.observation_space.shape}."
-        )
-    if isinstance(env.observation_space, Discrete) and jnp.issubdtype(obs.dtype, jnp.inexact):
-        found.append(f"reset returns {_describe(obs)}, but a Discrete observation must be an integer.")
+    for (path, space), x in zip(by_path(spaces).items(), jax.tree.leaves(obs), strict=True):
+        what = f"observations {path!r}" if path else "observations"
+        if x.shape != space.shape:
+            declared = f"{_at('observation_space', path)} has {space.shape}"
+            found.append(f"reset returns {what} of shape {x.shape}, but {declared}.")
+        if not isinstance(space, Box) and jnp.issubdtype(x.dtype, jnp.inexact):
+            kind = type(space).__name__
+            found.append(f"reset returns {_at(_describe(x), path)}, but a {kind} observation must be an integer.")
     for name, value in (("obs", result.obs), ("next_obs", result.next_obs)):
-        if _describe(value) != _describe(obs):
+        if not alike(value, obs) or _describe(value) != _describe(obs):
             found.append(f"step returns {name} as {_describe(value)}, but reset returns {_describe(obs)}.")
     structures = [str(jax.tree.structure(tree)) for tree in (state, next_state)]
     if structures[0] != structures[1]:
@@ -107,6 +134,31 @@ def _mismatches(env: Env, obs: Any, state: Any, result: Any, next_state: Any) ->
     return found
 
 
+def _structure(tree: Any) -> str:
+    """A tree with stars for its leaves."""
+    return re.sub(r"^PyTreeDef\((.*)\)$", r"\1", str(jax.tree.structure(tree)))
+
+
+def _legal_violation(env: Env, state: Any) -> tuple[list[str], Exception | None]:
+    """What is wrong with the result of `legal_actions`."""
+    if env.legal_actions is None:
+        return [], None
+    try:
+        legal = jax.eval_shape(env.legal_actions, state)
+    except Exception as error:
+        return [f"legal_actions(state) does not trace: {located(error)}"], error
+    space = env.action_space
+    several = isinstance(space, MultiDiscrete)
+    wanted = [(n,) for n in space.nvec] if isinstance(space, MultiDiscrete) else [(getattr(space, "n", 0),)]
+    parts = list(legal) if several and isinstance(legal, tuple | list) else [legal]
+    if [(getattr(x, "shape", None), str(getattr(x, "dtype", None))) for x in parts] != [(n, "bool") for n in wanted]:
+        shapes = ", ".join(f"bool{list(shape)}" for shape in wanted)
+        return [
+            f"legal_actions must return {f'the tuple ({shapes})' if several else shapes}, got {_describe(legal)}."
+        ], None
+    return [], None
+
+
 def _run_violations(env: Env, key: jax.Array, num_steps: int) -> list[str]:
     """Violations found by running the environment."""
     try:
@@ -121,7 +173,7 @@ def _run_violations(env: Env, key: jax.Array, num_steps: int) -> list[str]:
 
 def _reset_violations(env: Env, key: jax.Array) -> tuple[Any, Any, list[str]]:
     keys = jax.random.split(jax.random.split(key, 3)[0], 8)
-    reset = jax.jit(jax.vmap(env.reset, (0, None)))
+    reset = jax.jit(jax.vmap(masked(env).reset, (0, None)))
     obs, state = jax.block_until_ready(reset(keys, env.params))
     found = []
     if not _equal((obs, state), reset(keys, env.params)):
@@ -131,32 +183,29 @@ def _reset_violations(env: Env, key: jax.Array) -> tuple[Any, Any, list[str]]:
 
 def _step_violations(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: int) -> list[str]:
     found = []
+    engine = masked(env)
     _, key_other, key_run = jax.random.split(key, 3)
 
     def body(carry: Any, key: jax.Array) -> Any:
-        _, state = carry
+        obs, state = carry
         key_action, key_step, key_fresh = jax.random.split(key, 3)
-        actions = jax.vmap(env.action_space.sample)(jax.random.split(key_action, 8))
-        result, state = jax.vmap(env.step, (0, 0, 0, None))(jax.random.split(key_step, 8), state, actions, env.params)
-        fresh = jax.vmap(env.reset, (0, None))(jax.random.split(key_fresh, 8), env.params)
+        keys = jax.random.split(key_action, 8)
+        stuck = jax.vmap(lambda _, state: _is_stuck(env, state))(keys, state)
+        actions = jax.vmap(lambda key, obs: _random_action(env.action_space, key, obs))(keys, obs)
+        result, state = jax.vmap(engine.step, (0, 0, 0, None))(
+            jax.random.split(key_step, 8), state, actions, env.params
+        )
+        fresh = jax.vmap(engine.reset, (0, None))(jax.random.split(key_fresh, 8), env.params)
         result, state = begin_next_episode(result, state, *fresh)
-        return (result.obs, state), result
+        return (result.obs, state), (result, stuck)
 
     run = jax.jit(lambda carry, key: jax.lax.scan(body, carry, jax.random.split(key, num_steps)))
-    _, steps = run((obs, state), key_run)
-    if not _equal(steps, run((obs, state), key_run)[1]):
+    _, (steps, stuck) = run((obs, state), key_run)
+    if not _equal(steps, run((obs, state), key_run)[1][0]):
         found.append("step returns different results for the same key: draw randomness only from the key.")
-    seen = np.concatenate([np.asarray(obs)[None], np.asarray(steps.next_obs)])
-    if not np.all(np.isfinite(seen)):
-        found.append("an observation is NaN or infinite.")
-    elif isinstance(env.observation_space, Box):
-        low, high = env.observation_space.low, env.observation_space.high
-        if np.any(seen < low - 1e-4) or np.any(seen > high + 1e-4):
-            found.append(
-                f"observations between {seen.min():g} and {seen.max():g} exceed observation_space: widen its bounds."
-            )
-    elif seen.min() < 0 or seen.max() >= env.observation_space.n:
-        found.append(f"observations between {seen.min()} and {seen.max()} are outside {env.observation_space}.")
+    found.extend(_observation_violations(env, plain(obs), plain(steps.next_obs)))
+    if np.any(stuck):
+        found.append("a state has no legal action: make one legal, or terminate the episode at it.")
     if not np.all(np.isfinite(np.asarray(steps.reward))):
         found.append("a reward is NaN or infinite.")
     for name, values in steps.info.items():
@@ -167,6 +216,39 @@ def _step_violations(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: 
             if not set(outcomes.tolist()) <= {-1.0, 0.0, 1.0}:
                 found.append("the outcome at the last step of an episode must be 1, 0 or -1: a win, a draw or a loss.")
     found.extend(_key_reuse(env, state, key_other))
+    return found
+
+
+def _random_action(space: Leaf, key: jax.Array, obs: Any) -> jax.Array:
+    """A uniform action, among the legal ones if the observation is `Masked`."""
+    if not isinstance(obs, Masked):
+        return space.sample(key)
+    bits = jax.random.bits(key, space.shape, jnp.uint32)
+    index = random_legal_action(space, bits, obs.legal)
+    return space.from_index(index) if isinstance(space, Discrete) else index
+
+
+def _is_stuck(env: Env, state: Any) -> jax.Array:
+    """True `[]` if no action is legal."""
+    parts = () if env.legal_actions is None else jax.tree.leaves(env.legal_actions(state))
+    return jnp.array([~jnp.any(part) for part in parts], bool).any()
+
+
+def _observation_violations(env: Env, first: Any, following: Any) -> list[str]:
+    """What is wrong with observations `[8, ...]` and `[T, 8, ...]`, leaf by leaf."""
+    found = []
+    arrays = zip(jax.tree.leaves(first), jax.tree.leaves(following), strict=True)
+    for (path, space), (x, others) in zip(by_path(leaves_of(env.observation_space)).items(), arrays, strict=True):
+        seen = np.concatenate([np.asarray(x)[None], np.asarray(others)])
+        one, several = (f"observation {path!r}", f"observations {path!r}") if path else ("observation", "observations")
+        if not np.all(np.isfinite(seen)):
+            found.append(f"an {one} is NaN or infinite.")
+        elif isinstance(space, Box):
+            if np.any(seen < space.low - 1e-4) or np.any(seen > space.high + 1e-4):
+                bounds = f"{several} between {seen.min():g} and {seen.max():g} exceed {_at('observation_space', path)}"
+                found.append(f"{bounds}: widen its bounds.")
+        elif not np.all(jax.vmap(space.contains)(seen.reshape(-1, *space.shape))):
+            found.append(f"{several} between {seen.min()} and {seen.max()} are outside {space}.")
     return found
 
 

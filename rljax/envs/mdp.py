@@ -28,10 +28,16 @@ class TabularState(NamedTuple):
     state: jax.Array  # [] int32
 
 
+class MaskedState(NamedTuple):
+    inner: TabularState
+    allowed: jax.Array  # [A] bool, actions that the model does not forbid
+
+
 def from_model(model: Model, name: str = "tabular") -> Env:
     """Make an `Env` of a model: it observes the state, has no time limit, and its rewards are the expected ones.
 
-    The model is the environment's `params`, so that training can be `vmap`ped over a stack of models.
+    The model is the environment's `params`, so that training can be `vmap`ped over a stack of models. If it has rewards
+    of -inf, which forbid actions, the other actions are the environment's `legal_actions`.
 
     Raises:
         UsageError: the model's shapes do not fit, or its probabilities are invalid.
@@ -40,9 +46,12 @@ def from_model(model: Model, name: str = "tabular") -> Env:
         raise UsageError(f"from_model needs an rljax.envs.Model, got {type(model).__name__}.")
     model = _checked(model)
     num_states, num_actions = model.rewards.shape
+    rewards = model.rewards
+    forbids = not isinstance(rewards, jax.core.Tracer) and bool(np.isneginf(rewards).any())
     return Env(
-        reset=Bound(_reset, ()),
-        step=Bound(_step, ()),
+        reset=Bound(_masked_reset if forbids else _reset, ()),
+        step=Bound(_masked_step if forbids else _step, ()),
+        legal_actions=Bound(_allowed, ()) if forbids else None,
         observation_space=Discrete(num_states),
         action_space=Discrete(num_actions),
         params=model,
@@ -151,3 +160,21 @@ def _step(key: jax.Array, state: TabularState, action: jax.Array, model: Model) 
     next_state = _sample(key, _cumulative_sums(model.transitions), state.state, action)
     reward, terminated = model.rewards[state.state, action], model.terminated[state.state, action, next_state]
     return timestep(next_state, reward, terminated), TabularState(next_state)
+
+
+def _with_mask(state: TabularState, model: Model) -> MaskedState:
+    return MaskedState(state, ~jnp.isneginf(model.rewards[state.state]))
+
+
+def _masked_reset(key: jax.Array, model: Model) -> tuple[jax.Array, MaskedState]:
+    obs, state = _reset(key, model)
+    return obs, _with_mask(state, model)
+
+
+def _masked_step(key: jax.Array, state: MaskedState, action: jax.Array, model: Model) -> tuple[TimeStep, MaskedState]:
+    result, inner = _step(key, state.inner, action, model)
+    return result, _with_mask(inner, model)
+
+
+def _allowed(state: MaskedState) -> jax.Array:
+    return state.allowed

@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.envs.base import Bound, Env, TimeStep, as_features, observation_shape
+from rljax.envs.base import Bound, Env, TimeStep
+from rljax.envs.masks import is_legal
 from rljax.envs.registry import make
-from rljax.envs.spaces import Box, Discrete
-from rljax.errors import UsageError, number, shown
+from rljax.envs.spaces import Space
+from rljax.errors import UsageError, number
 
 # Invalid orders: (outer, inner) -> why.
 _REFUSED = {
@@ -44,8 +45,13 @@ _REFUSED = {
 }
 
 
-def add_wrapper(env: Env, name: str, **changes: Any) -> Env:
-    """Change some fields and add the wrapper's name; raise `UsageError` if the order of wrappers is invalid."""
+def add_wrapper(env: Env, name: str, *, nests: bool = False, **changes: Any) -> Env:
+    """Change some fields and add the wrapper's name; raise `UsageError` if the order of wrappers is invalid.
+
+    With `nests` the new states have the environment's as their field `inner`, of which actions are legal as before.
+    """
+    if nests and env.legal_actions is not None:
+        changes["legal_actions"] = Bound(_inner_legal_actions, (env.legal_actions,))
     for inner in env.wrappers:
         why = _REFUSED.get((name, inner))
         if why is None:
@@ -54,6 +60,10 @@ def add_wrapper(env: Env, name: str, **changes: Any) -> Env:
             raise UsageError(f"{name} is applied twice, and {why}: apply it once, outermost.")
         raise UsageError(f"{name} cannot come after {inner}, since {why}: write {inner}({name}(env, ...)).")
     return env.replace(wrappers=(*env.wrappers, name), **changes)
+
+
+def _inner_legal_actions(legal_actions: Callable, state: Any) -> Any:
+    return legal_actions(state.inner)
 
 
 WRAPPERS: dict[str, Callable[..., Env]] = {}
@@ -65,6 +75,7 @@ def recorded[**Arguments](
 ) -> Callable[Concatenate[Env | str, Arguments], Env]:
     """Make a wrapper accept an id as well as an `Env`, and record its arguments in `env.recipe`."""
     signature = inspect.signature(wrapper)
+    _, *defaults = (parameter.default for parameter in signature.parameters.values())
     floats = {name for name, of in signature.parameters.items() if of.annotation in (float, float | None)}
 
     @functools.wraps(wrapper)
@@ -77,6 +88,8 @@ def recorded[**Arguments](
         _, *arguments = (
             float(value) if name in floats and value is not None else value for name, value in bound.arguments.items()
         )
+        while arguments and arguments[-1] is None and defaults[len(arguments) - 1] is None:
+            arguments.pop()  # it says nothing
         return wrapped.replace(recipe=(*env.recipe, (wrapper.__name__, _tuples(arguments))))
 
     WRAPPERS[wrapper.__name__] = apply
@@ -120,6 +133,7 @@ def time_limit(env: Env, max_steps: int) -> Env:
     return add_wrapper(
         env,
         "time_limit",
+        nests=True,
         reset=Bound(_time_limit_reset, (env.reset,)),
         step=Bound(_time_limit_step, (env.step, max_steps)),
     )
@@ -148,27 +162,31 @@ class StickyState(NamedTuple):
 def sticky_actions(env: Env, probability: float = 0.25) -> Env:
     """Repeat the previous action with some probability (Machado et al. 2018, section 5.2).
 
-    An episode's first action is never replaced.
+    An episode's first action is never replaced, and no action is repeated where it is illegal.
     """
     probability = number("sticky_actions' probability", probability, minimum=0, maximum=1)
     return add_wrapper(
         env,
         "sticky_actions",
+        nests=True,
         reset=Bound(_sticky_reset, (env.reset, env.action_space)),
-        step=Bound(_sticky_step, (env.step, float(probability))),
+        step=Bound(_sticky_step, (env.step, float(probability), env.action_space, env.legal_actions)),
     )
 
 
-def _sticky_reset(reset: Callable, space: Box | Discrete, key: jax.Array, params: Any) -> tuple[Any, StickyState]:
+def _sticky_reset(reset: Callable, space: Any, key: jax.Array, params: Any) -> tuple[Any, StickyState]:
     obs, state = reset(key, params)
     return obs, StickyState(state, jnp.zeros(space.shape, space.dtype), jnp.bool_(False))
 
 
 def _sticky_step(
-    step: Callable, probability: float, key: jax.Array, state: StickyState, action: Any, params: Any
-) -> tuple[TimeStep, StickyState]:
+    step: Callable, probability: float, space: Space, legal_actions: Callable | None,
+    key: jax.Array, state: StickyState, action: Any, params: Any,
+) -> tuple[TimeStep, StickyState]:  # fmt: skip
     key_stick, key_step = jax.random.split(key)
     stick = state.started & jax.random.bernoulli(key_stick, probability)
+    if legal_actions is not None:
+        stick &= is_legal(space, legal_actions(state.inner), state.action)
     action = jnp.where(stick, state.action, action).astype(state.action.dtype)
     result, inner = step(key_step, state.inner, action, params)
     return result, StickyState(inner, action, jnp.bool_(True))
@@ -209,6 +227,7 @@ def shape_reward(env: Env, potential: Callable[[Any], Any], discount: float) -> 
     return add_wrapper(
         env,
         "shape_reward",
+        nests=True,
         reset=Bound(_shaped_reset, (env.reset, potential)),
         step=Bound(_shaped_step, (env.step, potential, float(discount))),
     )
@@ -226,127 +245,6 @@ def _shaped_step(
     next_potential = jnp.where(result.terminated, 0.0, jnp.float32(potential(result.next_obs)))
     shaped = result._replace(reward=result.reward + discount * next_potential - state.potential)
     return shaped, ShapedState(inner, next_potential)
-
-
-def map_observation(env: Env, name: str, space: Box, function: Callable[..., Any], *arguments: Any) -> Env:
-    """Apply a pure function of one observation after every reset and step."""
-    transform = Bound(function, arguments)
-    return add_wrapper(
-        env,
-        name,
-        observation_space=space,
-        reset=Bound(_mapped_reset, (env.reset, transform)),
-        step=Bound(_mapped_step, (env.step, transform)),
-    )
-
-
-def _mapped_reset(reset: Callable, transform: Callable, key: jax.Array, params: Any) -> tuple[Any, Any]:
-    obs, state = reset(key, params)
-    return transform(obs), state
-
-
-def _mapped_step(
-    step: Callable, transform: Callable, key: jax.Array, state: Any, action: Any, params: Any
-) -> tuple[TimeStep, Any]:
-    result, state = step(key, state, action, params)
-    return result._replace(obs=transform(result.obs), next_obs=transform(result.next_obs)), state
-
-
-@recorded
-def flatten_observation(env: Env) -> Env:
-    """Flatten observations to one vector of floats; discrete ones become one-hot."""
-    space = env.observation_space
-    size = int(np.prod(observation_shape(space)))
-    if isinstance(space, Discrete):
-        flat = Box(0.0, 1.0, (size,))
-    else:
-        flat = Box(space.low.reshape(-1), space.high.reshape(-1), (size,))
-    return map_observation(env, "flatten_observation", flat, _flatten, space)
-
-
-def _flatten(space: Box | Discrete, obs: Any) -> jax.Array:
-    return as_features(space, obs).reshape(-1)
-
-
-@recorded
-def mask_observation(env: Env, keep: Sequence[int]) -> Env:
-    """Keep only some entries of a vector observation: `(0, 2)` is CartPole without its velocities."""
-    space = env.observation_space
-    if not isinstance(space, Box) or len(space.shape) != 1:
-        raise UsageError("mask_observation needs a vector observation: apply flatten_observation first.")
-    if not isinstance(keep, Sequence) and np.ndim(keep) != 1:
-        raise UsageError(f"mask_observation takes the indices to keep, such as (0, 2), got {shown(keep)}.")
-    for entry in keep:
-        if isinstance(entry, bool | np.bool_) or not isinstance(entry, int | np.integer):
-            raise UsageError(f"mask_observation takes the indices to keep, such as (0, 2), got {shown(entry)}.")
-    kept = tuple(int(i) for i in keep)
-    if not kept or not all(0 <= i < space.shape[0] for i in kept):
-        raise UsageError(
-            f"mask_observation of {env.name} needs indices between 0 and {space.shape[0] - 1}, got {keep}."
-        )
-    masked = Box(space.low[list(kept)], space.high[list(kept)], (len(kept),), space.dtype)
-    return map_observation(env, "mask_observation", masked, _keep_entries, kept)
-
-
-def _keep_entries(kept: tuple[int, ...], obs: jax.Array) -> jax.Array:
-    return obs[np.array(kept)]
-
-
-class StackState(NamedTuple):
-    inner: Any
-    frames: jax.Array  # [num_frames, *obs shape], the oldest first
-
-
-@recorded
-def frame_stack(env: Env, num_frames: int) -> Env:
-    """Concatenate the last `num_frames` observations along the last axis, the oldest first.
-
-    At the start of an episode the first observation is repeated.
-    """
-    space = env.observation_space
-    if not isinstance(space, Box) or not space.shape:
-        raise UsageError("frame_stack needs array observations: apply flatten_observation first.")
-    num_frames = number("frame_stack's num_frames", num_frames, integer=True, minimum=1, maximum=10_000)
-    shape = (*space.shape[:-1], space.shape[-1] * num_frames)
-    low, high = np.concatenate([space.low] * num_frames, -1), np.concatenate([space.high] * num_frames, -1)
-    return add_wrapper(
-        env,
-        "frame_stack",
-        observation_space=Box(low, high, shape, space.dtype),
-        reset=Bound(_stack_reset, (env.reset, num_frames)),
-        step=Bound(_stack_step, (env.step,)),
-    )
-
-
-def _join(frames: jax.Array) -> jax.Array:
-    return jnp.concatenate(list(frames), axis=-1)
-
-
-def _stack_reset(reset: Callable, num_frames: int, key: jax.Array, params: Any) -> tuple[jax.Array, StackState]:
-    obs, state = reset(key, params)
-    frames = jnp.stack([obs] * num_frames)
-    return _join(frames), StackState(state, frames)
-
-
-def _stack_step(
-    step: Callable, key: jax.Array, state: StackState, action: Any, params: Any
-) -> tuple[TimeStep, StackState]:
-    result, inner = step(key, state.inner, action, params)
-    frames = jnp.concatenate([state.frames[1:], result.next_obs[None]])
-    stacked = _join(frames)
-    return result._replace(obs=stacked, next_obs=stacked), StackState(inner, frames)
-
-
-@recorded
-def normalize_observations(env: Env) -> Env:
-    """Standardize the learner's observations by their running mean and variance, clipped to [-10, 10].
-
-    The statistics are part of the training state, are updated once per rollout, are frozen when the policy is
-    evaluated, and are saved with it. `env.step` still returns raw observations.
-    """
-    if isinstance(env.observation_space, Discrete):
-        raise UsageError("normalize_observations needs array observations: apply flatten_observation first.")
-    return add_wrapper(env, "normalize_observations", normalize_observations=True)
 
 
 @recorded

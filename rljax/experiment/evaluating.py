@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import jax
+
 from rljax.envs import Box, Env, require, spaces
 from rljax.errors import UsageError
 from rljax.types import Policy, RecurrentPolicy
@@ -39,10 +41,17 @@ def check(algorithm: Any, name: str, envs: Iterable[Env], eval_policy: str, eval
                     f"eval_env {eval_env.label} needs the {what} of {env.label}, {spaces.text(trained)}, and has "
                     f"{spaces.text(evaluated)}: choose another one, or wrap it."
                 )
+        if eval_env.legal_actions is not None and env.legal_actions is None:
+            raise UsageError(f"eval_env {eval_env.label} has legal_actions and {env.label} has none: give it some.")
 
 
 def _matches(left: Any, right: Any, bounds: bool) -> bool:
     """True if a policy for one space serves the other: bounds of observations may differ."""
-    if isinstance(left, Box) and isinstance(right, Box) and not bounds:
-        return left.shape == right.shape and left.dtype == right.dtype
-    return bool(left == right)
+
+    def matches(left: Any, right: Any) -> bool:
+        if isinstance(left, Box) and isinstance(right, Box) and not bounds:
+            return left.shape == right.shape and left.dtype == right.dtype
+        return bool(left == right)
+
+    left, right = spaces.leaves_of(left), spaces.leaves_of(right)
+    return spaces.alike(left, right) and all(map(matches, jax.tree.leaves(left), jax.tree.leaves(right)))

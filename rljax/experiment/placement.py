@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rljax.backend.lanes import flat, map_lanes
+from rljax.envs.masks import masked
 from rljax.errors import UsageError
 from rljax.experiment.history import Record, Runs
 from rljax.experiment.sweeps import Group
@@ -101,9 +102,9 @@ def acting(algorithm: Any, config: Any) -> list[int]:
     state = jax.eval_shape(algorithm.init, jax.random.key(0), config)
     leaves, structure = jax.tree.flatten(state)
     key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    obs, _ = jax.eval_shape(jax.vmap(config.env.reset, (0, None)), key, config.env.params)
+    obs, _ = jax.eval_shape(jax.vmap(masked(config.env).reset, (0, None)), key, config.env.params)
 
-    def act(leaves: list[Any], obs: jax.Array) -> Any:
+    def act(leaves: list[Any], obs: Any) -> Any:
         policy = algorithm.act(jax.tree.unflatten(structure, leaves), config)
         if isinstance(policy, RecurrentPolicy):
             return policy.step(jax.random.key(0), obs, policy.initial_hidden_state(1))

@@ -10,28 +10,39 @@ import jax
 import jax.numpy as jnp
 
 from rljax.distributions import policy_head
-from rljax.envs import Env, Space
+from rljax.envs import Box, Env, Space, num_joint_actions
+from rljax.envs.masks import plain
 from rljax.errors import UsageError, shown
 from rljax.networks.custom import frozen as frozen
+from rljax.networks.encoders import DEFAULT, EncoderOf, check_encoder, is_image
+from rljax.networks.encoders import IMAGE_ENCODERS as IMAGE_ENCODERS
+from rljax.networks.encoders import encoder as encoder
+from rljax.networks.encoders import patches as patches
 from rljax.networks.layers import ACTIVATIONS as ACTIVATIONS
-from rljax.networks.layers import NoisyDense, Torso, activation, dense, is_image
-from rljax.networks.layers import patches as patches
+from rljax.networks.layers import NoisyDense, activation, dense
+from rljax.networks.masking import Unmasked as Unmasked
+from rljax.networks.masking import masked_policy as masked_policy
+from rljax.networks.masking import unmasked as unmasked
+from rljax.networks.torso import Torso
 
 CORES = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 
 
-def check_layers(hidden_sizes: Sequence[int], activation_name: str, at_least: int = 0) -> None:
-    """Raise a `UsageError` for invalid layers, so a config fails when it is made."""
-    activation(activation_name)
+def check_layers(config: Any, at_least: int = 0) -> None:
+    """Raise a `UsageError` for invalid layers or an invalid encoder, so a config fails when it is made."""
+    hidden_sizes = config.hidden_sizes
+    activation(config.activation)
+    check_encoder(config.encoder, config.env.observation_space)
     if not isinstance(hidden_sizes, tuple) or not all(isinstance(n, int) and n >= 1 for n in hidden_sizes):
         raise UsageError(f"hidden_sizes must be integers of at least 1, got {shown(hidden_sizes)}.")
     if len(hidden_sizes) < at_least:
         raise UsageError(f"hidden_sizes must have at least {at_least} layer, got {shown(hidden_sizes)}.")
 
 
-def check_core(name: str | None, hidden_sizes: Sequence[int], activation_name: str) -> None:
+def check_core(config: Any) -> None:
     """Raise a `UsageError` for an unknown recurrent core or invalid layers; None means no core."""
-    check_layers(hidden_sizes, activation_name, at_least=0 if name is None else 1)
+    name = config.recurrent
+    check_layers(config, at_least=0 if name is None else 1)
     if name is not None and name not in CORES:
         raise UsageError(f"There is no recurrent core {name!r}: choose from {', '.join(CORES)}.")
 
@@ -43,22 +54,22 @@ class Network(Protocol):
     observations and returns the next one as its last output; see `RecurrentActorCritic`.
     """
 
-    def init(self, key: jax.Array, obs: jax.Array, /, *hidden_state: Any) -> Any:
+    def init(self, key: jax.Array, obs: Any, /, *hidden_state: Any) -> Any:
         """Fresh parameters for observations `[N, *shape]`."""
 
-    def apply(self, params: Any, obs: jax.Array, /, *hidden_state: Any) -> Any:
+    def apply(self, params: Any, obs: Any, /, *hidden_state: Any) -> Any:
         """The outputs for observations `[..., *shape]`."""
 
 
 def init(
     network: Network,
     key: jax.Array,
-    obs: jax.Array,
+    obs: Any,
     *output_shapes: tuple[int, ...],
     extra_inputs: tuple[Any, ...] = (),
     hidden_state: tuple[Any, ...] = (),
 ) -> Any:
-    """Fresh parameters of a network that maps observations `[N, *shape]` to outputs `[N, *output_shapes[i]]`.
+    """Fresh parameters of a network that maps observations, a pytree `[N, ...]`, to outputs `[N, *output_shapes[i]]`.
 
     `extra_inputs`, such as actions, follow the observations. A recurrent network takes `hidden_state` after them, a
     tuple of one, and returns the next one as its last output.
@@ -69,13 +80,14 @@ def init(
     inputs = (obs, *extra_inputs, *hidden_state)
     params = network.init(key, *inputs)
     traced = jax.eval_shape(network.apply, params, *inputs)
-    expected = [(*obs.shape[:1], *shape) for shape in output_shapes]
+    expected = [(*jax.tree.leaves(obs)[0].shape[:1], *shape) for shape in output_shapes]
     is_sequence = isinstance(traced, tuple | list)
     outputs = traced[: len(traced) - len(hidden_state)] if is_sequence else (traced,)
     if [getattr(output, "shape", None) for output in outputs] != expected:
         found = jax.tree.map(lambda x: x.shape, outputs if is_sequence else traced)
         wanted = expected[0] if len(expected) == 1 else tuple(expected)
-        raise UsageError(f"The network must give {wanted} for observations of shape {obs.shape}, but gives {found}.")
+        given = jax.tree.map(lambda x: x.shape, plain(obs))
+        raise UsageError(f"The network must give {wanted} for observations of shape {given}, but gives {found}.")
     return params
 
 
@@ -95,11 +107,13 @@ class QNetwork(nn.Module):
     noisy: bool = False
     layer_norm: bool = False
     mixed_precision: bool = False
+    encoder: str | EncoderOf = DEFAULT
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> jax.Array:
+    def __call__(self, obs: Any) -> jax.Array:
         *body, last = self.hidden_sizes
-        features = Torso(self.space, body, self.activation, self.layer_norm, self.mixed_precision, name="torso")(obs)
+        options = (self.activation, self.layer_norm, self.mixed_precision, self.encoder)
+        features = Torso(self.space, body, *options, name="torso")(obs)
 
         def stream(name: str, outputs: int) -> jax.Array:
             x = self._linear(last, math.sqrt(2), f"{name}_hidden")(features)
@@ -132,10 +146,12 @@ class ActorCritic(nn.Module):
     shared_torso: bool = False
     state_independent_std: bool = False
     mixed_precision: bool = False
+    encoder: str | EncoderOf = DEFAULT
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        torso = partial(Torso, self.space, self.hidden_sizes, self.activation, mixed_precision=self.mixed_precision)
+    def __call__(self, obs: Any) -> tuple[jax.Array, jax.Array]:
+        options: dict[str, Any] = {"mixed_precision": self.mixed_precision, "encoder": self.encoder}
+        torso = partial(Torso, self.space, self.hidden_sizes, self.activation, **options)
         features = torso(name="torso" if self.shared_torso else "actor")(obs)
         critic_features = features if self.shared_torso else torso(name="critic")(obs)
         return _heads(self, features, critic_features)
@@ -152,11 +168,12 @@ class RecurrentTorso(nn.Module):
     hidden_sizes: Sequence[int]
     activation: str
     mixed_precision: bool = False
+    encoder: str | EncoderOf = DEFAULT
 
     @nn.compact
-    def __call__(self, obs: jax.Array, hidden_state: Any, began: jax.Array | None = None) -> tuple[Any, jax.Array]:
-        mixed = self.mixed_precision
-        torso = Torso(self.space, self.hidden_sizes, self.activation, mixed_precision=mixed, name="torso")
+    def __call__(self, obs: Any, hidden_state: Any, began: jax.Array | None = None) -> tuple[Any, jax.Array]:
+        options: dict[str, Any] = {"mixed_precision": self.mixed_precision, "encoder": self.encoder}
+        torso = Torso(self.space, self.hidden_sizes, self.activation, **options, name="torso")
         cell = CORES[self.core](self.hidden_sizes[-1], name="core")
         if began is None:
             return cell(hidden_state, torso(obs))
@@ -185,6 +202,7 @@ class RecurrentActorCritic(nn.Module):
     shared_torso: bool = False
     state_independent_std: bool = False
     mixed_precision: bool = False
+    encoder: str | EncoderOf = DEFAULT
 
     def initial_hidden_state(self, num_envs: int) -> Any:
         """Zeros `[N, hidden_sizes[-1]]` for each torso, of which a shared one is the only; a pair each with an LSTM."""
@@ -192,10 +210,9 @@ class RecurrentActorCritic(nn.Module):
         return (((zeros, zeros) if self.core == "lstm" else zeros),) * (1 if self.shared_torso else 2)
 
     @nn.compact
-    def __call__(
-        self, obs: jax.Array, hidden_state: Any, began: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array, Any]:
-        torso = partial(RecurrentTorso, self.space, self.core, self.hidden_sizes, self.activation, self.mixed_precision)
+    def __call__(self, obs: Any, hidden_state: Any, began: jax.Array | None = None) -> tuple[jax.Array, jax.Array, Any]:
+        options = (self.activation, self.mixed_precision, self.encoder)
+        torso = partial(RecurrentTorso, self.space, self.core, self.hidden_sizes, *options)
         if self.shared_torso:
             state, features = torso(name="torso")(obs, hidden_state[0], began)
             return *_heads(self, features, features), (state,)
@@ -240,12 +257,13 @@ class FeedForward(nn.Module):
     activation: str = "relu"
     scale: float = 1.0  # of the last layer
     mixed_precision: bool = False
+    encoder: str | EncoderOf = DEFAULT
 
     @nn.compact
-    def __call__(self, obs: jax.Array, *extra_inputs: jax.Array) -> jax.Array:
-        mixed = self.mixed_precision
-        torso = Torso(self.space, self.hidden_sizes, self.activation, mixed_precision=mixed, name="torso")
-        outputs = dense(self.num_outputs or 1, self.scale, "output", mixed)(torso(obs, *extra_inputs))
+    def __call__(self, obs: Any, *extra_inputs: jax.Array) -> jax.Array:
+        options: dict[str, Any] = {"mixed_precision": self.mixed_precision, "encoder": self.encoder}
+        torso = Torso(self.space, self.hidden_sizes, self.activation, **options, name="torso")
+        outputs = dense(self.num_outputs or 1, self.scale, "output", self.mixed_precision)(torso(obs, *extra_inputs))
         return outputs[..., 0] if self.num_outputs is None else outputs
 
 
@@ -263,13 +281,16 @@ def actor_and_critics(
     hidden_sizes: Sequence[int],
     activation: str,
     mixed_precision: bool = False,
+    encoder: str | EncoderOf = DEFAULT,
 ) -> ActorAndCritics:
-    """The default actor and critics for an environment."""
+    """The default actor and critics for an environment; several discrete actions are valued jointly."""
     ensemble = nn.vmap(FeedForward, {"params": 0}, {"params": True}, in_axes=None, out_axes=-1, axis_size=num_critics)
-    space, num_actions, layers = env.observation_space, getattr(env.action_space, "n", None), tuple(hidden_sizes)
+    space, layers = env.observation_space, tuple(hidden_sizes)
+    options: dict[str, Any] = {"mixed_precision": mixed_precision, "encoder": encoder}
+    num_actions = None if isinstance(env.action_space, Box) else num_joint_actions(env.action_space)
     return ActorAndCritics(
-        actor=FeedForward(space, num_outputs, layers, activation, scale=0.01, mixed_precision=mixed_precision),
-        critics=ensemble(space, num_actions, layers, activation, mixed_precision=mixed_precision),
+        actor=FeedForward(space, num_outputs, layers, activation, scale=0.01, **options),
+        critics=ensemble(space, num_actions, layers, activation, **options),
     )
 
 
@@ -280,6 +301,7 @@ def actor_critic(
     shared_torso: bool | None = None,
     recurrent: str | None = None,
     mixed_precision: bool = False,
+    encoder: str | EncoderOf = DEFAULT,
 ) -> Network:
     """The default actor and critic for an environment, recurrent if `recurrent` names one of `CORES`.
 
@@ -291,7 +313,8 @@ def actor_critic(
         "hidden_sizes": tuple(hidden_sizes),
         "activation": activation,
         "mixed_precision": mixed_precision,
-        "state_independent_std": not hasattr(env.action_space, "n"),
+        "encoder": encoder,
+        "state_independent_std": isinstance(env.action_space, Box),
     }
     if recurrent is not None:
         return RecurrentActorCritic(core=recurrent, shared_torso=bool(shared_torso), **fields)

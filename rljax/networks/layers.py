@@ -1,7 +1,7 @@
-"""Layers of the default networks: linear ones, noisy ones, and the torso that maps observations to features."""
+"""Layers of the default networks: linear ones, noisy ones, and their activations."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from rljax.backend.matmul import product
-from rljax.backend.rounding import narrow
-from rljax.envs import Space, as_features
 from rljax.errors import UsageError
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -47,50 +45,6 @@ def _multiply_by_columns(x: jax.Array, kernel: jax.Array, *_: Any, **__: Any) ->
     On CPUs, XLA takes four times as long for the gradient of a narrow kernel as for that of a single column.
     """
     return jnp.stack([x @ kernel[:, i] for i in range(kernel.shape[1])], axis=-1)
-
-
-def is_image(space: Space) -> bool:
-    """True if observations have three axes and the first two fit a 3 x 3 filter."""
-    return len(space.shape) == 3 and min(space.shape[:2]) >= 3
-
-
-def patches(image: jax.Array) -> jax.Array:
-    """Every 3 x 3 patch of images `[..., H, W, C]` as a vector, `[..., H - 2, W - 2, 9 * C]`.
-
-    A dense layer on the patches is a convolution without padding. As a matrix product it stays fast when it is vmapped
-    over runs, each with its own kernel; XLA turns a vmapped convolution into a slow grouped one.
-    """
-    height, width = image.shape[-3] - 2, image.shape[-2] - 2
-    shifted = [image[..., i : i + height, j : j + width, :] for i in range(3) for j in range(3)]
-    return jnp.concatenate(shifted, axis=-1)
-
-
-class Torso(nn.Module):
-    """Map observations `[..., *shape]` to features `[..., hidden_sizes[-1]]`.
-
-    Images (three axes) pass through MinAtar's convolution first, 16 filters of 3 x 3 (Young and Tian 2019). Discrete
-    observations are one-hot encoded, all others flattened. `extra_inputs`, such as actions `[..., D]`, are appended.
-    """
-
-    space: Space
-    hidden_sizes: Sequence[int]
-    activation: str = "tanh"
-    layer_norm: bool = False  # after every linear layer
-    mixed_precision: bool = False
-
-    @nn.compact
-    def __call__(self, obs: jax.Array, *extra_inputs: jax.Array) -> jax.Array:
-        act, linear = activation(self.activation), partial(dense, mixed_precision=self.mixed_precision)
-        x = narrow(as_features(self.space, obs))
-        batch = obs.shape[: obs.ndim - len(self.space.shape)]
-        if is_image(self.space):
-            x = linear(16, name="convolution")(patches(x))
-            x = act(nn.LayerNorm()(x) if self.layer_norm else x)
-        x = jnp.concatenate([x.reshape(*batch, -1), *extra_inputs], axis=-1)
-        for size in self.hidden_sizes:
-            x = linear(size)(x)
-            x = act(nn.LayerNorm()(x) if self.layer_norm else x)
-        return x
 
 
 class NoisyDense(nn.Module):

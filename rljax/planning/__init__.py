@@ -52,9 +52,14 @@ def greedy(action_values: jax.Array) -> jax.Array:
 
 
 def epsilon_greedy(action_values: jax.Array, epsilon: Scalar) -> jax.Array:
-    """The policy `[S, A]` that takes a uniformly random action with probability epsilon, else the best one."""
+    """The policy `[S, A]` that takes a uniformly random action with probability epsilon, else the best one.
+
+    Actions of value -inf are forbidden, and never taken.
+    """
     epsilon = _probability("epsilon", epsilon)
-    return (1.0 - epsilon) * greedy(action_values) + epsilon / action_values.shape[-1]
+    allowed = ~jnp.isneginf(action_values)
+    uniform = jnp.where(allowed, epsilon / allowed.sum(axis=-1, keepdims=True), 0.0)
+    return (1.0 - epsilon) * greedy(action_values) + uniform
 
 
 def _probability(what: str, value: Scalar) -> Any:
@@ -166,8 +171,8 @@ def value_iteration(
     Args:
         model: the process. A reward of -inf forbids an action.
         discount: scalar in [0, 1].
-        epsilon: probability of a uniformly random action. 0 gives the optimal values; above 0, the values of the best
-            epsilon-soft policy, to which SARSA converges (Sutton and Barto 2018, section 5.4).
+        epsilon: probability of a uniformly random allowed action. 0 gives the optimal values; above 0, those of
+            the best epsilon-soft policy, to which SARSA converges (Sutton and Barto 2018, section 5.4).
         tolerance: largest accepted error of the values, see above.
         max_iterations: maximum number of backups.
 
@@ -178,7 +183,6 @@ def value_iteration(
     tolerance, max_iterations = _tolerance(tolerance), _most(max_iterations)
     discount, epsilon = _discount(discount, model), _probability("epsilon", epsilon)
     if not isinstance(epsilon, int | float) or epsilon > 0:
-        _refuse_forbidden(model.rewards, True, "A policy with epsilon above 0")
         process = processes.soften(process, jnp.asarray(epsilon, process.rewards.dtype))
     process = processes.prune(process)
     _refuse_endless(processes.endless(process), discount, "every policy")

@@ -50,10 +50,13 @@ def prune(process: Process) -> Process:
 
 @jax.jit
 def soften(process: Process, epsilon: jax.Array) -> Process:
-    """The process in which every action is replaced by a uniformly random one with probability epsilon."""
+    """The process in which every action is replaced by a uniformly random allowed one with probability epsilon."""
+    allowed = jnp.isfinite(process.rewards)
 
     def mix(x: jax.Array) -> jax.Array:
-        return (1.0 - epsilon) * x + epsilon * x.mean(axis=1, keepdims=True)
+        mask = allowed.reshape(*allowed.shape, *[1] * (x.ndim - 2))
+        mean = jnp.mean(x, axis=1, keepdims=True, where=mask)
+        return jnp.where(mask, (1.0 - epsilon) * x + epsilon * mean, x)
 
     continuing = mix(process.continuing)
     roundings = jnp.sum(continuing > 0, axis=-1) + 8 + process.rewards.shape[1]

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from rljax.envs import Discrete
+from rljax.envs import Box
 from rljax.errors import UsageError
 from rljax.networks import custom
 from rljax.on_policy import initial_hidden_state
@@ -31,10 +31,10 @@ def describe(algorithm: Any, config: Any) -> str:
     network = algorithm.default_network(config.env, config) if given is None else given
     env, key = config.env, jax.random.key(0)
     obs, _ = jax.eval_shape(env.reset, key, env.params)
-    obs = jnp.zeros((1, *obs.shape), obs.dtype)
+    obs = jax.tree.map(lambda x: jnp.zeros((1, *x.shape), x.dtype), obs)
     if hasattr(network, "critics"):
-        is_discrete = isinstance(env.action_space, Discrete)
-        action = () if is_discrete else (jnp.zeros((1, math.prod(env.action_space.shape)), jnp.float32),)
+        is_box = isinstance(env.action_space, Box)
+        action = (jnp.zeros((1, math.prod(env.action_space.shape)), jnp.float32),) if is_box else ()
         parts = [("actor", network.actor, (obs,)), ("critics", network.critics, (obs, *action))]
     else:
         parts = [("network", network, (obs, *initial_hidden_state(network, 1)))]

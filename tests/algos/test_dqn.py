@@ -10,10 +10,20 @@ import numpy as np
 import off_policy_reference as reference
 import pytest
 import scipy.special
-from reference import Adam, assert_metrics, extremes, integers, uniforms
+from reference import (
+    Adam,
+    assert_metrics,
+    extremes,
+    integers,
+    legal_in_cartpole,
+    masked,
+    masked_cartpole,
+    uniforms,
+)
 
 import rljax
 from rljax import core, dqn, envs, replay, rollout, schedules
+from rljax.envs.masks import plain
 from rljax.experiment import compilation, placement
 from rljax.experiment.evaluating import Evaluation
 from rljax.networks import NoisyDense, QNetwork
@@ -41,6 +51,13 @@ VARIANTS = {
     "double prioritized huber normalized": {
         "double": True, "prioritized": True, "huber_delta": 0.05, "layer_norm": True, "n_step": 2, "normalized": True,
     },
+    "masked": {"masked": True, "n_step": 2},
+    "masked double c51": {
+        "masked": True, "double": True, "head": "categorical", "num_atoms": 7, "value_low": 0.0, "value_high": 8.0,
+    },
+    "masked double prioritized qr": {
+        "masked": True, "double": True, "prioritized": True, "head": "quantile", "num_atoms": 5, "huber_delta": 1.0,
+    },
     "rainbow": {
         "double": True, "dueling": True, "n_step": 3, "prioritized": True, "noisy": True, "head": "categorical",
         "num_atoms": 7, "value_low": 0.0, "value_high": 8.0,
@@ -49,10 +66,10 @@ VARIANTS = {
 
 
 def variant(values, **changes):
-    env = envs.time_limit(rljax.make("CartPole-v1"), 9)
+    env = envs.time_limit(masked_cartpole() if values.get("masked") else rljax.make("CartPole-v1"), 9)
     if values.get("normalized"):
         env = envs.normalize_rewards(envs.normalize_observations(env), 0.9)
-        values = {name: value for name, value in values.items() if name != "normalized"}
+    values = {name: value for name, value in values.items() if name not in ("normalized", "masked")}
     small = {
         "total_steps": 200, "num_envs": 2, "num_steps": 5, "gradient_steps": 1, "batch_size": 32, "buffer_size": 60,
         "prefill_steps": 40, "hidden_sizes": (8, 6), "target_period": 3,
@@ -222,7 +239,8 @@ def numpy_learn(config, state, stored, collector, key):
     for index, (bits, noise_key) in enumerate(zip(words, noise, strict=True)):
         key_online, key_target, key_choice = jax.random.split(noise_key, 3)
         batch = jax.jit(replay.sample, static_argnums=3)(bits, stored, config.discount, config.n_step, importance)
-        obs, next_obs, reward = batch.obs, batch.next_obs, np.asarray(batch.reward, np.float64)
+        obs, next_obs, reward = plain(batch.obs), plain(batch.next_obs), np.asarray(batch.reward, np.float64)
+        legal = config.env.legal_actions is None or legal_in_cartpole(next_obs)
         if config.env.normalize_observations:
             obs, next_obs = (as_seen(collector.obs_moments, x) for x in (obs, next_obs))
             reward = as_seen(collector.reward_moments, reward, centred=False)
@@ -230,7 +248,7 @@ def numpy_learn(config, state, stored, collector, key):
         outputs = online.forward(obs)
         following = NumpyNetwork(config, target, key_target).forward(next_obs)
         choosing = NumpyNetwork(config, params, key_choice).forward(next_obs) if config.double else following
-        best = action_values(config, choosing).argmax(-1)
+        best = masked(action_values(config, choosing), legal).argmax(-1)
         discount = np.asarray(batch.discount, np.float64)
         chosen = outputs[rows, batch.action]
         losses, errors, slope = head_loss(config, chosen, following[rows, best], reward, discount)
@@ -260,7 +278,7 @@ def annealed(config):
 
 
 # Options that the combinations have, too.
-COMBINED = ("huber", "double", "dueling", "n_step", "noisy", "layer_norm", "normalized", "c51", "qr")
+COMBINED = ("huber", "double", "dueling", "n_step", "noisy", "layer_norm", "normalized", "c51", "qr", "masked")
 
 
 @pytest.mark.parametrize(

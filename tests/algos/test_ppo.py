@@ -19,7 +19,10 @@ from reference import (
     episode_metrics,
     forward,
     generalized_advantages,
+    legal_in_cartpole,
     log_softmax,
+    masked,
+    masked_cartpole,
     play,
     trained_returns,
 )
@@ -27,6 +30,7 @@ from reference import (
 import rljax
 from rljax import core, on_policy, ppo, schedules
 from rljax.distributions import policy_head
+from rljax.envs.masks import plain
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,11 @@ def reference_update(params, config, obs, gumbel, fresh, indices, learning_rate,
     Returns the parameters, and the metrics of each minibatch up to the one that stops the update.
     """
     actor, critic, pi, v = params["actor"], params["critic"], params["Dense_0"], params["Dense_1"]
-    rows = play(lambda obs, _: log_softmax(forward(actor, pi, obs)[1]), obs, gumbel, fresh)
+
+    def legal(obs):
+        return config.env.legal_actions is None or legal_in_cartpole(obs)
+
+    rows = play(lambda obs, _: log_softmax(masked(forward(actor, pi, obs)[1], legal(obs))), obs, gumbel, fresh)
     values, next_values = (forward(critic, v, rows[name])[1][..., 0] for name in ("obs", "next_obs"))
     advantages = generalized_advantages(rows, values, next_values, config.discount, config.gae_lambda)
     targets = advantages + values
@@ -70,7 +78,7 @@ def reference_update(params, config, obs, gumbel, fresh, indices, learning_rate,
         size = len(chosen)
         features, logits = forward(params["actor"], params["Dense_0"], x)
         critic_features, value = forward(params["critic"], params["Dense_1"], x)
-        log_probs = log_softmax(logits)
+        log_probs = log_softmax(masked(logits, legal(x)))
         probs = np.exp(log_probs)
         taken = np.eye(2)[action.astype(int)]
         ratio = np.exp((log_probs * taken).sum(1) - old_log_prob)
@@ -116,7 +124,7 @@ def assert_update(config, done=0):
     fresh = drawn_fresh(config.env, key_rollout, 32, 3)
     indices = core.minibatches(key_shuffle, 96, 4, 3)
     start = as_float64(state.params["params"])
-    inputs = as_float64((state.collector.obs, gumbel, fresh))
+    inputs = as_float64((plain(state.collector.obs), gumbel, fresh))
     left = 1 - done / 10
     rate, clip = (
         getattr(field, "start", field) * (left if hasattr(field, "start") else 1.0)
@@ -152,6 +160,13 @@ def limited(env):
 def test_one_update_equals_numpy(limited):
     measured = assert_update(limited)
     assert measured[-1]["clip_fraction"] > 0.05
+
+
+def test_one_update_with_masked_actions_equals_numpy(limited):
+    """Entropies, ratios and gradients are those of a policy over the legal actions only."""
+    config = rljax.replace(limited, env=rljax.envs.time_limit(masked_cartpole(), LIMIT), entropy_coefficient=0.1)
+    measured = assert_update(config)
+    assert 0 < measured[0]["entropy"] < 0.5  # many states have a single legal action
 
 
 def test_one_update_with_limits_and_schedules_equals_numpy(limited):

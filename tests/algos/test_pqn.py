@@ -8,6 +8,7 @@ import reference
 
 import rljax
 from rljax import core, envs, pqn, rollout, schedules
+from rljax.envs.masks import plain
 
 
 @pytest.fixture(scope="module")
@@ -87,29 +88,41 @@ class RAdam:
         return jax.tree.map(adapt, params, self.first, self.second)
 
 
-def test_one_update_equals_numpy(small):
+@pytest.mark.parametrize("has_masks", [False, True])
+def test_one_update_equals_numpy(small, has_masks):
+    env = reference.masked_cartpole() if has_masks else rljax.make("CartPole-v1")
+    small = rljax.replace(small, env=envs.time_limit(env, 7))
     state = jax.jit(pqn.init)(jax.random.key(0), small)._replace(step=jnp.int32(1))
     key = jax.random.key(1)
     after, metrics = jax.jit(pqn.update)(key, state, small)
     key_collect, key_shuffle = jax.random.split(key)
     key_actions, _, key_rollout = jax.random.split(key_collect, 3)
     bits = jax.random.bits(key_actions, (2, small.num_steps, small.num_envs))
-    explores, random_actions = reference.uniforms(bits[0]), reference.integers(bits[1], 2)
+    explores = reference.uniforms(bits[0])
+
+    def legal(obs):
+        return np.stack([np.ones(obs.shape[:-1], bool)] * 2, -1) if not has_masks else reference.legal_in_cartpole(obs)
+
     epsilon = 0.9 - 0.7 * 0.25 / 0.75
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), state.params)["params"]
 
     # The environment's part of the rollout is checked elsewhere: take the trajectory of these very actions.
     def policy(noise, obs):
-        values = pqn.default_network(small.env, small).apply(state.params, obs)[..., 0]
-        action = jnp.where(noise[0] < epsilon, noise[1], values.argmax(-1))
+        values = pqn.default_network(small.env, small).apply(state.params, plain(obs))[..., 0]
+        mask = obs.legal if has_masks else jnp.ones(2, bool)
+        drawn = jnp.where(mask.all(-1), noise[1] >> 31 == 1, mask[..., 1])  # the only legal action, or one of two
+        action = jnp.where(noise[0] < epsilon, drawn, jnp.where(mask, values, -jnp.inf).argmax(-1))
         return action, action
 
-    noise = (jnp.asarray(explores), jnp.asarray(random_actions))
+    noise = (jnp.asarray(explores), bits[1])
     _, seen, episodes = rollout.rollout(key_rollout, policy, noise, state.collector, small.env, small.num_steps)
-    greedy = forward(params, seen.obs)[0].argmax(-1)
-    np.testing.assert_array_equal(seen.action, np.where(explores < epsilon, random_actions, greedy))
+    seen = seen._replace(obs=np.asarray(plain(seen.obs)), next_obs=np.asarray(plain(seen.next_obs)))
+    allowed = legal(seen.obs)
+    greedy = reference.masked(forward(params, seen.obs)[0], allowed).argmax(-1)
+    drawn = np.where(allowed.all(-1), reference.integers(bits[1], 2), allowed[..., 1])
+    np.testing.assert_array_equal(seen.action, np.where(explores < epsilon, drawn, greedy))
 
-    best = forward(params, seen.next_obs)[0].max(-1)
+    best = reference.masked(forward(params, seen.next_obs)[0], legal(seen.next_obs)).max(-1)
     targets = np.zeros(explores.shape)
     for env in range(small.num_envs):
         following = None

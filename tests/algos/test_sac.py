@@ -6,11 +6,12 @@ import numpy as np
 import off_policy_reference as reference
 import pytest
 import scipy.special
-from reference import Adam, assert_metrics, extremes
+from reference import Adam, assert_metrics, extremes, masked
 
 import rljax
 from rljax import networks, replay, sac
 from rljax.distributions import Categorical, TanhGaussian
+from rljax.envs.masks import plain
 
 SMALL = {
     "total_steps": 200, "num_envs": 2, "num_steps": 5, "gradient_steps": 3, "batch_size": 32, "buffer_size": 60,
@@ -19,11 +20,17 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["continuous", "discrete"])
+def legal_actions(state):
+    """Of three actions in `wander`, the last two are legal only on one side each."""
+    return jnp.array([True, state.inner[0] > 0.0, state.inner[0] < 0.3])
+
+
+@pytest.fixture(scope="module", params=["continuous", "discrete", "masked"])
 def learned(request):
     """A config, a state with different target critics, a key, the result of one update, and the compiled update."""
-    discrete = request.param == "discrete"
-    env = reference.wander(3 if discrete else None)
+    env = reference.wander(None if request.param == "continuous" else 3)
+    if request.param == "masked":
+        env = env.replace(legal_actions=legal_actions)
     config = sac.Config(env=env, **SMALL)
     state = jax.jit(sac.init)(jax.random.key(0), config)
     other = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(7), x.shape), state.target_params)
@@ -46,14 +53,24 @@ def policy_outputs(actor, obs, noise):
     return action, log_prob, np.exp(log_std) * noise, squashed
 
 
+def legal(obs):
+    """The masks of a batch, in NumPy, from its observations; all true without masks."""
+    if not isinstance(obs, rljax.envs.Masked):
+        return np.ones((len(obs), 3), bool)
+    place = np.asarray(obs.observation)[:, 0]
+    return np.stack([np.ones_like(place, bool), place > 0.0, place < 0.3], -1)
+
+
 def numpy_loss(params, target_critics, batch, noise, next_noise, target_entropy, discrete):
     """Losses and gradients of Haarnoja et al. 2018 (equations 5, 7, 18) and Christodoulou 2019 (10 to 12)."""
+    allowed, next_allowed = legal(batch.obs), legal(batch.next_obs)
+    batch = batch._replace(obs=plain(batch.obs), next_obs=plain(batch.next_obs))
     actor, critics, targets = (
         reference.FeedForward(params.actor), reference.Ensemble(params.critics), reference.Ensemble(target_critics),
     )  # fmt: skip
     temperature, size, rows = np.exp(float(params.log_temperature)), len(batch.reward), np.arange(len(batch.reward))
     if discrete:
-        log_probs = scipy.special.log_softmax(actor.forward(batch.next_obs), -1)
+        log_probs = scipy.special.log_softmax(masked(actor.forward(batch.next_obs), next_allowed), -1)
         next_values = targets.forward(batch.next_obs).min(-1) - temperature * log_probs
         next_value = (np.exp(log_probs) * next_values).sum(-1)
         values = critics.forward(batch.obs)
@@ -69,7 +86,7 @@ def numpy_loss(params, target_critics, batch, noise, next_noise, target_entropy,
     d_critics, _ = critics.backward(slope)
 
     if discrete:
-        log_probs = scipy.special.log_softmax(actor.forward(batch.obs), -1)
+        log_probs = scipy.special.log_softmax(masked(actor.forward(batch.obs), allowed), -1)
         probs, worst = np.exp(log_probs), values.min(-1)
         entropy, expected = -(probs * log_probs).sum(-1), (probs * worst).sum(-1)
         policy_loss = -(expected + temperature * entropy).mean()
@@ -108,6 +125,8 @@ def test_one_update_equals_numpy(learned):
         jax.random.bits(key_batches, (3, 32)), TanhGaussian.noise(key_loss, (3, 2, 32), 4), strict=True
     ):
         batch = replay.sample(bits, after.replay, config.discount)
+        if config.env.legal_actions is not None:
+            target_entropy = 0.7 * np.log(legal(batch.obs).sum(-1)).mean()
         gradient, metrics_of_step = numpy_loss(
             params, targets, batch, *(np.asarray(n, np.float64) for n in noises), target_entropy, discrete
         )
@@ -141,11 +160,13 @@ def test_collecting_samples_the_policy_and_rescales_actions(learned):
     config, state, key, (after, _), _ = learned
     discrete = hasattr(config.env.action_space, "n")
     key_noise = jax.random.split(key, 4)[0]
-    obs, action = np.asarray(after.replay.obs[20:25]), np.asarray(after.replay.action[20:25])
+    obs, action = jax.tree.map(lambda x: np.asarray(x[20:25]), (after.replay.obs, after.replay.action))
     actor = reference.FeedForward(state.params.actor)
     if discrete:
         noise = np.asarray(Categorical.noise(key_noise, (5, 2), 3))
-        np.testing.assert_array_equal(action, (actor.forward(obs) + noise).argmax(-1))
+        logits = actor.forward(plain(obs))
+        logits = masked(logits, obs.legal) if isinstance(obs, rljax.envs.Masked) else logits
+        np.testing.assert_array_equal(action, (logits + noise).argmax(-1))
     else:
         noise = np.asarray(TanhGaussian.noise(key_noise, (5, 2), 4))
         np.testing.assert_allclose(action, policy_outputs(actor, obs, noise)[0], atol=1e-5)

@@ -382,7 +382,10 @@ def test_an_error_in_an_environment_names_its_file_and_line(changes, function, w
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"observation_space": (PLANE, PLANE)}, "observation_space must be an rljax.Discrete or an rljax.Box, got"),
+        (
+            {"observation_space": (PLANE, PLANE)},
+            "observation_space must be an rljax.Box, Discrete or MultiDiscrete, or an rljax.envs.Dict",
+        ),
         ({"observation_space": {"a": PLANE}}, "observation_space must be"),
         ({"action_space": (rljax.Discrete(2), PLANE)}, "action_space must be"),
         (

@@ -8,6 +8,8 @@ import pytest
 import scipy.stats
 
 import rljax
+from rljax import envs
+from rljax.envs import spaces
 
 
 def test_spaces_compare_and_hash_by_value():
@@ -104,11 +106,11 @@ def test_from_unit_maps_each_dimension_onto_its_bounds():
     assert np.all((mapped >= space.low) & (mapped <= space.high))
 
 
-def test_from_unit_passes_unbounded_dimensions():
-    space = rljax.Box([-np.inf, 0.0, -np.inf, -4.0], [np.inf, np.inf, 1.0, 4.0], (4,))
+def test_from_unit_passes_unbounded_dimensions_and_shifts_those_with_one_bound():
+    space = rljax.Box([-np.inf, 5.0, -np.inf, -4.0], [np.inf, np.inf, 1.0, 4.0], (4,))
     assert space.bounded.tolist() == [False, False, False, True]
-    mapped = space.from_unit(jnp.array([[7.0, 7.0, 7.0, 0.5], [-7.0, -7.0, -7.0, -0.5]]))
-    assert mapped.tolist() == [[7.0, 7.0, 1.0, 2.0], [-7.0, 0.0, -7.0, -2.0]]
+    mapped = space.from_unit(jnp.array([[7.0, 7.0, 7.0, 0.5], [-7.0, -7.0, -7.0, -0.5], [0.0, 0.0, 0.0, 0.0]]))
+    assert mapped.tolist() == [[7.0, 13.0, 1.0, 2.0], [-7.0, 5.0, -7.0, -2.0], [0.0, 6.0, 0.0, 0.0]]
     huge = rljax.Box(-1e29, 1e29, ())
     assert np.allclose(huge.from_unit(jnp.array([-1.0, 0.0, 1.0])), [-1e29, 0.0, 1e29])
 
@@ -125,8 +127,44 @@ def test_from_unit_passes_unbounded_dimensions():
         lambda: rljax.Discrete(0),
         lambda: rljax.Discrete(-3),
         lambda: rljax.Discrete(2.5),
+        lambda: rljax.Discrete(2, 0.5),
+        lambda: rljax.MultiDiscrete((2, 0)),
+        lambda: rljax.MultiDiscrete(3),
+        lambda: rljax.MultiDiscrete(()),
+        lambda: envs.Dict({}),
+        lambda: envs.Dict({"a": 3}),
+        lambda: envs.Dict({"a.b": rljax.Discrete(2)}),
+        lambda: envs.Dict({1: rljax.Discrete(2)}),
+        lambda: envs.Tuple(rljax.Discrete(2)),
     ],
 )
 def test_invalid_spaces_are_refused(bad):
     with pytest.raises(rljax.UsageError):
         bad()
+
+
+def test_nested_spaces_compare_hash_sample_and_contain_by_value():
+    several, box = rljax.MultiDiscrete([2, 3]), rljax.Box(0, 1, (2,))
+    nested = envs.Dict({"a": envs.Tuple((rljax.Discrete(3, 1), several)), "b": box})
+    alike = envs.Dict({"b": box, "a": envs.Tuple([rljax.Discrete(3, start=1), rljax.MultiDiscrete((2, 3))])})
+    assert nested == alike
+    assert hash(nested) == hash(alike)
+    assert nested != envs.Dict({"a": rljax.Discrete(3)})
+    assert list(spaces.by_path(envs.leaves_of(nested))) == ["a.0", "a.1", "b"]
+    drawn = jax.vmap(nested.sample)(jax.random.split(jax.random.key(0), 300))
+    assert set(np.asarray(drawn["a"][0]).tolist()) == {1, 2, 3}
+    assert np.asarray(drawn["a"][1]).max(0).tolist() == [1, 2]
+    assert bool(jax.vmap(nested.contains)(drawn).all())
+    outside = {"a": (jnp.int32(0), jnp.zeros(2, jnp.int32)), "b": jnp.zeros(2)}
+    assert not bool(nested.contains(outside))
+
+
+def test_integers_are_counted_from_their_start():
+    space = rljax.Discrete(3, start=-1)
+    assert [bool(space.contains(jnp.int32(i))) for i in (-2, -1, 1, 2)] == [False, True, True, False]
+    assert space.index(jnp.arange(-1, 2)).tolist() == [0, 1, 2]
+    assert space.from_index(jnp.arange(3)).tolist() == [-1, 0, 1]
+    assert envs.as_features(space, jnp.int32(1)).tolist() == [0.0, 0.0, 1.0]
+    assert envs.as_features(rljax.MultiDiscrete((2, 3)), jnp.array([1, 0])).tolist() == [0.0, 1.0, 1.0, 0.0, 0.0]
+    pairs = jnp.array([[i, j] for i in range(2) for j in range(3)])
+    assert rljax.MultiDiscrete((2, 3)).joint(pairs).tolist() == list(range(6))

@@ -131,10 +131,11 @@ def test_a_forbidden_action_is_never_taken():
     for call in (
         lambda: planning.policy_values(model, jnp.full((2, 2), 0.5), 0.5),
         lambda: planning.expected_return(model, jnp.full((2, 2), 0.5), 3),
-        lambda: planning.value_iteration(model, 0.5, epsilon=0.1),
     ):
         with pytest.raises(rljax.UsageError, match="takes a forbidden action"):
             call()
+    # A random action is one of the allowed, here the only one.
+    np.testing.assert_allclose(planning.value_iteration(model, 0.5, epsilon=0.1).values, [2.0, 4.0], atol=1e-6)
     with pytest.raises(rljax.UsageError, match="Every action is forbidden in state 1"):
         planning.value_iteration(model._replace(rewards=jnp.array([[1.0, 1.0], [-jnp.inf, -jnp.inf]])), 0.5)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.envs.base import Bound, Env, TimeStep, check_param, is_data, timestep
-from rljax.envs.spaces import Box, Discrete, Space
+from rljax.envs.spaces import Box, Dict, Discrete, Leaf, MultiDiscrete, Space, Tuple, alike, leaves_of, space_of_leaves
 from rljax.errors import UsageError, located, suggest
 
 # Environments whose observations exceed the bounds that gymnax 1.0.1 declares (in parentheses): MemoryChain's context
@@ -48,19 +48,20 @@ def from_object(environment: Any, settings: dict[str, Any]) -> Env:
 
 
 def space_of(space: Any) -> Space:
-    """Convert a gymnax space. Raises `UsageError` for spaces other than Discrete and Box."""
-    if isinstance(space, Discrete | Box):
+    """Convert a space of gymnax or Gymnasium. Raises `UsageError` for kinds that `rljax.envs` does not have."""
+    if isinstance(space, Space):
         return space
     kind = type(space).__name__
     if kind == "Discrete":
-        start = int(getattr(space, "start", 0))
-        if start != 0:
-            raise UsageError(
-                f"Discrete({space.n}, start={start}) spaces are not supported: let the environment count from 0."
-            )
-        return Discrete(int(space.n))
+        return Discrete(int(space.n), int(getattr(space, "start", 0)))
+    if kind == "MultiDiscrete":
+        return MultiDiscrete(space.nvec)
     if kind == "Box":
         return Box(np.asarray(space.low), np.asarray(space.high), tuple(space.shape), space.dtype)
+    if kind == "Dict":
+        return Dict({name: space_of(part) for name, part in space.spaces.items()})
+    if kind == "Tuple":
+        return Tuple(tuple(map(space_of, space.spaces)))
     raise UsageError(f"{kind} spaces are not supported: flatten the environment's space to a Box or a Discrete.")
 
 
@@ -70,18 +71,30 @@ def _env(environment: Any, params: Any, name: str, recipe: tuple[Any, ...]) -> E
         obs, _ = jax.eval_shape(Bound(_reset, (environment,)), jax.random.key(0), params)
     except Exception as error:
         raise UsageError(f"{name} cannot be reset with these settings: {located(error)}.") from error
-    if not hasattr(obs, "shape"):
-        raise UsageError(f"{name} observes a {type(obs).__name__}, not one array: flatten its observation into one.")
-    if isinstance(space, Box):
+    if not alike(obs, leaves_of(space)):
+        raise UsageError(
+            f"{name} observes a {type(obs).__name__}, which is no element of its {type(space).__name__} space: declare "
+            "the space of what it observes."
+        )
+
+    def as_observed(leaf: Any, x: Any) -> Any:
         # Some environments declare float32 but return integers; the engine stores what they return.
-        bounds_hold = obs.shape == space.shape and getattr(environment, "name", name) not in _WRONG_BOUNDS
-        low, high = (space.low, space.high) if bounds_hold else (-np.inf, np.inf)
-        space = Box(low, high, obs.shape, obs.dtype)
+        if not isinstance(leaf, Box):
+            return leaf
+        bounds_hold = x.shape == leaf.shape and getattr(environment, "name", name) not in _WRONG_BOUNDS
+        low, high = (leaf.low, leaf.high) if bounds_hold else (-np.inf, np.inf)
+        return Box(low, high, x.shape, x.dtype)
+
+    space = space_of_leaves(jax.tree.map(as_observed, leaves_of(space), obs))
+    action_space = space_of(environment.action_space(params))
+    if not isinstance(action_space, Leaf):
+        kind = type(action_space).__name__
+        raise UsageError(f"{name} takes actions of a {kind} space, which is not supported: flatten it to one array.")
     return Env(
         reset=Bound(_reset, (environment,)),
         step=Bound(_step, (environment,)),
         observation_space=space,
-        action_space=space_of(environment.action_space(params)),
+        action_space=action_space,
         params=params,
         name=name,
         recipe=recipe,
