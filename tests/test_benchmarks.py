@@ -145,6 +145,7 @@ def test_bars_of_a_gpu_have_a_separate_table(tmp_path, monkeypatch):
     assert "## H9" in (tmp_path / "SPEED.md").read_text()
 
 
+@pytest.mark.slow
 def test_thousands_of_agents_are_timed_and_compared_with_the_claim(tmp_path, capsys):
     out = tmp_path / "thousands.json"
     thousands.main(["--seeds", "2", "--steps", "1024", "--repeats", "2", "--out", str(out)])

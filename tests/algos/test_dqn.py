@@ -278,7 +278,19 @@ def annealed(config):
 
 
 # Options that the combinations have, too.
-COMBINED = ("huber", "double", "dueling", "n_step", "noisy", "layer_norm", "normalized", "c51", "qr", "masked")
+COMBINED = (
+    "huber",
+    "double",
+    "dueling",
+    "n_step",
+    "noisy",
+    "layer_norm",
+    "normalized",
+    "c51",
+    "qr",
+    "masked",
+    "masked double c51",
+)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +341,7 @@ def test_one_update_equals_numpy(name):
         np.testing.assert_allclose(got, want, rtol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["noisy", "normalized"])
+@pytest.mark.parametrize("name", ["noisy", pytest.param("normalized", marks=pytest.mark.slow)])
 def test_actions_are_epsilon_greedy_with_the_scheduled_epsilon(name):
     config = variant(
         VARIANTS[name], num_steps=25, total_steps=440, buffer_size=200,
@@ -412,7 +424,9 @@ LEARNERS = {
 }
 
 
-@pytest.mark.parametrize("learner", ["plain", "rainbow", pytest.param("qr", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "learner", ["plain", pytest.param("rainbow", marks=pytest.mark.slow), pytest.param("qr", marks=pytest.mark.slow)]
+)
 def test_probe_values_are_learned(learner):
     config = dqn.Config(
         env=probe(0), total_steps=4_000, discount=0.5, prefill_steps=200, hidden_sizes=(16,),

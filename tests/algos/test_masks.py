@@ -176,7 +176,7 @@ def test_a_table_is_not_read_at_illegal_entries():
     assert np.max(metrics["reward"]) <= 1.0
 
 
-@pytest.mark.parametrize("name", ["ppo", "sac"])
+@pytest.mark.parametrize("name", ["ppo", pytest.param("sac", marks=pytest.mark.slow)])
 def test_every_part_of_several_actions_has_its_mask(name):
     algorithm, config = configured(name, bait(rljax.MultiDiscrete((2, 3))))
     assert_legal(*trained(algorithm, config))

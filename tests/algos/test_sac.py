@@ -209,7 +209,7 @@ def test_each_loss_has_the_slope_of_a_finite_difference(learned):
 # --- values that are known ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["continuous", "discrete"])
+@pytest.fixture(scope="module", params=[pytest.param("continuous", marks=pytest.mark.slow), "discrete"])
 def corridors(request):
     """One program trains in all corridors side by side: values of the critics `[3 corridors, 3 places, A]`, actions."""
     actions = 3 if request.param == "discrete" else None

@@ -268,6 +268,7 @@ def test_completion_knows_commands_options_and_environments(capsys, tmp_path):
             subprocess.run(["bash", "-n", "script"], check=True)
 
 
+@pytest.mark.slow
 def test_evaluations_elsewhere_come_from_the_line_or_a_file(tmp_path):
     """In fresh processes, which JAX must not have started in with fewer devices before they are set up."""
     (tmp_path / "mine.py").write_text("import rljax\nenv = rljax.envs.time_limit('FrozenLake-misc', 5)\n")

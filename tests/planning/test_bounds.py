@@ -94,7 +94,9 @@ def test_the_error_bound_of_a_random_walk_holds_without_a_discount(states):
     np.testing.assert_allclose(planning.policy_values(params, policy, 1.0), exact, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["FrozenLake-misc", "Taxi-v3", "CliffWalking-v1", "GridWorld-misc"])
+@pytest.mark.parametrize(
+    "name", ["FrozenLake-misc", pytest.param("Taxi-v3", marks=pytest.mark.slow), "CliffWalking-v1", "GridWorld-misc"]
+)
 def test_the_error_bound_of_named_worlds_holds(name):
     with jax.enable_x64(True):
         exact = envs.tabular_model(name)

@@ -157,6 +157,7 @@ def with_gravity(config, gravity):
     return rljax.replace(config, env=config.env.replace(params=config.env.params.replace(gravity=gravity)))
 
 
+@pytest.mark.slow
 def test_sweep_over_gravity_is_one_vmap():
     config = ppo.Config(env="CartPole-v1", **TINY)
     assert 9.8 in jax.tree.leaves(config)
