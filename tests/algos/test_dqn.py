@@ -278,19 +278,7 @@ def annealed(config):
 
 
 # Options that the combinations have, too.
-COMBINED = (
-    "huber",
-    "double",
-    "dueling",
-    "n_step",
-    "noisy",
-    "layer_norm",
-    "normalized",
-    "c51",
-    "qr",
-    "masked",
-    "masked double c51",
-)
+COMBINED = ("huber", "double", "dueling", "n_step", "noisy", "layer_norm", "normalized", "c51", "qr", "masked")
 
 
 @pytest.mark.parametrize(
