@@ -329,10 +329,11 @@ def test_head_of_a_box_maps_the_unit_interval_onto_each_dimensions_bounds():
     assert np.all(jax.vmap(jax.vmap(space.contains))(action))
 
 
-def test_head_of_a_box_passes_unbounded_dimensions_and_clips_half_bounded_ones():
+def test_head_of_a_box_passes_unbounded_dimensions_and_shifts_half_bounded_ones():
+    """Without bounds nothing changes; -1 becomes a low bound, and 1 a high one."""
     head = policy_head(Box([-np.inf, 0.0, -np.inf], [np.inf, np.inf, 1.0], (3,)))
     samples = jnp.array([[-7.5, -7.5, -7.5], [0.25, 0.25, 0.25], [9.0, 9.0, 9.0]])
-    np.testing.assert_array_equal(head.to_action(samples), [[-7.5, 0, -7.5], [0.25, 0.25, 0.25], [9, 9, 1]])
+    np.testing.assert_array_equal(head.to_action(samples), [[-7.5, 0, -7.5], [0.25, 1.25, 0.25], [9, 10, 1]])
     scalar = policy_head(Box(-2, 2, ()))
     assert scalar.num_outputs == 2
     np.testing.assert_array_equal(scalar.to_action(jnp.array([[0.5], [3.0]])), [1.0, 2.0])
