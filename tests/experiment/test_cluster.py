@@ -29,6 +29,12 @@ IDLE_TIME = "RAY_idle_worker_killing_time_threshold_ms"
 TIMINGS = {"env_steps_per_second", "compile_seconds", "train_seconds", "device"}
 
 
+@pytest.fixture(autouse=True)
+def _imported_toys(monkeypatch):
+    """The command line imports a named file anew: in this process, other tests may have done that to toys.py."""
+    monkeypatch.setitem(sys.modules, "toys", toys)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _cluster():
     """One cluster for all tests: they join the one that the program has connected to."""
