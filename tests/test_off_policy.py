@@ -42,7 +42,7 @@ def test_uniform_actions_of_a_box_of_floats_fill_the_interval():
     assert scipy.stats.kstest(np.ravel(actions), "uniform", (-1, 2)).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("algorithm", [dqn, sac, pytest.param(td3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("algorithm", [dqn, *[pytest.param(slow, marks=pytest.mark.slow) for slow in (sac, td3)]])
 def test_a_slot_for_each_transition_loses_no_successor(algorithm):
     """With time limits under eight steps the default, an eighth of the buffer, loses some."""
     box = rljax.Box(-1, 1, (1,))

@@ -101,6 +101,7 @@ def spaces_of(buffer):
     return buffer.obs.observation if isinstance(buffer.obs, envs.Masked) else buffer.obs
 
 
+@pytest.mark.slow
 def test_a_run_with_single_frames_equals_one_with_whole_stacks():
     """Bit for bit in its parameters and metrics, with 3-step returns and truncations."""
     stacked = envs.time_limit(envs.frame_stack(robot(), 3), 4)

@@ -31,7 +31,9 @@ def six(reward):
     )
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "reinforce" else name for name in CASES]
+)
 def test_reverse_mode_agrees_with_forward_mode(name):
     algorithm, fields, updates, reward = CASES[name]
     steps = 2 * fields["num_steps"] * updates

@@ -24,7 +24,7 @@ def trained(algorithm, env, **fields):
     ("algorithm", "fields"),
     [
         (ppo, {**ON_POLICY, "num_minibatches": 2}),
-        (dqn, {**OFF_POLICY, "n_step": 2}),
+        pytest.param(dqn, {**OFF_POLICY, "n_step": 2}, marks=pytest.mark.slow),
         pytest.param(ppo, {**ON_POLICY, "num_minibatches": 2, "recurrent": "gru"}, marks=pytest.mark.slow),
         pytest.param(sac, OFF_POLICY, marks=pytest.mark.slow),
         pytest.param(a2c, ON_POLICY, marks=pytest.mark.slow),

@@ -290,6 +290,7 @@ def test_any_module_can_be_the_network(small):
     assert np.isfinite(metrics["loss"]).all()
 
 
+@pytest.mark.slow
 @toys.optimized()
 def test_cartpole_is_learned():
     """A small budget: most seeds are near the top at 50k steps, none is at the random policy's 22."""

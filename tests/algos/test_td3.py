@@ -23,7 +23,7 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(scope="module", params=["td3", pytest.param("ddpg", marks=pytest.mark.slow)])
 def learned(request):
     """A config, a state with different targets and noise, a key, the result of one update, and the compiled update."""
     config = td3.Config(env=reference.wander(), **{**SMALL, **VARIANTS[request.param]})

@@ -16,7 +16,8 @@ def config():
 
 
 @pytest.mark.parametrize(
-    ("fitting", "together", "devices"), [pytest.param(1, 1, 1, marks=pytest.mark.slow), (4, 3, 1), (2, 2, 2)]
+    ("fitting", "together", "devices"),
+    [(4, 3, 1), *[pytest.param(*sizes, marks=pytest.mark.slow) for sizes in ((1, 1, 1), (2, 2, 2))]],
 )
 def test_runs_in_blocks_are_equal_to_rounding(config, monkeypatch, fitting, together, devices):
     """Six runs a device: one at a time; three, the nearest size that divides six, if four fit; two on each of two."""

@@ -49,7 +49,7 @@ def test_a_metric_that_is_not_finite_is_noticed_in_its_update(name, value, monke
     [{"head": "quantile"}, {"head": "categorical", "value_low": -1.0, "value_high": 9.0}],
     ids=["quantile", "categorical"],
 )
-@pytest.mark.parametrize("reward", [np.nan, np.inf])
+@pytest.mark.parametrize("reward", [np.nan, pytest.param(np.inf, marks=pytest.mark.slow)])
 def test_a_reward_that_is_not_finite_is_noticed(head, reward):
     def step(key, time, action, params):
         time = time + 1

@@ -128,6 +128,7 @@ def test_two_environments_of_the_same_structure_do_not_share_a_program():
     assert returns[1] > returns[0] + 1
 
 
+@pytest.mark.slow
 def test_a_policy_keeps_its_statistics_in_another_environment():
     """Trained where observations are standardized, evaluated where the environment does not say so."""
     env = rljax.envs.normalize_observations("CartPole-v1")
