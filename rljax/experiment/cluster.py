@@ -141,7 +141,7 @@ def connected(options: Options) -> Iterator[Connection]:
     assert options.cluster is not None
     address = address_of(options.cluster) or os.environ.get("RAY_ADDRESS")
     if address is not None and not address.startswith("ray://") and _TOKEN.expanduser().exists():
-        # `ray start` demands the token as soon as there is one, and drivers offer it only if they are told to.
+        # `ray start` requires the token as soon as there is one; drivers send it only with RAY_AUTH_MODE=token.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray

@@ -183,7 +183,7 @@ class Driver:
                 f"task_resources, or lower runs_per_batch ({lines[0][:200] if lines else type(error).__name__})."
             )
         if error is None:
-            self._say(f"A worker was told to go and has saved task {task.number}: another one continues it.")
+            self._say(f"A worker was asked to stop and has saved task {task.number}: another one continues it.")
         else:
             self._say(f"A worker of task {task.number} was lost: another one continues it from its checkpoint.")
         self._again.append(task.number)

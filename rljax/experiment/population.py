@@ -80,7 +80,7 @@ def train_population(
     ]
     parents: Any = np.arange(population)
     states: list[Any] = []
-    history, told = [values], []
+    history, rounds = [values], []
     with clusters.connected(options) as connection:
         ray = connection.ray
         shipment = ray.put(shipping.pack(_Job(algorithm, config, interval), ray.cloudpickle.dumps))
@@ -100,7 +100,7 @@ def train_population(
             scores = jnp.concatenate([scores for scores, _ in results])
             parents, values = pbt.select(key_rounds, jnp.int32(index), scores, values, explore, fraction, factor)
             history.append(values)
-            told.append((scores, parents, jax.tree.map(lambda *xs: np.concatenate(xs), *[m for _, m in results])))
+            rounds.append((scores, parents, jax.tree.map(lambda *xs: np.concatenate(xs), *[m for _, m in results])))
         last = ray.get(states)
     places = [divmod(int(parent), members_per_task) for parent in np.asarray(parents)]
     program = pbt.program_of(algorithm, config, run_keys, values, interval)
@@ -108,9 +108,9 @@ def train_population(
     return pbt.Outcome(
         states=_gathered(last, places, like, program.axes),
         values={path: jnp.stack([one[path] for one in history]) for path in values},
-        scores=jnp.stack([scores for scores, _, _ in told]),
-        parents=jnp.stack([chosen for _, chosen, _ in told]),
-        metrics=jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1), *[metrics for _, _, metrics in told]),
+        scores=jnp.stack([scores for scores, _, _ in rounds]),
+        parents=jnp.stack([chosen for _, chosen, _ in rounds]),
+        metrics=jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1), *[metrics for _, _, metrics in rounds]),
     )
 
 

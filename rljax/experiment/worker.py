@@ -69,7 +69,7 @@ class Outcome(NamedTuple):
     """What a task returns."""
 
     parts: list[Part]
-    is_sent_away: bool = False  # the worker was told to go, and has saved
+    is_sent_away: bool = False  # the worker was asked to stop, and has saved
     compile_seconds: float = 0.0
     error: bytes | None = None  # pickled
 
@@ -223,13 +223,13 @@ def _train(experiment: Experiment, group: sweeps.Group, order: Order, link: _Lin
             progress.stop()
 
     outlets = Outlets(experiment, (report,), writer=checkpoints.Writer(folder), logs=link if forwards else None)
-    with _asked_to_go() as is_told:
+    with _asked_to_go() as was_asked:
         here = session.Session(
             experiment=experiment,
             pending=task.batches(experiment, saved, source),
             numbers={order.number: free_numbers(order.number, order.tasks, saved)},
             available=None,  # the size is the manifest's: a batch is halved only if it really does not fit
-            interrupted=lambda: is_told() or link.stop_is_wanted() == INTERRUPT,
+            interrupted=lambda: was_asked() or link.stop_is_wanted() == INTERRUPT,
             show=lambda status: None,
             outlets=outlets,
             followers=lambda *_: [],
@@ -244,7 +244,7 @@ def _train(experiment: Experiment, group: sweeps.Group, order: Order, link: _Lin
             metrics_file.write_batch(experiment, folder, name, record, trained.batch.rung_start(experiment))
             lean = record.without_metrics()
             parts.append(Part(name, trained.batch.lanes, lean, trained.final, trained.num_updates))
-        return Outcome(parts, is_sent_away=is_told() and not link.wish, compile_seconds=here.compile_seconds)
+        return Outcome(parts, is_sent_away=was_asked() and not link.wish, compile_seconds=here.compile_seconds)
 
 
 def _refuse_shorter(experiment: Experiment, saved: Saved) -> None:
@@ -328,13 +328,13 @@ def _check_sees(folder: pathlib.Path, name: str, text: str) -> None:
 @contextlib.contextmanager
 def _asked_to_go() -> Iterator[Callable[[], bool]]:
     """Note SIGTERM, with which Ray ends the workers of a node that stops or is drained, instead of ending at once."""
-    told = threading.Event()
+    asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield told.is_set
+        yield asked.is_set
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
     try:
-        yield told.is_set
+        yield asked.is_set
     finally:
         signal.signal(signal.SIGTERM, before)
 

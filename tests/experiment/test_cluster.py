@@ -203,7 +203,7 @@ def test_a_task_whose_worker_dies_or_is_sent_away_continues(config, whole, tmp_p
     longer = rljax.replace(config, num_updates=100)
     result = rljax.run(slow, longer, out=tmp_path / "x", callback=end_a_worker, checkpoint_every=every, **SLOW)
     assert sent
-    assert ("was lost" if number == signal.SIGKILL else "was told to go and has saved") in capsys.readouterr().err
+    assert ("was lost" if number == signal.SIGKILL else "was asked to stop and has saved") in capsys.readouterr().err
     same_results(result, whole)
 
 

@@ -219,13 +219,18 @@ def test_a_node_that_joins_late_gets_work_and_a_killed_driver_is_continued(tmp_p
     assert results(tmp_path / "x") == whole
 
 
+def descendants(nodes):
+    """The processes of all nodes: workers, and what Ray starts."""
+    return psutil.Process(nodes.process.pid).children(recursive=True)
+
+
 @pytest.mark.slow
 def test_an_experiment_outlives_its_head(tmp_path, whole):
     """The driver ends with the head; a new cluster continues."""
     made = Nodes()
     made.add()
     driver = start_driver(made.address, tmp_path / "x")
-    for process in (*psutil.Process(made.process.pid).children(recursive=True), made.process):
+    for process in (*descendants(made), made.process):
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
             process.send_signal(signal.SIGKILL)
     assert driver.wait(300) != 0
@@ -239,7 +244,7 @@ def test_a_suspended_experiment_goes_on(tmp_path, whole):
     made = Nodes()
     made.add()
     driver = start_driver(made.address, tmp_path / "x")
-    everyone = [*psutil.Process(made.process.pid).children(recursive=True), psutil.Process(driver.pid)]
+    everyone = [*descendants(made), psutil.Process(driver.pid)]
     for process in everyone:
         process.suspend()
     time.sleep(60)
