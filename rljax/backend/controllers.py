@@ -121,9 +121,7 @@ def _reach(address: str, is_ours: bool) -> None:
                 )
             except OSError as error:
                 why = "in use by another process" if error.errno == errno.EADDRINUSE else error.strerror
-                raise UsageError(
-                    f"Port {port} cannot be used by process 0, since it is {why}: choose another."
-                ) from None
+                raise UsageError(f"Process 0 cannot use port {port}, since it is {why}: choose another.") from None
         until = time.monotonic() + _REACH_SECONDS
         while True:
             try:
