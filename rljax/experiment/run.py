@@ -16,7 +16,7 @@ from rljax.backend import controllers
 from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import use_default
 from rljax.errors import UsageError, number, shown
-from rljax.experiment import checkpoints, cluster, evaluating, folders, manifest, sweeps, trainer
+from rljax.experiment import checkpoints, cluster, evaluating, folders, manifest, remote, sweeps, trainer
 from rljax.experiment.naming import resolved
 from rljax.experiment.options import CLUSTER_SECONDS, MOST_RUNS, Options, documented, with_changes
 from rljax.experiment.outlets import Callback
@@ -87,12 +87,15 @@ def run(
     with together(options.get("distributed")), contextlib.ExitStack() as stack:
         connection = None
         with controllers.refusing_together():
+            if "out" in options:
+                options["out"] = stack.enter_context(remote.staged(options["out"], is_new=True))
             experiment, config = _planned(algorithm, config, sweep, options)
             folder = experiment.folder if controllers.is_first() else None
             if folder is not None:
                 folders.prepare(folder, experiment.options.overwrite)
                 stack.enter_context(folders.locked(folder))
                 checkpoints.check_path(folder)
+                remote.begin(folder)
         require_same_program(experiment, [])
         if experiment.options.cluster is not None:
             connection = stack.enter_context(cluster.connected(experiment.options))
@@ -100,6 +103,7 @@ def run(
         if folder is not None:
             folders.clear(folder)
             manifest.write(folder, experiment, config)
+            remote.upload(folder)
         return trainer.train(experiment, [], callbacks, connection)
 
 
@@ -118,6 +122,8 @@ def _planned(
     if chosen.cluster is not None:
         if chosen.out is None:
             raise UsageError("A cluster trains into a folder that all its machines see: pass out as well.")
+        if remote.is_staged(pathlib.Path(chosen.out)):
+            raise UsageError("A cluster trains into a folder that all its machines see: out must be a path, not a URL.")
         if chosen.checkpoint_every is None:
             chosen = with_changes(chosen, {"checkpoint_every": CLUSTER_SECONDS})
     if chosen.checkpoint_every is not None and chosen.out is None:

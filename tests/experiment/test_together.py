@@ -113,6 +113,8 @@ def main(folder, distributed):
     np.savez(folder / f"whole{number}", *jax.tree.leaves(result.states), returns=result.eval_returns)
     seen["best"] = np.asarray(result.best(jax.random.key(0), np.zeros((1, 1), np.float32))).tolist()
 
+    url = f"local://{folder}/stopped"  # each process has its own staging folder
+
     def stop(progress):
         assert progress.states.positions.shape == (2, 4, 2)  # all processes can read the states
         if progress.updates == 1 and not progress.is_evaluation and number == 1:
@@ -121,12 +123,12 @@ def main(folder, distributed):
     try:
         # Without evaluations there is no learning curve, whose picture takes as long as all else.
         quick = {**options, "evaluations": 0}
-        rljax.run(crowd, CONFIG, out=folder / "stopped", checkpoint_every=0, callback=stop, **quick)
+        rljax.run(crowd, CONFIG, out=url, checkpoint_every=0, callback=stop, **quick)
     except rljax.Interrupted as interrupted:
         seen["signal"] = interrupted.signal
     if number == 0:
         shutil.copytree(folder / "stopped", folder / "copy")
-    resumed = rljax.resume(folder / "stopped", algorithm=crowd, config=CONFIG, progress=False, distributed=distributed)
+    resumed = rljax.resume(url, algorithm=crowd, config=CONFIG, progress=False, distributed=distributed)
     seen["resumed"] = toys.same_bits(resumed.states, result.states) and toys.same_bits(resumed.metrics, result.metrics)
     seen["device"] = resumed.summary["device"]
     (folder / f"seen{number}.json").write_text(json.dumps(seen))
