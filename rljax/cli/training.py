@@ -325,7 +325,7 @@ def resume(arguments: list[str]) -> int:
     options, mistakes = parser.parse_each(rest)
     if mistakes:
         raise UsageError("\n".join(mistakes))
-    with remote.staged(name) as folder:
+    with remote.staged(name, wanted=remote.wanted_by(getattr(options, "cluster", None))) as folder:
         _resume(pathlib.Path(folder), name, options)
     return 0
 

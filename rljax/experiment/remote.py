@@ -1,9 +1,11 @@
 """Folders at URLs: a run works in a staging folder on this machine, which is copied to the URL after every checkpoint.
 
-No other module knows of URLs: they get the path of the staging folder, call `upload` when files are complete, and name
-it in sentences, where the URL is put in its place.
+No other module knows of URLs: they get the path of the staging folder, call `upload` when files are complete and
+`fetch` where others may have written, and name it in sentences, where the URL is put in its place. Each worker of a
+cluster has a staging folder, with the files of its tasks.
 """
 
+import atexit
 import contextlib
 import pathlib
 import re
@@ -17,7 +19,7 @@ from rljax.errors import UsageError
 from rljax.report import console
 
 _OWNER = "writer.txt"  # names the process that may write: the last one that began
-_TEMPORARY = re.compile(r"\.part$|\.orbax-checkpoint-tmp|^locks/")
+_OWN = re.compile(rf"\.part$|\.orbax-checkpoint-tmp|^locks/|^{re.escape(_OWNER)}$")  # files that stay here
 _HINTS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}  # packages of the extra `remote`
 
 
@@ -26,21 +28,27 @@ def is_url(given: Any) -> bool:
     return isinstance(given, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", given) is not None
 
 
+Wanted = Callable[[str], bool]  # of a file's name, such as "checkpoints/0000/000001/about/metadata"
+
+
 class _Remote:
     """A staging folder and its URL."""
 
     def __init__(self, url: str, local: pathlib.Path) -> None:
         self.url, self.local, self.is_writing, self.is_complete = url, local, False, True
-        self._token = secrets.token_hex(8)
+        self.token = secrets.token_hex(8)
         self._known: dict[str, tuple[int, int] | None] = {}  # what the URL has: size and time of the local file
         self._made: set[str] = set()  # folders at the URL
         with self._errors("used"):
             self._files, self._root = _opened(url)
 
-    def fetch(self) -> None:
-        """Copy all files here."""
+    def fetch(self, wanted: Wanted) -> None:
+        """Copy the wanted files here, in the place of those that were."""
         with self._errors("read"):
-            for name in self._listed():
+            for name in filter(wanted, _names(self.local)):
+                (self.local / name).unlink()
+                self._known.pop(name, None)
+            for name in filter(wanted, self._listed()):
                 target = self.local / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._files.get_file(f"{self._root}/{name}", str(target))
@@ -55,12 +63,18 @@ class _Remote:
                 target.touch()
                 self._known[name] = _state(target)
 
+    def join(self) -> None:
+        """Write for the process that writes."""
+        with self._errors("read"):
+            self.token = self._files.cat_file(f"{self._root}/{_OWNER}").decode()
+        (self.local / _OWNER).write_text(self.token, encoding="utf-8")
+
     def begin(self) -> None:
         """Become the process that writes."""
         self.is_writing = True
         with self._errors("written"):
             self._files.makedirs(self._root, exist_ok=True)
-            self._files.pipe_file(f"{self._root}/{_OWNER}", self._token.encode())
+            self._files.pipe_file(f"{self._root}/{_OWNER}", self.token.encode())
 
     def upload(self) -> None:
         """Copy what is new, then remove what is gone, so that the URL has a whole checkpoint at any time.
@@ -70,7 +84,7 @@ class _Remote:
         """
         self.is_complete = False
         with self._errors("written"):
-            if self._files.cat_file(f"{self._root}/{_OWNER}").decode() != self._token:
+            if self._files.cat_file(f"{self._root}/{_OWNER}").decode() != self.token:
                 raise UsageError(f"Another process writes to {self.url}: this one writes nothing more there.")
             found = {name: _state(self.local / name) for name in _names(self.local)}
             for name, state in found.items():
@@ -115,6 +129,7 @@ class _Remote:
 
 
 _staged: dict[pathlib.Path, _Remote] = {}
+_urls: dict[pathlib.Path, str] = {}  # of all staging folders there were
 
 
 def upload(folder: pathlib.Path | None) -> None:
@@ -132,14 +147,60 @@ def is_staged(folder: pathlib.Path | None) -> bool:
     return folder in _staged
 
 
+def fetch(folder: pathlib.Path, wanted: Wanted) -> None:
+    """Copy the wanted files from the URL to its staging folder; other folders are left alone."""
+    if folder in _staged:
+        _staged[folder].fetch(wanted)
+
+
+def place_of(folder: pathlib.Path) -> str:
+    """The URL of a staging folder; the absolute path of another one."""
+    return _urls.get(folder) or str(folder.absolute())
+
+
+def token_of(folder: pathlib.Path) -> tuple[str, str] | None:
+    """The name and the text of a file at the URL of a staging folder, by which others recognize it."""
+    return (_OWNER, _staged[folder].token) if folder in _staged else None
+
+
+def joined(place: str) -> pathlib.Path:
+    """The folder in which a cluster's worker writes for the driver, given its `place_of` there."""
+    if not is_url(place):
+        return pathlib.Path(place)
+    known = next((folder for folder, url in _urls.items() if url == place and folder in _staged), None)
+    if known is None:
+        known = pathlib.Path(tempfile.mkdtemp(prefix="rljax-"))
+        atexit.register(shutil.rmtree, known, ignore_errors=True)
+        _staged[known], _urls[known] = _Remote(place, known), place
+    _staged[known].join()
+    return known
+
+
 @contextlib.contextmanager
-def staged(given: Any, *, is_new: bool = False, writes: bool = True) -> Iterator[Any]:
+def reopened(folder: pathlib.Path, wanted: Wanted) -> Iterator[pathlib.Path]:
+    """A folder to read from after the run: that of a URL is fetched again, as far as wanted."""
+    with staged(_urls.get(folder, folder), wanted=wanted, writes=False) as found:
+        yield found
+
+
+def wanted_by(cluster: str | None) -> Wanted:
+    """The files that a run needs to be resumed: on a cluster the workers fetch those of their tasks."""
+    return _all if cluster is None else lambda name: not name.startswith(("checkpoints/", "metrics/"))
+
+
+def _all(name: str) -> bool:
+    return True
+
+
+@contextlib.contextmanager
+def staged(given: Any, *, is_new: bool = False, writes: bool = True, wanted: Wanted = _all) -> Iterator[Any]:
     """The folder to work in, for a URL a staging folder that has its files; anything else is returned as it is.
 
     Args:
         given: a URL or a path.
         is_new: a new run begins, so that the files at the URL only stand in for themselves.
         writes: this process writes to the URL.
+        wanted: which files are fetched.
     """
     if isinstance(given, str) and given.startswith("file://"):
         given = given.removeprefix("file://")
@@ -150,9 +211,12 @@ def staged(given: Any, *, is_new: bool = False, writes: bool = True) -> Iterator
     remote = None
     try:
         remote = _Remote(given.rstrip("/"), local)
-        (remote.stand_in if is_new else remote.fetch)()
+        if is_new:
+            remote.stand_in()
+        else:
+            remote.fetch(wanted)
         if writes:
-            _staged[local] = remote
+            _staged[local], _urls[local] = remote, remote.url
         with console.naming(str(local), remote.url), _naming_errors(str(local), remote.url):
             yield local
             if remote.is_writing:
@@ -213,7 +277,7 @@ def _opened(url: str) -> tuple[Any, str]:
 def _names(folder: pathlib.Path) -> list[str]:
     """The complete files in a folder: those of checkpoints last, since the manifest describes them."""
     found = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    return sorted((name for name in found if not _TEMPORARY.search(name)), key=lambda name: (name.count("/"), name))
+    return sorted((name for name in found if not _OWN.search(name)), key=lambda name: (name.count("/"), name))
 
 
 def _state(path: pathlib.Path) -> tuple[int, int] | None:

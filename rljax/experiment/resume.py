@@ -67,7 +67,8 @@ def resume(
     callbacks = callbacks_of(callback)
     with together(changes.get("distributed")), contextlib.ExitStack() as stack:
         with controllers.refusing_together():
-            folder = path_of("folder", stack.enter_context(remote.staged(folder)))
+            wanted = remote.wanted_by(changes.get("cluster"))
+            folder = path_of("folder", stack.enter_context(remote.staged(folder, wanted=wanted)))
             if controllers.is_first():  # before reading, since another process may write
                 stack.enter_context(folders.locked(folder))
             with_changes(manifest.read(folder).options, changes, CHANGEABLE)
@@ -88,10 +89,6 @@ def resume(
                 manifest.write_total_steps(folder, total_steps)
             _warn_if_annealed([point.config for point in experiment.points], total_steps)
         connection = None
-        if experiment.options.cluster is not None and remote.is_staged(folder):
-            raise UsageError(
-                "A cluster trains into a folder that all its machines see: copy the run from its URL first."
-            )
         if experiment.options.cluster is not None:
             connection = stack.enter_context(cluster.connected(experiment.options))
             experiment = dataclasses.replace(experiment, layout=connection.layout(experiment))

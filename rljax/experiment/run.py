@@ -122,8 +122,6 @@ def _planned(
     if chosen.cluster is not None:
         if chosen.out is None:
             raise UsageError("A cluster trains into a folder that all its machines see: pass out as well.")
-        if remote.is_staged(pathlib.Path(chosen.out)):
-            raise UsageError("A cluster trains into a folder that all its machines see: out must be a path, not a URL.")
         if chosen.checkpoint_every is None:
             chosen = with_changes(chosen, {"checkpoint_every": CLUSTER_SECONDS})
     if chosen.checkpoint_every is not None and chosen.out is None:
