@@ -108,7 +108,8 @@ class Connection:
         job = Job(
             algorithm=experiment.algorithm,
             name=experiment.name,
-            points=experiment.points,
+            points=tuple(experiment.points),
+            space=experiment.space,
             fields=experiment.fields,
             options=options,
             layout=experiment.layout,

@@ -1,6 +1,7 @@
 """Reach the head of a Ray cluster: whether it answers at an address, and whether it asks for a token."""
 
 import contextlib
+import importlib
 import os
 import pathlib
 import socket
@@ -49,9 +50,7 @@ def _set_mode(mode: str | None) -> None:
         del os.environ[_MODE]
     else:
         os.environ[_MODE] = mode
-    from ray._raylet import Config
-
-    Config.initialize("")
+    importlib.import_module("ray._raylet").Config.initialize("")
 
 
 def _place_of(address: str) -> str:
@@ -65,7 +64,7 @@ def _place_of(address: str) -> str:
         from ray._private import services
 
         try:
-            shown = services.canonicalize_bootstrap_address(address)
+            shown = str(services.canonicalize_bootstrap_address(address))
         except ConnectionError:
             raise UsageError(
                 "No Ray cluster runs on this machine: start one (ray start --head), or give its address as "

@@ -105,6 +105,21 @@ def test_halving_over_several_tasks_gives_the_bits_of_a_local_run(config, tmp_pa
     assert sorted(files(tmp_path / "there")[2].splitlines()) == sorted(files(tmp_path / "here")[2].splitlines())
 
 
+def test_a_search_gives_the_bits_of_a_local_one(config, tmp_path):
+    """Three batches of two configurations, each of two tasks: what is suggested depends on all returns before."""
+    space = {"rate": rljax.log_uniform(0.01, 1.0), "env.params.height": rljax.uniform(0.5, 2.0)}
+    given = {**OPTIONS, "sweep": space, "seeds": 2, "search": "optuna", "samples": 6, "search_batch": 2}
+    given |= {"runs_per_batch": 2, "evaluations": 1}
+    here = rljax.run(own, config, out=tmp_path / "here", **given)
+    stopped = rljax.run(own, config, out=tmp_path / "there", cluster="ray", callback=Seen(1), **given)
+    assert stopped.summary["interrupted"]
+    there = rljax.resume(tmp_path / "there", algorithm=own, config=config, cluster="ray", progress=False)
+    assert there.points == here.points
+    for mine, theirs in zip(there.results, here.results, strict=True):
+        same_results(mine, theirs)
+    assert files(tmp_path / "there")[:2] == files(tmp_path / "here")[:2]
+
+
 def test_asynchronous_halving_promotes_at_least_those_of_synchronous_halving(config, tmp_path):
     """The higher the rate, the better; one configuration in a task, so that they have the same bits."""
     rates = [0.1, 0.9, 0.5, 0.3, 0.7, 0.2, 0.8, 0.4]
