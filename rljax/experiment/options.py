@@ -157,11 +157,13 @@ def _kept(given: Any) -> tuple[str, ...]:
     return tuple(name for name in KEPT if name == "last" or name in names)
 
 
-def with_changes(options: Options, changes: Mapping[str, Any], known: Iterable[str] = ()) -> Options:
-    """Apply the changes that are not None; a name that is not `known` is a `UsageError`."""
+def with_changes(
+    options: Options, changes: Mapping[str, Any], known: Iterable[str] = (), function: str = "resume"
+) -> Options:
+    """Apply the changes that are not None; a name that is not `known` to the function is a `UsageError`."""
     for name in changes:
         if known and name not in known:
-            raise UsageError(f"resume() cannot change {name}: it can change {', '.join(known)}.")
+            raise UsageError(f"{function}() cannot change {name}: it can change {', '.join(known)}.")
     return replace(options, **{name: value for name, value in changes.items() if value is not None})
 
 

@@ -120,6 +120,34 @@ def test_a_search_gives_the_bits_of_a_local_one(config, tmp_path):
     assert files(tmp_path / "there")[:2] == files(tmp_path / "here")[:2]
 
 
+def test_tunes_schedulers_stop_trials_early(config, tmp_path):
+    """ASHA compares trials at 1 and 2 of 4 evaluations; the higher the rate, the better."""
+    from ray import tune
+
+    trainable = rljax.tune_trainable(own, config, seeds=2, evaluations=4, eval_episodes=2)
+    rates = [0.9, 0.1, 0.5]
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"rate": tune.grid_search(rates)},
+        tune_config=tune.TuneConfig(
+            metric="return",
+            mode="max",
+            scheduler=tune.schedulers.ASHAScheduler(max_t=4, reduction_factor=2),
+            max_concurrent_trials=1,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+    )
+    results = tuner.fit()
+    assert [one.metrics["training_iteration"] for one in results] == [4, 1, 1]
+    assert [one.metrics["env_steps"] for one in results] == [400, 100, 100]
+    best = results.get_best_result()
+    assert best.config == {"rate": 0.9}
+    run = rljax.run(own, config, rate=0.9, seeds=2, evaluations=4, eval_episodes=2, progress=False)
+    returns = best.metrics_dataframe["return"]
+    np.testing.assert_allclose(returns, run.eval_returns.mean(axis=0)[1:], rtol=1e-6)
+
+
 def test_asynchronous_halving_promotes_at_least_those_of_synchronous_halving(config, tmp_path):
     """The higher the rate, the better; one configuration in a task, so that they have the same bits."""
     rates = [0.1, 0.9, 0.5, 0.3, 0.7, 0.2, 0.8, 0.4]
