@@ -18,6 +18,7 @@ from rljax.experiment.results import Interrupted, NotWritten, Result, Sweep
 from rljax.experiment.resume import resume
 from rljax.experiment.run import run
 from rljax.experiment.sweeps import choice, log_uniform, uniform
+from rljax.experiment.tuning import tune_trainable
 from rljax.presets import preset
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "timestep",
     "traced",
     "train_population",
+    "tune_trainable",
     "uniform",
     "variant",
 ]

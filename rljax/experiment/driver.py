@@ -63,10 +63,8 @@ class Driver:
 
         ray, experiment = self.connection.ray, self.experiment
         assert experiment.folder is not None
-        path = experiment.folder / manifest.FILE
-        shipment = self.connection.pack(experiment, (manifest.FILE, path.read_text(encoding="utf-8")), self.forwards)
-        # Ray keeps one copy for all tasks. The driver's node has the mailbox, and the experiment ends with that node.
-        self._shipment, self._identity = ray.put(shipment), ray.put(self.connection.identity)
+        self._identity = ray.put(self.connection.identity)
+        # The driver's node has the mailbox, and the experiment ends with that node.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         ray.cloudpickle.register_pickle_by_value(mailbox)
         self._mailbox = (
@@ -77,6 +75,7 @@ class Driver:
         self._remote = self.connection.remote(worker.train, experiment.layout)
         failure: Exception | None = None
         begun: set[int] = set()
+        self._ship()
         self._submit(self.schedule.tasks)
         while self._orders:
             wish = self._wish(failure)
@@ -105,6 +104,13 @@ class Driver:
         if failure is not None or self.interrupted():
             return mailbox.INTERRUPT
         return mailbox.STOP if self.outlets.stopped else ""
+
+    def _ship(self) -> None:
+        """Send the configurations to the workers. Ray keeps one copy for all tasks."""
+        assert self.experiment.folder is not None
+        text = (self.experiment.folder / manifest.FILE).read_text(encoding="utf-8")
+        shipment = self.connection.pack(self.experiment, (manifest.FILE, text), self.forwards)
+        self._shipment = self.connection.ray.put(shipment)
 
     def _submit(self, tasks: list[Task]) -> None:
         for task in tasks:
@@ -168,6 +174,8 @@ class Driver:
                     del self._records[key]
                     if rows:
                         self._take(key[0], record.rows(np.array(rows)))
+            if self.experiment.space is not None:  # which has suggested them now
+                self._ship()
             self._submit(following)
 
     def _start_again(self, task: Task, error: Exception | None) -> None:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rljax.errors import UsageError, number
-from rljax.experiment import sweeps
 from rljax.experiment.batching import latest
 from rljax.experiment.combining import from_checkpoint, of_configuration
 from rljax.experiment.results import Result
@@ -105,9 +104,7 @@ def _result(folder: Any, configuration: int | None, parts: dict[str, Any]) -> Re
     if not 0 <= configuration < len(experiment.points):
         raise UsageError(f"There is no configuration {configuration}: there are {len(experiment.points)}.")
     chosen = [
-        batch
-        for batch in latest(experiment, sweeps.groups(list(experiment.points)), saved)
-        if len(batch.runs.rows_of(configuration))
+        batch for batch in latest(experiment, experiment.groups(), saved) if len(batch.runs.rows_of(configuration))
     ]
     trained = [from_checkpoint(experiment, batch)[0] for batch in chosen]
     result = of_configuration(experiment, trained, configuration)

@@ -4,6 +4,7 @@ It is one JSON object: the recorded options by name, and
 
 - `format`: of the manifest and the checkpoints; `algo`: the algorithm's name in tables;
 - `config`: the config as people read it; `sweep`: the values of each configuration, if there is a sweep;
+- `space`: what a search chooses from; its `sweep` has the configurations that were suggested so far;
 - `recipe`: how to rebuild the config: the algorithm's name, the environment's recipe, the values of the fields;
 - `devices`, `threads`: how many were used, which decides how sums are rounded; on a cluster those of one worker;
 - `batch_sizes`: how many runs of each group of configurations a cluster trains side by side, which does as well;
@@ -50,6 +51,7 @@ class Manifest:
     config: Any  # described
     recipe: dict[str, Any]
     sweep: list[dict[str, Any]] | None
+    space: dict[str, dict[str, Any]] | None
     devices: int
     threads: int
     batch_sizes: tuple[int, ...]  # of each group of configurations; empty unless a cluster trained it
@@ -84,8 +86,16 @@ def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
         "recipe": _recipe(experiment.algorithm, config, experiment.points),
     }
     if experiment.fields:
-        manifest["sweep"] = [describe(point.values) for point in experiment.points]
+        manifest["sweep"] = [describe(point.values) for point in experiment.points if point.values]
+    if experiment.space is not None:
+        manifest["space"] = describe(experiment.space.samplers)
     _write(folder, manifest)
+
+
+def write_points(folder: pathlib.Path, points: Sequence[sweeps.Point]) -> None:
+    """Record the configurations that a search has suggested."""
+    suggested = [describe(point.values) for point in points if point.values]
+    _write(folder, {**files.read_json(folder / FILE), "sweep": suggested})
 
 
 def write_total_steps(folder: pathlib.Path, total_steps: int) -> None:
@@ -126,6 +136,7 @@ def read(folder: pathlib.Path) -> Manifest:
             config=fields["config"],
             recipe=fields["recipe"],
             sweep=fields.get("sweep"),
+            space=fields.get("space"),
             devices=number("devices", fields["devices"], integer=True, minimum=1),
             threads=number("threads", fields["threads"], integer=True, minimum=1),
             batch_sizes=tuple(number("batch_sizes", n, integer=True, minimum=1) for n in fields["batch_sizes"] or ()),
@@ -235,6 +246,11 @@ def points_of(manifest: Manifest, config: Any, sweep: Mapping[str, Any] | None) 
         sweep: the one given to `rljax.run`, if it has objects as values; it is checked against the recorded values.
     """
     recorded = manifest.sweep
+    if manifest.space is not None:
+        if sweep is not None:
+            raise UsageError("This run is a search, and its folder has what it chooses from: leave sweep= out.")
+        assert manifest.options.samples is not None
+        return sweeps.space_of(config, manifest.space).points(recorded or [], manifest.options.samples)
     if recorded is None:
         if sweep is not None:
             raise UsageError("This run has no sweep: leave sweep= out.")

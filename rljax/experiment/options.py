@@ -15,6 +15,8 @@ SHARDED = ("runs", "envs")  # what can be divided over the devices
 LOGGED = ("configuration", "run")  # what is one series of numbers for a logger
 EVALUATED = ("greedy", "stochastic")  # policies
 KEPT = ("last", "best", "all")  # states that a folder can hold
+SEARCHED = ("optuna",)
+SAMPLERS = ("tpe", "cmaes")
 CHANGEABLE = (  # by `resume`
     *("progress", "devices", "checkpoint_every", "memory_limit", "log"),
     *("cluster", "task_resources"),
@@ -32,7 +34,13 @@ class Options:
     seed: int = static(default=0, minimum=0)
     """Seed of the key that all runs' keys are split from, and of the draws of a sweep's samplers."""
     samples: int | None = static(default=None, minimum=1, maximum=MOST_RUNS)
-    """Number of draws of a sweep's samplers."""
+    """Number of draws of a sweep's samplers, or of configurations of a search."""
+    search: str | None = static(default=None, choices=SEARCHED)
+    """Choose the configurations from a sweep's samplers and lists by what was learned from those before: "optuna"."""
+    search_sampler: str = static(default="tpe", choices=SAMPLERS)
+    """How a search chooses: "tpe" (Bergstra et al. 2011) or "cmaes" (Hansen 2016), which needs two ranges or more."""
+    search_batch: int = static(default=10, minimum=1, maximum=MOST_RUNS)
+    """How many configurations a search chooses at once, which are trained side by side in one program."""
     halving: int | None = static(default=None, minimum=2)
     """Successive halving (Jamieson and Talwalkar 2016): after each rung, keep one in this many of a sweep's
     configurations. Each rung is this many times as long as the one before, and the last has the full length."""
@@ -98,6 +106,8 @@ class Options:
             resources_of(self.task_resources)
         if self.asynchronous and self.halving is None:
             raise UsageError("asynchronous is for successive halving: pass halving as well.")
+        if self.search is not None and self.halving is not None:
+            raise UsageError("search and halving cannot be combined: a search compares runs of full length.")
         if self.stop_at is not None and self.halving is not None:
             raise UsageError("stop_at and halving cannot be combined: rungs compare runs of equal length.")
 
@@ -147,11 +157,13 @@ def _kept(given: Any) -> tuple[str, ...]:
     return tuple(name for name in KEPT if name == "last" or name in names)
 
 
-def with_changes(options: Options, changes: Mapping[str, Any], known: Iterable[str] = ()) -> Options:
-    """Apply the changes that are not None; a name that is not `known` is a `UsageError`."""
+def with_changes(
+    options: Options, changes: Mapping[str, Any], known: Iterable[str] = (), function: str = "resume"
+) -> Options:
+    """Apply the changes that are not None; a name that is not `known` to the function is a `UsageError`."""
     for name in changes:
         if known and name not in known:
-            raise UsageError(f"resume() cannot change {name}: it can change {', '.join(known)}.")
+            raise UsageError(f"{function}() cannot change {name}: it can change {', '.join(known)}.")
     return replace(options, **{name: value for name, value in changes.items() if value is not None})
 
 

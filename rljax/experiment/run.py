@@ -15,7 +15,7 @@ from rljax import envs
 from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import use_default
 from rljax.errors import UsageError, number, shown
-from rljax.experiment import checkpoints, cluster, evaluating, folders, manifest, sweeps, trainer
+from rljax.experiment import checkpoints, cluster, evaluating, folders, manifest, search, sweeps, trainer
 from rljax.experiment.naming import resolved
 from rljax.experiment.options import CLUSTER_SECONDS, MOST_RUNS, Options, documented, with_changes
 from rljax.experiment.outlets import Callback
@@ -68,7 +68,8 @@ def run(
             config are overridden by arguments: `learning_rate=1e-3`.
         sweep: fields to vary, by path: `{"learning_rate": [1e-4, 1e-3], "env.params.gravity": [5.0, 9.8]}`. Lists
             make a grid; `rljax.uniform`, `log_uniform` and `choice` are drawn `samples` times. Configurations that
-            differ only in traced numbers share one compiled program. The result is then a `Sweep`.
+            differ only in traced numbers share one compiled program. The result is then a `Sweep`. With `search` the
+            configurations are chosen from these distributions, and a list is a choice.
         callback: called with a `Progress` after every chunk of updates and every evaluation, or a list of such
             functions. `progress.stop()` ends the experiment; an error in a callback does too, and is raised.
         {options}
@@ -95,7 +96,11 @@ def run(
     if chosen.halving is not None and sweep is None:
         raise UsageError("halving is for a sweep: pass sweep as well.")
     loggers.chosen(chosen.log, chosen.out)  # before an earlier run's files are removed
-    points = sweeps.points(config, sweep, chosen.samples, chosen.seed)
+    if chosen.search is None:
+        space, points = None, sweeps.points(config, sweep, chosen.samples, chosen.seed)
+    else:
+        space = search.space(config, sweep, chosen)
+        points = space.points([], chosen.samples or 1)
     for env in {jax.tree.structure(point.config.env): point.config.env for point in points if sweep}.values():
         envs.require(env)
     if len(points) * chosen.seeds > MOST_RUNS:
@@ -105,11 +110,12 @@ def run(
     experiment = Experiment(
         algorithm=algorithm,
         name=name,
-        points=tuple(points),
+        points=points,
         fields=() if sweep is None else tuple(sweep),
         options=chosen,
         mesh=_mesh(chosen, points),
         folder=None if chosen.out is None else path_of("out", chosen.out),
+        space=space,
     )
     folder = experiment.folder
     if folder is not None:

@@ -153,7 +153,8 @@ def measure(shipment: Shipment, drivers: dict[str, str], is_sized: bool) -> Layo
     try:
         check_identity(drivers)
         _, experiment, groups = _unpacked(shipment)
-        sizes = () if is_sized else tuple(_size(experiment, group) for group in groups)
+        sized = groups if experiment.space is None else groups[:1]
+        sizes = () if is_sized else tuple(_size(experiment, group) for group in sized)
         return Layout(experiment.devices, experiment.device, devices.cpu_threads(), sizes)
     except Exception as error:
         return pickled(error)
@@ -299,14 +300,15 @@ def _unpacked(shipment: Shipment) -> tuple[Job, Experiment, list[sweeps.Group]]:
         experiment = Experiment(
             algorithm=job.algorithm,
             name=job.name,
-            points=job.points,
+            points=list(job.points),
             fields=job.fields,
             options=job.options,
             mesh=placement.mesh(runs, used, job.options.shard, configs),
             folder=folder,
             layout=job.layout,
+            space=job.space,
         )
-        _experiments[key] = job, experiment, sweeps.groups(list(job.points))
+        _experiments[key] = job, experiment, experiment.groups()
     return _experiments[key]
 
 

@@ -105,6 +105,49 @@ def test_halving_over_several_tasks_gives_the_bits_of_a_local_run(config, tmp_pa
     assert sorted(files(tmp_path / "there")[2].splitlines()) == sorted(files(tmp_path / "here")[2].splitlines())
 
 
+def test_a_search_gives_the_bits_of_a_local_one(config, tmp_path):
+    """Three batches of two configurations, each of two tasks: what is suggested depends on all returns before."""
+    space = {"rate": rljax.log_uniform(0.01, 1.0), "env.params.height": rljax.uniform(0.5, 2.0)}
+    given = {**OPTIONS, "sweep": space, "seeds": 2, "search": "optuna", "samples": 6, "search_batch": 2}
+    given |= {"runs_per_batch": 2, "evaluations": 1}
+    here = rljax.run(own, config, out=tmp_path / "here", **given)
+    stopped = rljax.run(own, config, out=tmp_path / "there", cluster="ray", callback=Seen(1), **given)
+    assert stopped.summary["interrupted"]
+    there = rljax.resume(tmp_path / "there", algorithm=own, config=config, cluster="ray", progress=False)
+    assert there.points == here.points
+    for mine, theirs in zip(there.results, here.results, strict=True):
+        same_results(mine, theirs)
+    assert files(tmp_path / "there")[:2] == files(tmp_path / "here")[:2]
+
+
+def test_tunes_schedulers_stop_trials_early(config, tmp_path):
+    """ASHA compares trials at 1 and 2 of 4 evaluations; the higher the rate, the better."""
+    from ray import tune
+
+    trainable = rljax.tune_trainable(own, config, seeds=2, evaluations=4, eval_episodes=2)
+    rates = [0.9, 0.1, 0.5]
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"rate": tune.grid_search(rates)},
+        tune_config=tune.TuneConfig(
+            metric="return",
+            mode="max",
+            scheduler=tune.schedulers.ASHAScheduler(max_t=4, reduction_factor=2),
+            max_concurrent_trials=1,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+    )
+    results = tuner.fit()
+    assert [one.metrics["training_iteration"] for one in results] == [4, 1, 1]
+    assert [one.metrics["env_steps"] for one in results] == [400, 100, 100]
+    best = results.get_best_result()
+    assert best.config == {"rate": 0.9}
+    run = rljax.run(own, config, rate=0.9, seeds=2, evaluations=4, eval_episodes=2, progress=False)
+    returns = best.metrics_dataframe["return"]
+    np.testing.assert_allclose(returns, run.eval_returns.mean(axis=0)[1:], rtol=1e-6)
+
+
 def test_asynchronous_halving_promotes_at_least_those_of_synchronous_halving(config, tmp_path):
     """The higher the rate, the better; one configuration in a task, so that they have the same bits."""
     rates = [0.1, 0.9, 0.5, 0.3, 0.7, 0.2, 0.8, 0.4]
