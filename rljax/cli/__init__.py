@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from rljax.backend import versions
+from rljax.backend import controllers, versions
 from rljax.cli import bench, describing, training
 from rljax.cli.parsing import Parser
 from rljax.errors import UsageError, located, user_line
@@ -23,11 +23,18 @@ _COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run a command line, and return its exit code; see `_main`."""
+    code = _main(sys.argv[1:] if arguments is None else arguments)
+    if code in (1, 2):
+        controllers.end_after_error(code)
+    return code
+
+
+def _main(arguments: list[str]) -> int:
     """Run a command line; the exit code is 0, 2 for a `UsageError`, 1 for another error, 141 for a closed pipe.
 
     For a signal it is 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
     _prepare_streams()
     try:
         try:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from rljax import envs, presets
-from rljax.backend import devices, program_cache
+from rljax.backend import controllers, devices, program_cache
 from rljax.cli import run_files, user_code
 from rljax.cli.parsing import Parser, add_fields, integer, param, swept, text_after, values, without_params, wrapper
 from rljax.config import check_value, kinds, replace, value_at, with_values
@@ -24,7 +24,7 @@ from rljax.experiment import resume as resuming
 from rljax.experiment import run as running
 from rljax.experiment.naming import say_if_untuned
 from rljax.experiment.options import CHANGEABLE, Options
-from rljax.report import loggers
+from rljax.report import console, loggers
 
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
 _CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (package.custom) or either with :name"
@@ -91,7 +91,7 @@ def train(arguments: list[str]) -> int:
     chosen = Options(**{**recorded, **options})
     sweep = _sweep(getattr(parsed, "sweep", []))
     alone = chosen.seeds == 1 and chosen.shard == "runs" and not sweep
-    _configure_jax(chosen.cluster, alone)
+    _configure_jax(chosen.cluster, chosen.distributed, alone)
     program_cache.use_default()
     chosen = dataclasses.replace(chosen, eval_env=run_files.eval_env(from_file, eval_env))
     if from_file.manifest is not None:
@@ -324,7 +324,7 @@ def resume(arguments: list[str]) -> int:
     if mistakes:
         raise UsageError("\n".join(mistakes))
     recorded = manifest.read(pathlib.Path(name))
-    _configure_jax(getattr(options, "cluster", None), recorded.threads == 1)
+    _configure_jax(getattr(options, "cluster", None), getattr(options, "distributed", None), recorded.threads == 1)
     program_cache.use_default()
     settings = values(options, ("total_steps", "algorithm", *CHANGEABLE))
     given = {kind: reference for kind, reference in recorded.recipe["references"].items() if reference is not None}
@@ -346,10 +346,12 @@ def resume(arguments: list[str]) -> int:
     return 0
 
 
-def _configure_jax(cluster: str | None, single_run: bool) -> None:
+def _configure_jax(cluster: str | None, distributed: str | None, single_run: bool) -> None:
     if cluster is not None and "JAX_PLATFORMS" not in os.environ:
         jax.config.update("jax_platforms", "cpu")  # the driver trains nothing: it leaves the GPU to the workers
     devices.configure_jax(single_run=single_run)
+    if distributed is not None:
+        controllers.join(distributed, console.say)
 
 
 def _print_written(folder: pathlib.Path) -> None:

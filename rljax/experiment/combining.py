@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.backend import controllers
 from rljax.backend.versions import versions
 from rljax.errors import UsageError
 from rljax.experiment import checkpoints, placement
@@ -255,5 +256,9 @@ def from_checkpoint(experiment: Experiment, batch: Batch) -> tuple[Trained, Save
 
 
 def on_host(x: jax.Array) -> Any:
-    """The array as NumPy's, unless it is of random keys."""
-    return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)
+    """The array as NumPy's; one of random keys as JAX's, on this process's device."""
+    if not placement.is_key(x):
+        return controllers.on_host(x)
+    if controllers.count() == 1:
+        return x
+    return jax.random.wrap_key_data(jnp.asarray(controllers.on_host(jax.random.key_data(x))))

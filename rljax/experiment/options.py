@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from rljax.backend import controllers
 from rljax.backend.devices import parse_bytes
 from rljax.config import config, field_docs, replace, static, traced
 from rljax.envs import Env
@@ -19,9 +20,12 @@ SEARCHED = ("optuna",)
 SAMPLERS = ("tpe", "cmaes")
 CHANGEABLE = (  # by `resume`
     *("progress", "devices", "checkpoint_every", "memory_limit", "log"),
-    *("cluster", "task_resources"),
+    *("cluster", "task_resources", "distributed"),
 )
-NOT_RECORDED = ("out", "progress", "overwrite", "name", "cluster")  # in config.json: they belong to one call
+NOT_RECORDED = (  # in config.json: they belong to one call
+    *("out", "progress", "overwrite", "name"),
+    *("cluster", "distributed"),
+)
 CLUSTER_SECONDS = 600.0  # between two checkpoints on a cluster, by default
 
 
@@ -93,6 +97,11 @@ class Options:
     """What each task of a cluster needs, such as "gpu=0.5,cpu=2,memory=4GiB,mine=1"; None for one GPU, or one CPU if
     the cluster has no GPU."""
 
+    distributed: str | None = static(default=None)
+    """Divide the environments (shard="envs") over the devices of several processes, which all make the same call:
+    "PROCESS/PROCESSES@HOST:PORT", such as "0/2@node1:5000" in the first of two, where HOST is that of process 0; or
+    "auto" for what Slurm or Open MPI say."""
+
     def __post_init__(self) -> None:
         if self.seed >= 2**32:
             raise UsageError(f"seed must be less than 2**32, got {self.seed}.")
@@ -104,6 +113,10 @@ class Options:
             address_of(self.cluster)
         if self.task_resources is not None:
             resources_of(self.task_resources)
+        if self.distributed is not None:
+            controllers.parse(self.distributed)
+            if self.cluster is not None:
+                raise UsageError("cluster and distributed cannot be combined: the first is for many runs.")
         if self.asynchronous and self.halving is None:
             raise UsageError("asynchronous is for successive halving: pass halving as well.")
         if self.search is not None and self.halving is not None:

@@ -12,6 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from rljax import envs
+from rljax.backend import controllers
 from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import use_default
 from rljax.errors import UsageError, number, shown
@@ -22,6 +23,7 @@ from rljax.experiment.outlets import Callback
 from rljax.experiment.placement import mesh
 from rljax.experiment.results import Result, Sweep
 from rljax.experiment.spec import Experiment
+from rljax.experiment.together import require_same_program, together
 from rljax.report import console, loggers
 
 
@@ -83,9 +85,37 @@ def run(
     """
     start_jax()
     callbacks = callbacks_of(callback)
+    with together(options.get("distributed")), contextlib.ExitStack() as stack:
+        connection = None
+        with controllers.refusing_together():
+            experiment, config = _planned(algorithm, config, sweep, options)
+            folder = experiment.folder if controllers.is_first() else None
+            if folder is not None:
+                folders.prepare(folder, experiment.options.overwrite)
+                stack.enter_context(folders.locked(folder))
+                checkpoints.check_path(folder)
+        require_same_program(experiment, [])
+        if experiment.options.cluster is not None:
+            connection = stack.enter_context(cluster.connected(experiment.options))
+            experiment = dataclasses.replace(experiment, layout=connection.layout(experiment))
+        if folder is not None:
+            folders.clear(folder)
+            manifest.write(folder, experiment, config)
+        return trainer.train(experiment, [], callbacks, connection)
+
+
+def _planned(
+    algorithm: Any, config: Any, sweep: Mapping[str, Any] | None, options: Mapping[str, Any]
+) -> tuple[Experiment, Any]:
+    """The experiment that `run` is asked for, and the config of all its configurations."""
     algorithm, config, options = resolved(algorithm, config, options)
     chosen = with_changes(Options(), options)
     check(algorithm, config)
+    if chosen.distributed is not None and chosen.shard != "envs":
+        raise UsageError(
+            'distributed divides the environments of every run: pass shard="envs" (--shard envs), or for many runs '
+            "use cluster."
+        )
     if chosen.cluster is not None:
         if chosen.out is None:
             raise UsageError("A cluster trains into a folder that all its machines see: pass out as well.")
@@ -117,20 +147,7 @@ def run(
         folder=None if chosen.out is None else path_of("out", chosen.out),
         space=space,
     )
-    folder = experiment.folder
-    if folder is not None:
-        folders.prepare(folder, chosen.overwrite)
-    with folders.locked(folder), contextlib.ExitStack() as stack:
-        if folder is not None:
-            checkpoints.check_path(folder)
-        connection = None
-        if chosen.cluster is not None:
-            connection = stack.enter_context(cluster.connected(chosen))
-            experiment = dataclasses.replace(experiment, layout=connection.layout(experiment))
-        if folder is not None:
-            folders.clear(folder)
-            manifest.write(folder, experiment, config)
-        return trainer.train(experiment, [], callbacks, connection)
+    return experiment, config
 
 
 def _mesh(options: Options, points: list[sweeps.Point]) -> Mesh | None:
