@@ -19,6 +19,7 @@ from rljax.experiment.resume import resume
 from rljax.experiment.run import run
 from rljax.experiment.sweeps import choice, log_uniform, uniform
 from rljax.presets import preset
+from rljax.report.compare import compare
 
 __all__ = [
     "Box",
@@ -36,6 +37,7 @@ __all__ = [
     "best",
     "cache",
     "choice",
+    "compare",
     "configure_jax",
     "dqn",
     "envs",

@@ -6,8 +6,9 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import shlex
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -105,6 +106,7 @@ def train(arguments: list[str]) -> int:
     config = config if changed is config.env else replace(config, env=changed)
     if env is not None and not user_code.is_custom(name):
         say_if_untuned(name, user_code.env(env))
+    manifest.remember_command(config, shlex.join(["rljax", "train", *arguments]))
     return _run(name, algorithm, config, sweep, chosen, env, [*texts, *(f"+{one}" for one in wraps)])
 
 
@@ -335,15 +337,20 @@ def resume(arguments: list[str]) -> int:
     if "algorithm" in given:
         settings["algorithm"] = user_code.algorithm(given["algorithm"][0])
     if "env" in given:
-        reference, *changes = given["env"]
-        params = [text for text in changes if not text.startswith("+")]
-        wraps = [text[1:] for text in changes if text.startswith("+")]
-        settings["env"] = _changed_env(envs.make(user_code.env(reference)), params, wraps)
+        settings["env"] = recorded_env(given["env"])
     if "eval_env" in given:
         settings["eval_env"] = user_code.env(given["eval_env"][0])
     resuming.resume(name, **settings)
     _print_written(pathlib.Path(name))
     return 0
+
+
+def recorded_env(recorded: Sequence[str]) -> Any:
+    """A custom environment from where a manifest says that it was imported, with the changes that follow there."""
+    reference, *changes = recorded
+    params = [text for text in changes if not text.startswith("+")]
+    wraps = [text[1:] for text in changes if text.startswith("+")]
+    return _changed_env(envs.make(user_code.env(reference)), params, wraps)
 
 
 def _configure_jax(cluster: str | None, single_run: bool) -> None:

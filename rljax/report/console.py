@@ -59,7 +59,7 @@ def line(summary: dict[str, Any]) -> str:
         about += f", {_settings(summary['values'])[:300]}"
     if "configurations" in summary:
         return f"{about}, {len(summary['configurations'])} configurations"[:500]
-    cells = _cells(summary["final_return"], _places([summary]))
+    cells = summary_cells(summary["final_return"], _places([summary]))
     return f"{about}, IQM return {cells['IQM return']}, 95% interval {cells['95% interval']}"[:500]
 
 
@@ -89,7 +89,7 @@ def table(summary: dict[str, Any]) -> Any:
     }
     configurations = summary.get("configurations")
     if configurations is None:
-        rows = [{**_cells(summary["final_return"], _places([summary])), **speed}]
+        rows = [{**summary_cells(summary["final_return"], _places([summary])), **speed}]
     else:
         ranked = _ranked(configurations)
         differ = len({_done(c) for c in configurations}) > 1
@@ -101,7 +101,7 @@ def table(summary: dict[str, Any]) -> Any:
             {
                 **{path: _format(value) for path, value in c["values"].items()},
                 **({"updates": f"{c['updates']:,} of {c['num_updates']:,}"} if differ else {}),
-                **_cells(c["final_return"], _places(shown)),
+                **summary_cells(c["final_return"], _places(shown)),
             }
             for c in shown
         ]
@@ -114,11 +114,16 @@ def table(summary: dict[str, Any]) -> Any:
 
 def print_summary(summary: dict[str, Any]) -> None:
     """Print the table of a run or a sweep to standard output."""
+    print_with(lambda console: _print(console, summary))
+
+
+def print_with(draw: Callable[[Any], object]) -> None:
+    """Print to standard output what is drawn on a console of rich."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120, force_jupyter=False)
     with console.capture() as output:
-        _print(console, summary)
+        draw(console)
     print(output.get(), end="")  # printed directly, rich would end the process when the pipe is closed
 
 
@@ -167,7 +172,8 @@ def _places(parts: list[dict[str, Any]]) -> int:
     return decimals(*(part["final_return"][end] for part in parts for end in ("min", "max")))
 
 
-def _cells(final: dict[str, Any], places: int) -> dict[str, str]:
+def summary_cells(final: dict[str, Any], places: int) -> dict[str, str]:
+    """The numbers of a `summarize` as text, by column."""
     low, high = final["ci95"]
     missing = "-" if len(final["per_seed"]) >= MIN_SEEDS else f"needs {MIN_SEEDS} seeds"
     return {
