@@ -20,6 +20,7 @@ from rljax.experiment.run import run
 from rljax.experiment.sweeps import choice, log_uniform, uniform
 from rljax.presets import preset
 from rljax.report.compare import compare
+from rljax.report.page import write_report
 
 __all__ = [
     "Box",
@@ -66,4 +67,5 @@ __all__ = [
     "train_population",
     "uniform",
     "variant",
+    "write_report",
 ]

@@ -1,4 +1,4 @@
-"""The command line: `rljax train`, `resume`, `compare`, `describe`, `envs`, `algos`, `completion` and `bench`."""
+"""The command line: `rljax train`, `resume`, `compare`, `report`, and what describes, completes and measures."""
 
 import os
 import signal
@@ -15,6 +15,7 @@ _COMMANDS = {
     "train": (training.train, "train many seeds and write the results: rljax train ALGO --env ENV [options]"),
     "resume": (training.resume, "resume a stopped run from its checkpoints: rljax resume FOLDER"),
     "compare": (reporting.compare, "compare runs: are there enough seeds to tell them apart? rljax compare RUN RUN"),
+    "report": (reporting.report, "write a page with curves, comparisons and diagnostics: rljax report RUN [RUN ...]"),
     "describe": (training.describe, "print the layers, shapes and numbers of parameters of an algorithm's networks"),
     "envs": (describing.envs, "list the environments, or describe one: rljax envs [ENV]"),
     "algos": (describing.algos, "list the algorithms, and the environments they have tuned values for"),

@@ -10,7 +10,7 @@ from rljax.cli.training import recorded_env
 from rljax.errors import UsageError
 from rljax.experiment import manifest
 from rljax.report import compare as comparing
-from rljax.report import runs
+from rljax.report import page, runs
 from rljax.report.runs import Entry
 
 _RUNS = "folders of runs, each as a path or NAME=PATH; what has one name belongs together in several environments"
@@ -44,6 +44,18 @@ def compare(arguments: list[str]) -> int:
     entries = runs.read(given.runs)
     _start_jax()
     comparing.show(comparing.of_entries(entries, comparing.randoms(_custom(given)), _references(given.reference)))
+    return 0
+
+
+def report(arguments: list[str]) -> int:
+    """Write a report of runs."""
+    parser = _parser("report", "Write a report of runs: one HTML page that opens without a network.")
+    parser.add_argument("--out", default="report.html", metavar="FILE", help="the file to write (default: report.html)")
+    given = parser.parse_all(arguments)
+    entries = runs.read(given.runs)
+    _start_jax()
+    written = page.write(entries, given.out, comparing.randoms(_custom(given)), _references(given.reference))
+    print(f"The report is in {written}")
     return 0
 
 

@@ -21,6 +21,11 @@ _MOST_ENTRIES = 20  # that are compared in an environment: the best ones
 _MOST_PAIRS = 10  # that are listed; of more, those with the best run
 _MOST_SEEDS = 1_000_000  # that are worth a number
 
+EXPLANATION = (
+    "p: of a permutation test, corrected for the number of pairs (Holm 1979). Could show: the smallest difference that "
+    f"so many seeds show with a power of {POWER:.0%}. More seeds: of each run, to show the observed difference so."
+)
+
 Random = Callable[[Entry], float | None]  # the random policy's return in an entry's environment, if it is known
 
 
@@ -127,7 +132,7 @@ def of_entries(entries: Sequence[Entry], random: Random, references: Mapping[str
     references = {env: number(f"The reference of {env}", value) for env, value in references.items()}
     if len(entries) < 2:
         raise UsageError("Name at least two runs to compare, such as runs/x runs/y.")
-    notes = [_unfinished(entry) for entry in entries if not entry.is_final]
+    notes = list(unfinished(entries))
     known = [entry for entry in entries if len(finite(entry))]
     notes += [f"{entry.label} has no finite return and is left out." for entry in entries if not len(finite(entry))]
     policies = {(entry.env, entry.recorded.options.eval_policy) for entry in known}
@@ -159,8 +164,13 @@ def _tasks_of(entries: Sequence[Entry], found: Scores) -> Iterator[tuple[Entry, 
             yield entry, found.tasks[found.methods.index(entry.method)][found.envs.index(entry.env)]
 
 
-def _unfinished(entry: Entry) -> str:
-    return f"{entry.label} has not ended: its returns are those of its latest evaluation."
+def unfinished(entries: Sequence[Entry]) -> Iterator[str]:
+    """A sentence about every run whose returns are not those of its end."""
+    for entry in entries:
+        if not entry.is_final:
+            yield f"{entry.label} has not ended: its returns are those of its latest evaluation."
+        elif entry.summary.get("interrupted"):
+            yield f"{entry.label} was stopped before its end: its returns are those that it had reached."
 
 
 def _place(env: str, entries: list[Entry], notes: list[str]) -> Place:
@@ -263,10 +273,7 @@ def _pairs(place: Place, listed: Sequence[Pair]) -> Any:
         "Differences of the IQM, and probabilities of improvement P(A > B), with 95% intervals",
         *("A", "B", "A - B", "P(A > B)", "p", "enough seeds?", "could show", "more seeds"),
     )
-    table.caption = (
-        f"Could show: the smallest difference that so many seeds show with a power of {POWER:.0%}. "
-        "More seeds: of each run, to show the observed difference so."
-    )
+    table.caption = EXPLANATION
     if len(listed) < len(place.pairs):
         table.caption += " Each run is compared with the one with the highest IQM."
     for pair in listed:
@@ -321,20 +328,23 @@ def sentence(pair: Pair) -> str:
     return f"{start}, and the observed {one.difference:.{shown}f} would take about {pair.more_seeds:,.0f} more of each."
 
 
-def _normalised(found: Scores) -> Any:
-    table = _made(
-        f"Normalised scores over {len(found.envs)} environments", "method", "runs", "IQM", "95% interval", "P(> others)"
-    )
-    table.caption = "; ".join(
-        f"{env}: 0 is {zero:.4g}, 1 is {one:.4g}" for env, (zero, one) in zip(found.envs, found.scales, strict=True)
-    )
+def normalised_rows(found: Scores) -> tuple[list[str], list[list[str]], str]:
+    """The table of normalised scores: its heads, its rows, and what the scores mean."""
+    rows = []
     for i, (tasks, (middle, ends)) in enumerate(zip(found.tasks, scores.aggregate(found), strict=True)):
         others = [scores.improvement(tasks, other) for j, other in enumerate(found.tasks) if j != i]
-        table.add_row(
-            found.methods[i],
-            f"{len(tasks)} x {len(tasks[0])}",
-            f"{middle:.3f}",
-            f"needs {MIN_SEEDS} seeds" if math.isnan(ends[0]) else f"{ends[0]:.3f} to {ends[1]:.3f}",
-            f"{np.mean(others):.2f}" if others else "-",
-        )
+        interval = f"needs {MIN_SEEDS} seeds" if math.isnan(ends[0]) else f"{ends[0]:.3f} to {ends[1]:.3f}"
+        better = f"{np.mean(others):.2f}" if others else "-"
+        rows.append([found.methods[i], f"{len(tasks)} x {len(tasks[0])}", f"{middle:.3f}", interval, better])
+    scales = zip(found.envs, found.scales, strict=True)
+    caption = "; ".join(f"{env}: 0 is {zero:.4g}, 1 is {one:.4g}" for env, (zero, one) in scales)
+    return ["method", "runs", "IQM", "95% interval", "P(> others)"], rows, f"{caption}."
+
+
+def _normalised(found: Scores) -> Any:
+    heads, rows, caption = normalised_rows(found)
+    table = _made(f"Normalised scores over {len(found.envs)} environments", *heads)
+    table.caption = caption
+    for row in rows:
+        table.add_row(*row)
     return table

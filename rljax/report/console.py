@@ -133,7 +133,7 @@ def _print(console: Any, summary: dict[str, Any]) -> None:
     if summary["eval_policy"] != "greedy" or summary["eval_env"]:
         console.print(f"Evaluated: {quantity(summary)}.")
     for part in configurations or [summary]:
-        for sentence in (*_measures(part), *_warnings(part)):
+        for sentence in (*_measures(part), *warnings_of(part)):
             console.print(sentence)
     best = summary.get("best")
     if configurations and summary["interrupted"]:
@@ -192,7 +192,7 @@ def _measures(part: dict[str, Any]) -> Iterator[str]:
         yield f"Final evaluation{where}: " + ", ".join(f"{name} {mean:.4g}" for name, mean in means.items()) + "."
 
 
-def _warnings(part: dict[str, Any]) -> Iterator[str]:
+def warnings_of(part: dict[str, Any]) -> Iterator[str]:
     """Warnings about a run or about one configuration of a sweep, one sentence each."""
     where = f" of {_settings(part['values'])}" if "values" in part else ""
     for run in part["diverged"]:

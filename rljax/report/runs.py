@@ -22,7 +22,7 @@ _FOR_LEARNERS = re.compile(  # wrappers that change neither the task nor its raw
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Entry:
     """One configuration of a run: S seeds, evaluated E times during training."""
 
