@@ -24,7 +24,7 @@ from rljax.experiment import manifest
 from rljax.experiment import resume as resuming
 from rljax.experiment import run as running
 from rljax.experiment.naming import say_if_untuned
-from rljax.experiment.options import CHANGEABLE, Options
+from rljax.experiment.options import CHANGEABLE, Options, with_until
 from rljax.report import loggers
 
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
@@ -70,7 +70,7 @@ def train(arguments: list[str]) -> int:
         raise UsageError(
             f"--config is of a run of {from_file.algorithm}, whose config {name} cannot take: leave {name} out."
         )
-    texts, tokens = without_params([*from_file.arguments, *rest])
+    texts, tokens = without_params(_with_until([*from_file.arguments, *rest]))
     if wants_help:
         env = text_after("--env", tokens)
         train_parser(name, algorithm, None if env is None else _config(name, algorithm, env, [], None)).print_help()
@@ -108,6 +108,19 @@ def train(arguments: list[str]) -> int:
         say_if_untuned(name, user_code.env(env))
     manifest.remember_command(config, shlex.join(["rljax", "train", *arguments]))
     return _run(name, algorithm, config, sweep, chosen, env, [*texts, *(f"+{one}" for one in wraps)])
+
+
+def _with_until(arguments: list[str]) -> list[str]:
+    """Replace `--seeds "until 5%"` with `--until 5%`."""
+    found = [
+        name for name in ("--seeds", *_ALIASES["seeds"]) if (text_after(name, arguments) or "").startswith("until")
+    ]
+    replaced = list(arguments)
+    for name in found:
+        at = next(i for i, one in enumerate(replaced) if f"{one}=".startswith(f"{name}="))
+        text = str(text_after(name, replaced))
+        replaced[at : at + 1 + (replaced[at] == name)] = ["--until", with_until({"seeds": text})["until"]]
+    return replaced
 
 
 def _run(

@@ -104,6 +104,11 @@ def write_total_steps(folder: pathlib.Path, total_steps: int) -> None:
     _write(folder, {**files.read_json(folder / FILE), "total_steps": total_steps})
 
 
+def write_seeds(folder: pathlib.Path, seeds: int) -> None:
+    """Record a run's new number of seeds."""
+    _write(folder, {**files.read_json(folder / FILE), "seeds": seeds})
+
+
 def _write(folder: pathlib.Path, manifest: dict[str, Any]) -> None:
     plain = json.loads(files.as_json(manifest))
     files.write_json(folder / FILE, {**plain, "checksum": _checksum(plain)})
@@ -133,7 +138,10 @@ def read(folder: pathlib.Path) -> Manifest:
             raise damaged(folder, "its checksum does not match")
         return Manifest(
             algo=fields["algo"],
-            options=Options(**{**{name: fields[name] for name in _RECORDED}, "eval_env": None}),
+            options=Options(
+                **{**{name: fields[name] for name in _RECORDED if name != "until"}, "eval_env": None},
+                until=fields.get("until"),
+            ),  # earlier runs have none
             config=fields["config"],
             recipe=fields["recipe"],
             sweep=fields.get("sweep"),

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
@@ -15,12 +16,12 @@ from rljax import envs
 from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import use_default
 from rljax.errors import UsageError, number, shown
-from rljax.experiment import checkpoints, cluster, evaluating, folders, manifest, sweeps, trainer
+from rljax.experiment import checkpoints, cluster, evaluating, folders, manifest, sequential, sweeps
 from rljax.experiment.naming import resolved
-from rljax.experiment.options import CLUSTER_SECONDS, MOST_RUNS, Options, documented, with_changes
+from rljax.experiment.options import CLUSTER_SECONDS, MOST_RUNS, Options, documented, with_changes, with_until
 from rljax.experiment.outlets import Callback
 from rljax.experiment.placement import mesh
-from rljax.experiment.results import Result, Sweep
+from rljax.experiment.results import Interrupted, Result, Sweep
 from rljax.experiment.spec import Experiment
 from rljax.report import console, loggers
 
@@ -48,10 +49,13 @@ def run(
 ) -> Result | Sweep:
     """Train many runs side by side, evaluate them along the way, and write their results.
 
-    Run i has the key `jax.random.split(jax.random.key(seed), seeds)[i]`, in every configuration of a sweep. For the
-    same keys and batch shape the states and metrics have the bits of `jax.jit(jax.vmap(algorithm.train, (0,
-    None)))(keys, config)`, whatever is shown, evaluated or written. Sharded over several devices, in batches, or in
-    blocks that fit a CPU's cache, they agree to rounding.
+    Run i has the key `jax.random.split(jax.random.key(seed), seeds)[i]`, in every configuration of a sweep, which does
+    not depend on the number of seeds. For the same keys and batch shape the states and metrics have the bits of
+    `jax.jit(jax.vmap(algorithm.train, (0, None)))(keys, config)`, whatever is shown, evaluated or written. Sharded over
+    several devices, in batches, or in blocks that fit a CPU's cache, they agree to rounding.
+
+    With `seeds="until 5%"`, or `until`, seeds are trained in batches until an interval of the IQM of the final returns
+    is narrow enough; `summary["sequential"]` has it. It holds for all batches together (`rljax.report.sequential`).
 
     Runs are trained in batches, one after the other, if they do not fit into memory side by side, and on a CPU if
     their replay buffers exceed 64 MiB, since that is faster. After an interrupt later batches have not begun. The
@@ -83,7 +87,7 @@ def run(
     start_jax()
     callbacks = callbacks_of(callback)
     algorithm, config, options = resolved(algorithm, config, options)
-    chosen = with_changes(Options(), options)
+    chosen = with_changes(Options(), with_until(options))
     check(algorithm, config)
     if chosen.cluster is not None:
         if chosen.out is None:
@@ -94,6 +98,8 @@ def run(
         raise UsageError("checkpoint_every needs a folder to write to: pass out as well.")
     if chosen.halving is not None and sweep is None:
         raise UsageError("halving is for a sweep: pass sweep as well.")
+    if chosen.until is not None and sweep is not None:
+        raise UsageError("until is for runs of one configuration: leave sweep out, or give a number of seeds.")
     loggers.chosen(chosen.log, chosen.out)  # before an earlier run's files are removed
     points = sweeps.points(config, sweep, chosen.samples, chosen.seed)
     for env in {jax.tree.structure(point.config.env): point.config.env for point in points if sweep}.values():
@@ -111,7 +117,19 @@ def run(
         mesh=_mesh(chosen, points),
         folder=None if chosen.out is None else path_of("out", chosen.out),
     )
-    folder = experiment.folder
+    if chosen.until is None or experiment.folder is not None:
+        return _trained(experiment, config, callbacks)
+    with tempfile.TemporaryDirectory(prefix="rljax-") as name:  # further seeds continue from files
+        try:
+            return _trained(dataclasses.replace(experiment, folder=pathlib.Path(name)), config, callbacks)
+        except Interrupted as stop:
+            sentence = f"{str(stop).partition(';')[0]}; pass out to be able to resume."
+            raise Interrupted(sentence, stop.result, stop.signal) from None
+
+
+def _trained(experiment: Experiment, config: Any, callbacks: tuple[Callback, ...]) -> Result | Sweep:
+    """Train an experiment, into its folder if it has one."""
+    folder, chosen = experiment.folder, experiment.options
     if folder is not None:
         folders.prepare(folder, chosen.overwrite)
     with folders.locked(folder), contextlib.ExitStack() as stack:
@@ -124,7 +142,7 @@ def run(
         if folder is not None:
             folders.clear(folder)
             manifest.write(folder, experiment, config)
-        return trainer.train(experiment, [], callbacks, connection)
+        return sequential.train(experiment, [], callbacks, connection)
 
 
 def _mesh(options: Options, points: list[sweeps.Point]) -> Mesh | None:
