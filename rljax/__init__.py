@@ -20,6 +20,8 @@ from rljax.experiment.run import run
 from rljax.experiment.sweeps import choice, log_uniform, uniform
 from rljax.experiment.tuning import tune_trainable
 from rljax.presets import preset
+from rljax.report.compare import compare
+from rljax.report.page import write_report
 
 __all__ = [
     "Box",
@@ -37,6 +39,7 @@ __all__ = [
     "best",
     "cache",
     "choice",
+    "compare",
     "configure_jax",
     "dqn",
     "envs",
@@ -66,4 +69,5 @@ __all__ = [
     "tune_trainable",
     "uniform",
     "variant",
+    "write_report",
 ]

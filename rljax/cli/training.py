@@ -6,8 +6,9 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import shlex
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from rljax.experiment import manifest
 from rljax.experiment import resume as resuming
 from rljax.experiment import run as running
 from rljax.experiment.naming import say_if_untuned
-from rljax.experiment.options import CHANGEABLE, Options
+from rljax.experiment.options import CHANGEABLE, Options, with_until
 from rljax.report import console, loggers
 
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
@@ -69,7 +70,7 @@ def train(arguments: list[str]) -> int:
         raise UsageError(
             f"--config is of a run of {from_file.algorithm}, whose config {name} cannot take: leave {name} out."
         )
-    texts, tokens = without_params([*from_file.arguments, *rest])
+    texts, tokens = without_params(_with_until([*from_file.arguments, *rest]))
     if wants_help:
         env = text_after("--env", tokens)
         train_parser(name, algorithm, None if env is None else _config(name, algorithm, env, [], None)).print_help()
@@ -105,7 +106,21 @@ def train(arguments: list[str]) -> int:
     config = config if changed is config.env else replace(config, env=changed)
     if env is not None and not user_code.is_custom(name):
         say_if_untuned(name, user_code.env(env))
+    manifest.remember_command(config, shlex.join(["rljax", "train", *arguments]))
     return _run(name, algorithm, config, sweep, chosen, env, [*texts, *(f"+{one}" for one in wraps)])
+
+
+def _with_until(arguments: list[str]) -> list[str]:
+    """Replace `--seeds "until 5%"` with `--until 5%`."""
+    found = [
+        name for name in ("--seeds", *_ALIASES["seeds"]) if (text_after(name, arguments) or "").startswith("until")
+    ]
+    replaced = list(arguments)
+    for name in found:
+        at = next(i for i, one in enumerate(replaced) if f"{one}=".startswith(f"{name}="))
+        text = str(text_after(name, replaced))
+        replaced[at : at + 1 + (replaced[at] == name)] = ["--until", with_until({"seeds": text})["until"]]
+    return replaced
 
 
 def _run(
@@ -335,15 +350,20 @@ def resume(arguments: list[str]) -> int:
     if "algorithm" in given:
         settings["algorithm"] = user_code.algorithm(given["algorithm"][0])
     if "env" in given:
-        reference, *changes = given["env"]
-        params = [text for text in changes if not text.startswith("+")]
-        wraps = [text[1:] for text in changes if text.startswith("+")]
-        settings["env"] = _changed_env(envs.make(user_code.env(reference)), params, wraps)
+        settings["env"] = recorded_env(given["env"])
     if "eval_env" in given:
         settings["eval_env"] = user_code.env(given["eval_env"][0])
     resuming.resume(name, **settings)
     _print_written(pathlib.Path(name))
     return 0
+
+
+def recorded_env(recorded: Sequence[str]) -> Any:
+    """A custom environment from where a manifest says that it was imported, with the changes that follow there."""
+    reference, *changes = recorded
+    params = [text for text in changes if not text.startswith("+")]
+    wraps = [text[1:] for text in changes if text.startswith("+")]
+    return _changed_env(envs.make(user_code.env(reference)), params, wraps)
 
 
 def _configure_jax(cluster: str | None, distributed: str | None, single_run: bool) -> None:

@@ -15,7 +15,7 @@ from rljax.backend import controllers
 from rljax.backend.devices import cpu_threads
 from rljax.config import replace
 from rljax.errors import UsageError, located, number
-from rljax.experiment import checkpoints, cluster, folders, manifest, session, sweeps, trainer
+from rljax.experiment import checkpoints, cluster, folders, manifest, sequential, session, sweeps
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.manifest import Manifest
 from rljax.experiment.options import CHANGEABLE, documented, with_changes
@@ -89,7 +89,7 @@ def resume(
         if experiment.options.cluster is not None:
             connection = stack.enter_context(cluster.connected(experiment.options))
             experiment = dataclasses.replace(experiment, layout=connection.layout(experiment))
-        return trainer.train(experiment, saved, callbacks, connection)
+        return sequential.train(experiment, saved, callbacks, connection)
 
 
 def _as_integer(value: Any) -> Any:
