@@ -11,7 +11,7 @@ from rljax.config import replace, static, traced
 from rljax.envs import Box, Discrete, Env, MultiDiscrete, TimeStep, make, timestep
 from rljax.errors import UsageError
 from rljax.evaluation import evaluate, play
-from rljax.experiment.loading import best, load, policy
+from rljax.experiment.loading import best, load, policy, watch
 from rljax.experiment.population import train_population
 from rljax.experiment.progress import Progress
 from rljax.experiment.results import Interrupted, NotWritten, Result, Sweep
@@ -64,4 +64,5 @@ __all__ = [
     "train_population",
     "uniform",
     "variant",
+    "watch",
 ]

@@ -7,7 +7,7 @@ import itertools
 import os
 import pathlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,9 +27,9 @@ from rljax.experiment.options import CHANGEABLE, Options
 from rljax.report import loggers
 
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
-_CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (package.custom) or either with :name"
-_CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
-_ENV = f"a listed id, or {_CUSTOM_ENV}"
+CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (package.custom) or either with :name"
+CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
+_ENV = f"a listed id, or {CUSTOM_ENV}"
 _NETWORK = (
     *("activation", "encoder", "hidden_sizes", "layer_norm", "mixed_precision", "recurrent", "shared_torso"),
     *("dueling", "noisy", "head", "num_atoms"),
@@ -62,7 +62,7 @@ def train(arguments: list[str]) -> int:
         if not wants_help:
             raise UsageError("Name the algorithm, before any option: rljax train ppo --env CartPole-v1.")
         train_parser().print_help()
-        print(f"\nALGO is a listed name, or {_CUSTOM_ALGORITHM}.\nrljax train ALGO --help also lists its config.")
+        print(f"\nALGO is a listed name, or {CUSTOM_ALGORITHM}.\nrljax train ALGO --help also lists its config.")
         return 0
     algorithm = user_code.algorithm(name)
     if from_file.manifest is not None and not run_files.is_of(from_file, algorithm):
@@ -302,9 +302,9 @@ def resume_parser() -> Parser:
     )
     hidden = argparse.SUPPRESS
     parser.add_argument("--total-steps", type=integer, default=hidden, metavar="INT", help="a new length, in env steps")
-    parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help=_CUSTOM_ALGORITHM)
-    parser.add_argument("--env", default=hidden, metavar="ENV", help=_CUSTOM_ENV)
-    evaluated = f"the environment of evaluations, if it is {_CUSTOM_ENV}"
+    parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help=CUSTOM_ALGORITHM)
+    parser.add_argument("--env", default=hidden, metavar="ENV", help=CUSTOM_ENV)
+    evaluated = f"the environment of evaluations, if it is {CUSTOM_ENV}"
     parser.add_argument("--eval-env", default=hidden, metavar="ENV", help=evaluated)
     add_fields(parser, Options, {}, names=CHANGEABLE)
     _add_outlets(parser)
@@ -335,15 +335,20 @@ def resume(arguments: list[str]) -> int:
     if "algorithm" in given:
         settings["algorithm"] = user_code.algorithm(given["algorithm"][0])
     if "env" in given:
-        reference, *changes = given["env"]
-        params = [text for text in changes if not text.startswith("+")]
-        wraps = [text[1:] for text in changes if text.startswith("+")]
-        settings["env"] = _changed_env(envs.make(user_code.env(reference)), params, wraps)
+        settings["env"] = recorded_env(given["env"])
     if "eval_env" in given:
         settings["eval_env"] = user_code.env(given["eval_env"][0])
     resuming.resume(name, **settings)
     _print_written(pathlib.Path(name))
     return 0
+
+
+def recorded_env(recorded: Sequence[str]) -> Any:
+    """A custom environment from where a manifest says that it was imported, with the changes that follow there."""
+    reference, *changes = recorded
+    params = [text for text in changes if not text.startswith("+")]
+    wraps = [text[1:] for text in changes if text.startswith("+")]
+    return _changed_env(envs.make(user_code.env(reference)), params, wraps)
 
 
 def _configure_jax(cluster: str | None, single_run: bool) -> None:
