@@ -19,6 +19,7 @@ from rljax.experiment.resume import resume
 from rljax.experiment.run import run
 from rljax.experiment.sweeps import choice, log_uniform, uniform
 from rljax.presets import preset
+from rljax.report.playground import playground
 
 __all__ = [
     "Box",
@@ -46,6 +47,7 @@ __all__ = [
     "pbt",
     "planning",
     "play",
+    "playground",
     "policy",
     "ppo",
     "pqn",

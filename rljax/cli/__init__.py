@@ -1,4 +1,4 @@
-"""The command line: `rljax train`, `resume`, `watch`, `describe`, `envs`, `algos`, `completion` and `bench`."""
+"""The command line: `rljax train`, `resume`, `watch`, `playground` and the other commands below."""
 
 import os
 import signal
@@ -15,6 +15,7 @@ _COMMANDS = {
     "train": (training.train, "train many seeds and write the results: rljax train ALGO --env ENV [options]"),
     "resume": (training.resume, "resume a stopped run from its checkpoints: rljax resume FOLDER"),
     "watch": (watching.watch, "animate the policies of a run: rljax watch RUN --out policy.gif"),
+    "playground": (watching.play, "compare random, heuristic and trained policies: rljax playground --out DIR"),
     "describe": (training.describe, "print the layers, shapes and numbers of parameters of an algorithm's networks"),
     "envs": (describing.envs, "list the environments, or describe one: rljax envs [ENV]"),
     "algos": (describing.algos, "list the algorithms, and the environments they have tuned values for"),

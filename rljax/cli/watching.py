@@ -1,9 +1,10 @@
-"""`rljax watch`: what policies do, as pictures."""
+"""`rljax watch` and `rljax playground`: what policies do, as pictures."""
 
 import argparse
 import pathlib
 from typing import Any
 
+from rljax import envs
 from rljax.backend import devices, program_cache
 from rljax.cli import user_code
 from rljax.cli.parsing import Parser, integer
@@ -12,7 +13,7 @@ from rljax.envs.unwrapping import model_of
 from rljax.errors import UsageError
 from rljax.experiment import loading, manifest
 from rljax.experiment.options import EVALUATED
-from rljax.report import animation
+from rljax.report import animation, playground
 
 
 def watch_parser() -> Parser:
@@ -85,6 +86,54 @@ def watch(arguments: list[str]) -> int:
         seeds = given.get("seeds")
         result.map(picture, seed=seeds[0] if seeds else None)
         print(f"{picture} shows values and policy next to the exact ones")
+    return 0
+
+
+def playground_parser() -> Parser:
+    """The options of `rljax playground`."""
+    parser = Parser(
+        "rljax playground", "Play random, heuristic and trained policies in several environments, and compare them."
+    )
+    hidden = argparse.SUPPRESS
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for results.json and index.html")
+    parser.add_argument(
+        "--envs",
+        default=hidden,
+        metavar="ENV,...",
+        help=f"ids, or {CUSTOM_ENV} (default: those of the runs, or nine small ones)",
+    )
+    parser.add_argument(
+        "--policy",
+        action="append",
+        metavar="NAME,...",
+        help="random, heuristic, or the folder of a run; may be repeated (default: random,heuristic)",
+    )
+    parser.add_argument("--episodes", type=integer, default=hidden, metavar="INT", help="of each policy (default: 20)")
+    parser.add_argument(
+        "--max-steps", type=integer, default=hidden, metavar="INT", help="of an episode at most (default: 1000)"
+    )
+    parser.add_argument("--seed", type=integer, default=hidden, metavar="INT", help="of all randomness (default: 0)")
+    add_code(parser)
+    return parser
+
+
+def play(arguments: list[str]) -> int:
+    """Play policies in several environments, and write what they reached."""
+    given = vars(playground_parser().parse_all(arguments))
+    named: dict[str, str] = {part: given.pop(part) for part in ("algorithm", "env") if part in given}
+    out, trust = given.pop("out"), given.pop("trust")
+    start_jax()
+    if "envs" in given:
+        given["envs"] = [envs.make(user_code.env(text)) for text in given["envs"].split(",")]
+    policies = [name for text in given.pop("policy") or playground.POLICIES for name in text.split(",")]
+    given["policies"] = {
+        name: loading.result_of(name, **imported(name, named, trust)) if pathlib.Path(name).is_dir() else name
+        for name in policies
+    }
+    for one in playground.playground(out, **given):
+        returns = [f"{one[f'{which}_return']:.4g}" for which in ("average", "best", "worst")]
+        print(f"{one['env_id']:26} {one['policy']:12} {'average {}, best {}, worst {}'.format(*returns)}")
+    print(f"{playground.PAGE} and {playground.RESULTS} are in {out}")
     return 0
 
 

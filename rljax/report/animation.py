@@ -17,7 +17,7 @@ from rljax.report import files
 
 FORMATS = (".gif", ".mp4")
 _CAPTION, _GAP = 38, 6  # pixels
-_NARROWEST = 190  # of a panel, so that its captions fit
+_NARROWEST = 225  # of a panel, so that its captions fit
 _COLOURS = 128  # of a GIF
 
 
@@ -120,8 +120,8 @@ def checked_path(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def side_by_side(panels: Sequence[Panel], fps: int, columns: int | None = None) -> Animation:
-    """Put panels next to each other, in rows of `columns` (by default about a square), with their captions."""
-    columns = columns or min(len(panels), 4 if len(panels) > 4 else len(panels))
+    """Put panels next to each other, in rows of `columns` (by default three or four), with their captions."""
+    columns = columns or {5: 3, 6: 3}.get(len(panels), min(len(panels), 4))
     rows = math.ceil(len(panels) / columns)
     times = max(len(panel.pictures) for panel in panels)
     height = max(panel.pictures.shape[1] for panel in panels)

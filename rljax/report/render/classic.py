@@ -55,15 +55,14 @@ def mountain_car(states: Any, params: Any, world: Any) -> np.ndarray:
     columns = params.min_position + (np.arange(WIDTH) + 0.5) / scale
     slope = np.hypot(1, 1.35 * np.cos(3 * columns))  # so that the line is as thick where it is steep
     distance = np.abs(np.arange(HEIGHT)[:, None] + 0.5 - place(columns)[1]) / slope
-    paint(pictures, np.broadcast_to(np.clip(1 - distance, 0, 1).astype(np.float32), pictures.shape[:3]), BLACK)
+    paint(pictures, np.broadcast_to(np.clip(0.8 - distance, 0, 1).astype(np.float32), pictures.shape[:3]), BLACK)
     x, y = place(states.position)
     angle = -np.arctan(1.35 * np.cos(3 * states.position))
     up = np.sin(angle), -np.cos(angle)  # away from the hill
-    body = x + 10 * up[0], y + 10 * up[1]
-    paint(pictures, bar(pictures, *body, angle, 10, 10, back=10), BLACK)
+    y = y - 5  # the wheels' centres
+    paint(pictures, bar(pictures, x + 5 * up[0], y + 5 * up[1], angle, 10, 10, back=10), BLACK)
     for along in (-5, 5):
-        wheel = x + 5 * up[0] + along * np.cos(angle), y + 5 * up[1] + along * np.sin(angle)
-        paint(pictures, disc(pictures, *wheel, 4), GREY)
+        paint(pictures, disc(pictures, x + along * np.cos(angle), y + along * np.sin(angle), 4), GREY)
     flag, foot = place(params.goal_position)
     paint(pictures, box(pictures, flag, foot - 12.5, 1, 25), BLACK)
     paint(pictures, box(pictures, flag + 6, foot - 22, 12, 6), YELLOW)
