@@ -48,7 +48,8 @@ def page(results: list[dict[str, Any]], episodes: int, max_steps: int) -> str:
     about = (
         f"{_count(len(policies), 'policy', 'policies')} in {_count(len(environments), 'environment')}, "
         f"{_count(episodes, 'episode')} of at most {max_steps:,} steps each. "
-        f"{html.escape(results[-1]['generated_at'])}. A spark line has the returns of the episodes from the worst to the best."
+        f"Played on {results[-1]['generated_at'][:16].replace('T', ' at ')} UTC. "
+        "A spark line has the returns of the episodes from the worst to the best."
     )
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>rljax playground</title>"
@@ -95,9 +96,9 @@ def _spark_line(played: list[dict[str, Any]], colours: dict[str, str]) -> str:
     """The returns of each policy's episodes, from the worst to the best, as an image within the page."""
     figure = plot.picture(3.2, 0.7)
     axes = figure.add_subplot()
-    for one in played:
+    for width, one in zip(np.linspace(3.2, 1.4, len(played)), played, strict=True):  # equal ones remain visible
         returns = np.sort([episode["return"] for episode in one["episodes"]])
-        axes.plot(returns, color=colours[one["policy"]], linewidth=1.8, marker="." if len(returns) == 1 else None)
+        axes.plot(returns, color=colours[one["policy"]], linewidth=width, marker="." if len(returns) == 1 else None)
     axes.set_axis_off()
     axes.margins(y=0.1)
     written = io.StringIO()
