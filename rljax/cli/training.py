@@ -28,9 +28,9 @@ from rljax.experiment.options import CHANGEABLE, Options, with_until
 from rljax.report import console, loggers
 
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
-_CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (package.custom) or either with :name"
-_CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
-_ENV = f"a listed id, or {_CUSTOM_ENV}"
+CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (package.custom) or either with :name"
+CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
+_ENV = f"a listed id, or {CUSTOM_ENV}"
 _NETWORK = (
     *("activation", "encoder", "hidden_sizes", "layer_norm", "mixed_precision", "recurrent", "shared_torso"),
     *("dueling", "noisy", "head", "num_atoms"),
@@ -63,7 +63,7 @@ def train(arguments: list[str]) -> int:
         if not wants_help:
             raise UsageError("Name the algorithm, before any option: rljax train ppo --env CartPole-v1.")
         train_parser().print_help()
-        print(f"\nALGO is a listed name, or {_CUSTOM_ALGORITHM}.\nrljax train ALGO --help also lists its config.")
+        print(f"\nALGO is a listed name, or {CUSTOM_ALGORITHM}.\nrljax train ALGO --help also lists its config.")
         return 0
     algorithm = user_code.algorithm(name)
     if from_file.manifest is not None and not run_files.is_of(from_file, algorithm):
@@ -317,9 +317,9 @@ def resume_parser() -> Parser:
     )
     hidden = argparse.SUPPRESS
     parser.add_argument("--total-steps", type=integer, default=hidden, metavar="INT", help="a new length, in env steps")
-    parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help=_CUSTOM_ALGORITHM)
-    parser.add_argument("--env", default=hidden, metavar="ENV", help=_CUSTOM_ENV)
-    evaluated = f"the environment of evaluations, if it is {_CUSTOM_ENV}"
+    parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help=CUSTOM_ALGORITHM)
+    parser.add_argument("--env", default=hidden, metavar="ENV", help=CUSTOM_ENV)
+    evaluated = f"the environment of evaluations, if it is {CUSTOM_ENV}"
     parser.add_argument("--eval-env", default=hidden, metavar="ENV", help=evaluated)
     add_fields(parser, Options, {}, names=CHANGEABLE)
     _add_outlets(parser)
