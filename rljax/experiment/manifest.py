@@ -97,26 +97,20 @@ def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
         "recipe": _recipe(experiment.algorithm, config, experiment.points),
     }
     if experiment.fields:
-        manifest["sweep"] = [describe(point.values) for point in experiment.points if point.values]
+        manifest["sweep"] = described_values(experiment.points)
     if experiment.space is not None:
         manifest["space"] = describe(experiment.space.samplers)
     _write(folder, manifest)
 
 
-def write_points(folder: pathlib.Path, points: Sequence[sweeps.Point]) -> None:
-    """Record the configurations that a search has suggested."""
-    suggested = [describe(point.values) for point in points if point.values]
-    _write(folder, {**files.read_json(folder / FILE), "sweep": suggested})
+def described_values(points: Sequence[sweeps.Point]) -> list[Any]:
+    """The values of a sweep's configurations, without those that a search has not chosen yet."""
+    return [describe(point.values) for point in points if point.values]
 
 
-def write_total_steps(folder: pathlib.Path, total_steps: int) -> None:
-    """Record a run's new length."""
-    _write(folder, {**files.read_json(folder / FILE), "total_steps": total_steps})
-
-
-def write_seeds(folder: pathlib.Path, seeds: int) -> None:
-    """Record a run's new number of seeds."""
-    _write(folder, {**files.read_json(folder / FILE), "seeds": seeds})
+def update(folder: pathlib.Path, **changes: Any) -> None:
+    """Record what has changed since the run started: its total_steps, its seeds, or the `sweep` of a search."""
+    _write(folder, {**files.read_json(folder / FILE), **changes})
 
 
 def _write(folder: pathlib.Path, manifest: dict[str, Any]) -> None:
@@ -148,10 +142,7 @@ def read(folder: pathlib.Path) -> Manifest:
             raise damaged(folder, "its checksum does not match")
         return Manifest(
             algo=fields["algo"],
-            options=Options(
-                **{**{name: fields[name] for name in _RECORDED if name != "until"}, "eval_env": None},
-                until=fields.get("until"),
-            ),  # earlier runs have none
+            options=Options(**{**{name: fields[name] for name in _RECORDED}, "eval_env": None}),
             config=fields["config"],
             recipe=fields["recipe"],
             sweep=fields.get("sweep"),
@@ -255,9 +246,8 @@ def is_custom(recorded: Manifest) -> bool:
 
 def reference_of(recorded: Manifest) -> list[str] | None:
     """Where the command line imported that environment from, and what it changed; None if it is not known."""
-    found = (recorded.recipe["references"] if recorded.eval_env is None else recorded.eval_env).get(
-        "env" if recorded.eval_env is None else "reference"
-    )
+    references, evaluated = recorded.recipe["references"], recorded.eval_env
+    found = references.get("env") if evaluated is None else evaluated.get("reference")
     return None if found is None else list(found)
 
 

@@ -83,7 +83,7 @@ def resume(
         require_same_program(experiment, saved)
         if total_steps is not None:
             if controllers.is_first():
-                manifest.write_total_steps(folder, total_steps)
+                manifest.update(folder, total_steps=total_steps)
             _warn_if_annealed([point.config for point in experiment.points], total_steps)
         connection = None
         if experiment.options.cluster is not None:
