@@ -178,9 +178,7 @@ class Space(NamedTuple):
 
     def groups(self, points: list[Point], size: int) -> list[Group]:
         """A group for each `size` configurations, which one compiled program trains whatever their values are."""
-        configs = [corner.config for corner in self.corners]
-        axes = jax.tree.leaves(_group([0] * len(configs), configs).axes, is_leaf=lambda axis: axis is None)
-        differ = [axis == 0 for axis in axes]
+        differ = _differ([corner.config for corner in self.corners])
         members = [list(range(i, min(i + size, len(points)))) for i in range(0, len(points), size)]
         return [_group(some, [points[i].config for i in some], differ) for some in members]
 
@@ -238,18 +236,23 @@ def groups(points: list[Point]) -> list[Group]:
     for i, point in enumerate(points):
         leaves, structure = jax.tree.flatten(point.config)
         alike.setdefault((structure, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)), []).append(i)
-    return [_group(members, [points[i].config for i in members]) for members in alike.values()]
+    configs = [[points[i].config for i in members] for members in alike.values()]
+    return [_group(members, some, _differ(some)) for members, some in zip(alike.values(), configs, strict=True)]
 
 
-def _group(members: list[int], configs: list[Any], stacked: list[bool] | None = None) -> Group:
-    """A group of configs whose leaves are stacked where they differ, and where that is asked for."""
+def _differ(configs: list[Any]) -> list[bool]:
+    """Which leaves of configs are not the same in all of them."""
+    rows = zip(*map(jax.tree.leaves, configs), strict=True)
+    return [any(not np.array_equal(row[0], value, equal_nan=True) for value in row[1:]) for row in rows]
+
+
+def _group(members: list[int], configs: list[Any], stacked: list[bool]) -> Group:
+    """A group of configs, some of whose leaves are stacked."""
     structure = jax.tree.structure(configs[0])
     leaves, axes = [], []
-    rows = list(zip(*map(jax.tree.leaves, configs), strict=True))
-    for values, is_stacked in zip(rows, stacked or [False] * len(rows), strict=True):
-        differ = is_stacked or any(not np.array_equal(values[0], value, equal_nan=True) for value in values[1:])
-        leaves.append(np.stack([np.asarray(x, jnp.result_type(x)) for x in values]) if differ else values[0])
-        axes.append(0 if differ else None)
+    for values, is_stacked in zip(zip(*map(jax.tree.leaves, configs), strict=True), stacked, strict=True):
+        leaves.append(np.stack([np.asarray(x, jnp.result_type(x)) for x in values]) if is_stacked else values[0])
+        axes.append(0 if is_stacked else None)
     return Group(tuple(members), jax.tree.unflatten(structure, leaves), jax.tree.unflatten(structure, axes))
 
 

@@ -120,6 +120,7 @@ def test_a_search_gives_the_bits_of_a_local_one(config, tmp_path):
     assert files(tmp_path / "there")[:2] == files(tmp_path / "here")[:2]
 
 
+@pytest.mark.slow
 def test_tunes_schedulers_stop_trials_early(config, tmp_path):
     """ASHA compares trials at 1 and 2 of 4 evaluations; the higher the rate, the better."""
     from ray import tune

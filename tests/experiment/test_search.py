@@ -1,6 +1,7 @@
 """A search: Optuna's suggestions in batches, as one program, resumed to the same bits."""
 
 import json
+import shutil
 
 import numpy as np
 import optuna
@@ -89,18 +90,30 @@ def same(left, right):
         same_results(mine, theirs)
 
 
-def test_a_killed_search_resumes_to_the_same_bits(searched, config, tmp_path, monkeypatch):
-    """Killed in its second batch; and once its last batch is lost, as if it had not begun."""
+@pytest.fixture(scope="module")
+def killed(config, tmp_path_factory):
+    """The folder of a search that died in its second batch."""
+    out = tmp_path_factory.mktemp("search") / "killed"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        stopped(monkeypatch, out, own, config, 30, **OPTIONS)
+    return out
+
+
+@pytest.fixture
+def folder(killed, tmp_path):
+    return shutil.copytree(killed, tmp_path / "x")
+
+
+def test_a_killed_search_resumes_to_the_same_bits(searched, config, folder):
+    """And so does a finished one."""
     result, _, _ = searched
-    out = tmp_path / "x"
-    stopped(monkeypatch, out, own, config, 30, **OPTIONS)
-    recorded = json.loads((out / "config.json").read_text())
+    recorded = json.loads((folder / "config.json").read_text())
     assert len(recorded["sweep"]) == 10
-    loaded = rljax.load(out, configuration=7, algorithm=own, config=config)
+    loaded = rljax.load(folder, configuration=7, algorithm=own, config=config)
     assert loaded.config.rate == result.points[7]["rate"]
-    same(rljax.resume(out, algorithm=own, config=config, progress=False), result)
-    assert json.loads((out / "config.json").read_text())["sweep"] == list(result.points)
-    same(rljax.resume(out, algorithm=own, config=config, progress=False), result)
+    same(rljax.resume(folder, algorithm=own, config=config, progress=False), result)
+    assert json.loads((folder / "config.json").read_text())["sweep"] == list(result.points)
+    same(rljax.resume(folder, algorithm=own, config=config, progress=False), result)
 
 
 def test_a_stopped_search_has_the_configurations_so_far(searched, config, tmp_path):
@@ -117,12 +130,11 @@ def test_a_stopped_search_has_the_configurations_so_far(searched, config, tmp_pa
     same(rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False), searched[0])
 
 
-def test_a_changed_suggestion_is_refused(searched, config, tmp_path, monkeypatch):
+def test_a_changed_suggestion_is_refused(config, folder, monkeypatch):
     ask = optuna.Study.ask
-    stopped(monkeypatch, tmp_path / "x", own, config, 30, **OPTIONS)
     monkeypatch.setattr(optuna.Study, "ask", lambda study, space: ask(study, dict(reversed(space.items()))))
     with pytest.raises(rljax.UsageError, match="Optuna suggests other configurations here"):
-        rljax.resume(tmp_path / "x", algorithm=own, config=config, progress=False)
+        rljax.resume(folder, algorithm=own, config=config, progress=False)
 
 
 def test_cma_es_moves_towards_the_better(config):

@@ -87,4 +87,4 @@ def test_what_tune_cannot_use_is_refused(config, tmp_path, monkeypatch):
         rljax.tune_trainable(own, config)({"rato": 1.0})
     Trial(monkeypatch, tmp_path, checkpoint=tune.Checkpoint(tmp_path))
     with pytest.raises(rljax.UsageError, match=r"not a checkpoint of rljax\.tune_trainable"):
-        rljax.tune_trainable(own, config, seeds=3, eval_episodes=3)({"rate": 1.0})
+        rljax.tune_trainable(own, config, **OPTIONS)({"rate": 1.0})
