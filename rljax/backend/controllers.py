@@ -209,6 +209,11 @@ def is_first() -> bool:
     return not _is_together or jax.process_index() == 0
 
 
+def is_first_of_all() -> bool:
+    """As `is_first`, also after `together` has ended."""
+    return _process in (None, 0)
+
+
 def first(value: int) -> int:
     """Process 0's value, in every process."""
     return int(_gathered([value])[0, 0]) if _is_together else value

@@ -20,7 +20,7 @@ from rljax.cli.parsing import Parser, add_fields, integer, param, swept, text_af
 from rljax.config import check_value, kinds, replace, value_at, with_values
 from rljax.envs.base import check_param
 from rljax.errors import UsageError
-from rljax.experiment import manifest
+from rljax.experiment import manifest, remote
 from rljax.experiment import resume as resuming
 from rljax.experiment import run as running
 from rljax.experiment.naming import say_if_untuned
@@ -138,16 +138,18 @@ def _run(
     if env is not None and ":" in env:
         manifest.remember(config.env, user_code.absolute(env), env_changes)
     is_new = chosen.out is None
-    out = _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}") if is_new else running.path_of("out", chosen.out)
+    given = _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}") if is_new else chosen.out
     settings: dict[str, Any] = {field: getattr(chosen, field) for field in _OPTIONS}
-    settings |= {"out": out, "name": chosen.name or (None if is_custom else name)}
-    try:
-        running.run(algorithm, config, sweep=sweep, **settings)
-    finally:
-        if is_new:
-            with contextlib.suppress(OSError):  # it is not empty, unless the run was refused
-                os.removedirs(out)
-    _print_written(out)
+    with remote.staged(given, is_new=True) as staged:
+        out = running.path_of("out", staged)
+        settings |= {"out": out, "name": chosen.name or (None if is_custom else name)}
+        try:
+            running.run(algorithm, config, sweep=sweep, **settings)
+        finally:
+            if is_new:
+                with contextlib.suppress(OSError):  # it is not empty, unless the run was refused
+                    os.removedirs(out)
+        _print_written(out, given)
     return 0
 
 
@@ -338,7 +340,13 @@ def resume(arguments: list[str]) -> int:
     options, mistakes = parser.parse_each(rest)
     if mistakes:
         raise UsageError("\n".join(mistakes))
-    recorded = manifest.read(pathlib.Path(name))
+    with remote.staged(name, wanted=remote.wanted_by(getattr(options, "cluster", None))) as folder:
+        _resume(pathlib.Path(folder), name, options)
+    return 0
+
+
+def _resume(folder: pathlib.Path, name: str, options: argparse.Namespace) -> None:
+    recorded = manifest.read(folder)
     _configure_jax(getattr(options, "cluster", None), getattr(options, "distributed", None), recorded.threads == 1)
     program_cache.use_default()
     settings = values(options, ("total_steps", "algorithm", *CHANGEABLE))
@@ -353,9 +361,8 @@ def resume(arguments: list[str]) -> int:
         settings["env"] = recorded_env(given["env"])
     if "eval_env" in given:
         settings["eval_env"] = user_code.env(given["eval_env"][0])
-    resuming.resume(name, **settings)
-    _print_written(pathlib.Path(name))
-    return 0
+    resuming.resume(folder, **settings)
+    _print_written(folder, name)
 
 
 def recorded_env(recorded: Sequence[str]) -> Any:
@@ -374,9 +381,10 @@ def _configure_jax(cluster: str | None, distributed: str | None, single_run: boo
         controllers.join(distributed, console.say)
 
 
-def _print_written(folder: pathlib.Path) -> None:
-    written = sorted(path.name for path in folder.iterdir())
-    print(f"{', '.join(written[:-1])} and {written[-1]} are in {folder}")
+def _print_written(folder: pathlib.Path, given: Any) -> None:
+    if controllers.is_first_of_all():
+        written = sorted(path.name for path in folder.iterdir())
+        print(f"{', '.join(written[:-1])} and {written[-1]} are in {given}")
 
 
 def _new_folder(name: str) -> pathlib.Path:

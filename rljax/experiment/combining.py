@@ -12,7 +12,7 @@ import numpy as np
 from rljax.backend import controllers
 from rljax.backend.versions import versions
 from rljax.errors import UsageError
-from rljax.experiment import checkpoints, placement
+from rljax.experiment import checkpoints, placement, remote
 from rljax.experiment.batching import Batch
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.description import describe
@@ -189,7 +189,8 @@ def _with_states(experiment: Experiment, trained: Trained, rows: np.ndarray) -> 
         return trained, rows
     folder, name = experiment.folder, trained.batch.folder_name
     assert folder is not None
-    saved = checkpoints.newest(folder / checkpoints.FOLDER / name)
+    with remote.reopened(folder, lambda one: one.startswith(f"{checkpoints.FOLDER}/{name}/")) as place:
+        saved = checkpoints.newest(place / checkpoints.FOLDER / name)
     if saved is None:
         raise UsageError(f"{folder} no longer has the checkpoints of batch {name}: restore them.")
     place = {run: row for row, run in enumerate(saved.record.runs)}

@@ -15,7 +15,7 @@ from rljax.backend import controllers
 from rljax.backend.devices import cpu_threads
 from rljax.config import replace
 from rljax.errors import UsageError, located, number
-from rljax.experiment import checkpoints, cluster, folders, manifest, sequential, session, sweeps
+from rljax.experiment import checkpoints, cluster, folders, manifest, remote, sequential, session, sweeps
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.manifest import Manifest
 from rljax.experiment.options import CHANGEABLE, documented, with_changes
@@ -65,9 +65,10 @@ def resume(
     """
     start_jax()
     callbacks = callbacks_of(callback)
-    folder = path_of("folder", folder)
     with together(changes.get("distributed")), contextlib.ExitStack() as stack:
         with controllers.refusing_together():
+            wanted = remote.wanted_by(changes.get("cluster"))
+            folder = path_of("folder", stack.enter_context(remote.staged(folder, wanted=wanted)))
             if controllers.is_first():  # before reading, since another process may write
                 stack.enter_context(folders.locked(folder))
             with_changes(manifest.read(folder).options, changes, CHANGEABLE)
@@ -80,6 +81,8 @@ def resume(
             if total_steps is not None:
                 total_steps = number("total_steps", _as_integer(total_steps), integer=True)
                 experiment = _lengthened(experiment, saved, total_steps)
+            if controllers.is_first():
+                remote.begin(folder)
         require_same_program(experiment, saved)
         if total_steps is not None:
             if controllers.is_first():

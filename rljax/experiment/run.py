@@ -17,7 +17,7 @@ from rljax.backend import controllers
 from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import use_default
 from rljax.errors import UsageError, number, shown
-from rljax.experiment import checkpoints, cluster, evaluating, folders, manifest, search, sequential, sweeps
+from rljax.experiment import checkpoints, cluster, evaluating, folders, manifest, remote, search, sequential, sweeps
 from rljax.experiment.naming import resolved
 from rljax.experiment.options import CLUSTER_SECONDS, MOST_RUNS, Options, documented, with_changes, with_until
 from rljax.experiment.outlets import Callback
@@ -92,6 +92,8 @@ def run(
     with together(options.get("distributed")), contextlib.ExitStack() as stack:
         connection = None
         with controllers.refusing_together():
+            if "out" in options:
+                options["out"] = stack.enter_context(remote.staged(options["out"], is_new=True))
             experiment, config = _planned(algorithm, config, sweep, options)
             is_temporary = experiment.options.until is not None and experiment.folder is None
             if is_temporary:  # further seeds continue from files
@@ -102,6 +104,7 @@ def run(
                 folders.prepare(folder, experiment.options.overwrite)
                 stack.enter_context(folders.locked(folder))
                 checkpoints.check_path(folder)
+                remote.begin(folder)
         require_same_program(experiment, [])
         if experiment.options.cluster is not None:
             connection = stack.enter_context(cluster.connected(experiment.options))
@@ -109,6 +112,7 @@ def run(
         if folder is not None:
             folders.clear(folder)
             manifest.write(folder, experiment, config)
+            remote.upload(folder)
         try:
             return sequential.train(experiment, [], callbacks, connection)
         except Interrupted as stop:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from signal import SIGINT
 
 from rljax.backend import controllers, devices
-from rljax.experiment import batching, checkpoints, folders
+from rljax.experiment import batching, checkpoints, folders, remote
 from rljax.experiment.batching import Batch, group_updates
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.cluster import Connection
@@ -65,6 +65,7 @@ def train(
             again = f"`rljax resume {folder}` starts it"
             raise Interrupted(f"Stopped before any run had begun: {again}.", None, pressed.signal or SIGINT)
         if folder is not None and connection is not None:
+            remote.fetch(folder, lambda name: name.startswith("metrics/"))
             outlets.or_report(MetricsFile(experiment, folder, updates).gather)
         result = result_of(experiment, trained, session.compile_seconds)
         _write(experiment, result, trained, outlets)

@@ -22,8 +22,10 @@ import pytest
 import toys
 
 import rljax
+from rljax import ppo
 from rljax.backend import controllers
 from rljax.backend.sharding import shard_batch
+from rljax.experiment import checkpoints, loop
 
 
 class State(NamedTuple):
@@ -67,18 +69,17 @@ def free_port():
         return server.getsockname()[1]
 
 
-def started(script, *arguments, number, port, **kwargs):
+def started(script, number, port):
     """Start one of two processes with one CPU device each."""
     paths = [str(pathlib.Path(__file__).parents[1]), str(pathlib.Path(rljax.__file__).parents[1])]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": ""}
     environment["PYTHONPATH"] = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, *script, *arguments, f"{number}/2@localhost:{port}"],
+        [sys.executable, *script, f"{number}/2@localhost:{port}"],
         env=environment,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        **kwargs,
     )
 
 
@@ -113,6 +114,8 @@ def main(folder, distributed):
     np.savez(folder / f"whole{number}", *jax.tree.leaves(result.states), returns=result.eval_returns)
     seen["best"] = np.asarray(result.best(jax.random.key(0), np.zeros((1, 1), np.float32))).tolist()
 
+    url = f"local://{folder}/stopped"  # each process has its own staging folder
+
     def stop(progress):
         assert progress.states.positions.shape == (2, 4, 2)  # all processes can read the states
         if progress.updates == 1 and not progress.is_evaluation and number == 1:
@@ -121,15 +124,38 @@ def main(folder, distributed):
     try:
         # Without evaluations there is no learning curve, whose picture takes as long as all else.
         quick = {**options, "evaluations": 0}
-        rljax.run(crowd, CONFIG, out=folder / "stopped", checkpoint_every=0, callback=stop, **quick)
+        rljax.run(crowd, CONFIG, out=url, checkpoint_every=0, callback=stop, **quick)
     except rljax.Interrupted as interrupted:
         seen["signal"] = interrupted.signal
     if number == 0:
         shutil.copytree(folder / "stopped", folder / "copy")
-    resumed = rljax.resume(folder / "stopped", algorithm=crowd, config=CONFIG, progress=False, distributed=distributed)
+    resumed = rljax.resume(url, algorithm=crowd, config=CONFIG, progress=False, distributed=distributed)
     seen["resumed"] = toys.same_bits(resumed.states, result.states) and toys.same_bits(resumed.metrics, result.metrics)
     seen["device"] = resumed.summary["device"]
     (folder / f"seen{number}.json").write_text(json.dumps(seen))
+
+
+LEARNER = ppo.Config(
+    env=toys.walk, total_steps=10 * 32, num_envs=4, num_steps=8, num_minibatches=2, num_epochs=2, hidden_sizes=(8,)
+)
+
+
+def learn(folder, victims, distributed):
+    """Begin or resume a run of PPO; the processes named in `victims` die after their fourth update."""
+    folder, number, done = pathlib.Path(folder), distributed[0], []
+    loop.train = toys.in_chunks_of(1)
+
+    def die(progress):
+        done.append(progress)
+        if number in victims and len(done) == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    options = {"checkpoint_every": 0, "callback": die, "progress": False, "distributed": distributed}
+    if folder.exists():
+        result = rljax.resume(folder, config=LEARNER, **options)
+    else:
+        result = rljax.run(ppo, LEARNER, out=folder, **{**OPTIONS, "evaluations": 0, **options})
+    np.savez(folder / f"states{number}", *jax.tree.leaves(result.states))
 
 
 # --- the tests -----------------------------------------------------------------------------------------------------
@@ -140,7 +166,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
     (folder / "file").touch()
     port = free_port()
-    processes = [started([__file__], str(folder), number=number, port=port) for number in (1, 0)]
+    processes = [started([__file__, "main", str(folder)], number=number, port=port) for number in (1, 0)]
     (code_1, *texts), (code_0, _, errors) = ended(processes)
     assert (code_0, code_1) == (0, 0), errors + texts[1]
     (folder / "printed").write_text("".join(texts))
@@ -239,5 +265,35 @@ def test_distributed_needs_sharded_environments(monkeypatch):
         rljax.run(crowd, CONFIG, distributed="0/2@localhost:5000", cluster="ray")
 
 
+@pytest.mark.slow
+def test_ppo_killed_in_one_process_or_both_resumes_in_two_and_in_one(tmp_path, devices, monkeypatch):
+    monkeypatch.setenv("RLJAX_CACHE", str(tmp_path / "cache"))
+    whole = rljax.run(ppo, LEARNER, devices=devices, **{**OPTIONS, "evaluations": 0})
+    port, folder = free_port(), tmp_path / "x"  # the port of a killed process is free again at once
+
+    def run(victims):
+        script = [__file__, "learn", str(folder), victims]
+        return ended([started(script, number=number, port=port) for number in (1, 0)], seconds=900)[::-1]
+
+    saved = [0]
+    for victims in ("1", "0", "01"):
+        for number, (code, out, errors) in enumerate(run(victims)):
+            assert out == ""
+            if str(number) in victims:
+                assert code == -signal.SIGKILL, errors
+            else:
+                assert "Another process of this run has ended" in errors or "another task died" in errors, errors
+                assert code in (1, -signal.SIGABRT)
+        (newest,) = checkpoints.load(folder)
+        saved.append(newest.record.updates)
+    assert saved[0] < saved[1] < saved[2] < saved[3] < 10
+    shutil.copytree(folder, tmp_path / "copy")
+    assert [code for code, _, _ in run("none")] == [0, 0]
+    resumed = rljax.resume(tmp_path / "copy", config=LEARNER, devices=devices, progress=False)
+    close(jax.tree.leaves(resumed.states), jax.tree.leaves(whole.states))
+    stored = np.load(folder / "states0.npz")
+    close([stored[f"arr_{i}"] for i in range(len(stored.files))], jax.tree.leaves(whole.states))
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    {"main": main, "learn": learn}[sys.argv[1]](*sys.argv[2:])
