@@ -57,7 +57,7 @@ class Coverage(NamedTuple):
     seeds: float
 
 
-def coverage(distribution: Distribution, until: str, experiments: int, most: int = 1_500) -> Coverage:
+def coverage(distribution: Distribution, until: str, experiments: int, most: int = 450) -> Coverage:
     """Repeat an experiment; one that is not narrow enough by `most` seeds stops there."""
     rows = []
     looks = [seeds for seeds in sequential.looks() if seeds <= most]
@@ -83,7 +83,7 @@ def main() -> None:
     print(f"| returns | IQM | covered at the stop | at all looks | seeds, median |\n|{'---|' * 5}")
     for name, distribution in DISTRIBUTIONS.items():
         found = coverage(distribution, given.until, given.experiments)
-        print(f"| {name} | {distribution.iqm:.1f} | {found.stopped:.1%} | {found.all_looks:.1%} | {found.seeds:.0f} |")
+        print(f"| {name} | {distribution.iqm:.1f} | {found.stopped:.1%} | {found.all_looks:.1%} | {found.seeds:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

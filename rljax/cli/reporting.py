@@ -16,8 +16,15 @@ from rljax.report.runs import Entry
 _RUNS = "folders of runs, each as a path or NAME=PATH; what has one name belongs together in several environments"
 
 
-def _parser(name: str, what: str) -> Parser:
-    parser = Parser(f"rljax {name}", what)
+_WHAT = {
+    "compare": "Compare the returns of runs: are there enough seeds to tell them apart?",
+    "report": "Write a report of runs: one HTML page that opens without a network.",
+}
+
+
+def parser_of(name: str) -> Parser:
+    """The options of `rljax compare` or `rljax report`."""
+    parser = Parser(f"rljax {name}", _WHAT[name])
     parser.add_argument("runs", nargs="*", metavar="RUN", help=_RUNS)
     parser.add_argument(
         "--reference",
@@ -34,13 +41,16 @@ def _parser(name: str, what: str) -> Parser:
     parser.add_argument(
         "--trust", action="store_true", help="import the code of custom environments that the runs' folders name"
     )
+    if name == "report":
+        parser.add_argument(
+            "--out", default="report.html", metavar="FILE", help="the file to write (default: report.html)"
+        )
     return parser
 
 
 def compare(arguments: list[str]) -> int:
     """Compare runs in the terminal."""
-    parser = _parser("compare", "Compare the returns of runs: are there enough seeds to tell them apart?")
-    given = parser.parse_all(arguments)
+    given = parser_of("compare").parse_all(arguments)
     entries = runs.read(given.runs)
     _start_jax()
     comparing.show(comparing.of_entries(entries, comparing.randoms(_custom(given)), _references(given.reference)))
@@ -49,9 +59,7 @@ def compare(arguments: list[str]) -> int:
 
 def report(arguments: list[str]) -> int:
     """Write a report of runs."""
-    parser = _parser("report", "Write a report of runs: one HTML page that opens without a network.")
-    parser.add_argument("--out", default="report.html", metavar="FILE", help="the file to write (default: report.html)")
-    given = parser.parse_all(arguments)
+    given = parser_of("report").parse_all(arguments)
     entries = runs.read(given.runs)
     _start_jax()
     written = page.write(entries, given.out, comparing.randoms(_custom(given)), _references(given.reference))

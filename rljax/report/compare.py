@@ -12,6 +12,7 @@ from rljax import envs
 from rljax.errors import UsageError, number
 from rljax.experiment import manifest
 from rljax.report import console, runs, scores, statistics
+from rljax.report.known_returns import RANDOM
 from rljax.report.runs import Entry
 from rljax.report.scores import Scores
 from rljax.report.statistics import MIN_SEEDS, POWER, Difference
@@ -99,7 +100,7 @@ def compare(
 
 
 def randoms(custom: Callable[[Entry], Any]) -> Random:
-    """The random policy's return in an entry's environment, measured once in each.
+    """The random policy's return in an entry's environment: the known one, or measured once in each.
 
     Args:
         custom: gives the environment of an entry in a custom one, or None if its code is missing.
@@ -107,8 +108,11 @@ def randoms(custom: Callable[[Entry], Any]) -> Random:
     measured: dict[str, float | None] = {}
 
     def of(entry: Entry) -> float | None:
+        is_custom = manifest.is_custom(entry.recorded)
+        if entry.env in RANDOM and not is_custom:
+            return RANDOM[entry.env]
         if entry.env not in measured:
-            env = custom(entry) if manifest.is_custom(entry.recorded) else None
+            env = custom(entry) if is_custom else None
             try:
                 made = manifest.env_of(entry.recorded, entry.configuration, env)
             except UsageError:

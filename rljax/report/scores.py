@@ -9,22 +9,9 @@ import numpy as np
 from rljax.envs import Env
 from rljax.errors import UsageError, suggest
 from rljax.report import statistics
-from rljax.report.atari import RANDOM_AND_HUMAN
+from rljax.report.known_returns import ATARI, REFERENCES
 from rljax.report.runs import Entry
 
-# Limits of what can be reached, thresholds at which Gymnasium calls a task solved, or optima from exact planning.
-REFERENCES = {
-    "CartPole-v1": 500.0,  # the limit
-    "Acrobot-v1": -100.0,  # Gymnasium's threshold
-    "MountainCar-v0": -110.0,  # Gymnasium's threshold
-    "MountainCarContinuous-v0": 90.0,  # Gymnasium's threshold
-    "Pendulum-v1": -139.0,  # the optimum, nearly
-    "FrozenLake-misc": 0.7442,  # the optimum
-    "Taxi-v3": 7.93,  # the optimum
-    "CliffWalking-v1": -13.0,  # the optimum
-    "Catch-bsuite": 1.0,  # the limit
-    "MemoryChain-bsuite": 1.0,  # the limit
-}
 _EPISODES = 500  # of the random policy
 _MAX_STEPS = 10_000  # of one of them
 _ATARI = re.compile(r"^(?:(?:ALE|atari|jaxatari)/)(\w+?)(?:-v\d+)?$|^(\w+?)(?:NoFrameskip|Deterministic)?-v[045]$")
@@ -34,6 +21,13 @@ def random_return(env: Env) -> float:
     """Mean return of 500 episodes of uniformly random, legal actions."""
     import jax
 
+    return float(np.mean(random_returns(env, jax.random.key(0))))
+
+
+def random_returns(env: Env, key: Any) -> np.ndarray:
+    """Returns of 500 episodes of uniformly random, legal actions, `[500]`."""
+    import jax
+
     from rljax.envs.masks import random_action
     from rljax.evaluation import play
 
@@ -41,15 +35,15 @@ def random_return(env: Env) -> float:
         keys = jax.random.split(key, len(jax.tree.leaves(obs)[0]))
         return jax.vmap(lambda key, obs: random_action(env.action_space, key, obs))(keys, obs)
 
-    returns = jax.jit(lambda key: play(key, env, policy, _EPISODES, _MAX_STEPS).returns)(jax.random.key(0))
-    return float(np.mean(np.asarray(returns)))
+    played = jax.jit(lambda key: play(key, env, policy, _EPISODES, _MAX_STEPS).returns)(key)
+    return np.asarray(played)
 
 
 def human(env: str) -> tuple[float, float] | None:
     """Returns of a random policy and of a human in a game of Atari; None for another environment."""
     found = _ATARI.match(env)
     name = "" if found is None else (found[1] or found[2])
-    return RANDOM_AND_HUMAN.get(name.replace("_", "").lower())
+    return ATARI.get(name.replace("_", "").lower())
 
 
 class Scores(NamedTuple):

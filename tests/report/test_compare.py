@@ -1,12 +1,13 @@
 """Comparisons of runs, in Python and in the terminal."""
 
+import jax
 import numpy as np
 import pytest
 from made_runs import made
 
 import rljax
 from rljax import cli
-from rljax.report import scores
+from rljax.report import known_returns, scores
 
 RNG = np.random.default_rng(0)
 SHARED = RNG.normal(100, 10, 20)
@@ -141,3 +142,21 @@ def test_bad_comparisons_are_refused(folders, capsys):
     assert "did you mean --reference" in err
     with pytest.raises(rljax.UsageError, match="References are for runs in several environments"):
         rljax.compare(folders["base"], folders["higher"], references={"walk": 1.0})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env", known_returns.RANDOM)
+def test_known_returns_of_a_random_policy_are_what_is_measured(env):
+    """Of 500 other episodes, within five standard errors of their difference."""
+    made = rljax.make(env)
+    returns = scores.random_returns(made, jax.random.key(1))
+    error = np.std(returns) / np.sqrt(len(returns) / 2)
+    assert np.mean(returns) == pytest.approx(known_returns.RANDOM[env], rel=1e-3, abs=5 * error + 1e-6)
+
+
+def test_a_known_return_needs_no_code(template, tmp_path, monkeypatch):
+    recipe = {"references": {"env": None}, "env": {"recipe": [["CartPole-v1", []]]}, "algorithm": None, "fields": None}
+    label = "CartPole-v1+normalize_rewards(0.99)"
+    (entry,) = rljax.report.runs.read([made(template, tmp_path / "x", [1.0], env=label, recipe=recipe)])
+    monkeypatch.setattr(scores, "random_return", None)
+    assert rljax.report.compare.randoms(lambda _: None)(entry) == known_returns.RANDOM["CartPole-v1"]
