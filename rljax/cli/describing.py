@@ -77,6 +77,7 @@ def completion(arguments: list[str]) -> int:
     import shtab
 
     from rljax.cli.training import resume_parser, train_parser
+    from rljax.cli.watching import playground_parser, watch_parser
 
     parser = Parser("rljax completion", "Print a completion script.")
     parser.add_argument("shell", choices=["bash", "zsh"], help='for instance: eval "$(rljax completion bash)"')
@@ -94,10 +95,12 @@ def completion(arguments: list[str]) -> int:
             elif words.startswith("{"):
                 action.choices = words.strip("{}").split(",")
         by_algorithm.add_parser(name, parents=[options], conflict_handler="resolve", add_help=False, help=name)
-    folder = commands.add_parser(
-        "resume", parents=[resume_parser()], conflict_handler="resolve", add_help=False, help="resume"
+    for name, options in (("resume", resume_parser()), ("watch", watch_parser())):
+        folder = commands.add_parser(name, parents=[options], conflict_handler="resolve", add_help=False, help=name)
+        folder.add_argument("folder").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    commands.add_parser(
+        "playground", parents=[playground_parser()], conflict_handler="resolve", add_help=False, help="playground"
     )
-    folder.add_argument("folder").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     commands.add_parser("envs", help="environments").add_argument("env", nargs="?", choices=ids)
     commands.add_parser("algos", help="algorithms")
     commands.add_parser("completion", help="completion").add_argument("shell", choices=["bash", "zsh"])
