@@ -83,7 +83,10 @@ def main() -> None:
     print(f"| returns | IQM | covered at the stop | at all looks | seeds, median |\n|{'---|' * 5}")
     for name, distribution in DISTRIBUTIONS.items():
         found = coverage(distribution, given.until, given.experiments)
-        print(f"| {name} | {distribution.iqm:.1f} | {found.stopped:.1%} | {found.all_looks:.1%} | {found.seeds:.0f} |", flush=True)
+        print(
+            f"| {name} | {distribution.iqm:.1f} | {found.stopped:.1%} | {found.all_looks:.1%} | {found.seeds:.0f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

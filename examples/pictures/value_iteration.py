@@ -20,7 +20,7 @@ def main(path: str) -> dict[str, np.ndarray]:
     import matplotlib.pyplot as plt
 
     model = envs.tabular_model("GridWorld-misc")
-    exact = planning.value_iteration(model, DISCOUNT).values
+    exact = jax.jit(planning.value_iteration)(model, DISCOUNT).values
 
     def sweep(values: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         values = planning.action_values(model, values, DISCOUNT).max(axis=-1)

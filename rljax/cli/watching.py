@@ -11,7 +11,7 @@ from rljax.cli.parsing import Parser, integer
 from rljax.cli.training import CUSTOM_ALGORITHM, CUSTOM_ENV, recorded_env
 from rljax.envs.unwrapping import model_of
 from rljax.errors import UsageError
-from rljax.experiment import loading, manifest
+from rljax.experiment import loading, manifest, watching
 from rljax.experiment.options import EVALUATED
 from rljax.report import animation, playground
 
@@ -79,6 +79,8 @@ def watch(arguments: list[str]) -> int:
         ]
     start_jax()
     result = loading.result_of(name, given.pop("configuration", None), **code)
+    if wants_map:
+        watching.exact_model(result)  # before the work of drawing
     shown = result.watch(path, **given)
     print(f"{path} has {len(shown.pictures)} pictures of policies in {result.config.env.label}")
     if wants_map or (wants_map is None and model_of(result.config.env) is not None):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import evaluation
+from rljax.envs import Model
 from rljax.envs.masks import Masked
 from rljax.envs.unwrapping import innermost_state, model_of
 from rljax.errors import UsageError, number, shown
@@ -129,12 +130,18 @@ def _title(result: Any, one: Watched) -> str:
     return f"seed {one.seed}, {steps:,} env steps{best}"
 
 
+def exact_model(result: Any) -> Model:
+    """The model of a result's environment; raise `UsageError` if it has none."""
+    model = model_of(result.config.env)
+    if model is None:
+        label = result.config.env.label
+        raise UsageError(f"{label} has no exact model to compare with: a map needs a tabular environment.")
+    return model
+
+
 def plot_map(result: Any, path: str | os.PathLike[str] | None, seed: int) -> Any:
     """Plot values and policy of a tabular environment next to the exact ones; see `Result.map`."""
-    env, config = result.config.env, result.config
-    model = model_of(env)
-    if model is None:
-        raise UsageError(f"{env.label} has no exact model to compare with: a map needs a tabular environment.")
+    env, model = result.config.env, exact_model(result)
     policy = result.policy(seed)
     if isinstance(policy, RecurrentPolicy):
         raise UsageError("A recurrent policy has no map: what it does depends on more than the state.")
@@ -143,5 +150,5 @@ def plot_map(result: Any, path: str | os.PathLike[str] | None, seed: int) -> Any
     actions = np.asarray(env.action_space.index(policy(jax.random.key(0), obs)))
     tables = getattr(jax.tree.map(lambda x: x[result.row(seed)], result.states), "tables", None)
     learned = None if tables is None else np.asarray(tables.action_values).mean(axis=0)
-    title = f"{env.label}, seed {seed}"
-    return maps.plot_maps(path, env, model, actions, float(getattr(config, "discount", 0.99)), title, learned)
+    title, discount = f"{env.label}, seed {seed}", float(getattr(result.config, "discount", 0.99))
+    return maps.plot_maps(path, env, model, actions, discount, title, learned)

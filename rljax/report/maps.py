@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from rljax import planning
 from rljax.envs import Env, Model
 from rljax.envs.unwrapping import world_of
-from rljax.errors import UsageError
 from rljax.report import plot
 from rljax.report.plot import Path
 
@@ -39,13 +39,10 @@ class Maps(NamedTuple):
 
 def compute(model: Model, actions: np.ndarray, discount: float, action_values: np.ndarray | None = None) -> Maps:
     """Compare a deterministic policy `[S]`, and its estimates `[S, A]`, with the exact solution of the model."""
-    solution = planning.value_iteration(model, discount)
+    solution = jax.jit(planning.value_iteration)(model, discount)
     exact = np.asarray(solution.action_values)
     policy = np.eye(exact.shape[1])[actions]
-    try:
-        values = np.asarray(planning.policy_values(model, policy, discount))
-    except UsageError:  # it never ends, with a discount of 1
-        values = np.full(len(exact), np.nan)
+    values = np.asarray(jax.jit(planning.policy_values)(model, policy, discount))
     best = exact.max(axis=1, keepdims=True)
     return Maps(
         learned=None if action_values is None else action_values.max(axis=1),

@@ -13,9 +13,7 @@ import numpy as np
 from rljax.envs import Env
 from rljax.envs.unwrapping import innermost_state, world_of
 from rljax.errors import UsageError, located
-from rljax.report.render import classic, grids
-from rljax.report.render.minatar import minatar
-from rljax.report.render.text import text
+from rljax.report.render import classic, grids, minatar, text
 
 RENDERERS: dict[str, Callable[[Any, Any, Any], np.ndarray]] = {
     "CartPole-v1": classic.cart_pole,
@@ -23,11 +21,11 @@ RENDERERS: dict[str, Callable[[Any, Any, Any], np.ndarray]] = {
     "MountainCar-v0": classic.mountain_car,
     "MountainCarContinuous-v0": classic.mountain_car,
     "Pendulum-v1": classic.pendulum,
-    "Asterix-MinAtar": minatar,
-    "Breakout-MinAtar": minatar,
-    "Freeway-MinAtar": minatar,
-    "Seaquest-MinAtar": minatar,
-    "SpaceInvaders-MinAtar": minatar,
+    "Asterix-MinAtar": minatar.game,
+    "Breakout-MinAtar": minatar.game,
+    "Freeway-MinAtar": minatar.game,
+    "Seaquest-MinAtar": minatar.game,
+    "SpaceInvaders-MinAtar": minatar.game,
     "FrozenLake-misc": grids.frozen_lake,
     "Taxi-v3": grids.taxi,
     "CliffWalking-v1": grids.cliff_walking,
@@ -58,7 +56,7 @@ def frames(env: Env, states: Any) -> np.ndarray:
         return _rendered(env, states, params)
     world = world_of(env)
     if world is None or env.name not in RENDERERS:
-        return text(states)
+        return text.pages(states)
     renderer, times = RENDERERS[env.name], len(jax.tree.leaves(states)[0])
     parts = [jax.tree.map(lambda leaf, i=i: leaf[i : i + _AT_ONCE], states) for i in range(0, times, _AT_ONCE)]
     return np.concatenate([renderer(part, params, world) for part in parts])

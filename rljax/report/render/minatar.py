@@ -27,7 +27,7 @@ COLOURS: dict[str, tuple[Colour, ...]] = {
 }
 
 
-def minatar(states: Any, params: Any, world: Any) -> np.ndarray:
+def game(states: Any, params: Any, world: Any) -> np.ndarray:
     """A game as its player sees it."""
     times = len(states.time)
     padded = jax.tree.map(lambda leaf: leaf[np.minimum(np.arange(-(-times // 64) * 64), times - 1)], states)

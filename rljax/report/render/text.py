@@ -31,7 +31,7 @@ def _shown(leaf: Any) -> str:
         return " ".join(str(values).split())
 
 
-def text(states: Any) -> np.ndarray:
+def pages(states: Any) -> np.ndarray:
     """Pictures of states stacked over time, uint8 `[T, H, W, 3]`."""
     from PIL import Image, ImageDraw, ImageFont
 
