@@ -21,7 +21,7 @@ def main(path: str) -> dict[str, np.ndarray]:
     ratio = jnp.linspace(0.4, 1.6, 241)
 
     def objective(ratio: jax.Array, advantage: float) -> jax.Array:
-        return -losses.clipped_surrogate(jnp.log(ratio), advantage, CLIP)
+        return -losses.clipped_surrogate(jnp.log(ratio), jnp.asarray(advantage), CLIP)
 
     curves = {"ratio": ratio}
     figure, panels = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")

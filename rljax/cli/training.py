@@ -3,11 +3,9 @@
 import argparse
 import contextlib
 import dataclasses
-import itertools
 import os
 import pathlib
 import shlex
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +18,7 @@ from rljax.cli.parsing import Parser, add_fields, integer, param, swept, text_af
 from rljax.config import check_value, kinds, replace, value_at, with_values
 from rljax.envs.base import check_param
 from rljax.errors import UsageError
-from rljax.experiment import manifest, remote
+from rljax.experiment import folders, manifest, remote
 from rljax.experiment import resume as resuming
 from rljax.experiment import run as running
 from rljax.experiment.naming import say_if_untuned
@@ -138,7 +136,7 @@ def _run(
     if env is not None and ":" in env:
         manifest.remember(config.env, user_code.absolute(env), env_changes)
     is_new = chosen.out is None
-    given = _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}") if is_new else chosen.out
+    given = folders.new(f"{pathlib.Path(name).stem}-{config.env.name}") if is_new else chosen.out
     settings: dict[str, Any] = {field: getattr(chosen, field) for field in _OPTIONS}
     with remote.staged(given, is_new=True) as staged:
         out = running.path_of("out", staged)
@@ -385,19 +383,3 @@ def _print_written(folder: pathlib.Path, given: Any) -> None:
     if controllers.is_first_of_all():
         written = sorted(path.name for path in folder.iterdir())
         print(f"{', '.join(written[:-1])} and {written[-1]} are in {given}")
-
-
-def _new_folder(name: str) -> pathlib.Path:
-    """Make a new folder in runs/, so that two runs started in the same second do not share one."""
-    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
-        folder = pathlib.Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}{suffix}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UsageError(
-                f"{folder} cannot be created ({error.strerror}): choose another folder with --out."
-            ) from None
-        return folder
-    raise AssertionError("the suffixes never end")

@@ -189,8 +189,8 @@ def _with_states(experiment: Experiment, trained: Trained, rows: np.ndarray) -> 
         return trained, rows
     folder, name = experiment.folder, trained.batch.folder_name
     assert folder is not None
-    with remote.reopened(folder, lambda one: one.startswith(f"{checkpoints.FOLDER}/{name}/")) as place:
-        saved = checkpoints.newest(place / checkpoints.FOLDER / name)
+    with remote.reopened(folder, lambda one: one.startswith(f"{checkpoints.FOLDER}/{name}/")) as found:
+        saved = checkpoints.newest(found / checkpoints.FOLDER / name)
     if saved is None:
         raise UsageError(f"{folder} no longer has the checkpoints of batch {name}: restore them.")
     place = {run: row for row, run in enumerate(saved.record.runs)}
