@@ -18,7 +18,7 @@ from toys import own
 
 import rljax
 from rljax import pbt
-from rljax.experiment import checkpoints, cluster, folders, options, shipping, worker
+from rljax.experiment import checkpoints, cluster, folders, mailbox, options, shipping, worker
 
 ray = pytest.importorskip("ray")
 OPTIONS = {
@@ -249,6 +249,18 @@ def test_a_task_whose_worker_dies_or_is_sent_away_continues(config, whole, tmp_p
     assert sent
     assert ("was lost" if number == signal.SIGKILL else "was asked to stop and has saved") in capsys.readouterr().err
     same_results(result, whole)
+
+
+def test_workers_on_a_drained_node_are_asked_to_leave(monkeypatch):
+    drained = {}
+    monkeypatch.setattr(ray._private.state.state, "get_draining_nodes", lambda: drained)
+    monkeypatch.setattr(mailbox, "_DRAINED_SECONDS", 0.0)
+    box = mailbox.Mailbox()
+    assert box.report([b"x"], "a") == ""
+    drained["a"] = 1234
+    assert [box.report([], node) for node in ("a", "b")] == [mailbox.LEAVE, ""]
+    assert box.exchange(mailbox.STOP, []) == ([b"x"], set())
+    assert box.report([], "a") == mailbox.STOP
 
 
 def _broken_update(key, state, config):
