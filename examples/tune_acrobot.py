@@ -32,7 +32,7 @@ def main(
     """Search, and train the defaults and the best configuration again with seeds that took no part in the search."""
     rljax.configure_jax()
     config = ppo.Config(env=rljax.make("Acrobot-v1"), **fields)
-    options = {"evaluations": 5, "eval_episodes": episodes, "overwrite": True}
+    options: dict[str, Any] = {"evaluations": 5, "eval_episodes": episodes, "overwrite": True}
     found = rljax.run(ppo, config, sweep=SPACE, search="optuna", samples=samples, seeds=seeds, out=out, **options)
     assert found.best_configuration is not None  # there is one with two seeds or more
     best = found.configs[found.best_configuration]
