@@ -119,13 +119,23 @@ class Connection:
         )
         return shipping.pack(job, self.ray.cloudpickle.dumps)
 
-    def remote(self, function: Any, layout: Layout | None, **options: Any) -> Any:
+    def more_memory(self, before: float | None) -> float | None:
+        """Bytes to ask for after a task with these ran out of its node's memory; None if no node has more.
+
+        A task that asked for none shared its node with as many others as that has CPUs for.
+        """
+        largest = max(_nodes(self.ray), key=lambda node: node.get("memory", 0.0), default={})
+        most = largest.get("memory", 0.0)
+        before = before or self.needs.get("memory") or most * self.needs.get("CPU", 1.0) / largest.get("CPU", 1.0)
+        return min(2 * before, most) if before < most else None
+
+    def remote(self, function: Any, layout: Layout | None, memory: float | None = None, **options: Any) -> Any:
         """A function that runs on workers with a task's resources, and JAX's devices for them.
 
         By default nothing is retried: the driver starts a lost task again, and knows whether it got further.
         """
         needs = dict(self.needs)
-        cpus, gpus, memory = needs.pop("CPU", 1.0), needs.pop("GPU", 0.0), needs.pop("memory", None)
+        cpus, gpus, own_memory = needs.pop("CPU", 1.0), needs.pop("GPU", 0.0), needs.pop("memory", None)
         variables = {name: os.environ[name] for name in ("XLA_FLAGS", "RLJAX_CACHE") if name in os.environ}
         if not gpus:
             threads = layout.threads if layout is not None else max(int(cpus), 1)
@@ -136,7 +146,7 @@ class Connection:
         return self.ray.remote(function).options(
             num_cpus=cpus,
             num_gpus=gpus,
-            memory=memory,
+            memory=memory or own_memory,
             resources=needs or None,
             runtime_env={"env_vars": variables},
             **{"max_retries": 0, **options},

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rljax.backend import devices
 from rljax.errors import UsageError
 from rljax.experiment import folders, mailbox, manifest, worker
 from rljax.experiment.batching import Batch
@@ -48,6 +49,7 @@ class Driver:
         self._speeds: dict[_Key, float] = {}  # environment steps per second of the batches that are trained
         self._orders: dict[Any, Task] = {}  # by the reference to what a task returns
         self._training_return = np.nan
+        self._memory: dict[int, float] = {}  # that a task asks for after it ran out of it
         self._deaths: dict[int, tuple[int, int]] = {}  # of a task's workers, and its updates at the first of them
         self._again: list[int] = []
         self._said: set[str] = set()
@@ -123,7 +125,9 @@ class Driver:
                 lanes=task.lanes,
                 sources=task.sources,
             )
-            reference = self._remote.remote(self._shipment, order, self._mailbox, self._identity)
+            memory = self._memory.get(task.number)
+            remote = self.connection.remote(worker.train, self.experiment.layout, memory) if memory else self._remote
+            reference = remote.remote(self._shipment, order, self._mailbox, self._identity)
             self._orders[reference] = task
 
     def _cancel(self, references: list[Any]) -> None:
@@ -190,12 +194,27 @@ class Driver:
                 f"The workers of task {task.number} died {count} times at update {updates}: give it more with "
                 f"task_resources, or lower runs_per_batch ({lines[0][:200] if lines else type(error).__name__})."
             )
-        if error is None:
+        if isinstance(error, self.connection.ray.exceptions.OutOfMemoryError):
+            self._ask_for_more_memory(task)
+        elif error is None:
             self._say(f"A worker was asked to stop and has saved task {task.number}: another one continues it.")
         else:
             self._say(f"A worker of task {task.number} was lost: another one continues it from its checkpoint.")
         self._again.append(task.number)
         self._submit([task])
+
+    def _ask_for_more_memory(self, task: Task) -> None:
+        """Let a task that ran out of its node's memory share the node with fewer others."""
+        memory = self.connection.more_memory(self._memory.get(task.number))
+        if memory is None:
+            raise UsageError(
+                f"Task {task.number} runs out of memory on the largest node of the cluster: lower runs_per_batch."
+            )
+        self._memory[task.number] = memory
+        self._say(
+            f"Task {task.number} ran out of its node's memory: it continues from its checkpoint where "
+            f"{devices.readable(int(memory))} are free."
+        )
 
     def _exchange(self, wish: str) -> set[int]:
         """Give the mailbox the wish, and take its messages; the numbers of the tasks that have begun."""

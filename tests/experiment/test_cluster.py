@@ -19,7 +19,7 @@ from toys import own
 
 import rljax
 from rljax import pbt
-from rljax.experiment import checkpoints, cluster, folders, options, shipping, worker
+from rljax.experiment import checkpoints, cluster, folders, mailbox, options, shipping, worker
 
 ray = pytest.importorskip("ray")
 OPTIONS = {
@@ -249,10 +249,28 @@ def test_a_stopped_experiment_continues_with_and_without_a_cluster(config, whole
     assert not (tmp_path / "x/locks").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_task_whose_worker_dies_or_is_sent_away_continues(config, whole, tmp_path, capsys, number):
-    """SIGTERM comes before a drained node ends: the worker saves, though no checkpoint is due."""
+def test_a_task_that_runs_out_of_memory_asks_for_more():
+    """Of nodes of 8 and 32 GiB: on the larger one, 4 tasks had 8 GiB each."""
+    resources = [{"CPU": 2.0, "memory": 8.0}, {"CPU": 8.0, "memory": 32.0}]
+    nodes = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": one} for one in resources])
+    connection = cluster.Connection(nodes, "here", {"CPU": 2.0}, {})
+    assert [connection.more_memory(before) for before in (None, 16.0, 20.0, 32.0)] == [16.0, 32.0, 32.0, None]
+    assert cluster.Connection(nodes, "here", {"CPU": 2.0, "memory": 3.0}, {}).more_memory(None) == 6.0
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (signal.SIGKILL, "was lost"),
+        (signal.SIGTERM, "was asked to stop and has saved"),
+        pytest.param(signal.SIGKILL, "ran out of its node's memory", marks=pytest.mark.slow),
+    ],
+)
+def test_a_task_whose_worker_dies_or_is_sent_away_continues(config, whole, tmp_path, capsys, monkeypatch, number, said):
+    """SIGTERM comes before a node ends: the worker saves, though no checkpoint is due."""
     sent = []
+    if "memory" in said:  # as if Ray had killed it
+        monkeypatch.setattr(ray.exceptions, "OutOfMemoryError", ray.exceptions.RayError)
 
     def end_a_worker(progress):
         workers = [
@@ -266,8 +284,20 @@ def test_a_task_whose_worker_dies_or_is_sent_away_continues(config, whole, tmp_p
     longer = rljax.replace(config, num_updates=100)
     result = rljax.run(slow, longer, out=tmp_path / "x", callback=end_a_worker, checkpoint_every=every, **SLOW)
     assert sent
-    assert ("was lost" if number == signal.SIGKILL else "was asked to stop and has saved") in capsys.readouterr().err
+    assert said in capsys.readouterr().err
     same_results(result, whole)
+
+
+def test_workers_on_a_drained_node_are_asked_to_leave(monkeypatch):
+    drained = {}
+    monkeypatch.setattr(ray._private.state.state, "get_draining_nodes", lambda: drained)
+    monkeypatch.setattr(mailbox, "_DRAINED_SECONDS", 0.0)
+    box = mailbox.Mailbox()
+    assert box.report([b"x"], "a") == ""
+    drained["a"] = 1234
+    assert [box.report([], node) for node in ("a", "b")] == [mailbox.LEAVE, ""]
+    assert box.exchange(mailbox.STOP, []) == ([b"x"], set())
+    assert box.report([], "a") == mailbox.STOP
 
 
 def _broken_update(key, state, config):

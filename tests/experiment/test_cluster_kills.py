@@ -220,6 +220,30 @@ def test_a_node_that_joins_late_gets_work_and_a_killed_driver_is_continued(tmp_p
     assert results(tmp_path / "x") == whole
 
 
+@pytest.mark.slow
+def test_a_drained_node_hands_its_tasks_back(tmp_path, nodes, whole, capsys):
+    """As Ray drains a spot instance that is taken away soon: no checkpoint is due."""
+    while nodes.count < 2:
+        nodes.add()
+    drained = []
+
+    def drain(progress):
+        busy = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        if progress.updates > 100 and not drained:
+            drained.append(busy[0])
+            given = ["--address", nodes.address, "--node-id", busy[0], "--deadline-remaining-seconds", "300"]
+            given += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "taken away"]
+            command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", *given]
+            subprocess.run(command, check=True, capture_output=True, env={**os.environ, "RAY_AUTH_MODE": "disabled"})
+
+    given = {**GIVEN, "checkpoint_every": 1e9}
+    rljax.run("ppo", toys.walk, out=tmp_path / "x", cluster="ray", callback=drain, **given, **FIELDS)
+    assert drained
+    assert "was asked to stop and has saved" in capsys.readouterr().err
+    assert results(tmp_path / "x") == whole
+    nodes.add()
+
+
 def descendants(nodes):
     """The processes of all nodes: workers, and what Ray starts."""
     return psutil.Process(nodes.process.pid).children(recursive=True)
