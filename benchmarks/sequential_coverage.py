@@ -13,7 +13,7 @@ from scipy import integrate, stats
 
 from rljax.report import sequential
 
-_AT_ONCE = 100  # experiments
+_AT_ONCE = 200  # experiments
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -59,7 +59,7 @@ class Coverage(NamedTuple):
     seeds: float
 
 
-def coverage(distribution: Distribution, until: str, experiments: int, most: int = 1_500) -> Coverage:
+def coverage(distribution: Distribution, until: str, experiments: int, most: int = 660) -> Coverage:
     """Repeat an experiment; one that is not narrow enough by `most` seeds stops there."""
     parts = [_coverage(distribution, until, i, most) for i in range(experiments // _AT_ONCE)]
     stopped, all_looks, seeds = (np.concatenate(part) for part in zip(*parts, strict=True))
