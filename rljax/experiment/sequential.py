@@ -58,7 +58,7 @@ def _look(result: Result, until: str, look: int) -> dict[str, Any]:
     values = final[np.isfinite(final)]
     ends = sequential.interval(values, look) if len(values) else (-np.inf, np.inf)
     is_reached = bool(len(values)) and sequential.is_reached(values, ends, until)
-    return {"until": until, "look": look, "interval": list(ends), "is_reached": is_reached}
+    return {"until": until, "look": look, "interval": [float(end) for end in ends], "is_reached": is_reached}
 
 
 def _report(result: Result, folder: Any, about: dict[str, Any]) -> None:

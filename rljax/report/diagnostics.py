@@ -1,7 +1,7 @@
 """Figures of the metrics that show how training goes: entropy, KL, values, gradients, action frequencies, ..."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,31 +25,26 @@ _MOST = 30  # figures
 _ENTRY_OF = re.compile(r"^(.+)_(\d+)$")  # of a metric that is a vector, such as action frequencies
 
 
-def of(entries: Sequence[Entry], place: Callable[[Entry], int]) -> dict[str, Figure]:
-    """Figures by their titles, of the metrics that any of the runs has.
-
-    Args:
-        entries: the runs.
-        place: among the page's runs, for the colours.
-    """
-    names = dict.fromkeys(name for entry in entries for name in entry.metrics if name not in BOOKKEEPING)
+def of(entries: Sequence[tuple[str, int, Entry]]) -> dict[str, Figure]:
+    """Figures by their titles, of the metrics that any of the runs has; each with its label and place."""
+    names = dict.fromkeys(name for _, _, entry in entries for name in entry.metrics if name not in BOOKKEEPING)
     vectors = dict.fromkeys(found[1] for name in names if (found := _ENTRY_OF.match(name)) and f"{found[1]}_0" in names)
     single = [name for name in names if not ((found := _ENTRY_OF.match(name)) and found[1] in vectors)]
     made: dict[str, Figure] = {}
     if "action_value" in names:
-        made["action values against the realised return"] = _values(entries, place)
+        made["action values against the realised return"] = _values(entries)
     ordered = [name for name in _FIRST if name in single] + [name for name in single if name not in (*_FIRST, *_VALUES)]
     for name in ordered:
-        known = [(e.label, place(e), one) for e in entries if (one := series.metric(e, name)) is not None]
+        known = [(label, at, one) for label, at, e in entries if (one := series.metric(e, name)) is not None]
         known = [(label, at, one) for label, at, one in known if np.isfinite(one.values).any()]
         if known:
             made[_FIRST.get(name, name.replace("_", " "))] = figures.curves(known, name, None, is_interval=False)
     for name in vectors:
-        for entry in entries:
+        for label, _, entry in entries:
             parts = [(i, series.metric(entry, f"{name}_{i}")) for i in range(_size(entry, name))]
             lines = [(str(i), i, one) for i, one in parts if one is not None]
             if lines:
-                title = f"{name.replace('_', ' ')} of {entry.label}"
+                title = f"{name.replace('_', ' ')} of {label}"
                 made[title] = figures.curves([_median(*line) for line in lines], name, None, is_interval=False)
     return dict(list(made.items())[:_MOST])
 
@@ -64,15 +59,15 @@ def _median(label: str, at: int, one: Series) -> tuple[str, int, Series]:
     return label, at, Series(axes, np.nanmedian(one.values, axis=0)[None], one.seeds[:1])
 
 
-def _values(entries: Sequence[Entry], place: Callable[[Entry], int]) -> Figure:
+def _values(entries: Sequence[tuple[str, int, Entry]]) -> Figure:
     """Mean action values, and what they would be if they were right."""
     lines: list[tuple[str, int, Series]] = []
     realised: list[tuple[str, int, Series]] = []
-    for entry in entries:
+    for label, place, entry in entries:
         if (one := series.metric(entry, "action_value")) is not None:
-            lines.append((entry.label, place(entry), one))
+            lines.append((label, place, one))
             if (true := series.realised_value(entry)) is not None:
-                realised.append(_median(f"{entry.label}, discounted return of its episodes", place(entry), true))
+                realised.append(_median(f"{label}, discounted return of its episodes", place, true))
     figure = figures.curves(lines, "action value", None, is_interval=False)
     others: list[dict[str, Any]] = figures.curves(realised, "", None, is_interval=False)["data"]
     figure["data"] += [{**trace, "line": {**trace["line"], "dash": "dash"}} for trace in others]

@@ -148,9 +148,18 @@ class _Page:
         self._entries, self._random, self._rollouts = entries, random, rollouts
         self._comparison = _compared(entries, random, references)
         self._envs = list(dict.fromkeys(entry.env for entry in entries))
+        self._places = self._ordered()
+
+    def _ordered(self) -> dict[int, int]:
+        """The place of each entry by its identity, for its colour: a method has the same one in all environments."""
         drawn = [entry for env in self._envs for entry in self._in(env)]
-        others = [entry for entry in entries if entry not in drawn]
-        self._places = {id(entry): i for i, entry in enumerate([*drawn, *others])}  # what is drawn differs in colour
+        others = [entry for entry in self._entries if entry not in drawn]
+        ordered = [*drawn, *others]  # what is drawn differs in colour
+        by_env = {(entry.method, entry.env) for entry in ordered}
+        if len(by_env) < len(ordered):  # a method has several runs in one environment
+            return {id(entry): i for i, entry in enumerate(ordered)}
+        methods = list(dict.fromkeys(entry.method for entry in ordered))
+        return {id(entry): methods.index(entry.method) for entry in ordered}
 
     def parts(self) -> Iterator[str]:
         """The sections, in order."""
@@ -174,6 +183,13 @@ class _Page:
 
     def _label(self, entry: Entry) -> str:
         return f"<span class='chip' style='background: {self._style(entry)['color']}'></span>{escape(entry.label)}"
+
+    def _in_words(self, entry: Entry) -> tuple[str, int, Entry]:
+        """An entry with its label and place where several environments share a figure: another dash for each."""
+        place = self._places[id(entry)]
+        if len(self._envs) == 1:
+            return entry.label, place, entry
+        return f"{entry.label} in {entry.env}", place + len(figures.COLOURS) * self._envs.index(entry.env), entry
 
     def _style(self, entry: Entry) -> dict[str, Any]:
         return figures.style(self._places[id(entry)])
@@ -323,7 +339,7 @@ class _Page:
 
     def _diagnostics(self) -> Iterator[str]:
         shown_entries = [entry for env in self._envs for entry in self._in(env)][:_MOST_CURVES]
-        groups = diagnostics.of(shown_entries, lambda entry: self._places[id(entry)])
+        groups = diagnostics.of([self._in_words(entry) for entry in shown_entries])
         if not groups:
             return
         yield "<h2>Diagnostics</h2>"

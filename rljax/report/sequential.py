@@ -13,6 +13,7 @@ some distributions and conjecture it for all; `benchmarks/sequential_coverage.py
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -53,26 +54,31 @@ def width_of(until: str) -> tuple[float, bool]:
     return width, is_relative
 
 
-def interval(values: np.ndarray, look: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of the k-th look at `[S]` finite values; infinite ends if there are too few."""
+def interval(values: np.ndarray, look: int, confidence: float = 0.95) -> tuple[Any, Any]:
+    """The interval of the k-th look at finite values `[S, ...]`, over the first axis.
+
+    Returns:
+        lower and upper ends, `[...]` each; infinite if there are too few.
+    """
     alpha = (1.0 - confidence) / (look * (look + 1))
-    middle, rng = float(np.median(values)), np.random.default_rng(0)
-    values = np.sort(values - middle)  # so that equal values give exactly that value
+    middle, rng = np.median(values, axis=0), np.random.default_rng(0)
+    columns = np.sort(values - middle, axis=0).reshape(len(values), -1)  # equal values give exactly that value
     count = max(_DRAWS, math.ceil(2 * _DRAWS_IN_TAILS / alpha))
-    bounds = [_bounds(values, rng, size) for size in _chunks(count, max(_CHUNK // (len(values) + 1), 1))]
+    bounds = [_bounds(columns, rng, size) for size in _chunks(count, max(_CHUNK // (len(values) + 1), 1))]
     lows, highs = (np.concatenate(ends) for ends in zip(*bounds, strict=True))
-    low = np.quantile(lows, alpha / 2, method="lower")
-    return middle + float(low), middle + float(np.quantile(highs, 1 - alpha / 2, method="higher"))
+    low = np.quantile(lows, alpha / 2, axis=0, method="lower")
+    high = np.quantile(highs, 1 - alpha / 2, axis=0, method="higher")
+    return middle + low.reshape(values.shape[1:]), middle + high.reshape(values.shape[1:])
 
 
-def _bounds(values: np.ndarray, rng: np.random.Generator, draws: int) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper bounds of the interquartile mean, `[draws]` each, given sorted values `[S]`."""
-    spacings = rng.standard_exponential((draws, len(values) + 1))
+def _bounds(columns: np.ndarray, rng: np.random.Generator, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bounds of the interquartile means, `[draws, C]` each, given sorted values `[S, C]`."""
+    spacings = rng.standard_exponential((draws, len(columns) + 1))
     edges = np.cumsum(spacings, axis=1)
     edges = np.clip(edges / edges[:, -1:], 0.25, 0.75)
     weights = 2.0 * np.diff(edges, axis=1, prepend=0.25)  # of the gap below each value, and of the one above all
-    lower = np.where(weights[:, 0] > 0, -np.inf, weights[:, 1:] @ values)
-    upper = np.where(weights[:, -1] > 0, np.inf, weights[:, :-1] @ values)
+    lower = np.where(weights[:, :1] > 0, -np.inf, weights[:, 1:] @ columns)
+    upper = np.where(weights[:, -1:] > 0, np.inf, weights[:, :-1] @ columns)
     return lower, upper
 
 
@@ -80,8 +86,8 @@ def _chunks(count: int, size: int) -> list[int]:
     return [min(size, count - first) for first in range(0, count, size)]
 
 
-def is_reached(values: np.ndarray, ends: tuple[float, float], until: str) -> bool:
-    """True if an interval of `[S]` values is as narrow as asked for."""
+def is_reached(values: np.ndarray, ends: tuple[Any, Any], until: str) -> Any:
+    """True `[...]` where an interval of values `[S, ...]` is as narrow as asked for."""
     width, is_relative = width_of(until)
-    allowed = width * abs(float(interquartile_mean(values))) if is_relative else width
+    allowed = width * abs(interquartile_mean(values)) if is_relative else width
     return (ends[1] - ends[0]) / 2 <= allowed

@@ -156,6 +156,32 @@ def test_a_sweep_has_a_heat_map_and_parallel_coordinates(sweep, tmp_path):
         plotly.graph_objects.Figure(figure)
 
 
+def test_several_environments_have_normalised_scores(template, tmp_path):
+    """A method has the same colour in all environments, and another dash in shared figures."""
+    pong = {"a": np.full(6, 14.6), "b": np.full(6, -20.7)}
+    names = [f"{name}={made(template, tmp_path / f'pong_{name}', pong[name], env='ALE/Pong-v5')}" for name in pong]
+    names += [f"{name}={made(template, tmp_path / f'walk_{name}', pong[name] + 1)}" for name in pong]
+    entries = runs.read(names)
+    text = page.write(entries, tmp_path / "x.html", lambda _: 0.0, {"walk": 15.6}).read_text()
+    assert "<td>a</td><td>2 x 6</td><td>1.000</td>" in text
+    found = figures_of(text)
+    scores = {
+        trace["name"]: trace["y"]
+        for trace in found["performance profile of normalised scores"]["data"]
+        if "name" in trace
+    }
+    assert scores["a"][50] == 1.0
+    lines = {
+        trace["name"]: trace["line"]
+        for trace in found["training return in walk, with exploration"]["data"]
+        if "name" in trace
+    }
+    assert lines["a"]["color"] == page.figures.COLOURS[0]
+    assert lines["b"]["color"] == page.figures.COLOURS[1]
+    without = page.write(entries, tmp_path / "y.html", lambda _: None, {}).read_text()
+    assert "There are no normalised scores. The return that counts as 1 in walk is not known" in without
+
+
 def test_action_values_are_drawn_next_to_what_they_would_be(template, tmp_path):
     """CartPole with one reward a step: from the t-th of L steps, (1 - g^(L - t)) / (1 - g)."""
     folder = made(template, tmp_path / "x", [1.0, 2.0], config={**config_of(template), "discount": 0.9})

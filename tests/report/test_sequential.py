@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy import stats
 
 import rljax
 from rljax.report import sequential, statistics
@@ -25,7 +26,7 @@ def test_bounds_of_one_draw_by_hand():
         def standard_exponential(self, shape):
             return np.broadcast_to(np.array([0.5, 0.25, 0.25]), shape)
 
-    lower, upper = sequential._bounds(np.array([1.0, 3.0]), Even(), 1)
+    lower, upper = sequential._bounds(np.array([[1.0], [3.0]]), Even(), 1)
     assert lower[0] == -np.inf  # the quantiles in [0.25, 0.5] may be anything up to 1
     assert_allclose(upper, 2 * (0.25 * 1.0 + 0.25 * 3.0))
 
@@ -33,19 +34,27 @@ def test_bounds_of_one_draw_by_hand():
         def standard_exponential(self, shape):
             return np.broadcast_to(np.array([0.25, 0.25, 0.25, 0.25]), shape)
 
-    lower, upper = sequential._bounds(np.array([1.0, 3.0, 7.0]), Inside(), 1)
-    assert_allclose([lower[0], upper[0]], [(1 + 3) / 2, (3 + 7) / 2])
+    lower, upper = sequential._bounds(np.array([[1.0], [3.0], [7.0]]), Inside(), 1)
+    assert_allclose([lower[0, 0], upper[0, 0]], [(1 + 3) / 2, (3 + 7) / 2])
 
 
-def test_an_interval_is_nearly_that_of_the_bootstrap_at_its_level():
+def test_an_interval_is_nearly_that_of_a_trimmed_mean_at_its_level():
+    """Of normal values, whose IQM is nearly normal: Tukey and McLaughlin 1963, by the winsorized variance."""
     values = np.random.default_rng(0).normal(size=192)
     low, high = sequential.interval(values, 6)
-    fixed = statistics.bootstrap_interval(values, confidence=1 - 0.05 / 42, resamples=20_000)
-    assert 1.0 < (high - low) / (fixed[1] - fixed[0]) < 1.15
+    winsorized = np.clip(values, *np.quantile(values, [0.25, 0.75]))
+    half = stats.norm.ppf(1 - 0.025 / 42) * np.std(winsorized) / (0.5 * np.sqrt(192))
+    assert 1.0 < (high - low) / 2 / half < 1.15
     assert low < statistics.interquartile_mean(values) < high
     first = sequential.interval(values, 1)
     assert low < first[0] < first[1] < high  # later looks have smaller errors
     assert sequential.interval(values * 2 + 1, 6) == pytest.approx((2 * low + 1, 2 * high + 1))
+
+
+def test_columns_are_separate_experiments():
+    values = np.random.default_rng(1).normal(size=(32, 3))
+    for ends, alone in zip(sequential.interval(values, 2), sequential.interval(values[:, 1], 2), strict=True):
+        assert ends[1] == pytest.approx(alone)
 
 
 def test_few_seeds_have_no_interval():
