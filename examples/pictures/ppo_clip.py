@@ -20,12 +20,12 @@ def main(path: str) -> dict[str, np.ndarray]:
 
     ratio = jnp.linspace(0.4, 1.6, 241)
 
-    def objective(ratio: jax.Array, advantage: float) -> jax.Array:
-        return -losses.clipped_surrogate(jnp.log(ratio), jnp.asarray(advantage), CLIP)
+    def objective(ratio: jax.Array, advantage: jax.Array) -> jax.Array:
+        return -losses.clipped_surrogate(jnp.log(ratio), advantage, CLIP)
 
     curves = {"ratio": ratio}
     figure, panels = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
-    for axes, sign, advantage in zip(panels, ("positive", "negative"), (1.0, -1.0), strict=True):
+    for axes, sign, advantage in zip(panels, ("positive", "negative"), jnp.array([1.0, -1.0]), strict=True):
         curves[sign] = objective(ratio, advantage)
         curves[f"{sign} gradient"] = jax.vmap(jax.grad(objective), (0, None))(ratio, advantage)
         axes.plot(ratio, ratio * advantage, "--", color="0.6", label="without the clip")

@@ -158,7 +158,7 @@ class Result:
         Raises:
             UsageError: the environment has no exact model, or a wrapper changes it.
         """
-        return watching.plot_map(self, path, self.best_seed if seed is None else seed)
+        return watching.plot_map(self, path, seed)
 
     def frame(self, evaluations: bool = False) -> Any:
         """A pandas DataFrame: a row for each run and update, or for each run and evaluation.

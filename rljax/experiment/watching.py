@@ -139,9 +139,10 @@ def exact_model(result: Any) -> Model:
     return model
 
 
-def plot_map(result: Any, path: str | os.PathLike[str] | None, seed: int) -> Any:
+def plot_map(result: Any, path: str | os.PathLike[str] | None, seed: int | None) -> Any:
     """Plot values and policy of a tabular environment next to the exact ones; see `Result.map`."""
     env, model = result.config.env, exact_model(result)
+    seed = result.best_seed if seed is None else seed
     policy = result.policy(seed)
     if isinstance(policy, RecurrentPolicy):
         raise UsageError("A recurrent policy has no map: what it does depends on more than the state.")

@@ -13,7 +13,7 @@ from rljax.experiment.history import Kept
 from rljax.experiment.results import Parts, Result
 from rljax.report import animation, maps
 
-PARAMS = np.arange(10.0, dtype=np.float32).reshape(5, 2)
+PARAMS = np.arange(1.0, 11.0, dtype=np.float32).reshape(5, 2)
 
 
 @pytest.fixture(scope="module")
