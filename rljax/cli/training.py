@@ -3,11 +3,10 @@
 import argparse
 import contextlib
 import dataclasses
-import itertools
 import os
 import pathlib
-import time
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,17 +18,17 @@ from rljax.cli.parsing import Parser, add_fields, integer, param, swept, text_af
 from rljax.config import check_value, kinds, replace, value_at, with_values
 from rljax.envs.base import check_param
 from rljax.errors import UsageError
-from rljax.experiment import manifest, remote
+from rljax.experiment import folders, manifest, remote
 from rljax.experiment import resume as resuming
 from rljax.experiment import run as running
 from rljax.experiment.naming import say_if_untuned
-from rljax.experiment.options import CHANGEABLE, Options
+from rljax.experiment.options import CHANGEABLE, Options, with_until
 from rljax.report import console, loggers
 
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
-_CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (package.custom) or either with :name"
-_CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
-_ENV = f"a listed id, or {_CUSTOM_ENV}"
+CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (package.custom) or either with :name"
+CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
+_ENV = f"a listed id, or {CUSTOM_ENV}"
 _NETWORK = (
     *("activation", "encoder", "hidden_sizes", "layer_norm", "mixed_precision", "recurrent", "shared_torso"),
     *("dueling", "noisy", "head", "num_atoms"),
@@ -62,14 +61,14 @@ def train(arguments: list[str]) -> int:
         if not wants_help:
             raise UsageError("Name the algorithm, before any option: rljax train ppo --env CartPole-v1.")
         train_parser().print_help()
-        print(f"\nALGO is a listed name, or {_CUSTOM_ALGORITHM}.\nrljax train ALGO --help also lists its config.")
+        print(f"\nALGO is a listed name, or {CUSTOM_ALGORITHM}.\nrljax train ALGO --help also lists its config.")
         return 0
     algorithm = user_code.algorithm(name)
     if from_file.manifest is not None and not run_files.is_of(from_file, algorithm):
         raise UsageError(
             f"--config is of a run of {from_file.algorithm}, whose config {name} cannot take: leave {name} out."
         )
-    texts, tokens = without_params([*from_file.arguments, *rest])
+    texts, tokens = without_params(_with_until([*from_file.arguments, *rest]))
     if wants_help:
         env = text_after("--env", tokens)
         train_parser(name, algorithm, None if env is None else _config(name, algorithm, env, [], None)).print_help()
@@ -105,7 +104,21 @@ def train(arguments: list[str]) -> int:
     config = config if changed is config.env else replace(config, env=changed)
     if env is not None and not user_code.is_custom(name):
         say_if_untuned(name, user_code.env(env))
+    manifest.remember_command(config, shlex.join(["rljax", "train", *arguments]))
     return _run(name, algorithm, config, sweep, chosen, env, [*texts, *(f"+{one}" for one in wraps)])
+
+
+def _with_until(arguments: list[str]) -> list[str]:
+    """Replace `--seeds "until 5%"` with `--until 5%`."""
+    found = [
+        name for name in ("--seeds", *_ALIASES["seeds"]) if (text_after(name, arguments) or "").startswith("until")
+    ]
+    replaced = list(arguments)
+    for name in found:
+        at = next(i for i, one in enumerate(replaced) if f"{one}=".startswith(f"{name}="))
+        text = str(text_after(name, replaced))
+        replaced[at : at + 1 + (replaced[at] == name)] = ["--until", with_until({"seeds": text})["until"]]
+    return replaced
 
 
 def _run(
@@ -123,7 +136,7 @@ def _run(
     if env is not None and ":" in env:
         manifest.remember(config.env, user_code.absolute(env), env_changes)
     is_new = chosen.out is None
-    given = _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}") if is_new else chosen.out
+    given = folders.new(f"{pathlib.Path(name).stem}-{config.env.name}") if is_new else chosen.out
     settings: dict[str, Any] = {field: getattr(chosen, field) for field in _OPTIONS}
     with remote.staged(given, is_new=True) as staged:
         out = running.path_of("out", staged)
@@ -304,9 +317,9 @@ def resume_parser() -> Parser:
     )
     hidden = argparse.SUPPRESS
     parser.add_argument("--total-steps", type=integer, default=hidden, metavar="INT", help="a new length, in env steps")
-    parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help=_CUSTOM_ALGORITHM)
-    parser.add_argument("--env", default=hidden, metavar="ENV", help=_CUSTOM_ENV)
-    evaluated = f"the environment of evaluations, if it is {_CUSTOM_ENV}"
+    parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help=CUSTOM_ALGORITHM)
+    parser.add_argument("--env", default=hidden, metavar="ENV", help=CUSTOM_ENV)
+    evaluated = f"the environment of evaluations, if it is {CUSTOM_ENV}"
     parser.add_argument("--eval-env", default=hidden, metavar="ENV", help=evaluated)
     add_fields(parser, Options, {}, names=CHANGEABLE)
     _add_outlets(parser)
@@ -343,14 +356,19 @@ def _resume(folder: pathlib.Path, name: str, options: argparse.Namespace) -> Non
     if "algorithm" in given:
         settings["algorithm"] = user_code.algorithm(given["algorithm"][0])
     if "env" in given:
-        reference, *changes = given["env"]
-        params = [text for text in changes if not text.startswith("+")]
-        wraps = [text[1:] for text in changes if text.startswith("+")]
-        settings["env"] = _changed_env(envs.make(user_code.env(reference)), params, wraps)
+        settings["env"] = recorded_env(given["env"])
     if "eval_env" in given:
         settings["eval_env"] = user_code.env(given["eval_env"][0])
     resuming.resume(folder, **settings)
     _print_written(folder, name)
+
+
+def recorded_env(recorded: Sequence[str]) -> Any:
+    """A custom environment from where a manifest says that it was imported, with the changes that follow there."""
+    reference, *changes = recorded
+    params = [text for text in changes if not text.startswith("+")]
+    wraps = [text[1:] for text in changes if text.startswith("+")]
+    return _changed_env(envs.make(user_code.env(reference)), params, wraps)
 
 
 def _configure_jax(cluster: str | None, distributed: str | None, single_run: bool) -> None:
@@ -365,19 +383,3 @@ def _print_written(folder: pathlib.Path, given: Any) -> None:
     if controllers.is_first_of_all():
         written = sorted(path.name for path in folder.iterdir())
         print(f"{', '.join(written[:-1])} and {written[-1]} are in {given}")
-
-
-def _new_folder(name: str) -> pathlib.Path:
-    """Make a new folder in runs/, so that two runs started in the same second do not share one."""
-    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
-        folder = pathlib.Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}{suffix}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UsageError(
-                f"{folder} cannot be created ({error.strerror}): choose another folder with --out."
-            ) from None
-        return folder
-    raise AssertionError("the suffixes never end")

@@ -15,7 +15,7 @@ from rljax.backend import controllers
 from rljax.backend.devices import cpu_threads
 from rljax.config import replace
 from rljax.errors import UsageError, located, number
-from rljax.experiment import checkpoints, cluster, folders, manifest, remote, session, sweeps, trainer
+from rljax.experiment import checkpoints, cluster, folders, manifest, remote, sequential, session, sweeps
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.manifest import Manifest
 from rljax.experiment.options import CHANGEABLE, documented, with_changes
@@ -86,13 +86,13 @@ def resume(
         require_same_program(experiment, saved)
         if total_steps is not None:
             if controllers.is_first():
-                manifest.write_total_steps(folder, total_steps)
+                manifest.update(folder, total_steps=total_steps)
             _warn_if_annealed([point.config for point in experiment.points], total_steps)
         connection = None
         if experiment.options.cluster is not None:
             connection = stack.enter_context(cluster.connected(experiment.options))
             experiment = dataclasses.replace(experiment, layout=connection.layout(experiment))
-        return trainer.train(experiment, saved, callbacks, connection)
+        return sequential.train(experiment, saved, callbacks, connection)
 
 
 def _as_integer(value: Any) -> Any:
@@ -104,7 +104,9 @@ def _lengthened(experiment: Experiment, saved: list[Saved], total_steps: int) ->
     """The experiment with another length of its runs."""
     if experiment.options.halving is not None:
         raise UsageError("A run with successive halving cannot be made longer: its rungs depend on its length.")
-    points = tuple(point._replace(config=_extended(point, total_steps)) for point in experiment.points)
+    if experiment.space is not None:
+        raise UsageError("A search cannot be made longer: its suggestions depend on the returns at its length.")
+    points = [point._replace(config=_extended(point, total_steps)) for point in experiment.points]
     for one in saved:
         done, num_updates = one.record.updates, points[one.record.runs.configurations[0]].config.num_updates
         if num_updates < done:
@@ -132,6 +134,7 @@ def restored(
         if config is None:
             config = manifest.config_of(recorded.recipe, algorithm, None if env is None else envs.make(env))
         manifest.check_unchanged(recorded.config, config)
+        space = None if recorded.space is None else sweeps.space_of(config, recorded.space)
         points = manifest.points_of(recorded, config, sweep)
         if recorded.total_steps is not None:
             points = [point._replace(config=_extended(point, recorded.total_steps)) for point in points]
@@ -139,12 +142,13 @@ def restored(
         experiment = Experiment(
             algorithm=algorithm,
             name=recorded.algo,
-            points=tuple(points),
-            fields=tuple(recorded.sweep[0]) if recorded.sweep is not None else (),
+            points=points,
+            fields=tuple(recorded.space or (recorded.sweep or [{}])[0]),
             options=with_changes(recorded.options, {"progress": False, **changes}),
             mesh=None if on_cluster else _mesh(recorded, points, changes.get("devices"), trains),
             folder=folder,
             layout=_layout(recorded) if on_cluster or recorded.batch_sizes else None,
+            space=space,
         )
     except UsageError:
         raise

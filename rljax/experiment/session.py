@@ -67,7 +67,7 @@ class Session:
                     if lanes < batch.lanes:
                         pending[:1] = batching.split_to_fit(experiment, batch, lanes, needed, available)
                         continue
-                    if experiment.options.progress and experiment.fields and not _is_known(batch, trained):
+                    if experiment.options.progress and experiment.fields and not _is_known(experiment, batch, trained):
                         _say_batch(self, batch, programs, [] if trained else pending[1:])
                     batch = batch._replace(folder_name=batch.folder_name or f"{next(self.numbers[batch.task]):04d}")
                     done, last = _train_batch(self, batch, programs)
@@ -117,9 +117,10 @@ class Session:
         )
 
 
-def _is_known(batch: Batch, trained: list[Trained]) -> bool:
-    """True if a batch of the same group and size was trained before, so its cost has been reported."""
-    return any(t.batch.group is batch.group and t.batch.lanes == batch.lanes for t in trained)
+def _is_known(experiment: Experiment, batch: Batch, trained: list[Trained]) -> bool:
+    """True if a batch of the same program and size was trained before, so its cost has been reported."""
+    is_search = experiment.space is not None
+    return any((is_search or t.batch.group is batch.group) and t.batch.lanes == batch.lanes for t in trained)
 
 
 def begun(experiment: Experiment, pending: list[Batch]) -> list[Trained]:

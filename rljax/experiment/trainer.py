@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from signal import SIGINT
 
 from rljax.backend import controllers, devices
-from rljax.experiment import batching, checkpoints, folders, remote, sweeps
+from rljax.experiment import batching, checkpoints, folders, remote
 from rljax.experiment.batching import Batch, group_updates
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.cluster import Connection
@@ -32,7 +32,7 @@ def train(
 ) -> Result | Sweep:
     """Train all batches, and combine and write their results."""
     options, folder = experiment.options, experiment.folder
-    groups = sweeps.groups(list(experiment.points))
+    groups = experiment.groups()
     updates = sum(group_updates(experiment, group) for group in groups)
     if options.progress and experiment.fields:
         batching.say_plan(experiment, groups)
@@ -155,12 +155,13 @@ class _Ready:
         return [part for batch in batches for part in batching.split_for_speed(self._experiment, batch)]
 
     def followers(self, session: Session, batch: Batch, done: Trained, last: Saved | None) -> list[Batch]:
-        """The batches of the next rung, if this one was the last of its rung."""
-        if self._experiment.options.halving is None:
+        """The batches of the next rung or of a search's next batch, if this one was the last of its own."""
+        if self._experiment.options.halving is None and self._experiment.space is None:
             return []
-        assert last is not None
         self._trained[batch.task].append(done)
-        self._last[done.batch.folder_name] = last
+        if self._experiment.options.halving is not None:
+            assert last is not None
+            self._last[done.batch.folder_name] = last
         if any(one.task == batch.task for one in session.pending):
             return []
         tasks = self._schedule.done(self._tasks[batch.task], self._trained[batch.task])
@@ -169,8 +170,10 @@ class _Ready:
         session.trained[:] = self._schedule.trained(with_waiting=False)
         return [one for task in tasks for one in self.batches(task, self._source(task))]
 
-    def _source(self, task: Task) -> Saved:
-        """The state of a task's runs at the end of the rung before."""
+    def _source(self, task: Task) -> Saved | None:
+        """The state of a task's runs at the end of the rung before, if there is one."""
+        if not task.rung:
+            return None
         parts = [self._last[name] for name in task.sources]
         return checkpoints.joined(parts, task.runs)._replace(lanes=task.lanes, rung=task.rung)
 

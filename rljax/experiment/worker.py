@@ -38,7 +38,7 @@ from rljax.experiment import (
 from rljax.experiment.batching import Batch, lanes_for
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.history import Record, Runs
-from rljax.experiment.mailbox import INTERRUPT, STOP
+from rljax.experiment.mailbox import INTERRUPT, LEAVE, STOP
 from rljax.experiment.outlets import Outlets
 from rljax.experiment.progress import Progress
 from rljax.experiment.schedule import Task, free_numbers
@@ -89,6 +89,7 @@ class _Link:
 
     def __init__(self, ray: Any, mailbox: Any, number: int) -> None:
         self._ray, self._mailbox, self._number = ray, mailbox, number
+        self._node = ray.get_runtime_context().get_node_id()
         self._waiting: list[tuple[int, str, Any]] = []
         self._reply: Any = None
         self._sent_at = 0.0
@@ -107,7 +108,7 @@ class _Link:
         self.stop_is_wanted()
         messages = [pickle.dumps(one) for one in self._waiting]
         with contextlib.suppress(self._ray.exceptions.RayError):  # the mailbox starts again elsewhere
-            self._reply = self._mailbox.report.remote(messages)
+            self._reply = self._mailbox.report.remote(messages, self._node)
             self._waiting, self._sent_at = [], time.monotonic()
 
     def stop_is_wanted(self) -> str:
@@ -163,7 +164,8 @@ def measure(shipment: Shipment, drivers: dict[str, str], is_sized: bool) -> Layo
     try:
         check_identity(drivers)
         _, experiment, groups = _unpacked(shipment)
-        sizes = () if is_sized else tuple(_size(experiment, group) for group in groups)
+        sized = groups if experiment.space is None else groups[:1]
+        sizes = () if is_sized else tuple(_size(experiment, group) for group in sized)
         return Layout(experiment.devices, experiment.device, devices.cpu_threads(), sizes)
     except Exception as error:
         return pickled(error)
@@ -240,7 +242,7 @@ def _train(experiment: Experiment, group: sweeps.Group, order: Order, link: _Lin
             pending=task.batches(experiment, saved, source),
             numbers={order.number: free_numbers(order.number, order.tasks, saved)},
             available=None,  # the size is the manifest's: a batch is halved only if it really does not fit
-            interrupted=lambda: was_asked() or link.stop_is_wanted() == INTERRUPT,
+            interrupted=lambda: was_asked() or link.stop_is_wanted() in (INTERRUPT, LEAVE),
             show=lambda status: None,
             outlets=outlets,
             followers=lambda *_: [],
@@ -256,7 +258,8 @@ def _train(experiment: Experiment, group: sweeps.Group, order: Order, link: _Lin
             lean = record.without_metrics()
             parts.append(Part(name, trained.batch.lanes, lean, trained.final, trained.num_updates))
         remote.upload(folder)
-        return Outcome(parts, is_sent_away=was_asked() and not link.wish, compile_seconds=here.compile_seconds)
+        is_sent_away = link.wish == LEAVE or (was_asked() and not link.wish)
+        return Outcome(parts, is_sent_away=is_sent_away, compile_seconds=here.compile_seconds)
 
 
 def _is_of(order: Order, name: str) -> bool:
@@ -319,14 +322,15 @@ def _unpacked(shipment: Shipment) -> tuple[Job, Experiment, list[sweeps.Group]]:
         experiment = Experiment(
             algorithm=job.algorithm,
             name=job.name,
-            points=job.points,
+            points=list(job.points),
             fields=job.fields,
             options=job.options,
             mesh=placement.mesh(runs, used, job.options.shard, configs),
             folder=folder,
             layout=job.layout,
+            space=job.space,
         )
-        _experiments[key] = job, experiment, sweeps.groups(list(job.points))
+        _experiments[key] = job, experiment, experiment.groups()
     return _experiments[key]
 
 
@@ -347,7 +351,7 @@ def _check_sees(folder: pathlib.Path, name: str, text: str) -> None:
 
 @contextlib.contextmanager
 def _asked_to_go() -> Iterator[Callable[[], bool]]:
-    """Note SIGTERM, with which Ray ends the workers of a node that stops or is drained, instead of ending at once."""
+    """Note SIGTERM, with which Ray ends the workers of a node that stops, instead of ending at once."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
