@@ -19,7 +19,7 @@ test-slow: $(VENV)/ready
 # Kills and damages runs and the nodes of a cluster, and prints the counts.
 test-kills: $(VENV)/ready
 	$(RUN)/python -m pytest -m slow -s tests/experiment/test_kills.py tests/experiment/test_cluster_kills.py \
-		tests/experiment/test_damage.py
+		tests/experiment/test_damage.py tests/experiment/test_together.py
 
 # Plants faults in copies of the package and lists those that no test notices; takes about an hour.
 test-mutations: $(VENV)/ready
