@@ -78,6 +78,7 @@ def completion(arguments: list[str]) -> int:
 
     from rljax.cli.reporting import parser_of
     from rljax.cli.training import resume_parser, train_parser
+    from rljax.cli.watching import playground_parser, watch_parser
 
     parser = Parser("rljax completion", "Print a completion script.")
     parser.add_argument("shell", choices=["bash", "zsh"], help='for instance: eval "$(rljax completion bash)"')
@@ -95,8 +96,11 @@ def completion(arguments: list[str]) -> int:
             elif words.startswith("{"):
                 action.choices = words.strip("{}").split(",")
         by_algorithm.add_parser(name, parents=[options], conflict_handler="resolve", add_help=False, help=name)
-    folder = commands.add_parser(
-        "resume", parents=[resume_parser()], conflict_handler="resolve", add_help=False, help="resume"
+    for name, options in (("resume", resume_parser()), ("watch", watch_parser())):
+        folder = commands.add_parser(name, parents=[options], conflict_handler="resolve", add_help=False, help=name)
+        folder.add_argument("folder").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    commands.add_parser(
+        "playground", parents=[playground_parser()], conflict_handler="resolve", add_help=False, help="playground"
     )
     folder.add_argument("folder").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     for name in ("compare", "report"):

@@ -3,34 +3,32 @@
 import argparse
 import contextlib
 import dataclasses
-import itertools
 import os
 import pathlib
 import shlex
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from rljax import envs, presets
-from rljax.backend import devices, program_cache
+from rljax.backend import controllers, devices, program_cache
 from rljax.cli import run_files, user_code
 from rljax.cli.parsing import Parser, add_fields, integer, param, swept, text_after, values, without_params, wrapper
 from rljax.config import check_value, kinds, replace, value_at, with_values
 from rljax.envs.base import check_param
 from rljax.errors import UsageError
-from rljax.experiment import manifest
+from rljax.experiment import folders, manifest, remote
 from rljax.experiment import resume as resuming
 from rljax.experiment import run as running
 from rljax.experiment.naming import say_if_untuned
 from rljax.experiment.options import CHANGEABLE, Options, with_until
-from rljax.report import loggers
+from rljax.report import console, loggers
 
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
-_CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (package.custom) or either with :name"
-_CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
-_ENV = f"a listed id, or {_CUSTOM_ENV}"
+CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (package.custom) or either with :name"
+CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
+_ENV = f"a listed id, or {CUSTOM_ENV}"
 _NETWORK = (
     *("activation", "encoder", "hidden_sizes", "layer_norm", "mixed_precision", "recurrent", "shared_torso"),
     *("dueling", "noisy", "head", "num_atoms"),
@@ -63,7 +61,7 @@ def train(arguments: list[str]) -> int:
         if not wants_help:
             raise UsageError("Name the algorithm, before any option: rljax train ppo --env CartPole-v1.")
         train_parser().print_help()
-        print(f"\nALGO is a listed name, or {_CUSTOM_ALGORITHM}.\nrljax train ALGO --help also lists its config.")
+        print(f"\nALGO is a listed name, or {CUSTOM_ALGORITHM}.\nrljax train ALGO --help also lists its config.")
         return 0
     algorithm = user_code.algorithm(name)
     if from_file.manifest is not None and not run_files.is_of(from_file, algorithm):
@@ -92,7 +90,7 @@ def train(arguments: list[str]) -> int:
     chosen = Options(**{**recorded, **options})
     sweep = _sweep(getattr(parsed, "sweep", []))
     alone = chosen.seeds == 1 and chosen.shard == "runs" and not sweep
-    _configure_jax(chosen.cluster, alone)
+    _configure_jax(chosen.cluster, chosen.distributed, alone)
     program_cache.use_default()
     chosen = dataclasses.replace(chosen, eval_env=run_files.eval_env(from_file, eval_env))
     if from_file.manifest is not None:
@@ -138,16 +136,18 @@ def _run(
     if env is not None and ":" in env:
         manifest.remember(config.env, user_code.absolute(env), env_changes)
     is_new = chosen.out is None
-    out = _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}") if is_new else running.path_of("out", chosen.out)
+    given = folders.new(f"{pathlib.Path(name).stem}-{config.env.name}") if is_new else chosen.out
     settings: dict[str, Any] = {field: getattr(chosen, field) for field in _OPTIONS}
-    settings |= {"out": out, "name": chosen.name or (None if is_custom else name)}
-    try:
-        running.run(algorithm, config, sweep=sweep, **settings)
-    finally:
-        if is_new:
-            with contextlib.suppress(OSError):  # it is not empty, unless the run was refused
-                os.removedirs(out)
-    _print_written(out)
+    with remote.staged(given, is_new=True) as staged:
+        out = running.path_of("out", staged)
+        settings |= {"out": out, "name": chosen.name or (None if is_custom else name)}
+        try:
+            running.run(algorithm, config, sweep=sweep, **settings)
+        finally:
+            if is_new:
+                with contextlib.suppress(OSError):  # it is not empty, unless the run was refused
+                    os.removedirs(out)
+        _print_written(out, given)
     return 0
 
 
@@ -317,9 +317,9 @@ def resume_parser() -> Parser:
     )
     hidden = argparse.SUPPRESS
     parser.add_argument("--total-steps", type=integer, default=hidden, metavar="INT", help="a new length, in env steps")
-    parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help=_CUSTOM_ALGORITHM)
-    parser.add_argument("--env", default=hidden, metavar="ENV", help=_CUSTOM_ENV)
-    evaluated = f"the environment of evaluations, if it is {_CUSTOM_ENV}"
+    parser.add_argument("--algorithm", default=hidden, metavar="ALGO", help=CUSTOM_ALGORITHM)
+    parser.add_argument("--env", default=hidden, metavar="ENV", help=CUSTOM_ENV)
+    evaluated = f"the environment of evaluations, if it is {CUSTOM_ENV}"
     parser.add_argument("--eval-env", default=hidden, metavar="ENV", help=evaluated)
     add_fields(parser, Options, {}, names=CHANGEABLE)
     _add_outlets(parser)
@@ -338,8 +338,14 @@ def resume(arguments: list[str]) -> int:
     options, mistakes = parser.parse_each(rest)
     if mistakes:
         raise UsageError("\n".join(mistakes))
-    recorded = manifest.read(pathlib.Path(name))
-    _configure_jax(getattr(options, "cluster", None), recorded.threads == 1)
+    with remote.staged(name, wanted=remote.wanted_by(getattr(options, "cluster", None))) as folder:
+        _resume(pathlib.Path(folder), name, options)
+    return 0
+
+
+def _resume(folder: pathlib.Path, name: str, options: argparse.Namespace) -> None:
+    recorded = manifest.read(folder)
+    _configure_jax(getattr(options, "cluster", None), getattr(options, "distributed", None), recorded.threads == 1)
     program_cache.use_default()
     settings = values(options, ("total_steps", "algorithm", *CHANGEABLE))
     given = {kind: reference for kind, reference in recorded.recipe["references"].items() if reference is not None}
@@ -353,9 +359,8 @@ def resume(arguments: list[str]) -> int:
         settings["env"] = recorded_env(given["env"])
     if "eval_env" in given:
         settings["eval_env"] = user_code.env(given["eval_env"][0])
-    resuming.resume(name, **settings)
-    _print_written(pathlib.Path(name))
-    return 0
+    resuming.resume(folder, **settings)
+    _print_written(folder, name)
 
 
 def recorded_env(recorded: Sequence[str]) -> Any:
@@ -366,28 +371,15 @@ def recorded_env(recorded: Sequence[str]) -> Any:
     return _changed_env(envs.make(user_code.env(reference)), params, wraps)
 
 
-def _configure_jax(cluster: str | None, single_run: bool) -> None:
+def _configure_jax(cluster: str | None, distributed: str | None, single_run: bool) -> None:
     if cluster is not None and "JAX_PLATFORMS" not in os.environ:
         jax.config.update("jax_platforms", "cpu")  # the driver trains nothing: it leaves the GPU to the workers
     devices.configure_jax(single_run=single_run)
+    if distributed is not None:
+        controllers.join(distributed, console.say)
 
 
-def _print_written(folder: pathlib.Path) -> None:
-    written = sorted(path.name for path in folder.iterdir())
-    print(f"{', '.join(written[:-1])} and {written[-1]} are in {folder}")
-
-
-def _new_folder(name: str) -> pathlib.Path:
-    """Make a new folder in runs/, so that two runs started in the same second do not share one."""
-    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
-        folder = pathlib.Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}{suffix}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UsageError(
-                f"{folder} cannot be created ({error.strerror}): choose another folder with --out."
-            ) from None
-        return folder
-    raise AssertionError("the suffixes never end")
+def _print_written(folder: pathlib.Path, given: Any) -> None:
+    if controllers.is_first_of_all():
+        written = sorted(path.name for path in folder.iterdir())
+        print(f"{', '.join(written[:-1])} and {written[-1]} are in {given}")

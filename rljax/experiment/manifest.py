@@ -4,6 +4,7 @@ It is one JSON object: the recorded options by name, and
 
 - `format`: of the manifest and the checkpoints; `algo`: the algorithm's name in tables;
 - `config`: the config as people read it; `sweep`: the values of each configuration, if there is a sweep;
+- `space`: what a search chooses from; its `sweep` has the configurations that were suggested so far;
 - `recipe`: how to rebuild the config: the algorithm's name, the environment's recipe, the values of the fields;
 - `devices`, `threads`: how many were used, which decides how sums are rounded; on a cluster those of one worker;
 - `batch_sizes`: how many runs of each group of configurations a cluster trains side by side, which does as well;
@@ -51,6 +52,7 @@ class Manifest:
     config: Any  # described
     recipe: dict[str, Any]
     sweep: list[dict[str, Any]] | None
+    space: dict[str, dict[str, Any]] | None
     devices: int
     threads: int
     batch_sizes: tuple[int, ...]  # of each group of configurations; empty unless a cluster trained it
@@ -95,18 +97,20 @@ def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
         "recipe": _recipe(experiment.algorithm, config, experiment.points),
     }
     if experiment.fields:
-        manifest["sweep"] = [describe(point.values) for point in experiment.points]
+        manifest["sweep"] = described_values(experiment.points)
+    if experiment.space is not None:
+        manifest["space"] = describe(experiment.space.samplers)
     _write(folder, manifest)
 
 
-def write_total_steps(folder: pathlib.Path, total_steps: int) -> None:
-    """Record a run's new length."""
-    _write(folder, {**files.read_json(folder / FILE), "total_steps": total_steps})
+def described_values(points: Sequence[sweeps.Point]) -> list[Any]:
+    """The values of a sweep's configurations, without those that a search has not chosen yet."""
+    return [describe(point.values) for point in points if point.values]
 
 
-def write_seeds(folder: pathlib.Path, seeds: int) -> None:
-    """Record a run's new number of seeds."""
-    _write(folder, {**files.read_json(folder / FILE), "seeds": seeds})
+def update(folder: pathlib.Path, **changes: Any) -> None:
+    """Record what has changed since the run started: its total_steps, its seeds, or the `sweep` of a search."""
+    _write(folder, {**files.read_json(folder / FILE), **changes})
 
 
 def _write(folder: pathlib.Path, manifest: dict[str, Any]) -> None:
@@ -138,13 +142,11 @@ def read(folder: pathlib.Path) -> Manifest:
             raise damaged(folder, "its checksum does not match")
         return Manifest(
             algo=fields["algo"],
-            options=Options(
-                **{**{name: fields[name] for name in _RECORDED if name != "until"}, "eval_env": None},
-                until=fields.get("until"),
-            ),  # earlier runs have none
+            options=Options(**{**{name: fields[name] for name in _RECORDED}, "eval_env": None}),
             config=fields["config"],
             recipe=fields["recipe"],
             sweep=fields.get("sweep"),
+            space=fields.get("space"),
             devices=number("devices", fields["devices"], integer=True, minimum=1),
             threads=number("threads", fields["threads"], integer=True, minimum=1),
             batch_sizes=tuple(number("batch_sizes", n, integer=True, minimum=1) for n in fields["batch_sizes"] or ()),
@@ -244,9 +246,8 @@ def is_custom(recorded: Manifest) -> bool:
 
 def reference_of(recorded: Manifest) -> list[str] | None:
     """Where the command line imported that environment from, and what it changed; None if it is not known."""
-    found = (recorded.recipe["references"] if recorded.eval_env is None else recorded.eval_env).get(
-        "env" if recorded.eval_env is None else "reference"
-    )
+    references, evaluated = recorded.recipe["references"], recorded.eval_env
+    found = references.get("env") if evaluated is None else evaluated.get("reference")
     return None if found is None else list(found)
 
 
@@ -298,6 +299,11 @@ def points_of(manifest: Manifest, config: Any, sweep: Mapping[str, Any] | None) 
         sweep: the one given to `rljax.run`, if it has objects as values; it is checked against the recorded values.
     """
     recorded = manifest.sweep
+    if manifest.space is not None:
+        if sweep is not None:
+            raise UsageError("This run is a search, and its folder has what it chooses from: leave sweep= out.")
+        assert manifest.options.samples is not None
+        return sweeps.space_of(config, manifest.space).points(recorded or [], manifest.options.samples)
     if recorded is None:
         if sweep is not None:
             raise UsageError("This run has no sweep: leave sweep= out.")

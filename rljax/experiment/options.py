@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from rljax.backend import controllers
 from rljax.backend.devices import parse_bytes
 from rljax.config import config, field_docs, replace, static, traced
 from rljax.envs import Env
@@ -16,11 +17,16 @@ SHARDED = ("runs", "envs")  # what can be divided over the devices
 LOGGED = ("configuration", "run")  # what is one series of numbers for a logger
 EVALUATED = ("greedy", "stochastic")  # policies
 KEPT = ("last", "best", "all")  # states that a folder can hold
+SEARCHED = ("optuna",)
+SAMPLERS = ("tpe", "cmaes")
 CHANGEABLE = (  # by `resume`
     *("progress", "devices", "checkpoint_every", "memory_limit", "log"),
-    *("cluster", "task_resources"),
+    *("cluster", "task_resources", "distributed"),
 )
-NOT_RECORDED = ("out", "progress", "overwrite", "name", "cluster")  # in config.json: they belong to one call
+NOT_RECORDED = (  # in config.json: they belong to one call
+    *("out", "progress", "overwrite", "name"),
+    *("cluster", "distributed"),
+)
 CLUSTER_SECONDS = 600.0  # between two checkpoints on a cluster, by default
 
 
@@ -36,7 +42,13 @@ class Options:
     seed: int = static(default=0, minimum=0)
     """Seed of the key that all runs' keys are split from, and of the draws of a sweep's samplers."""
     samples: int | None = static(default=None, minimum=1, maximum=MOST_RUNS)
-    """Number of draws of a sweep's samplers."""
+    """Number of draws of a sweep's samplers, or of configurations of a search."""
+    search: str | None = static(default=None, choices=SEARCHED)
+    """Choose the configurations from a sweep's samplers and lists by what was learned from those before: "optuna"."""
+    search_sampler: str = static(default="tpe", choices=SAMPLERS)
+    """How a search chooses: "tpe" (Bergstra et al. 2011) or "cmaes" (Hansen 2016), which needs two ranges or more."""
+    search_batch: int = static(default=10, minimum=1, maximum=MOST_RUNS)
+    """How many configurations a search chooses at once, which are trained side by side in one program."""
     halving: int | None = static(default=None, minimum=2)
     """Successive halving (Jamieson and Talwalkar 2016): after each rung, keep one in this many of a sweep's
     configurations. Each rung is this many times as long as the one before, and the last has the full length."""
@@ -89,6 +101,11 @@ class Options:
     """What each task of a cluster needs, such as "gpu=0.5,cpu=2,memory=4GiB,mine=1"; None for one GPU, or one CPU if
     the cluster has no GPU."""
 
+    distributed: str | None = static(default=None)
+    """Divide the environments (shard="envs") over the devices of several processes, which all make the same call:
+    "PROCESS/PROCESSES@HOST:PORT", such as "0/2@node1:5000" in the first of two, where HOST is that of process 0; or
+    "auto" for what Slurm or Open MPI say."""
+
     def __post_init__(self) -> None:
         if self.seed >= 2**32:
             raise UsageError(f"seed must be less than 2**32, got {self.seed}.")
@@ -100,10 +117,16 @@ class Options:
             address_of(self.cluster)
         if self.task_resources is not None:
             resources_of(self.task_resources)
+        if self.distributed is not None:
+            controllers.parse(self.distributed)
+            if self.cluster is not None:
+                raise UsageError("cluster and distributed cannot be combined: the first is for many runs.")
         if self.until is not None:
             self._check_until(self.until)
         if self.asynchronous and self.halving is None:
             raise UsageError("asynchronous is for successive halving: pass halving as well.")
+        if self.search is not None and self.halving is not None:
+            raise UsageError("search and halving cannot be combined: a search compares runs of full length.")
         if self.stop_at is not None and self.halving is not None:
             raise UsageError("stop_at and halving cannot be combined: rungs compare runs of equal length.")
 
@@ -113,8 +136,10 @@ class Options:
             object.__setattr__(self, "seeds", sequential.BATCH)
         if self.seeds not in sequential.looks():
             raise UsageError(f"until={until!r} chooses the number of seeds: leave seeds={self.seeds} out.")
-        if self.halving is not None or self.cluster is not None:
-            raise UsageError("until is for runs of one configuration on this machine: leave halving and cluster out.")
+        if self.halving is not None or self.cluster is not None or self.distributed is not None:
+            raise UsageError(
+                "until is for runs of one configuration in one process: leave halving, cluster and distributed out."
+            )
 
     @property
     def keeps_policies(self) -> bool:
@@ -177,11 +202,13 @@ def _kept(given: Any) -> tuple[str, ...]:
     return tuple(name for name in KEPT if name == "last" or name in names)
 
 
-def with_changes(options: Options, changes: Mapping[str, Any], known: Iterable[str] = ()) -> Options:
-    """Apply the changes that are not None; a name that is not `known` is a `UsageError`."""
+def with_changes(
+    options: Options, changes: Mapping[str, Any], known: Iterable[str] = (), function: str = "resume"
+) -> Options:
+    """Apply the changes that are not None; a name that is not `known` to the function is a `UsageError`."""
     for name in changes:
         if known and name not in known:
-            raise UsageError(f"resume() cannot change {name}: it can change {', '.join(known)}.")
+            raise UsageError(f"{function}() cannot change {name}: it can change {', '.join(known)}.")
     return replace(options, **{name: value for name, value in changes.items() if value is not None})
 
 

@@ -45,7 +45,7 @@ def train(
             low, high = about["interval"]
             console.say(f"{seeds} seeds: the IQM is in {low:.5g} to {high:.5g}; training up to {following} seeds.")
         experiment = dataclasses.replace(experiment, options=dataclasses.replace(experiment.options, seeds=following))
-        manifest.write_seeds(folder, following)
+        manifest.update(folder, seeds=following)
         again = trainer.train(experiment, checkpoints.load(folder), callbacks, connection)
         assert isinstance(again, Result)
         result = again

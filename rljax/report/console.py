@@ -248,8 +248,23 @@ def listening(listener: Callable[[str], object]) -> Iterator[None]:
         _listeners.pop()
 
 
+_names: dict[str, str] = {}
+
+
+@contextlib.contextmanager
+def naming(text: str, name: str) -> Iterator[None]:
+    """Put a name in the place of a text in all sentences: a URL in that of the folder where its files wait."""
+    _names[text] = name
+    try:
+        yield
+    finally:
+        del _names[text]
+
+
 def say(sentence: str) -> None:
     """Print one sentence to standard error, prefixed with "rljax"."""
+    for text, name in _names.items():
+        sentence = sentence.replace(text, name)
     if _listeners:
         _listeners[-1](sentence)
         return

@@ -94,7 +94,7 @@ def test_a_run_needs_no_folder_and_a_callback_ends_its_batches(config):
         ({"seeds": "until few"}, "until takes a part of the IQM, such as 5%"),
         ({"until": "5%", "seeds": 10}, "chooses the number of seeds: leave seeds=10 out"),
         ({"until": "5%", "sweep": {"rate": [0.1]}}, "until is for runs of one configuration: leave sweep out"),
-        ({"until": "5%", "cluster": "ray", "out": "x"}, "leave halving and cluster out"),
+        ({"until": "5%", "cluster": "ray", "out": "x"}, "leave halving, cluster and distributed out"),
     ],
 )
 def test_bad_widths_are_refused(config, options, sentence):
