@@ -11,7 +11,7 @@ from rljax.config import replace, static, traced
 from rljax.envs import Box, Discrete, Env, MultiDiscrete, TimeStep, make, timestep
 from rljax.errors import UsageError
 from rljax.evaluation import evaluate, play
-from rljax.experiment.loading import best, load, policy
+from rljax.experiment.loading import best, load, policy, watch
 from rljax.experiment.population import train_population
 from rljax.experiment.progress import Progress
 from rljax.experiment.results import Interrupted, NotWritten, Result, Sweep
@@ -20,6 +20,9 @@ from rljax.experiment.run import run
 from rljax.experiment.sweeps import choice, log_uniform, uniform
 from rljax.experiment.tuning import tune_trainable
 from rljax.presets import preset
+from rljax.report.compare import compare
+from rljax.report.page import write_report
+from rljax.report.playground import playground
 
 __all__ = [
     "Box",
@@ -37,6 +40,7 @@ __all__ = [
     "best",
     "cache",
     "choice",
+    "compare",
     "configure_jax",
     "dqn",
     "envs",
@@ -47,6 +51,7 @@ __all__ = [
     "pbt",
     "planning",
     "play",
+    "playground",
     "policy",
     "ppo",
     "pqn",
@@ -66,4 +71,6 @@ __all__ = [
     "tune_trainable",
     "uniform",
     "variant",
+    "watch",
+    "write_report",
 ]

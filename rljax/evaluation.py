@@ -1,5 +1,6 @@
 """Evaluate a policy by whole episodes: their undiscounted returns, their lengths and other measures."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -62,6 +63,60 @@ def play(
 
     The arguments are those of `evaluate`.
     """
+    start, step = _episodes(key, env, policy, num_episodes)
+
+    def unfinished(carry: Any) -> jax.Array:
+        return (carry.time < max_steps) & ~jnp.all(carry.ended)
+
+    return _measured(env, jax.lax.while_loop(unfinished, lambda carry: step(carry)[0], start))
+
+
+class Recording(NamedTuple):
+    """N episodes step by step, of at most T steps. What follows the end of an episode does not belong to it."""
+
+    states: Any
+    """The environment's states `[T + 1, N, ...]`, from the reset on, with those of its wrappers."""
+    actions: Any
+    """`[T, N, ...]`."""
+    rewards: jax.Array
+    """Raw rewards `[T, N]`."""
+    episodes: Episodes
+    """Returns, measures and which episodes ended, `[N]` each: `play` returns the same."""
+
+
+def record(
+    key: jax.Array, env: Env | str, policy: Policy | RecurrentPolicy, num_episodes: int = 1, max_steps: int = 1_000
+) -> Recording:
+    """Play whole episodes, or at most `max_steps` steps of each, and keep every step of them, to be drawn.
+
+    The arguments are those of `evaluate`, and the episodes those of `play`. An episode has
+    `episodes.measures["length"]` steps; later ones of the `max_steps` are to be cut off.
+    """
+    max_steps = number("max_steps", max_steps, integer=True, minimum=1, maximum=MAX_STEPS)
+    start, step = _episodes(key, env, policy, num_episodes)
+    end, (states, actions, rewards) = jax.lax.scan(lambda carry, _: step(carry), start, None, length=max_steps)
+    states = jax.tree.map(lambda first, later: jnp.concatenate([first[None], later]), start.env_state, states)
+    return Recording(states, actions, rewards, _measured(env, end))
+
+
+class _Playing(NamedTuple):
+    """N episodes at some time, and what they have measured so far."""
+
+    time: jax.Array
+    obs: Any
+    env_state: Any
+    hidden_state: Any
+    returns: jax.Array
+    lengths: jax.Array
+    sums: dict[str, jax.Array]
+    last: dict[str, jax.Array]
+    ended: jax.Array
+
+
+def _episodes(
+    key: jax.Array, env: Env | str, policy: Policy | RecurrentPolicy, num_episodes: int
+) -> tuple[_Playing, Callable[[_Playing], tuple[_Playing, tuple[Any, Any, jax.Array]]]]:
+    """The start of N episodes, and the step that continues them and returns the new states, actions and rewards."""
     env, num_episodes = masked(make(env)), number("num_episodes", num_episodes, integer=True, minimum=1)
     key_reset, key_steps = jax.random.split(key)
     obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, num_episodes), env.params)
@@ -70,34 +125,34 @@ def play(
         feedforward = policy
         policy = RecurrentPolicy(lambda _: (), lambda key, obs, _: (feedforward(key, obs), ()))
 
-    def unfinished(carry: Any) -> jax.Array:
-        time, *_, ended = carry
-        return (time < max_steps) & ~jnp.all(ended)
-
-    def step(carry: Any) -> Any:
-        time, obs, env_state, hidden_state, returns, lengths, sums, last, ended = carry
-        key_policy, key_env = jax.random.split(jax.random.fold_in(key_steps, time))
-        action, hidden_state = policy.step(key_policy, obs, hidden_state)
-        result, env_state = step_env(jax.random.split(key_env, num_episodes), env_state, action, env.params)
-        returns = returns + jnp.where(ended, 0.0, result.reward)
-        lengths = lengths + jnp.where(ended, 0, 1)
+    def step(now: _Playing) -> tuple[_Playing, tuple[Any, Any, jax.Array]]:
+        ended = now.ended
+        key_policy, key_env = jax.random.split(jax.random.fold_in(key_steps, now.time))
+        action, hidden_state = policy.step(key_policy, now.obs, now.hidden_state)
+        result, env_state = step_env(jax.random.split(key_env, num_episodes), now.env_state, action, env.params)
+        returns = now.returns + jnp.where(ended, 0.0, result.reward)
+        lengths = now.lengths + jnp.where(ended, 0, 1)
         # What follows the end of an episode does not count.
-        counted = (measures.add(env.info, sums, result.info), result.info)
-        sums, last = jax.tree.map(lambda old, new: jnp.where(ended, old, new), (sums, last), counted)
+        counted = (measures.add(env.info, now.sums, result.info), result.info)
+        sums, last = jax.tree.map(lambda old, new: jnp.where(ended, old, new), (now.sums, now.last), counted)
         ended = ended | result.terminated | result.truncated
-        return time + 1, result.next_obs, env_state, hidden_state, returns, lengths, sums, last, ended
+        after = _Playing(now.time + 1, result.next_obs, env_state, hidden_state, returns, lengths, sums, last, ended)
+        return after, (env_state, action, result.reward)
 
-    zeros = jnp.zeros(num_episodes)
-    start = (
-        jnp.int32(0),
-        obs,
-        env_state,
-        policy.initial_hidden_state(num_episodes),
-        zeros,
-        jnp.zeros(num_episodes, jnp.int32),
-        measures.zeros(env.info, num_episodes),
-        {name: jnp.zeros(num_episodes, jnp.float32) for name, _ in env.info},
-        jnp.zeros(num_episodes, bool),
+    start = _Playing(
+        time=jnp.int32(0),
+        obs=obs,
+        env_state=env_state,
+        hidden_state=policy.initial_hidden_state(num_episodes),
+        returns=jnp.zeros(num_episodes),
+        lengths=jnp.zeros(num_episodes, jnp.int32),
+        sums=measures.zeros(env.info, num_episodes),
+        last={name: jnp.zeros(num_episodes, jnp.float32) for name, _ in env.info},
+        ended=jnp.zeros(num_episodes, bool),
     )
-    _, _, _, _, returns, lengths, sums, last, ended = jax.lax.while_loop(unfinished, step, start)
-    return Episodes(returns, {"length": lengths, **measures.of_episodes(env.info, sums, lengths, last)}, ended)
+    return start, step
+
+
+def _measured(env: Env | str, end: _Playing) -> Episodes:
+    of_episodes = measures.of_episodes(make(env).info, end.sums, end.lengths, end.last)
+    return Episodes(end.returns, {"length": end.lengths, **of_episodes}, end.ended)

@@ -66,3 +66,23 @@ def test_play_reports_the_returns_so_far():
     np.testing.assert_array_equal(np.floor(played.returns / 5), 4)  # noise adds less than 1 a step
     np.testing.assert_array_equal(played.measures["length"], 4)
     assert not played.ended.any()
+
+
+def test_a_recording_has_every_step_of_the_episodes_that_are_played():
+    env = rljax.envs.time_limit(walk.replace(params=Slope(steps=3)), 9)
+
+    def policy(key, obs):
+        return jax.random.bernoulli(key, 0.5, obs.shape[:1]).astype(jnp.int32)
+
+    recording = jax.jit(lambda key: evaluation.record(key, env, policy, 4, max_steps=6))(jax.random.key(5))
+    played = jax.jit(lambda key: evaluation.play(key, env, policy, 4))(jax.random.key(5))
+    np.testing.assert_array_equal(recording.episodes.returns, played.returns)
+    np.testing.assert_array_equal(recording.episodes.measures["length"], [3, 3, 3, 3])
+    np.testing.assert_array_equal(recording.states.inner[:4, 0], [0, 1, 2, 3])  # from the reset on
+    np.testing.assert_allclose(recording.rewards[:3].sum(axis=0), played.returns, rtol=1e-6)
+    assert recording.actions.shape == (6, 4)
+    cut = jax.jit(lambda key: evaluation.record(key, env, policy, 4, max_steps=2))(jax.random.key(5))
+    assert not cut.episodes.ended.any()
+    np.testing.assert_allclose(cut.episodes.returns, recording.rewards[:2].sum(axis=0), rtol=1e-6)
+    with pytest.raises(rljax.UsageError, match="max_steps must be an integer"):
+        evaluation.record(jax.random.key(5), env, policy, 4, max_steps=0)

@@ -10,6 +10,7 @@ import sys
 import jax
 import pytest
 import toys
+from PIL import Image
 from tiny_ppo import TINY
 
 import rljax
@@ -107,3 +108,17 @@ def test_dqn_overestimates_and_double_dqn_less(tmp_path):
     assert late["DQN"] > 0.25
     assert late["Double DQN"] < 0.7 * late["DQN"]
     assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@toys.optimized()
+def test_a_shaped_reward_finds_the_goal_sooner(tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    found = imported("reward_variants").main(str(tmp_path / "picture.png"), seeds=8)
+    cost, goal, shaped = found["-1 for each step"], found["1 at the goal"], found["1 at the goal, shaped"]
+    assert shaped[:, 7].mean() < 30  # after 4,000 steps
+    assert cost[:, 7].mean() > 150
+    assert (cost[:, -1] == 14).all()
+    assert goal.mean() > 190
+    with Image.open(tmp_path / "picture.gif") as moving:
+        assert moving.n_frames == 61

@@ -69,6 +69,7 @@ def timestep(
         "info",
         "recipe",
         "default_params",
+        "render",
     ],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,6 +101,8 @@ class Env:
         recipe: how the environment was made, without its params: `((id, settings), (wrapper, arguments), ...)`; the
             first entry is None for a custom environment. Plain data unless a wrapper was given an object.
         default_params: returns the default params, which the label omits.
+        render: `(state, params) -> uint8 [H, W, 3]`, the picture of one state as NumPy arrays, for `rljax.watch`; None
+            for the library's renderer of this environment, or else text.
     """
 
     reset: Callable[[jax.Array, Any], tuple[Any, Any]]
@@ -117,6 +120,7 @@ class Env:
     info: Any = ()  # a dict, kept as a tuple of pairs
     recipe: tuple[tuple[str, tuple[Any, ...]] | None, ...] = (None,)
     default_params: Callable[[], Any] | None = None
+    render: Callable[[Any, Any], Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "info", measures.declared(self.info))  # a tuple, which can be hashed

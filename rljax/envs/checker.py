@@ -9,8 +9,8 @@ import numpy as np
 
 from rljax.envs import measures
 from rljax.envs.base import Env, TimeStep, begin_next_episode
-from rljax.envs.masks import Masked, masked, plain, random_legal_action
-from rljax.envs.spaces import Box, Discrete, Leaf, MultiDiscrete, Space, alike, by_path, leaves_of
+from rljax.envs.masks import masked, plain, random_action
+from rljax.envs.spaces import Box, Leaf, MultiDiscrete, Space, alike, by_path, leaves_of
 from rljax.errors import UsageError, located, number, shown
 
 
@@ -191,7 +191,7 @@ def _step_violations(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: 
         key_action, key_step, key_fresh = jax.random.split(key, 3)
         keys = jax.random.split(key_action, 8)
         stuck = jax.vmap(lambda _, state: _is_stuck(env, state))(keys, state)
-        actions = jax.vmap(lambda key, obs: _random_action(env.action_space, key, obs))(keys, obs)
+        actions = jax.vmap(lambda key, obs: random_action(env.action_space, key, obs))(keys, obs)
         result, state = jax.vmap(engine.step, (0, 0, 0, None))(
             jax.random.split(key_step, 8), state, actions, env.params
         )
@@ -217,15 +217,6 @@ def _step_violations(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: 
                 found.append("the outcome at the last step of an episode must be 1, 0 or -1: a win, a draw or a loss.")
     found.extend(_key_reuse(env, state, key_other))
     return found
-
-
-def _random_action(space: Leaf, key: jax.Array, obs: Any) -> jax.Array:
-    """A uniform action, among the legal ones if the observation is `Masked`."""
-    if not isinstance(obs, Masked):
-        return space.sample(key)
-    bits = jax.random.bits(key, space.shape, jnp.uint32)
-    index = random_legal_action(space, bits, obs.legal)
-    return space.from_index(index) if isinstance(space, Discrete) else index
 
 
 def _is_stuck(env: Env, state: Any) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from rljax.backend import random_bits
 from rljax.envs.base import Bound, Env, TimeStep
-from rljax.envs.spaces import MultiDiscrete, Space, discrete
+from rljax.envs.spaces import Discrete, MultiDiscrete, Space, discrete
 
 
 class Masked(NamedTuple):
@@ -69,6 +69,14 @@ def random_legal_action(space: Space, bits: jax.Array, legal: jax.Array) -> jax.
         return random_legal(bits, legal)
     parts = [random_legal(bits[..., i], part) for i, part in enumerate(space.split(legal))]
     return jnp.stack(parts, axis=-1)
+
+
+def random_action(space: Any, key: jax.Array, obs: Any) -> jax.Array:
+    """A uniform action at one observation, among the legal ones if it is `Masked`."""
+    if not isinstance(obs, Masked):
+        return space.sample(key)
+    index = random_legal_action(space, jax.random.bits(key, space.shape, jnp.uint32), obs.legal)
+    return space.from_index(index) if isinstance(space, Discrete) else index
 
 
 def plain(obs: Any) -> Any:

@@ -68,11 +68,16 @@ def tabular_model(env: Any) -> Model:
         raise UsageError(f"A wrapped environment ({', '.join(env.wrappers)}) has no tabular model: unwrap it.")
     if isinstance(env.params, Model):
         return env.params
-    from rljax.envs import toy_text
-
     environment = env.step.arguments[0] if isinstance(env.step, Bound) and env.step.arguments else None
-    with jax.ensure_compile_time_eval():  # constant arrays even inside a traced function
-        model = toy_text.model(environment)
+    model = model_of_world(environment)
     if model is None:
         raise UsageError(f"{env.name} has no tabular model: rljax.envs.from_model makes an environment that has one.")
     return model
+
+
+def model_of_world(world: Any) -> Model | None:
+    """The exact model of a gymnax environment object, or None if it has none."""
+    from rljax.envs import toy_text
+
+    with jax.ensure_compile_time_eval():  # constant arrays even inside a traced function
+        return toy_text.model(world)

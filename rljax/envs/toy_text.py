@@ -42,11 +42,18 @@ class World(environment.Environment[State, Params]):
         is_start: `[S]` bool, the start states, all equally likely.
         num_actions: A.
         name: its id.
+        tiles: the map `[rows, columns]` of a maze, to be drawn.
     """
 
     def __init__(
-        self, transition: Callable[..., Transition], is_start: np.ndarray, num_actions: int, name: str
+        self,
+        transition: Callable[..., Transition],
+        is_start: np.ndarray,
+        num_actions: int,
+        name: str,
+        tiles: np.ndarray | None = None,
     ) -> None:
+        self.tiles = tiles
         self.transition = transition
         self.start = is_start / is_start.sum()
         self._num_actions = num_actions
@@ -96,17 +103,17 @@ class World(environment.Environment[State, Params]):
 
 
 # Taxi (Dietterich 2000) with Gymnasium's rules, without rain or fickle passengers.
-_STOPS = np.array([(0, 0), (0, 4), (4, 0), (4, 3)])  # R, G, Y, B
+STOPS = np.array([(0, 0), (0, 4), (4, 0), (4, 3)])  # R, G, Y, B
 
-_ABOARD = 4
+ABOARD = 4
 
 # True if no wall is east of (row, column); the last column is the border.
-_EAST_FREE = np.array([[1, 0, 1, 1, 0], [1, 0, 1, 1, 0], [1, 1, 1, 1, 0], [0, 1, 0, 1, 0], [0, 1, 0, 1, 0]], bool)
+EAST_FREE = np.array([[1, 0, 1, 1, 0], [1, 0, 1, 1, 0], [1, 1, 1, 1, 0], [0, 1, 0, 1, 0], [0, 1, 0, 1, 0]], bool)
 
 
 def _taxi_transition(state: jax.Array, action: jax.Array) -> Transition:
     """Actions: south, north, east, west, pick up, drop off. State: ((row 5 + column) 5 + passenger) 4 + destination."""
-    stops, east_free = jnp.asarray(_STOPS), jnp.asarray(_EAST_FREE)
+    stops, east_free = jnp.asarray(STOPS), jnp.asarray(EAST_FREE)
     rest, destination = state // 4, state % 4
     cell, passenger = rest // 5, rest % 5
     row, column = cell // 5, cell % 5
@@ -118,10 +125,10 @@ def _taxi_transition(state: jax.Array, action: jax.Array) -> Transition:
     west = (action == 3) & (column > 0) & east_free[row, jnp.maximum(column - 1, 0)]
     next_column = column + east - west
 
-    picks_up = (action == 4) & (passenger < _ABOARD) & at_stop.any() & (passenger == stop)
-    drops_off = (action == 5) & (passenger == _ABOARD) & at_stop.any()
+    picks_up = (action == 4) & (passenger < ABOARD) & at_stop.any() & (passenger == stop)
+    drops_off = (action == 5) & (passenger == ABOARD) & at_stop.any()
     arrives = drops_off & (stop == destination)
-    next_passenger = jnp.where(picks_up, _ABOARD, jnp.where(drops_off, stop, passenger))
+    next_passenger = jnp.where(picks_up, ABOARD, jnp.where(drops_off, stop, passenger))
     illegal = ((action == 4) & ~picks_up) | ((action == 5) & ~drops_off)
     reward = jnp.where(arrives, 20.0, jnp.where(illegal, -10.0, -1.0))
     next_state = ((next_row * 5 + next_column) * 5 + next_passenger) * 4 + destination
@@ -131,7 +138,7 @@ def _taxi_transition(state: jax.Array, action: jax.Array) -> Transition:
 def taxi() -> World:
     """Taxi-v3: 500 states, 6 actions; bring the passenger to the destination (Dietterich 2000)."""
     _, passenger, destination = np.unravel_index(np.arange(500), (25, 5, 4))
-    return World(_taxi_transition, (passenger < _ABOARD) & (passenger != destination), 6, "Taxi-v3")
+    return World(_taxi_transition, (passenger < ABOARD) & (passenger != destination), 6, "Taxi-v3")
 
 
 def _cliff_transition(state: jax.Array, action: jax.Array) -> Transition:
@@ -180,7 +187,7 @@ def grid_world(desc: Sequence[str] = DYNA_MAZE) -> World:
         next_state = jnp.where(in_wall | jnp.asarray(walls)[target], state, target).astype(jnp.int32)
         return next_state, jnp.where(in_wall, 0.0, -1.0), in_wall | (next_state == goal)
 
-    return World(transition, np.arange(len(flat)) == start, 4, "GridWorld-misc")
+    return World(transition, np.arange(len(flat)) == start, 4, "GridWorld-misc", tiles)
 
 
 WORLDS = {"Taxi-v3": taxi, "CliffWalking-v1": cliff_walking, "GridWorld-misc": grid_world}

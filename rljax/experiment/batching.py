@@ -157,7 +157,7 @@ def refuse_too_large(experiment: Experiment, batch: Batch, needed: int) -> None:
 
     The system would end the process while it trains.
     """
-    total = devices.total_bytes(experiment.local_mesh.devices.flat)
+    total = devices.total_bytes(experiment.local_mesh.local_devices)
     if total is None or needed <= total:
         return
     if batch.saved is not None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rljax.errors import UsageError
-from rljax.experiment import head, shipping, worker
+from rljax.experiment import head, remote, shipping, worker
 from rljax.experiment.options import Options, address_of, resources_of
 from rljax.experiment.shipping import Job, Shipment
 from rljax.experiment.signals import STOPPING
@@ -113,8 +113,8 @@ class Connection:
             fields=experiment.fields,
             options=options,
             layout=experiment.layout,
-            folder=str(experiment.folder.absolute()),
-            token=token,
+            folder=remote.place_of(experiment.folder),
+            token=remote.token_of(experiment.folder) or token,
             forwards_metrics=forwards,
         )
         return shipping.pack(job, self.ray.cloudpickle.dumps)

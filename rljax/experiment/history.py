@@ -64,6 +64,10 @@ class Kept(NamedTuple):
         """Those of some of the runs."""
         return Kept(self.updates[rows], self.returns[rows], [leaf[rows] for leaf in self.leaves])
 
+    def acting(self, row: int) -> list[np.ndarray]:
+        """What one run acts with, without the axis of runs."""
+        return [leaf[row] for leaf in self.leaves]
+
     def or_better(self, other: "Kept") -> "Kept":
         """Each run's better one of the two; the earlier one if they are equal."""
         better = (other.returns > self.returns) | np.isnan(self.returns)

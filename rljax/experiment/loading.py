@@ -3,18 +3,20 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rljax.errors import UsageError, number
+from rljax.experiment import remote
 from rljax.experiment.batching import latest
 from rljax.experiment.combining import from_checkpoint, of_configuration
 from rljax.experiment.results import Result
 from rljax.experiment.resume import restored
 from rljax.experiment.run import path_of
 from rljax.report import files
+from rljax.report.animation import Animation
 from rljax.types import Policy, RecurrentPolicy
 
 
@@ -94,9 +96,49 @@ def policy(
     return _result(folder, options.pop("configuration", None), options).policy(seed, checkpoint)
 
 
+def watch(
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    seeds: int | Sequence[int] | None = None,
+    checkpoints: str | int | Sequence[str | int] | None = None,
+    episodes: int = 1,
+    max_steps: int = 500,
+    fps: int = 30,
+    policy: str = "greedy",
+    **options: Any,
+) -> Animation:
+    """Animate the policies of a run's folder side by side, as a GIF or MP4.
+
+    Args:
+        folder: the `out` given to `run`.
+        out, seeds, checkpoints, episodes, max_steps, fps, policy: as for `Result.watch`.
+        **options: as for `load`.
+    """
+    result = _result(folder, options.pop("configuration", None), options)
+    return result.watch(
+        out,
+        seeds=seeds,
+        checkpoints=checkpoints,
+        episodes=episodes,
+        max_steps=max_steps,
+        fps=fps,
+        policy=policy,
+    )
+
+
+def result_of(folder: str | os.PathLike[str], configuration: int | None = None, **options: Any) -> Result:
+    """The `Result` of a run's folder, as `load` reads it."""
+    return _result(folder, configuration, options)
+
+
 def _result(folder: Any, configuration: int | None, parts: dict[str, Any]) -> Result:
     """The result of one configuration, from the newest checkpoints."""
-    folder = path_of("folder", folder)
+    with remote.staged(folder, writes=False) as local:
+        return _of_folder(path_of("folder", local), configuration, parts)
+
+
+def _of_folder(folder: pathlib.Path, configuration: int | None, parts: dict[str, Any]) -> Result:
     experiment, saved = restored(folder, trains=False, **parts)
     if configuration is None:
         configuration = _best_configuration(folder) if experiment.fields else 0

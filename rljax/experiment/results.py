@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from signal import SIGINT
 from typing import Any, NamedTuple
 
@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from rljax.errors import UsageError, number, shown
-from rljax.experiment import placement, tables
+from rljax.experiment import placement, tables, watching
 from rljax.experiment.history import Kept, Runs
 from rljax.report import console, html, plot
+from rljax.report.animation import Animation
 from rljax.types import Policy, RecurrentPolicy
 
 
@@ -89,30 +90,75 @@ class Result:
         Raises:
             UsageError: there is no such seed or policy.
         """
-        rows = np.flatnonzero(self.seeds == number("seed", seed, integer=True))
-        if not len(rows):
-            raise UsageError(f"There is no seed {seed}: there are {len(self.seeds)}, from {self.seeds[0]}.")
-        row = int(rows[0])
+        row = self.row(seed)
         if checkpoint == "last":
             state = jax.tree.map(lambda x: x[row], self.states)
         else:
-            state = self._kept_state(row, checkpoint)
+            like = jax.eval_shape(self.algorithm.init, jax.random.key(0), self.config)
+            positions = placement.acting(self.algorithm, self.config)
+            state = placement.acting_state(self.kept_at(row, checkpoint).acting(row), positions, like)
         return self.algorithm.act(state, self.config)
 
-    def _kept_state(self, row: int, checkpoint: str | int) -> Any:
+    def row(self, seed: int) -> int:
+        """Where a seed is in arrays `[S, ...]`; raise `UsageError` if there is none of this number."""
+        rows = np.flatnonzero(self.seeds == number("seed", seed, integer=True))
+        if not len(rows):
+            raise UsageError(f"There is no seed {seed}: there are {len(self.seeds)}, from {self.seeds[0]}.")
+        return int(rows[0])
+
+    def kept_at(self, row: int, checkpoint: str | int) -> Kept:
+        """What the run in a row acted with at its best evaluation, or at that of a number of updates."""
         if not self.kept:
             raise UsageError('Only the final policies were kept: train with keep="best" or keep="all" (--keep best).')
         if checkpoint == "best":
-            chosen = max(self.kept, key=lambda kept: np.nan_to_num(kept.returns[row], nan=-np.inf))
-        else:
-            found = {int(kept.updates[row]): kept for kept in self.kept}
-            if checkpoint not in found:
-                known = ", ".join(map(str, sorted(found)))
-                raise UsageError(f"checkpoint is 'last', 'best' or one of {known}, got {shown(checkpoint)}.")
-            chosen = found[int(checkpoint)]
-        like = jax.eval_shape(self.algorithm.init, jax.random.key(0), self.config)
-        positions = placement.acting(self.algorithm, self.config)
-        return placement.acting_state([leaf[row] for leaf in chosen.leaves], positions, like)
+            return max(self.kept, key=lambda kept: np.nan_to_num(kept.returns[row], nan=-np.inf))
+        found = {int(kept.updates[row]): kept for kept in self.kept}
+        if checkpoint not in found:
+            known = ", ".join(map(str, sorted(found)))
+            raise UsageError(f"checkpoint is 'last', 'best' or one of {known}, got {shown(checkpoint)}.")
+        return found[int(checkpoint)]
+
+    def watch(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        seeds: int | Sequence[int] | None = None,
+        checkpoints: str | int | Sequence[str | int] | None = None,
+        episodes: int = 1,
+        max_steps: int = 500,
+        fps: int = 30,
+        policy: str = "greedy",
+    ) -> Animation:
+        """Animate policies side by side: several seeds, or one at several points of training.
+
+        All of them begin in the same states. A notebook displays the animation, and its `gif()` is the file's contents.
+
+        Args:
+            out: file to write, .gif or .mp4; the latter needs the extra `mp4`.
+            seeds: a number or several; None for the first four.
+            checkpoints: "last", "best" or numbers of updates, as for `policy`, or "all" for six of those that the run
+                kept; None for "all" if there is one seed and the run had `keep="all"`, else "last".
+            episodes: of each policy, one after the other.
+            max_steps: longest part of an episode. Of more than 300 steps some in between are left out.
+            fps: pictures a second, at most 50.
+            policy: "greedy", or "stochastic" for the one that training collects its data with.
+
+        Raises:
+            UsageError: an argument is invalid, there is no such seed or checkpoint, or the file cannot be written.
+        """
+        return watching.watch(self, out, seeds, checkpoints, episodes, max_steps, fps, policy)
+
+    def map(self, path: str | os.PathLike[str] | None = None, seed: int | None = None) -> Any:
+        """Plot values and policy of a tabular environment next to the exact ones; returns the matplotlib figure.
+
+        Args:
+            path: PNG file to write.
+            seed: None for the best seed.
+
+        Raises:
+            UsageError: the environment has no exact model, or a wrapper changes it.
+        """
+        return watching.plot_map(self, path, seed)
 
     def frame(self, evaluations: bool = False) -> Any:
         """A pandas DataFrame: a row for each run and update, or for each run and evaluation.

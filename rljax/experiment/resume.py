@@ -11,18 +11,20 @@ from typing import Any
 import jax
 
 from rljax import envs, schedules
+from rljax.backend import controllers
 from rljax.backend.devices import cpu_threads
 from rljax.config import replace
 from rljax.errors import UsageError, located, number
-from rljax.experiment import checkpoints, cluster, folders, manifest, session, sweeps, trainer
+from rljax.experiment import checkpoints, cluster, folders, manifest, remote, sequential, session, sweeps
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.manifest import Manifest
 from rljax.experiment.options import CHANGEABLE, documented, with_changes
 from rljax.experiment.outlets import Callback
-from rljax.experiment.placement import max_devices, mesh
+from rljax.experiment.placement import max_devices, mesh, visible
 from rljax.experiment.results import Result, Sweep
 from rljax.experiment.run import callbacks_of, check, path_of, start_jax
 from rljax.experiment.spec import Experiment, Layout
+from rljax.experiment.together import require_same_program, together
 from rljax.report import console
 
 
@@ -63,25 +65,34 @@ def resume(
     """
     start_jax()
     callbacks = callbacks_of(callback)
-    folder = path_of("folder", folder)
-    with folders.locked(folder), contextlib.ExitStack() as stack:  # before reading, since another process may write
-        with_changes(manifest.read(folder).options, changes, CHANGEABLE)
-        experiment, saved = restored(folder, algorithm, config, env, sweep, changes)
-        evaluated = manifest.with_eval_env(manifest.read(folder), None if eval_env is None else envs.make(eval_env))
-        options = dataclasses.replace(
-            experiment.options, eval_env=evaluated.eval_env, progress=bool(changes.get("progress", True))
-        )
-        experiment = dataclasses.replace(experiment, options=options)
+    with together(changes.get("distributed")), contextlib.ExitStack() as stack:
+        with controllers.refusing_together():
+            wanted = remote.wanted_by(changes.get("cluster"))
+            folder = path_of("folder", stack.enter_context(remote.staged(folder, wanted=wanted)))
+            if controllers.is_first():  # before reading, since another process may write
+                stack.enter_context(folders.locked(folder))
+            with_changes(manifest.read(folder).options, changes, CHANGEABLE)
+            experiment, saved = restored(folder, algorithm, config, env, sweep, changes)
+            evaluated = manifest.with_eval_env(manifest.read(folder), None if eval_env is None else envs.make(eval_env))
+            options = dataclasses.replace(
+                experiment.options, eval_env=evaluated.eval_env, progress=bool(changes.get("progress", True))
+            )
+            experiment = dataclasses.replace(experiment, options=options)
+            if total_steps is not None:
+                total_steps = number("total_steps", _as_integer(total_steps), integer=True)
+                experiment = _lengthened(experiment, saved, total_steps)
+            if controllers.is_first():
+                remote.begin(folder)
+        require_same_program(experiment, saved)
         if total_steps is not None:
-            total_steps = number("total_steps", _as_integer(total_steps), integer=True)
-            experiment = _lengthened(experiment, saved, total_steps)
-            manifest.write_total_steps(folder, total_steps)
+            if controllers.is_first():
+                manifest.update(folder, total_steps=total_steps)
             _warn_if_annealed([point.config for point in experiment.points], total_steps)
         connection = None
         if experiment.options.cluster is not None:
             connection = stack.enter_context(cluster.connected(experiment.options))
             experiment = dataclasses.replace(experiment, layout=connection.layout(experiment))
-        return trainer.train(experiment, saved, callbacks, connection)
+        return sequential.train(experiment, saved, callbacks, connection)
 
 
 def _as_integer(value: Any) -> Any:
@@ -158,8 +169,9 @@ def _mesh(recorded: Manifest, points: list[sweeps.Point], devices: int | None, t
     """The requested devices, or as many as before if available; report differences that change bits."""
     runs = len(points) * recorded.options.seeds
     shard, configs = recorded.options.shard, [point.config for point in points]
-    available = len(jax.local_devices())
-    usable = min(available, runs) if shard == "runs" else max_devices(configs, min(available, recorded.devices))
+    available = len(visible())
+    at_most = min(available, max(recorded.devices, controllers.count()))
+    usable = min(available, runs) if shard == "runs" else max_devices(configs, at_most)
     if trains and devices is None and recorded.devices > usable:
         console.say(
             f"This run used {recorded.devices} devices, and only {usable} can be used here: "
@@ -170,7 +182,7 @@ def _mesh(recorded: Manifest, points: list[sweeps.Point], devices: int | None, t
             f"This run used {recorded.threads} XLA threads, and this process has {cpu_threads()}: "
             "results agree only to rounding."
         )
-    return mesh(runs, devices or min(recorded.devices, usable), shard, configs)
+    return mesh(runs, devices or (usable if shard == "envs" else min(recorded.devices, usable)), shard, configs)
 
 
 def _extended(point: sweeps.Point, total_steps: int) -> Any:

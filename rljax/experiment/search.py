@@ -96,7 +96,7 @@ class Search:
         self._asked += trials
         if experiment.folder is not None:
             try:
-                manifest.write_points(experiment.folder, experiment.points)
+                manifest.update(experiment.folder, sweep=manifest.described_values(experiment.points))
             except UsageError as error:  # a full disk: they are suggested again
                 console.say(f"{error} The run continues.")
         return experiment.groups()[number]

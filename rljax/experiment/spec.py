@@ -140,4 +140,5 @@ class Experiment:
                 described["schedule_steps"] = described["schedule_steps"] or described["total_steps"]
                 del described["total_steps"]
         options = self.options
-        return zlib.crc32(files.as_json([self.name, options.seeds, options.seed, options.halving, configs]).encode())
+        seeds = options.until or options.seeds  # their number grows, and each one's key stays
+        return zlib.crc32(files.as_json([self.name, seeds, options.seed, options.halving, configs]).encode())

@@ -24,7 +24,17 @@ from rljax.backend import devices
 from rljax.backend.program_cache import use_default
 from rljax.backend.versions import versions
 from rljax.errors import WORKERS_LINE, UsageError, located, user_line
-from rljax.experiment import batching, checkpoints, compilation, folders, metrics_file, placement, session, sweeps
+from rljax.experiment import (
+    batching,
+    checkpoints,
+    compilation,
+    folders,
+    metrics_file,
+    placement,
+    remote,
+    session,
+    sweeps,
+)
 from rljax.experiment.batching import Batch, lanes_for
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.history import Record, Runs
@@ -209,6 +219,7 @@ def _train(experiment: Experiment, group: sweeps.Group, order: Order, link: _Lin
     folder = experiment.folder
     assert folder is not None
     task = Task(order.number, group, order.rung, Runs.of(order.runs), order.lanes)
+    remote.fetch(folder, lambda name: _is_of(order, name))
     saved, source = checkpoints.of_task(folder, order.number, order.tasks), None
     for one in saved:
         session.check_checkpoint(experiment, one)
@@ -246,8 +257,17 @@ def _train(experiment: Experiment, group: sweeps.Group, order: Order, link: _Lin
             metrics_file.write_batch(experiment, folder, name, record, trained.batch.rung_start(experiment))
             lean = record.without_metrics()
             parts.append(Part(name, trained.batch.lanes, lean, trained.final, trained.num_updates))
+        remote.upload(folder)
         is_sent_away = link.wish == LEAVE or (was_asked() and not link.wish)
         return Outcome(parts, is_sent_away=is_sent_away, compile_seconds=here.compile_seconds)
+
+
+def _is_of(order: Order, name: str) -> bool:
+    """True if a file is of a checkpoint that a task begins with."""
+    kind, _, rest = name.partition("/")
+    number = rest.partition("/")[0]
+    is_batch = kind == checkpoints.FOLDER and number.isdecimal()
+    return is_batch and (number in order.sources or int(number) % order.tasks == order.number)
 
 
 def _refuse_shorter(experiment: Experiment, saved: Saved) -> None:
@@ -295,7 +315,7 @@ def _unpacked(shipment: Shipment) -> tuple[Job, Experiment, list[sweeps.Group]]:
     key, job = key_of(shipment), unpacked(shipment)
     if key not in _experiments:
         _experiments.clear()
-        folder = pathlib.Path(job.folder)
+        folder = remote.joined(job.folder)
         _check_sees(folder, *job.token)
         runs, configs = len(job.points) * job.options.seeds, [point.config for point in job.points]
         used = job.options.devices if job.layout is None else job.layout.devices

@@ -54,7 +54,7 @@ def learning_curves(
     shown = sorted(finals, key=lambda label: finals[label], reverse=True)[:_MAX_CURVES]
     for label in shown:
         env_steps, returns = curves[label]
-        (line,) = axes.plot(env_steps, interquartile_mean(returns), linewidth=1.6, label=_printable(label))
+        (line,) = axes.plot(env_steps, interquartile_mean(returns), linewidth=1.6, label=printable(label))
         axes.fill_between(env_steps, *bootstrap_interval(returns), color=line.get_color(), alpha=0.2, linewidth=0)
     return _finished(path, figure)
 
@@ -65,12 +65,13 @@ def _complete(returns: np.ndarray) -> np.ndarray:
     return returns[is_complete] if is_complete.any() else returns
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text with escapes for what is not Unicode, such as a name in another encoding."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _axes(title: str, quantity: str) -> tuple[Any, Any]:
+def picture(width: float, height: float) -> Any:
+    """A matplotlib figure of a size in inches, without pyplot, which would use a window system and global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -80,17 +81,22 @@ def _axes(title: str, quantity: str) -> tuple[Any, Any]:
         def _repr_png_(self) -> bytes:
             return png(self)
 
-    figure = Picture(figsize=(7, 4.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)  # without pyplot, which would use a window system and global state
+    figure = Picture(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _axes(title: str, quantity: str) -> tuple[Any, Any]:
+    figure = picture(7, 4.2)
     axes = figure.add_subplot()
-    axes.set(xlabel="environment steps", ylabel=_printable(quantity), title=_printable(title))
+    axes.set(xlabel="environment steps", ylabel=printable(quantity), title=printable(title))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x else "0")
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
 def png(figure: Any) -> bytes:
-    """A figure as a PNG of 700 by 420 pixels."""
+    """A figure as a PNG of 100 pixels an inch."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=100)
     return picture.getvalue()
@@ -98,6 +104,11 @@ def png(figure: Any) -> bytes:
 
 def _finished(path: Path, figure: Any) -> Any:
     figure.axes[0].legend(frameon=False, loc="best")
+    return written(path, figure)
+
+
+def written(path: Path, figure: Any) -> Any:
+    """The figure, written to a PNG file if there is a path."""
     if path is not None:
         files.replace(pathlib.Path(path), lambda part: figure.savefig(part, format="png"))
     return figure

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from types import ModuleType, SimpleNamespace
 
@@ -92,6 +93,24 @@ def test_states_are_read_when_they_are_asked_for(trained, monkeypatch):
     assert read == []
     assert result.results[0].states.params.shape == (6, 2)
     assert read == ["0000", "0001"]
+
+
+def test_a_cluster_trains_into_a_url_and_resumes_from_it(local, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    url, seen = f"local://{tmp_path}/x", []
+
+    def stop(progress):
+        seen.append(progress.updates)
+        progress.stop()
+
+    partly = rljax.run(own, config, out=url, cluster="ray", checkpoint_every=0, callback=stop, **OPTIONS)
+    assert seen
+    assert partly.results[0].states.params.shape[1:] == (2,)
+    whole = rljax.resume(url, algorithm=own, config=config, cluster="ray", progress=False)
+    for mine, theirs in zip(whole.results, local[0].results, strict=True):
+        same_results(mine, theirs)
+    assert files(tmp_path / "x") == files(local[1])
+    assert list((tmp_path / "x" / "metrics").glob("*")) == []  # gathered in metrics.csv
 
 
 def test_halving_over_several_tasks_gives_the_bits_of_a_local_run(config, tmp_path):
