@@ -18,7 +18,10 @@ from rljax.experiment.results import Interrupted, NotWritten, Result, Sweep
 from rljax.experiment.resume import resume
 from rljax.experiment.run import run
 from rljax.experiment.sweeps import choice, log_uniform, uniform
+from rljax.experiment.tuning import tune_trainable
 from rljax.presets import preset
+from rljax.report.compare import compare
+from rljax.report.page import write_report
 from rljax.report.playground import playground
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "best",
     "cache",
     "choice",
+    "compare",
     "configure_jax",
     "dqn",
     "envs",
@@ -64,7 +68,9 @@ __all__ = [
     "timestep",
     "traced",
     "train_population",
+    "tune_trainable",
     "uniform",
     "variant",
     "watch",
+    "write_report",
 ]

@@ -1,12 +1,15 @@
 """Settings that come before JAX starts: one CPU device a core, quick compilation, and signals as in a terminal."""
 
 import os
+import platform
 import signal
 
 import jax
 import pytest
 
 from rljax.backend.devices import configure_jax
+
+QUICK = ("--xla_cpu_max_isa=AVX", "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters")
 
 
 def pytest_configure(config):
@@ -19,6 +22,11 @@ def pytest_configure(config):
         # Most tests compile a program to run it once, and compiling is most of their time; see `toys.optimized`.
         jax.config.update("jax_disable_most_optimizations", True)
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # and for the processes that tests start
+        if platform.machine() == "x86_64":
+            # XLA's older emitters compile a learner in half the time of its new ones. They fuse multiplications with
+            # additions according to what else is in a kernel, so that one learner in two programs would differ in
+            # its last bits; without the instructions for that it does not.
+            os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *QUICK])
 
 
 @pytest.fixture

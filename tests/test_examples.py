@@ -87,6 +87,19 @@ def test_custom_networks_train_and_a_frozen_torso_is_not_learned():
 
 
 @pytest.mark.slow
+def test_a_search_ends_on_fresh_seeds(tmp_path, capsys):
+    assert len((EXAMPLES / "tune_acrobot.py").read_text().splitlines()) < 80
+    results = imported("tune_acrobot").main(str(tmp_path / "x"), samples=3, seeds=2, fresh_seeds=2, episodes=1, **TINY)
+    found = rljax.load(tmp_path / "x")
+    said = capsys.readouterr().out
+    assert f"Best of 3: {found.summary['values']}" in said
+    assert "best: -" in said
+    assert results["best"].config.gae_lambda == found.config.gae_lambda
+    keys = [rljax.experiment.manifest.read(folder).options.seed for folder in (tmp_path / "x", tmp_path / "x/best")]
+    assert keys == [0, 1]
+
+
+@pytest.mark.slow
 @toys.optimized()
 def test_dqn_overestimates_and_double_dqn_less(tmp_path):
     example = imported("overestimation")

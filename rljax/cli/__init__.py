@@ -1,11 +1,11 @@
-"""The command line: `rljax train`, `resume`, `watch`, `playground` and the other commands below."""
+"""The command line: `rljax train`, `resume`, `report`, `watch` and the other commands below."""
 
 import os
 import signal
 import sys
 
-from rljax.backend import versions
-from rljax.cli import bench, describing, training, watching
+from rljax.backend import controllers, versions
+from rljax.cli import bench, describing, reporting, training, watching
 from rljax.cli.parsing import Parser
 from rljax.errors import UsageError, located, user_line
 from rljax.experiment import signals
@@ -14,6 +14,8 @@ from rljax.report import console
 _COMMANDS = {
     "train": (training.train, "train many seeds and write the results: rljax train ALGO --env ENV [options]"),
     "resume": (training.resume, "resume a stopped run from its checkpoints: rljax resume FOLDER"),
+    "compare": (reporting.compare, "compare runs: are there enough seeds to tell them apart? rljax compare RUN RUN"),
+    "report": (reporting.report, "write a page with curves, comparisons and diagnostics: rljax report RUN [RUN ...]"),
     "watch": (watching.watch, "animate the policies of a run: rljax watch RUN --out policy.gif"),
     "playground": (watching.play, "compare random, heuristic and trained policies: rljax playground --out DIR"),
     "describe": (training.describe, "print the layers, shapes and numbers of parameters of an algorithm's networks"),
@@ -25,11 +27,18 @@ _COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run a command line, and return its exit code; see `_main`."""
+    code = _main(sys.argv[1:] if arguments is None else arguments)
+    if code in (1, 2):
+        controllers.end_after_error(code)
+    return code
+
+
+def _main(arguments: list[str]) -> int:
     """Run a command line; the exit code is 0, 2 for a `UsageError`, 1 for another error, 141 for a closed pipe.
 
     For a signal it is 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
     _prepare_streams()
     try:
         try:

@@ -76,6 +76,7 @@ def completion(arguments: list[str]) -> int:
     """Print a script for bash or zsh."""
     import shtab
 
+    from rljax.cli.reporting import parser_of
     from rljax.cli.training import resume_parser, train_parser
     from rljax.cli.watching import playground_parser, watch_parser
 
@@ -101,6 +102,12 @@ def completion(arguments: list[str]) -> int:
     commands.add_parser(
         "playground", parents=[playground_parser()], conflict_handler="resolve", add_help=False, help="playground"
     )
+    folder.add_argument("folder").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+    for name in ("compare", "report"):
+        options = parser_of(name)
+        runs = next(action for action in options._actions if action.dest == "runs")
+        runs.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+        commands.add_parser(name, parents=[options], conflict_handler="resolve", add_help=False, help=name)
     commands.add_parser("envs", help="environments").add_argument("env", nargs="?", choices=ids)
     commands.add_parser("algos", help="algorithms")
     commands.add_parser("completion", help="completion").add_argument("shell", choices=["bash", "zsh"])

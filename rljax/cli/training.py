@@ -3,28 +3,27 @@
 import argparse
 import contextlib
 import dataclasses
-import itertools
 import os
 import pathlib
-import time
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from rljax import envs, presets
-from rljax.backend import devices, program_cache
+from rljax.backend import controllers, devices, program_cache
 from rljax.cli import run_files, user_code
 from rljax.cli.parsing import Parser, add_fields, integer, param, swept, text_after, values, without_params, wrapper
 from rljax.config import check_value, kinds, replace, value_at, with_values
 from rljax.envs.base import check_param
 from rljax.errors import UsageError
-from rljax.experiment import manifest
+from rljax.experiment import folders, manifest, remote
 from rljax.experiment import resume as resuming
 from rljax.experiment import run as running
 from rljax.experiment.naming import say_if_untuned
-from rljax.experiment.options import CHANGEABLE, Options
-from rljax.report import loggers
+from rljax.experiment.options import CHANGEABLE, Options, with_until
+from rljax.report import console, loggers
 
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
 CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (package.custom) or either with :name"
@@ -69,7 +68,7 @@ def train(arguments: list[str]) -> int:
         raise UsageError(
             f"--config is of a run of {from_file.algorithm}, whose config {name} cannot take: leave {name} out."
         )
-    texts, tokens = without_params([*from_file.arguments, *rest])
+    texts, tokens = without_params(_with_until([*from_file.arguments, *rest]))
     if wants_help:
         env = text_after("--env", tokens)
         train_parser(name, algorithm, None if env is None else _config(name, algorithm, env, [], None)).print_help()
@@ -91,7 +90,7 @@ def train(arguments: list[str]) -> int:
     chosen = Options(**{**recorded, **options})
     sweep = _sweep(getattr(parsed, "sweep", []))
     alone = chosen.seeds == 1 and chosen.shard == "runs" and not sweep
-    _configure_jax(chosen.cluster, alone)
+    _configure_jax(chosen.cluster, chosen.distributed, alone)
     program_cache.use_default()
     chosen = dataclasses.replace(chosen, eval_env=run_files.eval_env(from_file, eval_env))
     if from_file.manifest is not None:
@@ -105,7 +104,21 @@ def train(arguments: list[str]) -> int:
     config = config if changed is config.env else replace(config, env=changed)
     if env is not None and not user_code.is_custom(name):
         say_if_untuned(name, user_code.env(env))
+    manifest.remember_command(config, shlex.join(["rljax", "train", *arguments]))
     return _run(name, algorithm, config, sweep, chosen, env, [*texts, *(f"+{one}" for one in wraps)])
+
+
+def _with_until(arguments: list[str]) -> list[str]:
+    """Replace `--seeds "until 5%"` with `--until 5%`."""
+    found = [
+        name for name in ("--seeds", *_ALIASES["seeds"]) if (text_after(name, arguments) or "").startswith("until")
+    ]
+    replaced = list(arguments)
+    for name in found:
+        at = next(i for i, one in enumerate(replaced) if f"{one}=".startswith(f"{name}="))
+        text = str(text_after(name, replaced))
+        replaced[at : at + 1 + (replaced[at] == name)] = ["--until", with_until({"seeds": text})["until"]]
+    return replaced
 
 
 def _run(
@@ -123,16 +136,18 @@ def _run(
     if env is not None and ":" in env:
         manifest.remember(config.env, user_code.absolute(env), env_changes)
     is_new = chosen.out is None
-    out = _new_folder(f"{pathlib.Path(name).stem}-{config.env.name}") if is_new else running.path_of("out", chosen.out)
+    given = folders.new(f"{pathlib.Path(name).stem}-{config.env.name}") if is_new else chosen.out
     settings: dict[str, Any] = {field: getattr(chosen, field) for field in _OPTIONS}
-    settings |= {"out": out, "name": chosen.name or (None if is_custom else name)}
-    try:
-        running.run(algorithm, config, sweep=sweep, **settings)
-    finally:
-        if is_new:
-            with contextlib.suppress(OSError):  # it is not empty, unless the run was refused
-                os.removedirs(out)
-    _print_written(out)
+    with remote.staged(given, is_new=True) as staged:
+        out = running.path_of("out", staged)
+        settings |= {"out": out, "name": chosen.name or (None if is_custom else name)}
+        try:
+            running.run(algorithm, config, sweep=sweep, **settings)
+        finally:
+            if is_new:
+                with contextlib.suppress(OSError):  # it is not empty, unless the run was refused
+                    os.removedirs(out)
+        _print_written(out, given)
     return 0
 
 
@@ -323,8 +338,14 @@ def resume(arguments: list[str]) -> int:
     options, mistakes = parser.parse_each(rest)
     if mistakes:
         raise UsageError("\n".join(mistakes))
-    recorded = manifest.read(pathlib.Path(name))
-    _configure_jax(getattr(options, "cluster", None), recorded.threads == 1)
+    with remote.staged(name, wanted=remote.wanted_by(getattr(options, "cluster", None))) as folder:
+        _resume(pathlib.Path(folder), name, options)
+    return 0
+
+
+def _resume(folder: pathlib.Path, name: str, options: argparse.Namespace) -> None:
+    recorded = manifest.read(folder)
+    _configure_jax(getattr(options, "cluster", None), getattr(options, "distributed", None), recorded.threads == 1)
     program_cache.use_default()
     settings = values(options, ("total_steps", "algorithm", *CHANGEABLE))
     given = {kind: reference for kind, reference in recorded.recipe["references"].items() if reference is not None}
@@ -338,9 +359,8 @@ def resume(arguments: list[str]) -> int:
         settings["env"] = recorded_env(given["env"])
     if "eval_env" in given:
         settings["eval_env"] = user_code.env(given["eval_env"][0])
-    resuming.resume(name, **settings)
-    _print_written(pathlib.Path(name))
-    return 0
+    resuming.resume(folder, **settings)
+    _print_written(folder, name)
 
 
 def recorded_env(recorded: Sequence[str]) -> Any:
@@ -351,28 +371,15 @@ def recorded_env(recorded: Sequence[str]) -> Any:
     return _changed_env(envs.make(user_code.env(reference)), params, wraps)
 
 
-def _configure_jax(cluster: str | None, single_run: bool) -> None:
+def _configure_jax(cluster: str | None, distributed: str | None, single_run: bool) -> None:
     if cluster is not None and "JAX_PLATFORMS" not in os.environ:
         jax.config.update("jax_platforms", "cpu")  # the driver trains nothing: it leaves the GPU to the workers
     devices.configure_jax(single_run=single_run)
+    if distributed is not None:
+        controllers.join(distributed, console.say)
 
 
-def _print_written(folder: pathlib.Path) -> None:
-    written = sorted(path.name for path in folder.iterdir())
-    print(f"{', '.join(written[:-1])} and {written[-1]} are in {folder}")
-
-
-def _new_folder(name: str) -> pathlib.Path:
-    """Make a new folder in runs/, so that two runs started in the same second do not share one."""
-    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
-        folder = pathlib.Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}{suffix}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UsageError(
-                f"{folder} cannot be created ({error.strerror}): choose another folder with --out."
-            ) from None
-        return folder
-    raise AssertionError("the suffixes never end")
+def _print_written(folder: pathlib.Path, given: Any) -> None:
+    if controllers.is_first_of_all():
+        written = sorted(path.name for path in folder.iterdir())
+        print(f"{', '.join(written[:-1])} and {written[-1]} are in {given}")

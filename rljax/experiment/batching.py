@@ -157,7 +157,7 @@ def refuse_too_large(experiment: Experiment, batch: Batch, needed: int) -> None:
 
     The system would end the process while it trains.
     """
-    total = devices.total_bytes(experiment.local_mesh.devices.flat)
+    total = devices.total_bytes(experiment.local_mesh.local_devices)
     if total is None or needed <= total:
         return
     if batch.saved is not None:
@@ -203,8 +203,11 @@ def _refuse_split(experiment: Experiment) -> None:
 def say_plan(experiment: Experiment, groups: list[Group]) -> None:
     """Report how many runs there are."""
     points, seeds = len(experiment.points), experiment.options.seeds
-    compiles = f"{len(groups)} compiled program{'s' * (len(groups) > 1)}"
-    console.say(f"{points} configurations x {seeds} seeds = {points * seeds} runs, by {compiles}.")
+    count = len(groups) if experiment.space is None else 1
+    by = f", by {count} compiled program{'s' * (count > 1)}"
+    if experiment.space is not None:
+        by += f", in {len(groups)} batches of {experiment.search_batch} configurations"
+    console.say(f"{points} configurations x {seeds} seeds = {points * seeds} runs{by}.")
 
 
 def say_where_halving_does_nothing(experiment: Experiment, groups: list[Group]) -> None:

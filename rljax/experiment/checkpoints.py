@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from rljax.backend.lanes import map_lanes
@@ -232,6 +233,14 @@ def _not_from_orbax(record: logging.LogRecord) -> bool:
     return not _from_orbax(record)
 
 
+def _only_here() -> Any:
+    """Options with which Orbax waits for no other process: one writes, and each reads for itself."""
+    from orbax import checkpoint as orbax
+
+    here = jax.process_index()
+    return orbax.options.MultiprocessingOptions(primary_host=here, active_processes={here})
+
+
 def _manager(place: pathlib.Path) -> Any:
     from orbax import checkpoint as orbax
 
@@ -241,7 +250,8 @@ def _manager(place: pathlib.Path) -> Any:
         step_format_fixed_length=6,
         enable_async_checkpointing=True,
         cleanup_tmp_directories=True,
-        create=True,
+        create=False,
+        multiprocessing_options=_only_here(),
     )
     return orbax.CheckpointManager(place, item_names=("arrays", "about"), options=options)
 
@@ -324,12 +334,20 @@ def _checksum(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> int:
     return total
 
 
+def _checkpointer() -> Any:
+    from orbax import checkpoint as orbax
+
+    options = orbax.CompositeOptions(multiprocessing_options=_only_here())
+    handler = orbax.CompositeCheckpointHandler(composite_options=options)
+    return orbax.Checkpointer(handler, multiprocessing_options=options.multiprocessing_options)
+
+
 def _read(path: pathlib.Path) -> Saved:
     from orbax import checkpoint as orbax
 
     _silence_orbax()
     try:
-        with alias(path) as short, orbax.Checkpointer(orbax.CompositeCheckpointHandler()) as checkpointer:
+        with alias(path) as short, _checkpointer() as checkpointer:
             args = orbax.args.Composite(about=orbax.args.JsonRestore())
             about = checkpointer.restore(short, args=args).about
             if about["format"] != FORMAT:

@@ -7,23 +7,21 @@ import contextlib
 import dataclasses
 import math
 import os
-import pathlib
 import secrets
 import signal
-import socket
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from rljax.errors import UsageError
-from rljax.experiment import shipping, worker
+from rljax.experiment import head, remote, shipping, worker
 from rljax.experiment.options import Options, address_of, resources_of
 from rljax.experiment.shipping import Job, Shipment
 from rljax.experiment.signals import STOPPING
 from rljax.experiment.spec import Experiment, Layout
 
-_TOKEN = pathlib.Path("~/.ray/auth_token")  # with which Ray's processes trust each other
-_CONNECT_SECONDS = 10.0  # to reach an address
+_FREE_SECONDS = 20.0  # for what a task needs to become free
 _MEASURE_SECONDS = 120.0  # for a worker to start, and to plan
 _LOCAL_STORE_BYTES = 2**27  # of a cluster on this machine, through which little goes
 
@@ -51,6 +49,7 @@ class Connection:
             token.write_text(text, encoding="utf-8")
             shipment = self.pack(experiment, (token.name, text), forwards=False)
             remote = self.remote(worker.measure, known, max_retries=5)
+            self._wait_until_free()
             found = self._measured(remote.remote(shipment, self.identity, known is not None))
         except OSError as error:
             raise UsageError(f"{token} cannot be written ({error.strerror}): choose another folder.") from None
@@ -60,15 +59,27 @@ class Connection:
             raise worker.unpickled(found)
         return found if known is None else found._replace(sizes=known.sizes)
 
+    def _wait_until_free(self) -> None:
+        """Wait a while for what a task needs: workers of a driver that has just ended may still hold it."""
+        until = time.monotonic() + _FREE_SECONDS
+        while lacking := [name for name, n in self.needs.items() if self.ray.available_resources().get(name, 0.0) < n]:
+            if time.monotonic() > until:
+                raise UsageError(
+                    f"The cluster at {self.address} has no free {lacking[0]}: other work uses it; wait for that to "
+                    "end, or start another node."
+                )
+            time.sleep(0.5)
+
     def _measured(self, reference: Any) -> Any:
+        until = time.monotonic() + _MEASURE_SECONDS
+        while not self.ray.wait([reference], timeout=1.0)[0]:
+            is_late = time.monotonic() > until
+            if is_late or not any(_has(node, self.needs) for node in _nodes(self.ray)):
+                self.ray.cancel(reference, force=True)
+                why = f"has started no worker in {_MEASURE_SECONDS:.0f} seconds" if is_late else "has lost its nodes"
+                raise UsageError(f"The cluster at {self.address} {why}: start another node, or look into Ray's logs.")
         try:
-            return self.ray.get(reference, timeout=_MEASURE_SECONDS)
-        except self.ray.exceptions.GetTimeoutError:
-            self.ray.cancel(reference, force=True)
-            raise UsageError(
-                f"The cluster at {self.address} has started no worker in {_MEASURE_SECONDS:.0f} seconds: its nodes are "
-                "busy with other work, or too slow."
-            ) from None
+            return self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
             raise self.refusal(error) from None
 
@@ -97,23 +108,34 @@ class Connection:
         job = Job(
             algorithm=experiment.algorithm,
             name=experiment.name,
-            points=experiment.points,
+            points=tuple(experiment.points),
+            space=experiment.space,
             fields=experiment.fields,
             options=options,
             layout=experiment.layout,
-            folder=str(experiment.folder.absolute()),
-            token=token,
+            folder=remote.place_of(experiment.folder),
+            token=remote.token_of(experiment.folder) or token,
             forwards_metrics=forwards,
         )
         return shipping.pack(job, self.ray.cloudpickle.dumps)
 
-    def remote(self, function: Any, layout: Layout | None, **options: Any) -> Any:
+    def more_memory(self, before: float | None) -> float | None:
+        """Bytes to ask for after a task with these ran out of its node's memory; None if no node has more.
+
+        A task that asked for none shared its node with as many others as that has CPUs for.
+        """
+        largest = max(_nodes(self.ray), key=lambda node: node.get("memory", 0.0), default={})
+        most = largest.get("memory", 0.0)
+        before = before or self.needs.get("memory") or most * self.needs.get("CPU", 1.0) / largest.get("CPU", 1.0)
+        return min(2 * before, most) if before < most else None
+
+    def remote(self, function: Any, layout: Layout | None, memory: float | None = None, **options: Any) -> Any:
         """A function that runs on workers with a task's resources, and JAX's devices for them.
 
         By default nothing is retried: the driver starts a lost task again, and knows whether it got further.
         """
         needs = dict(self.needs)
-        cpus, gpus, memory = needs.pop("CPU", 1.0), needs.pop("GPU", 0.0), needs.pop("memory", None)
+        cpus, gpus, own_memory = needs.pop("CPU", 1.0), needs.pop("GPU", 0.0), needs.pop("memory", None)
         variables = {name: os.environ[name] for name in ("XLA_FLAGS", "RLJAX_CACHE") if name in os.environ}
         if not gpus:
             threads = layout.threads if layout is not None else max(int(cpus), 1)
@@ -124,7 +146,7 @@ class Connection:
         return self.ray.remote(function).options(
             num_cpus=cpus,
             num_gpus=gpus,
-            memory=memory,
+            memory=memory or own_memory,
             resources=needs or None,
             runtime_env={"env_vars": variables},
             **{"max_retries": 0, **options},
@@ -140,30 +162,25 @@ def connected(options: Options) -> Iterator[Connection]:
     """
     assert options.cluster is not None
     address = address_of(options.cluster) or os.environ.get("RAY_ADDRESS")
-    if address is not None and not address.startswith("ray://") and _TOKEN.expanduser().exists():
-        # `ray start` requires the token as soon as there is one; drivers send it only with RAY_AUTH_MODE=token.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
         import ray.cloudpickle
     except ImportError:
         raise UsageError("A cluster needs Ray: pip install 'rljax-engine[ray]'.") from None
     is_ours = not ray.is_initialized()
-    if is_ours:
-        _connect(ray, address)
-    try:
-        shown = "this machine" if address is None else address
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield Connection(ray, shown, _needs(options, nodes, shown), worker.identity())
-    finally:
+    with head.reached(ray, address) if is_ours else contextlib.nullcontext():
         if is_ours:
-            ray.shutdown()
+            _connect(ray, address)
+        try:
+            shown = "this machine" if address in (None, "auto", "local") else address
+            yield Connection(ray, shown, _needs(ray, options, shown), worker.identity())
+        finally:
+            if is_ours:
+                ray.shutdown()
 
 
 def _connect(ray: Any, address: str | None) -> None:
     """Start a cluster on this machine, or join the one at the address."""
-    if address not in (None, "auto", "local"):
-        _refuse_unreachable(address)
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "address": address or "local"}
     if address in (None, "local"):
         settings |= {"include_dashboard": False, "object_store_memory": _LOCAL_STORE_BYTES}
@@ -174,59 +191,44 @@ def _connect(ray: Any, address: str | None) -> None:
             ray.init(**settings)
     except Exception as error:  # Ray raises many kinds
         lines = str(error).strip().splitlines() or [type(error).__name__]
+        line = lines[-1 if lines[0].endswith(":") else 0]
         where = "on this machine" if address in (None, "auto", "local") else f"at {address}"
-        raise UsageError(f"No Ray cluster {where} could be used: {lines[0][:300].rstrip('.')}.") from error
+        raise UsageError(f"No Ray cluster {where} could be used: {line[:300].rstrip('.')}.") from error
     finally:
         with contextlib.suppress(ValueError):  # in another thread than the main one
             for number, handler in before.items():
                 signal.signal(number, handler)
 
 
-def _refuse_unreachable(address: str) -> None:
-    """Refuse an address where nothing listens, or no server of Ray's kind: Ray would try for minutes."""
-    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
-    try:
-        place = host or "localhost", int(port)
-        socket.create_connection(place, timeout=_CONNECT_SECONDS).close()
-        why = (
-            "" if os.environ.get("RAY_USE_TLS") == "1" or _speaks_grpc(f"{place[0]}:{port}") else "another server does"
-        )
-    except OSError as error:
-        why = error.strerror or str(error)
-    except (ValueError, OverflowError):
-        why = "an address is HOST:PORT"
-    if why:
-        raise UsageError(f"No Ray cluster answers at {address} ({why}): check the address, and that its head runs.")
+def _nodes(ray: Any) -> list[dict[str, float]]:
+    """The resources of each node."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _speaks_grpc(place: str) -> bool:
-    import grpc
-
-    with grpc.insecure_channel(place) as channel:
-        try:
-            grpc.channel_ready_future(channel).result(timeout=_CONNECT_SECONDS)
-        except grpc.FutureTimeoutError:
-            return False
-    return True
+def _has(node: dict[str, float], needs: dict[str, float]) -> bool:
+    return all(node.get(name, 0.0) >= amount for name, amount in needs.items())
 
 
-def _needs(options: Options, nodes: list[dict[str, float]], address: str) -> dict[str, float]:
+def _needs(ray: Any, options: Options, address: str) -> dict[str, float]:
     """The resources of a task by Ray's names.
 
     Raises:
         UsageError: no node has them.
     """
+    nodes = _nodes(ray)
     if options.task_resources is None:
         has_gpu = any(node.get("GPU", 0.0) >= 1 for node in nodes)
         needs = {"CPU": 1.0, "GPU": 1.0} if has_gpu else {"CPU": 1.0}
     else:
         given = resources_of(options.task_resources)
         needs = {"CPU": 1.0} | {name.upper() if name in ("cpu", "gpu") else name: n for name, n in given.items()}
-    if not any(all(node.get(name, 0.0) >= amount for name, amount in needs.items()) for node in nodes):
-        most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in needs}
-        lacking = next((name for name in needs if most[name] < needs[name]), next(iter(needs)))
-        raise UsageError(
-            f"No node of the cluster at {address} has {lacking}={needs[lacking]:g} together with what else a task "
-            f"needs; the most that one has is {math.floor(100 * most[lacking]) / 100:g}: lower task_resources."
-        )
-    return needs
+    if any(_has(node, needs) for node in nodes):
+        return needs
+    if needs["CPU"] and not any(node.get("CPU", 0.0) for node in nodes):
+        raise UsageError(f"The cluster at {address} has no node with a CPU for tasks: start one that joins it.")
+    most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in needs}
+    lacking = next((name for name in needs if most[name] < needs[name]), next(iter(needs)))
+    raise UsageError(
+        f"No node of the cluster at {address} has {lacking}={needs[lacking]:g} together with what else a task "
+        f"needs; the most that one has is {math.floor(100 * most[lacking]) / 100:g}: lower task_resources."
+    )

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.backend import controllers
 from rljax.backend.versions import versions
 from rljax.errors import UsageError
-from rljax.experiment import checkpoints, placement
+from rljax.experiment import checkpoints, placement, remote
 from rljax.experiment.batching import Batch
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.description import describe
@@ -188,7 +189,8 @@ def _with_states(experiment: Experiment, trained: Trained, rows: np.ndarray) -> 
         return trained, rows
     folder, name = experiment.folder, trained.batch.folder_name
     assert folder is not None
-    saved = checkpoints.newest(folder / checkpoints.FOLDER / name)
+    with remote.reopened(folder, lambda one: one.startswith(f"{checkpoints.FOLDER}/{name}/")) as found:
+        saved = checkpoints.newest(found / checkpoints.FOLDER / name)
     if saved is None:
         raise UsageError(f"{folder} no longer has the checkpoints of batch {name}: restore them.")
     place = {run: row for row, run in enumerate(saved.record.runs)}
@@ -255,5 +257,9 @@ def from_checkpoint(experiment: Experiment, batch: Batch) -> tuple[Trained, Save
 
 
 def on_host(x: jax.Array) -> Any:
-    """The array as NumPy's, unless it is of random keys."""
-    return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)
+    """The array as NumPy's; one of random keys as JAX's, on this process's device."""
+    if not placement.is_key(x):
+        return controllers.on_host(x)
+    if controllers.count() == 1:
+        return x
+    return jax.random.wrap_key_data(jnp.asarray(controllers.on_host(jax.random.key_data(x))))

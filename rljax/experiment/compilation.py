@@ -39,7 +39,7 @@ class Programs(NamedTuple):
 
     init: Callable[..., Any]
     """`(keys [L], config) -> states`."""
-    advance: Callable[..., Any]
+    advance: Any  # compiled
     """`(keys, states, config, first, count) -> (states, metrics [L, capacity, ...], lasted [L])`; `lasted` is the
     number of these updates after which the run was still finite: see `core.finite` and `core.finite_metrics`."""
     evaluate: Callable[..., Any]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rljax.backend import devices
 from rljax.errors import UsageError
 from rljax.experiment import folders, mailbox, manifest, worker
 from rljax.experiment.batching import Batch
@@ -48,6 +49,7 @@ class Driver:
         self._speeds: dict[_Key, float] = {}  # environment steps per second of the batches that are trained
         self._orders: dict[Any, Task] = {}  # by the reference to what a task returns
         self._training_return = np.nan
+        self._memory: dict[int, float] = {}  # that a task asks for after it ran out of it
         self._deaths: dict[int, tuple[int, int]] = {}  # of a task's workers, and its updates at the first of them
         self._again: list[int] = []
         self._said: set[str] = set()
@@ -63,10 +65,8 @@ class Driver:
 
         ray, experiment = self.connection.ray, self.experiment
         assert experiment.folder is not None
-        path = experiment.folder / manifest.FILE
-        shipment = self.connection.pack(experiment, (manifest.FILE, path.read_text(encoding="utf-8")), self.forwards)
-        # Ray keeps one copy for all tasks. The driver's node has the mailbox, and the experiment ends with that node.
-        self._shipment, self._identity = ray.put(shipment), ray.put(self.connection.identity)
+        self._identity = ray.put(self.connection.identity)
+        # The driver's node has the mailbox, and the experiment ends with that node.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         ray.cloudpickle.register_pickle_by_value(mailbox)
         self._mailbox = (
@@ -77,6 +77,7 @@ class Driver:
         self._remote = self.connection.remote(worker.train, experiment.layout)
         failure: Exception | None = None
         begun: set[int] = set()
+        self._ship()
         self._submit(self.schedule.tasks)
         while self._orders:
             wish = self._wish(failure)
@@ -106,6 +107,13 @@ class Driver:
             return mailbox.INTERRUPT
         return mailbox.STOP if self.outlets.stopped else ""
 
+    def _ship(self) -> None:
+        """Send the configurations to the workers. Ray keeps one copy for all tasks."""
+        assert self.experiment.folder is not None
+        text = (self.experiment.folder / manifest.FILE).read_text(encoding="utf-8")
+        shipment = self.connection.pack(self.experiment, (manifest.FILE, text), self.forwards)
+        self._shipment = self.connection.ray.put(shipment)
+
     def _submit(self, tasks: list[Task]) -> None:
         for task in tasks:
             order = worker.Order(
@@ -117,7 +125,9 @@ class Driver:
                 lanes=task.lanes,
                 sources=task.sources,
             )
-            reference = self._remote.remote(self._shipment, order, self._mailbox, self._identity)
+            memory = self._memory.get(task.number)
+            remote = self.connection.remote(worker.train, self.experiment.layout, memory) if memory else self._remote
+            reference = remote.remote(self._shipment, order, self._mailbox, self._identity)
             self._orders[reference] = task
 
     def _cancel(self, references: list[Any]) -> None:
@@ -168,6 +178,8 @@ class Driver:
                     del self._records[key]
                     if rows:
                         self._take(key[0], record.rows(np.array(rows)))
+            if self.experiment.space is not None:  # which has suggested them now
+                self._ship()
             self._submit(following)
 
     def _start_again(self, task: Task, error: Exception | None) -> None:
@@ -182,12 +194,27 @@ class Driver:
                 f"The workers of task {task.number} died {count} times at update {updates}: give it more with "
                 f"task_resources, or lower runs_per_batch ({lines[0][:200] if lines else type(error).__name__})."
             )
-        if error is None:
+        if isinstance(error, self.connection.ray.exceptions.OutOfMemoryError):
+            self._ask_for_more_memory(task)
+        elif error is None:
             self._say(f"A worker was asked to stop and has saved task {task.number}: another one continues it.")
         else:
             self._say(f"A worker of task {task.number} was lost: another one continues it from its checkpoint.")
         self._again.append(task.number)
         self._submit([task])
+
+    def _ask_for_more_memory(self, task: Task) -> None:
+        """Let a task that ran out of its node's memory share the node with fewer others."""
+        memory = self.connection.more_memory(self._memory.get(task.number))
+        if memory is None:
+            raise UsageError(
+                f"Task {task.number} runs out of memory on the largest node of the cluster: lower runs_per_batch."
+            )
+        self._memory[task.number] = memory
+        self._say(
+            f"Task {task.number} ran out of its node's memory: it continues from its checkpoint where "
+            f"{devices.readable(int(memory))} are free."
+        )
 
     def _exchange(self, wish: str) -> set[int]:
         """Give the mailbox the wish, and take its messages; the numbers of the tasks that have begun."""

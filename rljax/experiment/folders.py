@@ -1,6 +1,7 @@
 """The folder of a run: prepare it, lock it, clear it."""
 
 import contextlib
+import itertools
 import os
 import pathlib
 import shutil
@@ -132,3 +133,19 @@ def clear(folder: pathlib.Path) -> None:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise UsageError(f"{path} cannot be removed ({error.strerror}): choose another folder.") from error
+
+
+def new(name: str) -> pathlib.Path:
+    """Make a new folder in `runs/`, so that two runs started in the same second do not share one."""
+    for suffix in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
+        folder = pathlib.Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}{suffix}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UsageError(
+                f"{folder} cannot be created ({error.strerror}): choose another folder with --out."
+            ) from None
+        return folder
+    raise AssertionError("the suffixes never end")

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from rljax.backend import controllers
 from rljax.experiment.signals import STOPPING, is_default
 from rljax.report import console
 
@@ -37,12 +38,13 @@ def watched() -> Iterator[None]:
 
 
 class Pressed:
-    """Whether a signal has asked the run to stop, and which one."""
+    """Whether a signal has asked the run to stop, here or in another process of it, and which one."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     def __call__(self) -> bool:
+        self.signal = controllers.highest(self.signal or 0) or None
         return self.signal is not None
 
 

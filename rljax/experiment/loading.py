@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rljax.errors import UsageError, number
-from rljax.experiment import sweeps
+from rljax.experiment import remote
 from rljax.experiment.batching import latest
 from rljax.experiment.combining import from_checkpoint, of_configuration
 from rljax.experiment.results import Result
@@ -134,7 +134,11 @@ def result_of(folder: str | os.PathLike[str], configuration: int | None = None, 
 
 def _result(folder: Any, configuration: int | None, parts: dict[str, Any]) -> Result:
     """The result of one configuration, from the newest checkpoints."""
-    folder = path_of("folder", folder)
+    with remote.staged(folder, writes=False) as local:
+        return _of_folder(path_of("folder", local), configuration, parts)
+
+
+def _of_folder(folder: pathlib.Path, configuration: int | None, parts: dict[str, Any]) -> Result:
     experiment, saved = restored(folder, trains=False, **parts)
     if configuration is None:
         configuration = _best_configuration(folder) if experiment.fields else 0
@@ -142,9 +146,7 @@ def _result(folder: Any, configuration: int | None, parts: dict[str, Any]) -> Re
     if not 0 <= configuration < len(experiment.points):
         raise UsageError(f"There is no configuration {configuration}: there are {len(experiment.points)}.")
     chosen = [
-        batch
-        for batch in latest(experiment, sweeps.groups(list(experiment.points)), saved)
-        if len(batch.runs.rows_of(configuration))
+        batch for batch in latest(experiment, experiment.groups(), saved) if len(batch.runs.rows_of(configuration))
     ]
     trained = [from_checkpoint(experiment, batch)[0] for batch in chosen]
     result = of_configuration(experiment, trained, configuration)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from rljax import evaluation
+from rljax.backend import controllers
 from rljax.backend.lanes import shared_leaves
 from rljax.experiment.compilation import Keys, Programs
 from rljax.experiment.history import Frozen, Record, means
@@ -71,7 +72,7 @@ def train(
         if number < len(record.eval_updates):
             continue
         while record.updates < stop and not observer.interrupted(record):
-            count = int(min(max(pace, 1.0), stop - record.updates, capacity))
+            count = controllers.first(int(min(max(pace, 1.0), stop - record.updates, capacity)))
             started = time.perf_counter()
             before, chunk = states, (np.int32(record.updates), np.int32(count))
             states, metrics, lasted = wait(programs.advance, keys.updates, before, lanes.config, *chunk)

@@ -4,9 +4,11 @@ It is one JSON object: the recorded options by name, and
 
 - `format`: of the manifest and the checkpoints; `algo`: the algorithm's name in tables;
 - `config`: the config as people read it; `sweep`: the values of each configuration, if there is a sweep;
+- `space`: what a search chooses from; its `sweep` has the configurations that were suggested so far;
 - `recipe`: how to rebuild the config: the algorithm's name, the environment's recipe, the values of the fields;
 - `devices`, `threads`: how many were used, which decides how sums are rounded; on a cluster those of one worker;
 - `batch_sizes`: how many runs of each group of configurations a cluster trains side by side, which does as well;
+- `command`: the command line that started the run; null for one that was started in Python;
 - `checksum`: of all the others, since an edited manifest describes another run than the checkpoints;
 - `total_steps`: the length, if `resume` has changed it.
 
@@ -24,9 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import algos, schedules
+from rljax import algos, envs, schedules
 from rljax.backend.devices import cpu_threads
-from rljax.config import same
+from rljax.config import same, with_values
 from rljax.envs import Env, remake
 from rljax.envs.base import is_data
 from rljax.errors import UsageError, number, shown
@@ -50,11 +52,13 @@ class Manifest:
     config: Any  # described
     recipe: dict[str, Any]
     sweep: list[dict[str, Any]] | None
+    space: dict[str, dict[str, Any]] | None
     devices: int
     threads: int
     batch_sizes: tuple[int, ...]  # of each group of configurations; empty unless a cluster trained it
     total_steps: int | None
     eval_env: dict[str, Any] | None  # how it reads, and how to rebuild it; None without one
+    command: str | None  # the command line that started it; None for Python
 
 
 _references: dict[int, tuple[Any, list[str]]] = {}  # with the objects, so that their ids are not used again
@@ -66,6 +70,14 @@ def remember(imported: Any, reference: str, env_changes: Sequence[str] = ()) -> 
     `env_changes` are params that it changed, `NAME=VALUE`, and wrappers that it added, `+WRAPPER=ARGUMENTS`.
     """
     _references[id(imported)] = (imported, [reference, *env_changes])
+
+
+_commands: dict[int, tuple[Any, str]] = {}  # by the config's identity, as above
+
+
+def remember_command(config: Any, command: str) -> None:
+    """Note the command line that starts a run of this config, for its manifest."""
+    _commands[id(config)] = (config, command)
 
 
 def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
@@ -80,17 +92,25 @@ def write(folder: pathlib.Path, experiment: Experiment, config: Any) -> None:
         "devices": experiment.devices,
         "threads": cpu_threads() if experiment.layout is None else experiment.layout.threads,
         "batch_sizes": None if experiment.layout is None else list(experiment.layout.sizes),
+        "command": _commands.get(id(config), (config, None))[1],
         "config": describe(config),
         "recipe": _recipe(experiment.algorithm, config, experiment.points),
     }
     if experiment.fields:
-        manifest["sweep"] = [describe(point.values) for point in experiment.points]
+        manifest["sweep"] = described_values(experiment.points)
+    if experiment.space is not None:
+        manifest["space"] = describe(experiment.space.samplers)
     _write(folder, manifest)
 
 
-def write_total_steps(folder: pathlib.Path, total_steps: int) -> None:
-    """Record a run's new length."""
-    _write(folder, {**files.read_json(folder / FILE), "total_steps": total_steps})
+def described_values(points: Sequence[sweeps.Point]) -> list[Any]:
+    """The values of a sweep's configurations, without those that a search has not chosen yet."""
+    return [describe(point.values) for point in points if point.values]
+
+
+def update(folder: pathlib.Path, **changes: Any) -> None:
+    """Record what has changed since the run started: its total_steps, its seeds, or the `sweep` of a search."""
+    _write(folder, {**files.read_json(folder / FILE), **changes})
 
 
 def _write(folder: pathlib.Path, manifest: dict[str, Any]) -> None:
@@ -126,11 +146,13 @@ def read(folder: pathlib.Path) -> Manifest:
             config=fields["config"],
             recipe=fields["recipe"],
             sweep=fields.get("sweep"),
+            space=fields.get("space"),
             devices=number("devices", fields["devices"], integer=True, minimum=1),
             threads=number("threads", fields["threads"], integer=True, minimum=1),
             batch_sizes=tuple(number("batch_sizes", n, integer=True, minimum=1) for n in fields["batch_sizes"] or ()),
             total_steps=fields.get("total_steps"),
             eval_env=fields["eval_env"],
+            command=fields.get("command"),
         )
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise damaged(folder, shown(error)) from error
@@ -217,6 +239,48 @@ def with_eval_env(recorded: Manifest, env: Any) -> Options:
     return dataclasses.replace(recorded.options, eval_env=env)
 
 
+def is_custom(recorded: Manifest) -> bool:
+    """True if the environment that a run is evaluated in is a custom one, which its folder does not hold."""
+    return (recorded.recipe["env"] if recorded.eval_env is None else recorded.eval_env["recipe"]) is None
+
+
+def reference_of(recorded: Manifest) -> list[str] | None:
+    """Where the command line imported that environment from, and what it changed; None if it is not known."""
+    references, evaluated = recorded.recipe["references"], recorded.eval_env
+    found = references.get("env") if evaluated is None else evaluated.get("reference")
+    return None if found is None else list(found)
+
+
+def env_of(recorded: Manifest, configuration: int = 0, env: Env | None = None) -> Env:
+    """The environment that a configuration is evaluated in, made without its algorithm.
+
+    Args:
+        recorded: the run's manifest.
+        configuration: its number in the sweep.
+        env: that environment, if it is a custom one.
+
+    Raises:
+        UsageError: it is a custom one and missing, or not the recorded one, or it cannot be made.
+    """
+    if recorded.eval_env is not None:
+        made = with_eval_env(recorded, env).eval_env
+        assert isinstance(made, Env)
+        return made
+    values: dict[str, Any] = {} if recorded.sweep is None else recorded.sweep[configuration]
+    if "env" in values:
+        objects = recorded.recipe.get("objects")
+        made = envs.make((values if objects is None else _with_objects(values, objects[configuration]))["env"])
+    elif env is not None:
+        check_unchanged(recorded.config["env"], env, "environment")
+        made = env
+    elif recorded.recipe["env"] is not None:
+        made = _env(recorded.recipe["env"])
+    else:
+        raise UsageError("This run's environment is a custom one, which its folder does not hold: pass it as env=.")
+    params = {path.removeprefix("env."): _tuple(value) for path, value in values.items() if path.startswith("env.")}
+    return with_values(made, params) if params else made
+
+
 def check_unchanged(recorded: Any, given: Any, what: str = "config", where: str = "") -> None:
     """Refuse a config, or the values of a sweep's point, that differs from the recorded one, naming the difference."""
     described = json.loads(files.as_json(describe(given)))
@@ -235,6 +299,11 @@ def points_of(manifest: Manifest, config: Any, sweep: Mapping[str, Any] | None) 
         sweep: the one given to `rljax.run`, if it has objects as values; it is checked against the recorded values.
     """
     recorded = manifest.sweep
+    if manifest.space is not None:
+        if sweep is not None:
+            raise UsageError("This run is a search, and its folder has what it chooses from: leave sweep= out.")
+        assert manifest.options.samples is not None
+        return sweeps.space_of(config, manifest.space).points(recorded or [], manifest.options.samples)
     if recorded is None:
         if sweep is not None:
             raise UsageError("This run has no sweep: leave sweep= out.")

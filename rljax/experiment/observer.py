@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rljax.backend import controllers
 from rljax.backend.lanes import shared_leaves
 from rljax.experiment import placement
 from rljax.experiment.batching import Batch
@@ -41,7 +42,7 @@ class Observer:
         self.show(record, progress)
         self.outlets.chunk(record, progress)
         every = self.experiment.options.checkpoint_every
-        if every is not None and time.perf_counter() - self.saved_at >= every:
+        if every is not None and controllers.first(int(time.perf_counter() - self.saved_at >= every)):
             self.outlets.save(self.batch.folder_name, self.snapshot(record, states))
             self.saved_at = time.perf_counter()
 
@@ -99,6 +100,6 @@ class Observer:
             returns=record.evaluations[-1] if record.evaluations else missing,
             measures=record.eval_measures[-1] if record.eval_measures else {},
             is_evaluation=is_evaluation,
-            fetch=lambda: jax.tree.map(np.asarray, placement.stacked(states, self.axes, record)),
+            fetch=lambda: jax.tree.map(controllers.on_host, placement.stacked(states, self.axes, record)),
             halt=self.outlets.stop,
         )

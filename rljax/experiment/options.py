@@ -5,21 +5,28 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from rljax.backend import controllers
 from rljax.backend.devices import parse_bytes
 from rljax.config import config, field_docs, replace, static, traced
 from rljax.envs import Env
 from rljax.errors import UsageError, shown
+from rljax.report import sequential
 
 MOST_RUNS = 1_000_000  # and evaluations, and episodes of one: more would take hours without a sign of life
 SHARDED = ("runs", "envs")  # what can be divided over the devices
 LOGGED = ("configuration", "run")  # what is one series of numbers for a logger
 EVALUATED = ("greedy", "stochastic")  # policies
 KEPT = ("last", "best", "all")  # states that a folder can hold
+SEARCHED = ("optuna",)
+SAMPLERS = ("tpe", "cmaes")
 CHANGEABLE = (  # by `resume`
     *("progress", "devices", "checkpoint_every", "memory_limit", "log"),
-    *("cluster", "task_resources"),
+    *("cluster", "task_resources", "distributed"),
 )
-NOT_RECORDED = ("out", "progress", "overwrite", "name", "cluster")  # in config.json: they belong to one call
+NOT_RECORDED = (  # in config.json: they belong to one call
+    *("out", "progress", "overwrite", "name"),
+    *("cluster", "distributed"),
+)
 CLUSTER_SECONDS = 600.0  # between two checkpoints on a cluster, by default
 
 
@@ -28,11 +35,20 @@ class Options:
     """How runs are trained, evaluated and stored."""
 
     seeds: int = static(default=1, minimum=1, maximum=MOST_RUNS)
-    """Number of runs of each configuration."""
+    """Number of runs of each configuration; "until 5%" sets `until`."""
+    until: str | None = static(default=None)
+    """Train seeds in batches until the interval of the final return's IQM, which holds for all batches together, has at
+    most this half-width: "5%" of |IQM|, or an absolute one, "2.5"."""
     seed: int = static(default=0, minimum=0)
     """Seed of the key that all runs' keys are split from, and of the draws of a sweep's samplers."""
     samples: int | None = static(default=None, minimum=1, maximum=MOST_RUNS)
-    """Number of draws of a sweep's samplers."""
+    """Number of draws of a sweep's samplers, or of configurations of a search."""
+    search: str | None = static(default=None, choices=SEARCHED)
+    """Choose the configurations from a sweep's samplers and lists by what was learned from those before: "optuna"."""
+    search_sampler: str = static(default="tpe", choices=SAMPLERS)
+    """How a search chooses: "tpe" (Bergstra et al. 2011) or "cmaes" (Hansen 2016), which needs two ranges or more."""
+    search_batch: int = static(default=10, minimum=1, maximum=MOST_RUNS)
+    """How many configurations a search chooses at once, which are trained side by side in one program."""
     halving: int | None = static(default=None, minimum=2)
     """Successive halving (Jamieson and Talwalkar 2016): after each rung, keep one in this many of a sweep's
     configurations. Each rung is this many times as long as the one before, and the last has the full length."""
@@ -85,6 +101,11 @@ class Options:
     """What each task of a cluster needs, such as "gpu=0.5,cpu=2,memory=4GiB,mine=1"; None for one GPU, or one CPU if
     the cluster has no GPU."""
 
+    distributed: str | None = static(default=None)
+    """Divide the environments (shard="envs") over the devices of several processes, which all make the same call:
+    "PROCESS/PROCESSES@HOST:PORT", such as "0/2@node1:5000" in the first of two, where HOST is that of process 0; or
+    "auto" for what Slurm or Open MPI say."""
+
     def __post_init__(self) -> None:
         if self.seed >= 2**32:
             raise UsageError(f"seed must be less than 2**32, got {self.seed}.")
@@ -96,10 +117,29 @@ class Options:
             address_of(self.cluster)
         if self.task_resources is not None:
             resources_of(self.task_resources)
+        if self.distributed is not None:
+            controllers.parse(self.distributed)
+            if self.cluster is not None:
+                raise UsageError("cluster and distributed cannot be combined: the first is for many runs.")
+        if self.until is not None:
+            self._check_until(self.until)
         if self.asynchronous and self.halving is None:
             raise UsageError("asynchronous is for successive halving: pass halving as well.")
+        if self.search is not None and self.halving is not None:
+            raise UsageError("search and halving cannot be combined: a search compares runs of full length.")
         if self.stop_at is not None and self.halving is not None:
             raise UsageError("stop_at and halving cannot be combined: rungs compare runs of equal length.")
+
+    def _check_until(self, until: str) -> None:
+        sequential.width_of(until)
+        if self.seeds == 1:
+            object.__setattr__(self, "seeds", sequential.BATCH)
+        if self.seeds not in sequential.looks():
+            raise UsageError(f"until={until!r} chooses the number of seeds: leave seeds={self.seeds} out.")
+        if self.halving is not None or self.cluster is not None or self.distributed is not None:
+            raise UsageError(
+                "until is for runs of one configuration in one process: leave halving, cluster and distributed out."
+            )
 
     @property
     def keeps_policies(self) -> bool:
@@ -139,6 +179,21 @@ def resources_of(text: str) -> dict[str, float]:
     return found
 
 
+def with_until(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options in which `seeds="until 5%"` is written as `until="5%"`.
+
+    Raises:
+        UsageError: the number of seeds is another string.
+    """
+    seeds = given.get("seeds")
+    if not isinstance(seeds, str):
+        return dict(given)
+    word, _, width = seeds.strip().partition(" ")
+    if word != "until" or not width:
+        raise UsageError(f'seeds must be an integer, or "until 5%" or "until 2.5", got {shown(seeds)}.')
+    return {name: value for name, value in given.items() if name != "seeds"} | {"until": width.strip()}
+
+
 def _kept(given: Any) -> tuple[str, ...]:
     """The states to keep, in order; the final ones always are."""
     names = given.replace(",", " ").split() if isinstance(given, str) else given
@@ -147,11 +202,13 @@ def _kept(given: Any) -> tuple[str, ...]:
     return tuple(name for name in KEPT if name == "last" or name in names)
 
 
-def with_changes(options: Options, changes: Mapping[str, Any], known: Iterable[str] = ()) -> Options:
-    """Apply the changes that are not None; a name that is not `known` is a `UsageError`."""
+def with_changes(
+    options: Options, changes: Mapping[str, Any], known: Iterable[str] = (), function: str = "resume"
+) -> Options:
+    """Apply the changes that are not None; a name that is not `known` to the function is a `UsageError`."""
     for name in changes:
         if known and name not in known:
-            raise UsageError(f"resume() cannot change {name}: it can change {', '.join(known)}.")
+            raise UsageError(f"{function}() cannot change {name}: it can change {', '.join(known)}.")
     return replace(options, **{name: value for name, value in changes.items() if value is not None})
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rljax.errors import UsageError
-from rljax.experiment import checkpoints
+from rljax.experiment import checkpoints, remote
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.history import Record, Runs
 from rljax.experiment.metrics_file import MetricsFile
@@ -88,6 +88,10 @@ class Outlets:
         """Write a batch's checkpoint."""
         if self._checkpoints is not None:
             self.or_report(self._checkpoints.save, folder_name, saved)
+            folder = self.experiment.folder
+            if remote.is_staged(folder):
+                self.or_report(self._checkpoints.close)  # which waits until it is complete
+                self.or_report(remote.upload, folder)
 
     def flush(self) -> None:
         """Wait until the last checkpoint and the metrics are written."""

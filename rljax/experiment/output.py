@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rljax.errors import UsageError
-from rljax.experiment import folders
+from rljax.experiment import folders, remote
 from rljax.experiment.history import Record
 from rljax.experiment.results import NotWritten, Result, Sweep
 from rljax.experiment.spec import Experiment
@@ -64,6 +64,7 @@ def write(experiment: Experiment, folder: pathlib.Path, result: Result | Sweep, 
     ]
     if result.curves() if isinstance(result, Sweep) else len(result.eval_steps):
         writes.append(lambda: result.plot(folder / "learning_curve.png"))
+    writes.append(lambda: remote.upload(folder))
     failures = []
     for write_one in writes:
         try:

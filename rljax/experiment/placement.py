@@ -8,12 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from rljax.backend import controllers
 from rljax.backend.lanes import flat, map_lanes
 from rljax.envs.masks import masked
 from rljax.errors import UsageError
 from rljax.experiment.history import Record, Runs
 from rljax.experiment.sweeps import Group
 from rljax.types import RecurrentPolicy
+
+
+def visible() -> list[jax.Device]:
+    """The devices of this process, or of all that run together."""
+    return jax.devices() if controllers.count() > 1 else jax.local_devices()
 
 
 def mesh(runs: int, devices: int | None, shard: str = "runs", configs: Sequence[Any] = ()) -> Mesh:
@@ -25,22 +31,26 @@ def mesh(runs: int, devices: int | None, shard: str = "runs", configs: Sequence[
         shard: "runs" or "envs".
         configs: of the runs; with "envs" each one's environments must divide over the devices.
     """
-    local = jax.local_devices()
-    if devices is not None and devices > len(local):
-        raise UsageError(f"devices={devices} requested, but JAX sees {len(local)}.")
-    used = devices or len(local)
+    found, processes = visible(), controllers.count()
+    if devices is not None and devices > len(found):
+        raise UsageError(f"devices={devices} requested, but JAX sees {len(found)}.")
+    used = devices or len(found)
+    if used % processes:
+        raise UsageError(f"devices={used} cannot be divided over {processes} processes: use a multiple.")
     if shard == "runs":
         used = min(used, runs)
     else:
         for config in configs:
             _check_envs(config, used)
-    return Mesh(np.array(local[:used]), (shard,))
+    by_process = np.array(found).reshape(processes, -1)  # as many in each, which `controllers` has checked
+    return Mesh(by_process[:, : used // processes].ravel(), (shard,))
 
 
 def max_devices(configs: Sequence[Any], at_most: int) -> int:
-    """The largest number of devices that the environments of all these configs divide over."""
-    counts = [getattr(config, "num_envs", 1) for config in configs]
-    return next(used for used in range(at_most, 0, -1) if not any(count % used for count in counts))
+    """The largest number of devices, as many of each process, that the environments of all configs divide over."""
+    counts, processes = [getattr(config, "num_envs", 1) for config in configs], controllers.count()
+    multiples = range(at_most - at_most % processes, 0, -processes)
+    return next((used for used in multiples if not any(count % used for count in counts)), processes)
 
 
 def _check_envs(config: Any, devices: int) -> None:
@@ -52,7 +62,7 @@ def _check_envs(config: Any, devices: int) -> None:
         more, fewer = -(-config.num_envs // devices) * devices, max_devices([config], devices)
         raise UsageError(
             f"num_envs={config.num_envs} environments do not divide over {devices} devices: "
-            f"use num_envs={more}, or devices={fewer}."
+            f"use num_envs={more}, or {'fewer processes' if config.num_envs % fewer else f'devices={fewer}'}."
         )
 
 
@@ -90,7 +100,7 @@ def capture(states: Any, axes: Any, runs: int) -> tuple[list[np.ndarray], list[i
     """The leaves of R runs' states on the host, keys as their data, and the axis of each."""
 
     def on_host(leaf: jax.Array) -> np.ndarray:
-        return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
+        return controllers.on_host(jax.random.key_data(leaf) if is_key(leaf) else leaf)
 
     captured = map_lanes(lambda leaf: on_host(leaf[:runs]), axes, states, shared=on_host)
     leaves, flat_axes, _ = flat(captured, axes)
@@ -122,7 +132,8 @@ def capture_acting(states: Any, axes: Any, runs: int, positions: list[int]) -> l
     chosen = [(leaves[i], flat_axes[i]) for i in positions]
     chosen = [(jax.random.key_data(x) if is_key(x) else x, axis) for x, axis in chosen]
     return [
-        np.asarray(x[:runs]) if axis == 0 else np.broadcast_to(np.asarray(x), (runs, *x.shape)) for x, axis in chosen
+        controllers.on_host(x[:runs]) if axis == 0 else np.broadcast_to(controllers.on_host(x), (runs, *x.shape))
+        for x, axis in chosen
     ]
 
 

@@ -11,18 +11,20 @@ from typing import Any
 import jax
 
 from rljax import envs, schedules
+from rljax.backend import controllers
 from rljax.backend.devices import cpu_threads
 from rljax.config import replace
 from rljax.errors import UsageError, located, number
-from rljax.experiment import checkpoints, cluster, folders, manifest, session, sweeps, trainer
+from rljax.experiment import checkpoints, cluster, folders, manifest, remote, sequential, session, sweeps
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.manifest import Manifest
 from rljax.experiment.options import CHANGEABLE, documented, with_changes
 from rljax.experiment.outlets import Callback
-from rljax.experiment.placement import max_devices, mesh
+from rljax.experiment.placement import max_devices, mesh, visible
 from rljax.experiment.results import Result, Sweep
 from rljax.experiment.run import callbacks_of, check, path_of, start_jax
 from rljax.experiment.spec import Experiment, Layout
+from rljax.experiment.together import require_same_program, together
 from rljax.report import console
 
 
@@ -63,25 +65,34 @@ def resume(
     """
     start_jax()
     callbacks = callbacks_of(callback)
-    folder = path_of("folder", folder)
-    with folders.locked(folder), contextlib.ExitStack() as stack:  # before reading, since another process may write
-        with_changes(manifest.read(folder).options, changes, CHANGEABLE)
-        experiment, saved = restored(folder, algorithm, config, env, sweep, changes)
-        evaluated = manifest.with_eval_env(manifest.read(folder), None if eval_env is None else envs.make(eval_env))
-        options = dataclasses.replace(
-            experiment.options, eval_env=evaluated.eval_env, progress=bool(changes.get("progress", True))
-        )
-        experiment = dataclasses.replace(experiment, options=options)
+    with together(changes.get("distributed")), contextlib.ExitStack() as stack:
+        with controllers.refusing_together():
+            wanted = remote.wanted_by(changes.get("cluster"))
+            folder = path_of("folder", stack.enter_context(remote.staged(folder, wanted=wanted)))
+            if controllers.is_first():  # before reading, since another process may write
+                stack.enter_context(folders.locked(folder))
+            with_changes(manifest.read(folder).options, changes, CHANGEABLE)
+            experiment, saved = restored(folder, algorithm, config, env, sweep, changes)
+            evaluated = manifest.with_eval_env(manifest.read(folder), None if eval_env is None else envs.make(eval_env))
+            options = dataclasses.replace(
+                experiment.options, eval_env=evaluated.eval_env, progress=bool(changes.get("progress", True))
+            )
+            experiment = dataclasses.replace(experiment, options=options)
+            if total_steps is not None:
+                total_steps = number("total_steps", _as_integer(total_steps), integer=True)
+                experiment = _lengthened(experiment, saved, total_steps)
+            if controllers.is_first():
+                remote.begin(folder)
+        require_same_program(experiment, saved)
         if total_steps is not None:
-            total_steps = number("total_steps", _as_integer(total_steps), integer=True)
-            experiment = _lengthened(experiment, saved, total_steps)
-            manifest.write_total_steps(folder, total_steps)
+            if controllers.is_first():
+                manifest.update(folder, total_steps=total_steps)
             _warn_if_annealed([point.config for point in experiment.points], total_steps)
         connection = None
         if experiment.options.cluster is not None:
             connection = stack.enter_context(cluster.connected(experiment.options))
             experiment = dataclasses.replace(experiment, layout=connection.layout(experiment))
-        return trainer.train(experiment, saved, callbacks, connection)
+        return sequential.train(experiment, saved, callbacks, connection)
 
 
 def _as_integer(value: Any) -> Any:
@@ -93,7 +104,9 @@ def _lengthened(experiment: Experiment, saved: list[Saved], total_steps: int) ->
     """The experiment with another length of its runs."""
     if experiment.options.halving is not None:
         raise UsageError("A run with successive halving cannot be made longer: its rungs depend on its length.")
-    points = tuple(point._replace(config=_extended(point, total_steps)) for point in experiment.points)
+    if experiment.space is not None:
+        raise UsageError("A search cannot be made longer: its suggestions depend on the returns at its length.")
+    points = [point._replace(config=_extended(point, total_steps)) for point in experiment.points]
     for one in saved:
         done, num_updates = one.record.updates, points[one.record.runs.configurations[0]].config.num_updates
         if num_updates < done:
@@ -121,6 +134,7 @@ def restored(
         if config is None:
             config = manifest.config_of(recorded.recipe, algorithm, None if env is None else envs.make(env))
         manifest.check_unchanged(recorded.config, config)
+        space = None if recorded.space is None else sweeps.space_of(config, recorded.space)
         points = manifest.points_of(recorded, config, sweep)
         if recorded.total_steps is not None:
             points = [point._replace(config=_extended(point, recorded.total_steps)) for point in points]
@@ -128,12 +142,13 @@ def restored(
         experiment = Experiment(
             algorithm=algorithm,
             name=recorded.algo,
-            points=tuple(points),
-            fields=tuple(recorded.sweep[0]) if recorded.sweep is not None else (),
+            points=points,
+            fields=tuple(recorded.space or (recorded.sweep or [{}])[0]),
             options=with_changes(recorded.options, {"progress": False, **changes}),
             mesh=None if on_cluster else _mesh(recorded, points, changes.get("devices"), trains),
             folder=folder,
             layout=_layout(recorded) if on_cluster or recorded.batch_sizes else None,
+            space=space,
         )
     except UsageError:
         raise
@@ -154,8 +169,9 @@ def _mesh(recorded: Manifest, points: list[sweeps.Point], devices: int | None, t
     """The requested devices, or as many as before if available; report differences that change bits."""
     runs = len(points) * recorded.options.seeds
     shard, configs = recorded.options.shard, [point.config for point in points]
-    available = len(jax.local_devices())
-    usable = min(available, runs) if shard == "runs" else max_devices(configs, min(available, recorded.devices))
+    available = len(visible())
+    at_most = min(available, max(recorded.devices, controllers.count()))
+    usable = min(available, runs) if shard == "runs" else max_devices(configs, at_most)
     if trains and devices is None and recorded.devices > usable:
         console.say(
             f"This run used {recorded.devices} devices, and only {usable} can be used here: "
@@ -166,7 +182,7 @@ def _mesh(recorded: Manifest, points: list[sweeps.Point], devices: int | None, t
             f"This run used {recorded.threads} XLA threads, and this process has {cpu_threads()}: "
             "results agree only to rounding."
         )
-    return mesh(runs, devices or min(recorded.devices, usable), shard, configs)
+    return mesh(runs, devices or (usable if shard == "envs" else min(recorded.devices, usable)), shard, configs)
 
 
 def _extended(point: sweeps.Point, total_steps: int) -> Any:

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
@@ -12,16 +13,18 @@ import jax
 from jax.sharding import Mesh
 
 from rljax import envs
+from rljax.backend import controllers
 from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import use_default
 from rljax.errors import UsageError, number, shown
-from rljax.experiment import checkpoints, cluster, evaluating, folders, manifest, sweeps, trainer
+from rljax.experiment import checkpoints, cluster, evaluating, folders, manifest, remote, search, sequential, sweeps
 from rljax.experiment.naming import resolved
-from rljax.experiment.options import CLUSTER_SECONDS, MOST_RUNS, Options, documented, with_changes
+from rljax.experiment.options import CLUSTER_SECONDS, MOST_RUNS, Options, documented, with_changes, with_until
 from rljax.experiment.outlets import Callback
 from rljax.experiment.placement import mesh
-from rljax.experiment.results import Result, Sweep
+from rljax.experiment.results import Interrupted, Result, Sweep
 from rljax.experiment.spec import Experiment
+from rljax.experiment.together import require_same_program, together
 from rljax.report import console, loggers
 
 
@@ -48,10 +51,13 @@ def run(
 ) -> Result | Sweep:
     """Train many runs side by side, evaluate them along the way, and write their results.
 
-    Run i has the key `jax.random.split(jax.random.key(seed), seeds)[i]`, in every configuration of a sweep. For the
-    same keys and batch shape the states and metrics have the bits of `jax.jit(jax.vmap(algorithm.train, (0,
-    None)))(keys, config)`, whatever is shown, evaluated or written. Sharded over several devices, in batches, or in
-    blocks that fit a CPU's cache, they agree to rounding.
+    Run i has the key `jax.random.split(jax.random.key(seed), seeds)[i]`, in every configuration of a sweep, which does
+    not depend on the number of seeds. For the same keys and batch shape the states and metrics have the bits of
+    `jax.jit(jax.vmap(algorithm.train, (0, None)))(keys, config)`, whatever is shown, evaluated or written. Sharded over
+    several devices, in batches, or in blocks that fit a CPU's cache, they agree to rounding.
+
+    With `seeds="until 5%"`, or `until`, seeds are trained in batches until an interval of the IQM of the final returns
+    is narrow enough; `summary["sequential"]` has it. It holds for all batches together (`rljax.report.sequential`).
 
     Runs are trained in batches, one after the other, if they do not fit into memory side by side, and on a CPU if
     their replay buffers exceed 64 MiB, since that is faster. After an interrupt later batches have not begun. The
@@ -68,7 +74,8 @@ def run(
             config are overridden by arguments: `learning_rate=1e-3`.
         sweep: fields to vary, by path: `{"learning_rate": [1e-4, 1e-3], "env.params.gravity": [5.0, 9.8]}`. Lists
             make a grid; `rljax.uniform`, `log_uniform` and `choice` are drawn `samples` times. Configurations that
-            differ only in traced numbers share one compiled program. The result is then a `Sweep`.
+            differ only in traced numbers share one compiled program. The result is then a `Sweep`. With `search` the
+            configurations are chosen from these distributions, and a list is a choice.
         callback: called with a `Progress` after every chunk of updates and every evaluation, or a list of such
             functions. `progress.stop()` ends the experiment; an error in a callback does too, and is raised.
         {options}
@@ -82,9 +89,51 @@ def run(
     """
     start_jax()
     callbacks = callbacks_of(callback)
+    with together(options.get("distributed")), contextlib.ExitStack() as stack:
+        connection = None
+        with controllers.refusing_together():
+            if "out" in options:
+                options["out"] = stack.enter_context(remote.staged(options["out"], is_new=True))
+            experiment, config = _planned(algorithm, config, sweep, options)
+            is_temporary = experiment.options.until is not None and experiment.folder is None
+            if is_temporary:  # further seeds continue from files
+                name = stack.enter_context(tempfile.TemporaryDirectory(prefix="rljax-"))
+                experiment = dataclasses.replace(experiment, folder=pathlib.Path(name))
+            folder = experiment.folder if controllers.is_first() else None
+            if folder is not None:
+                folders.prepare(folder, experiment.options.overwrite)
+                stack.enter_context(folders.locked(folder))
+                checkpoints.check_path(folder)
+                remote.begin(folder)
+        require_same_program(experiment, [])
+        if experiment.options.cluster is not None:
+            connection = stack.enter_context(cluster.connected(experiment.options))
+            experiment = dataclasses.replace(experiment, layout=connection.layout(experiment))
+        if folder is not None:
+            folders.clear(folder)
+            manifest.write(folder, experiment, config)
+            remote.upload(folder)
+        try:
+            return sequential.train(experiment, [], callbacks, connection)
+        except Interrupted as stop:
+            if not is_temporary:
+                raise
+            sentence = f"{str(stop).partition(';')[0]}; pass out to be able to resume."
+            raise Interrupted(sentence, stop.result, stop.signal) from None
+
+
+def _planned(
+    algorithm: Any, config: Any, sweep: Mapping[str, Any] | None, options: Mapping[str, Any]
+) -> tuple[Experiment, Any]:
+    """The experiment that `run` is asked for, and the config of all its configurations."""
     algorithm, config, options = resolved(algorithm, config, options)
-    chosen = with_changes(Options(), options)
+    chosen = with_changes(Options(), with_until(options))
     check(algorithm, config)
+    if chosen.distributed is not None and chosen.shard != "envs":
+        raise UsageError(
+            'distributed divides the environments of every run: pass shard="envs" (--shard envs), or for many runs '
+            "use cluster."
+        )
     if chosen.cluster is not None:
         if chosen.out is None:
             raise UsageError("A cluster trains into a folder that all its machines see: pass out as well.")
@@ -94,8 +143,14 @@ def run(
         raise UsageError("checkpoint_every needs a folder to write to: pass out as well.")
     if chosen.halving is not None and sweep is None:
         raise UsageError("halving is for a sweep: pass sweep as well.")
+    if chosen.until is not None and sweep is not None:
+        raise UsageError("until is for runs of one configuration: leave sweep out, or give a number of seeds.")
     loggers.chosen(chosen.log, chosen.out)  # before an earlier run's files are removed
-    points = sweeps.points(config, sweep, chosen.samples, chosen.seed)
+    if chosen.search is None:
+        space, points = None, sweeps.points(config, sweep, chosen.samples, chosen.seed)
+    else:
+        space = search.space(config, sweep, chosen)
+        points = space.points([], chosen.samples or 1)
     for env in {jax.tree.structure(point.config.env): point.config.env for point in points if sweep}.values():
         envs.require(env)
     if len(points) * chosen.seeds > MOST_RUNS:
@@ -105,26 +160,14 @@ def run(
     experiment = Experiment(
         algorithm=algorithm,
         name=name,
-        points=tuple(points),
+        points=points,
         fields=() if sweep is None else tuple(sweep),
         options=chosen,
         mesh=_mesh(chosen, points),
         folder=None if chosen.out is None else path_of("out", chosen.out),
+        space=space,
     )
-    folder = experiment.folder
-    if folder is not None:
-        folders.prepare(folder, chosen.overwrite)
-    with folders.locked(folder), contextlib.ExitStack() as stack:
-        if folder is not None:
-            checkpoints.check_path(folder)
-        connection = None
-        if chosen.cluster is not None:
-            connection = stack.enter_context(cluster.connected(chosen))
-            experiment = dataclasses.replace(experiment, layout=connection.layout(experiment))
-        if folder is not None:
-            folders.clear(folder)
-            manifest.write(folder, experiment, config)
-        return trainer.train(experiment, [], callbacks, connection)
+    return experiment, config
 
 
 def _mesh(options: Options, points: list[sweeps.Point]) -> Mesh | None:

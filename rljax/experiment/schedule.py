@@ -1,9 +1,9 @@
 """Which runs are trained together: the tasks of an experiment, and those that follow when a rung ends.
 
-A task is a slice of a group's runs. Its number and its runs follow from the experiment, the sizes in the manifest and,
-after a rung, the returns of the one before: never from the number of workers, their order, or which of them died. A
-task is one batch, unless that does not fit into memory; its batches have folders of the task's number plus multiples
-of the number of tasks.
+A search's batch of configurations ends like a rung. A task is a slice of a group's runs. Its number and its runs follow
+from the experiment, the sizes in the manifest and, after a rung, the returns of the ones before: never from the number
+of workers, their order, or which of them died. A task is one batch, unless that does not fit into memory; its batches
+have folders of the task's number plus multiples of the number of tasks.
 """
 
 import collections
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rljax.experiment import halving
+from rljax.experiment import halving, search
 from rljax.experiment.batching import Batch, lanes_for
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.combining import Trained
@@ -71,8 +71,12 @@ class Schedule:
     """The tasks of an experiment, in order, and what has been trained."""
 
     def __init__(self, experiment: Experiment, groups: list[Group]) -> None:
-        """Plan the first rung of every group, which without halving is all."""
+        """Plan the first rung of every group, which without halving is all; of a search only the first group.
+
+        `groups` get the configurations that a search suggests.
+        """
         self._experiment, self.groups = experiment, groups
+        self._search = None if experiment.space is None else search.Search(experiment)
         self._first: list[list[int]] = []  # number of the first task of each group's rungs
         self._rungs: list[list[_Rung]] = []
         seeds, number = experiment.options.seeds, 0
@@ -88,11 +92,10 @@ class Schedule:
                     runs = configurations * seeds
                     number += -(-runs // min(experiment.size_of(index, group), runs))
         self.count = number
-        self.tasks = [
-            task
-            for index, group in enumerate(groups)
-            for task in self._open(index, 0, list(itertools.product(group.points, range(seeds))), {})
-        ]
+        if self._search is not None:
+            self.tasks = self._suggested(0)
+        else:
+            self.tasks = [task for index in range(len(groups)) for task in self._begun(index)]
 
     def trained(self, with_waiting: bool) -> list[Trained]:
         """What has been trained so far, each run once: where it got furthest.
@@ -121,7 +124,11 @@ class Schedule:
         is_last = task.rung == len(lengths)
         if not is_whole or (not is_last and any(t.record.updates < lengths[task.rung][0] for t in trained)):
             return []  # it was interrupted
+        if self._search is not None and any(t.record.updates < t.num_updates for t in trained):
+            return []
         rung.open.discard(task.number)
+        if self._search is not None:
+            return self._after_batch(self._search, index)
         if self._experiment.options.asynchronous:
             return self._promoted(index, task.group)
         if is_last or rung.open:
@@ -135,6 +142,26 @@ class Schedule:
         rung.promoted.update(configuration for configuration, _ in kept)
         rung.is_decided = True
         return self._open(index, number + 1, kept, _folders(rung))
+
+    def _after_batch(self, found: search.Search, index: int) -> list[Task]:
+        """The tasks of a search's next batch, once all of this one have ended."""
+        (rung,) = self._rungs[index]
+        if rung.open:
+            return []
+        runs, returns = _returns(rung)
+        found.report(runs, returns)
+        return self._suggested(index + 1) if index + 1 < len(self.groups) else []
+
+    def _suggested(self, index: int) -> list[Task]:
+        """The tasks of the batch of a search that is suggested now."""
+        assert self._search is not None
+        self.groups[index] = self._search.suggest(index)
+        return self._begun(index)
+
+    def _begun(self, index: int) -> list[Task]:
+        """The tasks of a group's first rung."""
+        runs = itertools.product(self.groups[index].points, range(self._experiment.options.seeds))
+        return self._open(index, 0, list(runs), {})
 
     def _promoted(self, index: int, group: Group) -> list[Task]:
         """The tasks of configurations that are promoted now (ASHA, Li et al. 2020), from the highest rung down.
@@ -165,12 +192,9 @@ class Schedule:
 
     def _best(self, rung: _Rung, remaining: int) -> list[tuple[int, int]]:
         """The runs of a rung's best configurations, in order."""
-        runs = Runs.of(np.concatenate([t.record.runs.pairs for t in rung.trained])) if rung.trained else Runs.of([])
-        if not len(runs) or not remaining:
+        if not rung.trained or not remaining:
             return []
-        returns = np.concatenate([t.final.mean(axis=1) for t in rung.trained])
-        order = np.lexsort((runs.seeds, runs.configurations))  # as if one batch had trained them all
-        runs, returns = runs[order], returns[order]
+        runs, returns = _returns(rung)
         return list(runs[halving.survivors(runs, returns, remaining)])
 
     def _open(
@@ -185,7 +209,8 @@ class Schedule:
         if not runs:
             return []
         group, experiment = self.groups[index], self._experiment
-        size = min(experiment.size_of(index, group), len(runs))
+        size = experiment.size_of(index, group)
+        size = size if self._search is not None else min(size, len(runs))
         lanes, first = lanes_for(size, experiment.lane_devices), self._first[index][rung] + offset
         parts = [Runs.of(runs[i : i + size]) for i in range(0, len(runs), size)]
         sources = [tuple(dict.fromkeys(folders[run] for run in part if run in folders)) for part in parts]
@@ -207,6 +232,14 @@ class Schedule:
         if self._experiment.options.asynchronous:
             return [len(group.points)] * (len(lengths) + 1)
         return [len(group.points), *(remaining for _, remaining in lengths)]
+
+
+def _returns(rung: _Rung) -> tuple[Runs, np.ndarray]:
+    """The runs of a rung in order, as if one batch had trained them all, and their final returns."""
+    runs = Runs.of(np.concatenate([t.record.runs.pairs for t in rung.trained]))
+    returns = np.concatenate([t.final.mean(axis=1) for t in rung.trained])
+    order = np.lexsort((runs.seeds, runs.configurations))
+    return runs[order], returns[order]
 
 
 def _rows(trained: Trained, chosen: list[bool], is_over: bool) -> list[Trained]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from rljax.backend import devices
+from rljax.backend import controllers, devices
 from rljax.errors import UsageError
 from rljax.experiment import batching, checkpoints, compilation, loop, placement
 from rljax.experiment.batching import Batch
@@ -45,7 +45,8 @@ class Session:
 
     def stopped(self) -> bool:
         """True after a signal or `Progress.stop`."""
-        return self.outlets.stopped or self.interrupted()
+        self.outlets.stopped = bool(controllers.highest(int(self.outlets.stopped)))
+        return self.interrupted() or self.outlets.stopped
 
     def train(self) -> None:
         """Train the pending batches, the parts they are split into, and the batches that follow from them."""
@@ -66,13 +67,13 @@ class Session:
                     if lanes < batch.lanes:
                         pending[:1] = batching.split_to_fit(experiment, batch, lanes, needed, available)
                         continue
-                    if experiment.options.progress and experiment.fields and not _is_known(batch, trained):
+                    if experiment.options.progress and experiment.fields and not _is_known(experiment, batch, trained):
                         _say_batch(self, batch, programs, [] if trained else pending[1:])
                     batch = batch._replace(folder_name=batch.folder_name or f"{next(self.numbers[batch.task]):04d}")
                     done, last = _train_batch(self, batch, programs)
             except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
+                if "RESOURCE_EXHAUSTED" not in str(error) or controllers.count() > 1:
+                    raise  # other processes may have had room enough, and would train another batch
                 pending[:1] = batching.split_in_two(experiment, batch)
                 if experiment.folder is not None and batch.folder_name:
                     self.outlets.flush()
@@ -116,9 +117,10 @@ class Session:
         )
 
 
-def _is_known(batch: Batch, trained: list[Trained]) -> bool:
-    """True if a batch of the same group and size was trained before, so its cost has been reported."""
-    return any(t.batch.group is batch.group and t.batch.lanes == batch.lanes for t in trained)
+def _is_known(experiment: Experiment, batch: Batch, trained: list[Trained]) -> bool:
+    """True if a batch of the same program and size was trained before, so its cost has been reported."""
+    is_search = experiment.space is not None
+    return any((is_search or t.batch.group is batch.group) and t.batch.lanes == batch.lanes for t in trained)
 
 
 def begun(experiment: Experiment, pending: list[Batch]) -> list[Trained]:
@@ -177,7 +179,9 @@ def _train_batch(session: Session, batch: Batch, made: _Compiled) -> tuple[Train
         if not np.array_equal(key_data, saved.keys):
             raise UsageError("JAX generates different keys here than when this run began: check jax_default_prng_impl.")
         # A copy, so that the checkpoint is still intact if an error ends the batch.
-        record, start = saved.record.copy(), [states_of(experiment, saved, len(lanes.keys))[0]]
+        states = states_of(experiment, saved, len(lanes.keys))[0]
+        record, start = saved.record.copy(), [controllers.placed(states, programs.advance.input_shardings[0][1])]
+        del states
     num_updates, last_update = batch.num_updates(experiment), batch.last_update(experiment)
     outlets = session.outlets
     observer = Observer(
@@ -195,7 +199,7 @@ def _train_batch(session: Session, batch: Batch, made: _Compiled) -> tuple[Train
     if last is not None and not stopped:
         outlets.save(batch.folder_name, last)
     states = placement.stacked(states, programs.axes, record)
-    if runs < experiment.num_runs:  # later batches need the devices
+    if runs < experiment.num_runs or controllers.count() > 1:  # later batches need the devices
         states = jax.tree.map(on_host, states)
     return Trained(batch, record, states, final, record.updates if record.is_solved else num_updates), last
 

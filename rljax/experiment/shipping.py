@@ -21,7 +21,7 @@ from rljax import config
 from rljax.errors import UsageError, is_users, located
 from rljax.experiment.options import Options
 from rljax.experiment.spec import Layout
-from rljax.experiment.sweeps import Point
+from rljax.experiment.sweeps import Point, Space
 
 _SETTINGS = (  # of JAX, on which results depend
     "jax_enable_x64",
@@ -42,6 +42,7 @@ class Job(NamedTuple):
     algorithm: Any
     name: str
     points: tuple[Point, ...]
+    space: Space | None  # of a search
     fields: tuple[str, ...]
     options: Options
     layout: Layout | None  # None before one is chosen

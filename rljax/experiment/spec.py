@@ -12,10 +12,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rljax.backend.versions import versions
+from rljax.experiment import sweeps
 from rljax.experiment.description import describe
 from rljax.experiment.evaluating import Evaluation
 from rljax.experiment.options import Options
-from rljax.experiment.sweeps import Group, Point
+from rljax.experiment.sweeps import Group, Point, Space
 from rljax.report import files
 
 
@@ -34,7 +35,8 @@ class Experiment:
 
     algorithm: Any
     name: str
-    points: tuple[Point, ...]
+    points: list[Point]
+    """The configurations. Those that a search has not suggested yet have no values."""
     fields: tuple[str, ...]  # that are swept; empty without a sweep
     options: Options
     mesh: Mesh | None
@@ -42,6 +44,19 @@ class Experiment:
     folder: pathlib.Path | None
     layout: Layout | None = None
     """How a cluster trains it, or trained it first."""
+    space: Space | None = None
+    """What a search chooses from; None without a search."""
+
+    def groups(self) -> list[Group]:
+        """The configurations that are trained together; of a search one group for each of its batches."""
+        points = list(self.points)
+        return sweeps.groups(points) if self.space is None else self.space.groups(points, self.search_batch)
+
+    @property
+    def search_batch(self) -> int:
+        """Configurations of each batch of a search; the last one may have fewer."""
+        count = len(self.points)
+        return -(-count // -(-count // self.options.search_batch))
 
     def evaluation(self, episodes: int) -> Evaluation:
         """How its policies are evaluated, in this number of episodes side by side."""
@@ -81,9 +96,11 @@ class Experiment:
 
     def size_of(self, index: int, group: Group) -> int:
         """The most runs of a batch of this group, which has this index."""
+        # All batches of a search have the size of the first, so that one program trains them.
+        runs = (len(group.points) if self.space is None else self.search_batch) * self.options.seeds
         if self.layout is not None and self.layout.sizes:
-            return self.layout.sizes[index]
-        return self.options.runs_per_batch or len(group.points) * self.options.seeds
+            return min(self.layout.sizes[index if self.space is None else 0], runs)
+        return min(self.options.runs_per_batch or runs, runs)
 
     @property
     def title(self) -> str:
@@ -116,9 +133,12 @@ class Experiment:
     def fingerprint(self) -> int:
         """A checksum that identifies the experiment, whatever its length."""
         configs = [describe(point.config) for point in self.points]
+        if self.space is not None:  # the configurations follow from it
+            configs = [{**describe(self.space.config), "space": describe(self.space.samplers)}]
         for described in configs:
             if "schedule_steps" in described:  # a resumed run may be longer, with the same schedules
                 described["schedule_steps"] = described["schedule_steps"] or described["total_steps"]
                 del described["total_steps"]
         options = self.options
-        return zlib.crc32(files.as_json([self.name, options.seeds, options.seed, options.halving, configs]).encode())
+        seeds = options.until or options.seeds  # their number grows, and each one's key stays
+        return zlib.crc32(files.as_json([self.name, seeds, options.seed, options.halving, configs]).encode())

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,38 +19,60 @@ MOST_CONFIGURATIONS = 100_000  # each takes a millisecond to prepare
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampler:
-    """A field's distribution, drawn from once per sample."""
+class Range:
+    """A distribution of numbers between two bounds, of the numbers themselves or of their logarithms."""
 
-    draw: Callable[[np.random.Generator], Any]
+    low: float
+    high: float
+    is_log: bool = False
+
+    def draw(self, rng: np.random.Generator) -> float:
+        """Draw one."""
+        if self.is_log:
+            return float(math.exp(rng.uniform(math.log(self.low), math.log(self.high))))
+        return float(rng.uniform(self.low, self.high))
 
 
-def uniform(low: float, high: float) -> Sampler:
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A distribution over some values."""
+
+    options: tuple[Any, ...]
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        """Draw one."""
+        return self.options[rng.integers(len(self.options))]
+
+
+Sampler = Range | Choice  # of a field, drawn from once per sample
+
+
+def uniform(low: float, high: float) -> Range:
     """Uniform in [low, high); rounded if the field is an integer."""
-    _check_range("uniform", low, high)
-    return Sampler(lambda rng: float(rng.uniform(low, high)))
+    return Range(*_checked_range("uniform", low, high))
 
 
-def log_uniform(low: float, high: float) -> Sampler:
+def log_uniform(low: float, high: float) -> Range:
     """Log-uniform in [low, high): every factor of ten is equally likely."""
-    _check_range("log_uniform", low, high)
+    low, high = _checked_range("log_uniform", low, high)
     if low <= 0:
         raise UsageError(f"log_uniform needs positive bounds, got {shown(low)}.")
-    return Sampler(lambda rng: float(math.exp(rng.uniform(math.log(low), math.log(high)))))
+    return Range(low, high, is_log=True)
 
 
-def choice(options: Iterable[Any]) -> Sampler:
+def choice(options: Iterable[Any]) -> Choice:
     """One of a list, each equally likely."""
-    options = _listed("choice", options)
-    return Sampler(lambda rng: options[rng.integers(len(options))])
+    return Choice(tuple(_listed("choice", options)))
 
 
-def _check_range(name: str, low: Any, high: Any) -> None:
-    for bound in map(scalar, (low, high)):
+def _checked_range(name: str, low: Any, high: Any) -> tuple[float, float]:
+    low, high = scalar(low), scalar(high)
+    for bound in (low, high):
         if isinstance(bound, bool) or not isinstance(bound, int | float) or not is_finite(bound):
             raise UsageError(f"{name} needs two finite numbers, got {shown(bound)}.")
     if not low < high:
         raise UsageError(f"{name} needs low < high, got {shown(low)} and {shown(high)}.")
+    return low, high
 
 
 def _listed(name: str, values: Any) -> list[Any]:
@@ -98,9 +120,8 @@ def points(config: Any, sweep: Mapping[str, Any] | None, samples: int | None = N
         if samples is not None:
             raise UsageError("samples is for a sweep with rljax.uniform, log_uniform or choice: pass a sweep as well.")
         return [Point({}, config)]
-    if not isinstance(sweep, Mapping) or not sweep:
-        raise UsageError(f"sweep must be a dict from fields to lists of values, got {shown(sweep)}.")
-    is_integer = {path: _is_integer(value_at(config, path), kinds_at(config, path)) for path in sweep}
+    _check_mapping(sweep)
+    is_integer = {path: is_integer_at(config, path) for path in sweep}
     grid = {k: _listed(f"sweep of {k}", v) for k, v in sweep.items() if not isinstance(v, Sampler)}
     samplers, samples = {k: v for k, v in sweep.items() if isinstance(v, Sampler)}, scalar(samples)
     if samplers and (isinstance(samples, bool) or not isinstance(samples, int) or samples < 1):
@@ -126,6 +147,81 @@ def points(config: Any, sweep: Mapping[str, Any] | None, samples: int | None = N
     return made
 
 
+def _check_mapping(sweep: Any) -> None:
+    if not isinstance(sweep, Mapping) or not sweep:
+        raise UsageError(f"sweep must be a dict from fields to lists of values, got {shown(sweep)}.")
+
+
+class Space(NamedTuple):
+    """What a search chooses from."""
+
+    config: Any  # for the fields that are not searched
+    samplers: dict[str, Sampler]  # by path
+
+    @property
+    def corners(self) -> list[Point]:
+        """Configurations with each field's extreme values, or all of a choice."""
+        values = {
+            path: [one.low, one.high] if isinstance(one, Range) else list(one.options)
+            for path, one in self.samplers.items()
+        }
+        count = max(map(len, values.values()))
+        return [
+            point(self.config, {path: rounded(self.config, path, some[i % len(some)]) for path, some in values.items()})
+            for i in range(count)
+        ]
+
+    def points(self, suggested: list[dict[str, Any]], count: int) -> list[Point]:
+        """As many configurations as a search has: those with suggested values, then some without values."""
+        known = [point(self.config, values) for values in suggested]
+        return known + [Point({}, self.corners[0].config)] * (count - len(known))
+
+    def groups(self, points: list[Point], size: int) -> list[Group]:
+        """A group for each `size` configurations, which one compiled program trains whatever their values are."""
+        differ = _differ([corner.config for corner in self.corners])
+        members = [list(range(i, min(i + size, len(points)))) for i in range(0, len(points), size)]
+        return [_group(some, [points[i].config for i in some], differ) for some in members]
+
+
+def space(config: Any, sweep: Mapping[str, Any]) -> Space:
+    """What a search over a sweep's distributions chooses from; it takes lists as choices.
+
+    Raises:
+        UsageError: a field is invalid, or its values need several compiled programs.
+    """
+    _check_mapping(sweep)
+    samplers = {path: one if isinstance(one, Sampler) else choice(one) for path, one in sweep.items()}
+    for path, sampler in samplers.items():
+        value_at(config, path)
+        if len(groups(Space(config, {path: sampler}).corners)) > 1:
+            raise UsageError(
+                f"A search trains its configurations in one compiled program, which the values of {path} change: "
+                "sweep it without search, or search for each of its values by itself."
+            )
+    found = Space(config, samplers)
+    found.corners  # noqa: B018 - raises for values that are not valid together
+    return found
+
+
+def space_of(config: Any, recorded: Mapping[str, Mapping[str, Any]]) -> Space:
+    """What a search chooses from, as it was described."""
+
+    def sampler(one: Mapping[str, Any]) -> Sampler:
+        return Choice(tuple(one["options"])) if "options" in one else Range(**one)
+
+    return Space(config, {path: sampler(one) for path, one in recorded.items()})
+
+
+def rounded(config: Any, path: str, value: Any) -> Any:
+    """A value that was drawn for a field; an integer if the field holds integers."""
+    return round(value) if isinstance(value, float) and is_integer_at(config, path) else value
+
+
+def is_integer_at(config: Any, path: str) -> bool:
+    """True if the field at a path holds integers."""
+    return _is_integer(value_at(config, path), kinds_at(config, path))
+
+
 def point(config: Any, given: Mapping[str, Any]) -> Point:
     """One configuration, from values at paths, each converted to its field's type."""
     values = {
@@ -140,16 +236,23 @@ def groups(points: list[Point]) -> list[Group]:
     for i, point in enumerate(points):
         leaves, structure = jax.tree.flatten(point.config)
         alike.setdefault((structure, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)), []).append(i)
-    return [_group(members, [points[i].config for i in members]) for members in alike.values()]
+    configs = [[points[i].config for i in members] for members in alike.values()]
+    return [_group(members, some, _differ(some)) for members, some in zip(alike.values(), configs, strict=True)]
 
 
-def _group(members: list[int], configs: list[Any]) -> Group:
+def _differ(configs: list[Any]) -> list[bool]:
+    """Which leaves of configs are not the same in all of them."""
+    rows = zip(*map(jax.tree.leaves, configs), strict=True)
+    return [any(not np.array_equal(row[0], value, equal_nan=True) for value in row[1:]) for row in rows]
+
+
+def _group(members: list[int], configs: list[Any], stacked: list[bool]) -> Group:
+    """A group of configs, some of whose leaves are stacked."""
     structure = jax.tree.structure(configs[0])
     leaves, axes = [], []
-    for values in zip(*map(jax.tree.leaves, configs), strict=True):
-        differ = any(not np.array_equal(values[0], value, equal_nan=True) for value in values[1:])
-        leaves.append(np.stack([np.asarray(x, jnp.result_type(x)) for x in values]) if differ else values[0])
-        axes.append(0 if differ else None)
+    for values, is_stacked in zip(zip(*map(jax.tree.leaves, configs), strict=True), stacked, strict=True):
+        leaves.append(np.stack([np.asarray(x, jnp.result_type(x)) for x in values]) if is_stacked else values[0])
+        axes.append(0 if is_stacked else None)
     return Group(tuple(members), jax.tree.unflatten(structure, leaves), jax.tree.unflatten(structure, axes))
 
 

@@ -4,8 +4,8 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from signal import SIGINT
 
-from rljax.backend import devices
-from rljax.experiment import batching, checkpoints, folders, sweeps
+from rljax.backend import controllers, devices
+from rljax.experiment import batching, checkpoints, folders, remote
 from rljax.experiment.batching import Batch, group_updates
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.cluster import Connection
@@ -32,7 +32,7 @@ def train(
 ) -> Result | Sweep:
     """Train all batches, and combine and write their results."""
     options, folder = experiment.options, experiment.folder
-    groups = sweeps.groups(list(experiment.points))
+    groups = experiment.groups()
     updates = sum(group_updates(experiment, group) for group in groups)
     if options.progress and experiment.fields:
         batching.say_plan(experiment, groups)
@@ -41,7 +41,8 @@ def train(
     with interrupts() as pressed:
         schedule = Schedule(experiment, groups)
         outlets = _outlets(experiment, updates, callbacks, writes=connection is None)
-        with live.view(f"{experiment.title} x {experiment.num_runs}", max(updates, 1), options.progress) as show:
+        shown = options.progress and controllers.is_first()
+        with live.view(f"{experiment.title} x {experiment.num_runs}", max(updates, 1), shown) as show:
             session: Session | Driver
             if connection is None:
                 session = _here(experiment, schedule, saved, pressed, show, outlets)
@@ -54,7 +55,8 @@ def train(
                 outlets.finish({})
                 if folder is not None:
                     outlets.flush()
-                    _write_partial_results(session, folder, groups, error)
+                    if controllers.is_first():
+                        _write_partial_results(session, folder, groups, error)
                 raise
             finally:
                 outlets.flush()
@@ -63,25 +65,35 @@ def train(
             again = f"`rljax resume {folder}` starts it"
             raise Interrupted(f"Stopped before any run had begun: {again}.", None, pressed.signal or SIGINT)
         if folder is not None and connection is not None:
+            remote.fetch(folder, lambda name: name.startswith("metrics/"))
             outlets.or_report(MetricsFile(experiment, folder, updates).gather)
         result = result_of(experiment, trained, session.compile_seconds)
-        try:
-            if folder is not None:
-                write(experiment, folder, result, [t.record for t in trained])
-        finally:
-            outlets.finish(result.summary)
-            if options.progress:
-                console.print_summary(result.summary)
+        _write(experiment, result, trained, outlets)
         if outlets.stopped and result.summary["interrupted"] and options.progress:
             console.say(_progress_sentence(experiment, trained, updates, result))
-        if pressed.signal is not None:
-            raise Interrupted(_progress_sentence(experiment, trained, updates, result), result, pressed.signal)
+        if pressed():
+            sentence = _progress_sentence(experiment, trained, updates, result)
+            raise Interrupted(sentence, result, pressed.signal or SIGINT)
     return result
+
+
+def _write(experiment: Experiment, result: Result | Sweep, trained: list[Trained], outlets: Outlets) -> None:
+    """Write the results, and print the table."""
+    try:
+        with controllers.refusing_together():
+            if experiment.folder is not None and controllers.is_first():
+                write(experiment, experiment.folder, result, [t.record for t in trained])
+    finally:
+        outlets.finish(result.summary)
+        if experiment.options.progress and controllers.is_first():
+            console.print_summary(result.summary)
 
 
 def _outlets(experiment: Experiment, updates: int, callbacks: Sequence[Callback], writes: bool) -> Outlets:
     """Where the experiment goes; unless it `writes`, a cluster's workers write checkpoints and metrics."""
     folder = experiment.folder
+    if not controllers.is_first():  # callbacks are called in all processes, since they may read states or stop
+        return Outlets(experiment, callbacks)
     return Outlets(
         experiment,
         callbacks,
@@ -106,12 +118,21 @@ def _here(
         experiment=experiment,
         pending=[batch for task in schedule.tasks for batch in ready.batches(task)],
         numbers=ready.numbers,
-        available=devices.available_bytes(experiment.local_mesh.devices.flat, experiment.options.memory_bytes),
+        available=_available(experiment),
         interrupted=interrupted,
         show=show,
         outlets=outlets,
         followers=ready.followers,
     )
+
+
+def _available(experiment: Experiment) -> int | None:
+    """The bytes that runs can use on each device: the fewest that a process finds; None if they are unknown."""
+    limit, unknown = experiment.options.memory_bytes, 2**62
+    own = None if limit is None else limit // controllers.count()
+    found = devices.available_bytes(experiment.local_mesh.local_devices, own)
+    fewest = -controllers.highest(-(unknown if found is None else found))
+    return None if fewest == unknown else fewest
 
 
 class _Ready:
@@ -134,12 +155,13 @@ class _Ready:
         return [part for batch in batches for part in batching.split_for_speed(self._experiment, batch)]
 
     def followers(self, session: Session, batch: Batch, done: Trained, last: Saved | None) -> list[Batch]:
-        """The batches of the next rung, if this one was the last of its rung."""
-        if self._experiment.options.halving is None:
+        """The batches of the next rung or of a search's next batch, if this one was the last of its own."""
+        if self._experiment.options.halving is None and self._experiment.space is None:
             return []
-        assert last is not None
         self._trained[batch.task].append(done)
-        self._last[done.batch.folder_name] = last
+        if self._experiment.options.halving is not None:
+            assert last is not None
+            self._last[done.batch.folder_name] = last
         if any(one.task == batch.task for one in session.pending):
             return []
         tasks = self._schedule.done(self._tasks[batch.task], self._trained[batch.task])
@@ -148,8 +170,10 @@ class _Ready:
         session.trained[:] = self._schedule.trained(with_waiting=False)
         return [one for task in tasks for one in self.batches(task, self._source(task))]
 
-    def _source(self, task: Task) -> Saved:
-        """The state of a task's runs at the end of the rung before."""
+    def _source(self, task: Task) -> Saved | None:
+        """The state of a task's runs at the end of the rung before, if there is one."""
+        if not task.rung:
+            return None
         parts = [self._last[name] for name in task.sources]
         return checkpoints.joined(parts, task.runs)._replace(lanes=task.lanes, rung=task.rung)
 

@@ -24,11 +24,21 @@ from rljax.backend import devices
 from rljax.backend.program_cache import use_default
 from rljax.backend.versions import versions
 from rljax.errors import WORKERS_LINE, UsageError, located, user_line
-from rljax.experiment import batching, checkpoints, compilation, folders, metrics_file, placement, session, sweeps
+from rljax.experiment import (
+    batching,
+    checkpoints,
+    compilation,
+    folders,
+    metrics_file,
+    placement,
+    remote,
+    session,
+    sweeps,
+)
 from rljax.experiment.batching import Batch, lanes_for
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.history import Record, Runs
-from rljax.experiment.mailbox import INTERRUPT, STOP
+from rljax.experiment.mailbox import INTERRUPT, LEAVE, STOP
 from rljax.experiment.outlets import Outlets
 from rljax.experiment.progress import Progress
 from rljax.experiment.schedule import Task, free_numbers
@@ -79,6 +89,7 @@ class _Link:
 
     def __init__(self, ray: Any, mailbox: Any, number: int) -> None:
         self._ray, self._mailbox, self._number = ray, mailbox, number
+        self._node = ray.get_runtime_context().get_node_id()
         self._waiting: list[tuple[int, str, Any]] = []
         self._reply: Any = None
         self._sent_at = 0.0
@@ -97,7 +108,7 @@ class _Link:
         self.stop_is_wanted()
         messages = [pickle.dumps(one) for one in self._waiting]
         with contextlib.suppress(self._ray.exceptions.RayError):  # the mailbox starts again elsewhere
-            self._reply = self._mailbox.report.remote(messages)
+            self._reply = self._mailbox.report.remote(messages, self._node)
             self._waiting, self._sent_at = [], time.monotonic()
 
     def stop_is_wanted(self) -> str:
@@ -153,7 +164,8 @@ def measure(shipment: Shipment, drivers: dict[str, str], is_sized: bool) -> Layo
     try:
         check_identity(drivers)
         _, experiment, groups = _unpacked(shipment)
-        sizes = () if is_sized else tuple(_size(experiment, group) for group in groups)
+        sized = groups if experiment.space is None else groups[:1]
+        sizes = () if is_sized else tuple(_size(experiment, group) for group in sized)
         return Layout(experiment.devices, experiment.device, devices.cpu_threads(), sizes)
     except Exception as error:
         return pickled(error)
@@ -207,6 +219,7 @@ def _train(experiment: Experiment, group: sweeps.Group, order: Order, link: _Lin
     folder = experiment.folder
     assert folder is not None
     task = Task(order.number, group, order.rung, Runs.of(order.runs), order.lanes)
+    remote.fetch(folder, lambda name: _is_of(order, name))
     saved, source = checkpoints.of_task(folder, order.number, order.tasks), None
     for one in saved:
         session.check_checkpoint(experiment, one)
@@ -229,7 +242,7 @@ def _train(experiment: Experiment, group: sweeps.Group, order: Order, link: _Lin
             pending=task.batches(experiment, saved, source),
             numbers={order.number: free_numbers(order.number, order.tasks, saved)},
             available=None,  # the size is the manifest's: a batch is halved only if it really does not fit
-            interrupted=lambda: was_asked() or link.stop_is_wanted() == INTERRUPT,
+            interrupted=lambda: was_asked() or link.stop_is_wanted() in (INTERRUPT, LEAVE),
             show=lambda status: None,
             outlets=outlets,
             followers=lambda *_: [],
@@ -244,7 +257,17 @@ def _train(experiment: Experiment, group: sweeps.Group, order: Order, link: _Lin
             metrics_file.write_batch(experiment, folder, name, record, trained.batch.rung_start(experiment))
             lean = record.without_metrics()
             parts.append(Part(name, trained.batch.lanes, lean, trained.final, trained.num_updates))
-        return Outcome(parts, is_sent_away=was_asked() and not link.wish, compile_seconds=here.compile_seconds)
+        remote.upload(folder)
+        is_sent_away = link.wish == LEAVE or (was_asked() and not link.wish)
+        return Outcome(parts, is_sent_away=is_sent_away, compile_seconds=here.compile_seconds)
+
+
+def _is_of(order: Order, name: str) -> bool:
+    """True if a file is of a checkpoint that a task begins with."""
+    kind, _, rest = name.partition("/")
+    number = rest.partition("/")[0]
+    is_batch = kind == checkpoints.FOLDER and number.isdecimal()
+    return is_batch and (number in order.sources or int(number) % order.tasks == order.number)
 
 
 def _refuse_shorter(experiment: Experiment, saved: Saved) -> None:
@@ -292,21 +315,22 @@ def _unpacked(shipment: Shipment) -> tuple[Job, Experiment, list[sweeps.Group]]:
     key, job = key_of(shipment), unpacked(shipment)
     if key not in _experiments:
         _experiments.clear()
-        folder = pathlib.Path(job.folder)
+        folder = remote.joined(job.folder)
         _check_sees(folder, *job.token)
         runs, configs = len(job.points) * job.options.seeds, [point.config for point in job.points]
         used = job.options.devices if job.layout is None else job.layout.devices
         experiment = Experiment(
             algorithm=job.algorithm,
             name=job.name,
-            points=job.points,
+            points=list(job.points),
             fields=job.fields,
             options=job.options,
             mesh=placement.mesh(runs, used, job.options.shard, configs),
             folder=folder,
             layout=job.layout,
+            space=job.space,
         )
-        _experiments[key] = job, experiment, sweeps.groups(list(job.points))
+        _experiments[key] = job, experiment, experiment.groups()
     return _experiments[key]
 
 
@@ -327,7 +351,7 @@ def _check_sees(folder: pathlib.Path, name: str, text: str) -> None:
 
 @contextlib.contextmanager
 def _asked_to_go() -> Iterator[Callable[[], bool]]:
-    """Note SIGTERM, with which Ray ends the workers of a node that stops or is drained, instead of ending at once."""
+    """Note SIGTERM, with which Ray ends the workers of a node that stops, instead of ending at once."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set

@@ -59,7 +59,7 @@ def line(summary: dict[str, Any]) -> str:
         about += f", {_settings(summary['values'])[:300]}"
     if "configurations" in summary:
         return f"{about}, {len(summary['configurations'])} configurations"[:500]
-    cells = _cells(summary["final_return"], _places([summary]))
+    cells = summary_cells(summary["final_return"], _places([summary]))
     return f"{about}, IQM return {cells['IQM return']}, 95% interval {cells['95% interval']}"[:500]
 
 
@@ -89,7 +89,7 @@ def table(summary: dict[str, Any]) -> Any:
     }
     configurations = summary.get("configurations")
     if configurations is None:
-        rows = [{**_cells(summary["final_return"], _places([summary])), **speed}]
+        rows = [{**summary_cells(summary["final_return"], _places([summary])), **speed}]
     else:
         ranked = _ranked(configurations)
         differ = len({_done(c) for c in configurations}) > 1
@@ -101,7 +101,7 @@ def table(summary: dict[str, Any]) -> Any:
             {
                 **{path: _format(value) for path, value in c["values"].items()},
                 **({"updates": f"{c['updates']:,} of {c['num_updates']:,}"} if differ else {}),
-                **_cells(c["final_return"], _places(shown)),
+                **summary_cells(c["final_return"], _places(shown)),
             }
             for c in shown
         ]
@@ -114,11 +114,16 @@ def table(summary: dict[str, Any]) -> Any:
 
 def print_summary(summary: dict[str, Any]) -> None:
     """Print the table of a run or a sweep to standard output."""
+    print_with(lambda console: _print(console, summary))
+
+
+def print_with(draw: Callable[[Any], object]) -> None:
+    """Print to standard output what is drawn on a console of rich."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120, force_jupyter=False)
     with console.capture() as output:
-        _print(console, summary)
+        draw(console)
     print(output.get(), end="")  # printed directly, rich would end the process when the pipe is closed
 
 
@@ -128,7 +133,7 @@ def _print(console: Any, summary: dict[str, Any]) -> None:
     if summary["eval_policy"] != "greedy" or summary["eval_env"]:
         console.print(f"Evaluated: {quantity(summary)}.")
     for part in configurations or [summary]:
-        for sentence in (*_measures(part), *_warnings(part)):
+        for sentence in (*_measures(part), *warnings_of(part)):
             console.print(sentence)
     best = summary.get("best")
     if configurations and summary["interrupted"]:
@@ -167,7 +172,8 @@ def _places(parts: list[dict[str, Any]]) -> int:
     return decimals(*(part["final_return"][end] for part in parts for end in ("min", "max")))
 
 
-def _cells(final: dict[str, Any], places: int) -> dict[str, str]:
+def summary_cells(final: dict[str, Any], places: int) -> dict[str, str]:
+    """The numbers of a `summarize` as text, by column."""
     low, high = final["ci95"]
     missing = "-" if len(final["per_seed"]) >= MIN_SEEDS else f"needs {MIN_SEEDS} seeds"
     return {
@@ -186,7 +192,7 @@ def _measures(part: dict[str, Any]) -> Iterator[str]:
         yield f"Final evaluation{where}: " + ", ".join(f"{name} {mean:.4g}" for name, mean in means.items()) + "."
 
 
-def _warnings(part: dict[str, Any]) -> Iterator[str]:
+def warnings_of(part: dict[str, Any]) -> Iterator[str]:
     """Warnings about a run or about one configuration of a sweep, one sentence each."""
     where = f" of {_settings(part['values'])}" if "values" in part else ""
     for run in part["diverged"]:
@@ -242,8 +248,23 @@ def listening(listener: Callable[[str], object]) -> Iterator[None]:
         _listeners.pop()
 
 
+_names: dict[str, str] = {}
+
+
+@contextlib.contextmanager
+def naming(text: str, name: str) -> Iterator[None]:
+    """Put a name in the place of a text in all sentences: a URL in that of the folder where its files wait."""
+    _names[text] = name
+    try:
+        yield
+    finally:
+        del _names[text]
+
+
 def say(sentence: str) -> None:
     """Print one sentence to standard error, prefixed with "rljax"."""
+    for text, name in _names.items():
+        sentence = sentence.replace(text, name)
     if _listeners:
         _listeners[-1](sentence)
         return

@@ -1,8 +1,9 @@
 """Statistics over seeds: interquartile means, their bootstrap intervals, comparisons (Agarwal et al. 2021)."""
 
+import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,10 @@ _MIN_RESAMPLES = 500  # enough for many seeds, whose interval is narrow
 _MAX_DRAWS = 2e7  # bound on resamples times seeds, unless _MIN_RESAMPLES exceeds it
 
 _COMPARISONS = 1_000
+
+_PERMUTATIONS = 9_999
+
+POWER = 0.8  # with which a difference is to be shown
 
 _MAX_COMPARED = 100  # configurations; the table of all pairs grows with their square
 
@@ -98,17 +103,127 @@ def _improvements(values: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.array(counts) / (2.0 * values.shape[1] * others.shape[1])
 
 
-def improvement_interval(values: np.ndarray, others: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+def improvement_interval(
+    values: np.ndarray, others: np.ndarray, confidence: float = 0.95, is_paired: bool = False
+) -> tuple[float, float]:
     """Stratified bootstrap interval of `probability_of_improvement`: each side's seeds are resampled separately.
 
-    NaN if a side has fewer than five seeds.
+    If the sides are paired, pairs are resampled. NaN if a side has fewer than five seeds.
     """
     if min(len(values), len(others)) < MIN_SEEDS:
         return np.nan, np.nan
-    rng = np.random.default_rng(0)
-    draws = _improvements(*(rng.choice(x, (_COMPARISONS, len(x))) for x in (values, others)))
+    draws = _improvements(*_resampled(values, others, is_paired, _COMPARISONS))
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def _resampled(
+    values: np.ndarray, others: np.ndarray, is_paired: bool, resamples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bootstrap samples of `[S]` and `[T]` values, `[resamples, S]` and `[resamples, T]`."""
+    rng = np.random.default_rng(0)
+    if is_paired:
+        rows = rng.integers(len(values), size=(resamples, len(values)))
+        return values[rows], others[rows]
+    return rng.choice(values, (resamples, len(values))), rng.choice(others, (resamples, len(others)))
+
+
+class Difference(NamedTuple):
+    """How far two runs' interquartile means are apart, and what their seeds could show."""
+
+    difference: float
+    ci95: tuple[float, float]
+    """Bootstrap interval; NaN with fewer than five seeds."""
+    p: float
+    """Of a permutation test of equal distributions."""
+    smallest: float
+    """The smallest difference that these seeds would show, at 5% and with a power of 80%; NaN with fewer than five."""
+    seeds: float
+    """Seeds of each run that would show the observed difference so; infinite if it is 0, NaN with fewer than five."""
+
+
+def difference(values: np.ndarray, others: np.ndarray, is_paired: bool = False) -> Difference:
+    """Compare the interquartile means of `[S]` and `[T]` finite values; paired, both are of the same seeds in order.
+
+    The interval resamples each side's seeds, or pairs of them. The test permutes values between the sides, or within
+    pairs, so that its level holds for any number of seeds. What more seeds would show follows from the bootstrap's
+    standard error, which shrinks with the square root of their number.
+    """
+    from scipy import stats
+
+    observed = float(interquartile_mean(values) - interquartile_mean(others))
+    test = stats.permutation_test(
+        (values, others),
+        lambda x, y, axis: interquartile_mean(x, axis=axis) - interquartile_mean(y, axis=axis),
+        permutation_type="samples" if is_paired else "independent",
+        vectorized=True,
+        n_resamples=_PERMUTATIONS,
+        batch=1_000,
+        rng=np.random.default_rng(0),
+    )
+    sizes = len(values), len(others)
+    if min(sizes) < MIN_SEEDS:
+        return Difference(observed, (np.nan, np.nan), float(test.pvalue), np.nan, np.nan)
+    resamples = int(np.clip(_MAX_DRAWS / sum(sizes), _MIN_RESAMPLES, _MAX_RESAMPLES))
+    middles = [interquartile_mean(draws, axis=1) for draws in _resampled(values, others, is_paired, resamples)]
+    low, high = np.quantile(middles[0] - middles[1], [0.025, 0.975])
+    # The variance that one seed of each run would have, without the bootstrap's bias for few seeds.
+    of_one = [np.var(draws) * size * size / (size - 1) for draws, size in zip(middles, sizes, strict=True)]
+    if is_paired:
+        of_one = [np.var(middles[0] - middles[1]) * sizes[0] * sizes[0] / (sizes[0] - 1), 0.0]
+    error = math.sqrt(of_one[0] / sizes[0] + of_one[1] / sizes[1])
+    critical = stats.t(sizes[0] - 1 if is_paired else sum(sizes) - 2).ppf([0.975, POWER]).sum()
+    seeds = math.ceil(critical**2 * sum(of_one) / observed**2) if observed else math.inf
+    return Difference(observed, (float(low), float(high)), float(test.pvalue), critical * error, max(seeds, 2))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for their number, so that all of them hold together (Holm 1979)."""
+    corrected, largest = np.ones(len(p_values)), 0.0
+    for rank, i in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, (len(p_values) - rank) * p_values[i])
+        corrected[i] = min(largest, 1.0)
+    return corrected.tolist()
+
+
+def performance_profile(
+    tasks: Sequence[np.ndarray], thresholds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The fraction of all tasks' runs above each threshold `[T]`, with the ends of its 95% interval, `[T]` each.
+
+    Agarwal et al. 2021, section 4.2. The intervals are those of `stratified`, at each threshold.
+    """
+    values = np.concatenate(tasks)
+    above = (values[:, None] > thresholds).mean(axis=0)
+    if min(map(len, tasks)) < MIN_SEEDS:
+        missing = np.full(len(thresholds), np.nan)
+        return above, missing, missing
+    draws = np.sort(_stratified_draws(tasks, _COMPARISONS), axis=1)
+    fractions = np.array([len(row) - np.searchsorted(row, thresholds, "right") for row in draws]) / len(values)
+    low, high = np.quantile(fractions, [0.025, 0.975], axis=0)
+    return above, low, high
+
+
+def stratified(tasks: Sequence[np.ndarray]) -> tuple[float, tuple[float, float]]:
+    """The interquartile mean of all tasks' values together, and its 95% stratified bootstrap interval.
+
+    Each task's seeds are resampled separately (Agarwal et al. 2021, section 4.1). With fewer than five seeds in a task
+    there is no interval.
+
+    Args:
+        tasks: `[S]` scores of each, of equally many seeds, so that all tasks count the same.
+    """
+    middle = float(interquartile_mean(np.concatenate(tasks)))
+    if min(map(len, tasks)) < MIN_SEEDS:
+        return middle, (np.nan, np.nan)
+    resamples = int(np.clip(_MAX_DRAWS / sum(map(len, tasks)), _MIN_RESAMPLES, _MAX_RESAMPLES))
+    low, high = np.quantile(interquartile_mean(_stratified_draws(tasks, resamples), axis=1), [0.025, 0.975])
+    return middle, (float(low), float(high))
+
+
+def _stratified_draws(tasks: Sequence[np.ndarray], resamples: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.choice(task, (resamples, len(task))) for task in tasks], axis=1)
 
 
 def score(values: np.ndarray) -> float:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from types import ModuleType, SimpleNamespace
 
@@ -18,7 +19,7 @@ from toys import own
 
 import rljax
 from rljax import pbt
-from rljax.experiment import checkpoints, cluster, folders, options, shipping, worker
+from rljax.experiment import checkpoints, cluster, folders, mailbox, options, shipping, worker
 
 ray = pytest.importorskip("ray")
 OPTIONS = {
@@ -94,6 +95,24 @@ def test_states_are_read_when_they_are_asked_for(trained, monkeypatch):
     assert read == ["0000", "0001"]
 
 
+def test_a_cluster_trains_into_a_url_and_resumes_from_it(local, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    url, seen = f"local://{tmp_path}/x", []
+
+    def stop(progress):
+        seen.append(progress.updates)
+        progress.stop()
+
+    partly = rljax.run(own, config, out=url, cluster="ray", checkpoint_every=0, callback=stop, **OPTIONS)
+    assert seen
+    assert partly.results[0].states.params.shape[1:] == (2,)
+    whole = rljax.resume(url, algorithm=own, config=config, cluster="ray", progress=False)
+    for mine, theirs in zip(whole.results, local[0].results, strict=True):
+        same_results(mine, theirs)
+    assert files(tmp_path / "x") == files(local[1])
+    assert list((tmp_path / "x" / "metrics").glob("*")) == []  # gathered in metrics.csv
+
+
 def test_halving_over_several_tasks_gives_the_bits_of_a_local_run(config, tmp_path):
     given = {**OPTIONS, "sweep": {"rate": [0.1, 0.9, 0.5, 0.3]}, "seeds": 2, "halving": 2, "runs_per_batch": 3}
     here = rljax.run(own, config, out=tmp_path / "here", checkpoint_every=1e9, **given)
@@ -103,6 +122,50 @@ def test_halving_over_several_tasks_gives_the_bits_of_a_local_run(config, tmp_pa
         same_results(mine, theirs)
     assert files(tmp_path / "there")[:2] == files(tmp_path / "here")[:2]
     assert sorted(files(tmp_path / "there")[2].splitlines()) == sorted(files(tmp_path / "here")[2].splitlines())
+
+
+def test_a_search_gives_the_bits_of_a_local_one(config, tmp_path):
+    """Three batches of two configurations, each of two tasks: what is suggested depends on all returns before."""
+    space = {"rate": rljax.log_uniform(0.01, 1.0), "env.params.height": rljax.uniform(0.5, 2.0)}
+    given = {**OPTIONS, "sweep": space, "seeds": 2, "search": "optuna", "samples": 6, "search_batch": 2}
+    given |= {"runs_per_batch": 2, "evaluations": 1}
+    here = rljax.run(own, config, out=tmp_path / "here", **given)
+    stopped = rljax.run(own, config, out=tmp_path / "there", cluster="ray", callback=Seen(1), **given)
+    assert stopped.summary["interrupted"]
+    there = rljax.resume(tmp_path / "there", algorithm=own, config=config, cluster="ray", progress=False)
+    assert there.points == here.points
+    for mine, theirs in zip(there.results, here.results, strict=True):
+        same_results(mine, theirs)
+    assert files(tmp_path / "there")[:2] == files(tmp_path / "here")[:2]
+
+
+@pytest.mark.slow
+def test_tunes_schedulers_stop_trials_early(config, tmp_path):
+    """ASHA compares trials at 1 and 2 of 4 evaluations; the higher the rate, the better."""
+    from ray import tune
+
+    trainable = rljax.tune_trainable(own, config, seeds=2, evaluations=4, eval_episodes=2)
+    rates = [0.9, 0.1, 0.5]
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"rate": tune.grid_search(rates)},
+        tune_config=tune.TuneConfig(
+            metric="return",
+            mode="max",
+            scheduler=tune.schedulers.ASHAScheduler(max_t=4, reduction_factor=2),
+            max_concurrent_trials=1,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+    )
+    results = tuner.fit()
+    assert [one.metrics["training_iteration"] for one in results] == [4, 1, 1]
+    assert [one.metrics["env_steps"] for one in results] == [400, 100, 100]
+    best = results.get_best_result()
+    assert best.config == {"rate": 0.9}
+    run = rljax.run(own, config, rate=0.9, seeds=2, evaluations=4, eval_episodes=2, progress=False)
+    returns = best.metrics_dataframe["return"]
+    np.testing.assert_allclose(returns, run.eval_returns.mean(axis=0)[1:], rtol=1e-6)
 
 
 def test_asynchronous_halving_promotes_at_least_those_of_synchronous_halving(config, tmp_path):
@@ -186,10 +249,28 @@ def test_a_stopped_experiment_continues_with_and_without_a_cluster(config, whole
     assert not (tmp_path / "x/locks").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_task_whose_worker_dies_or_is_sent_away_continues(config, whole, tmp_path, capsys, number):
-    """SIGTERM comes before a drained node ends: the worker saves, though no checkpoint is due."""
+def test_a_task_that_runs_out_of_memory_asks_for_more():
+    """Of nodes of 8 and 32 GiB: on the larger one, 4 tasks had 8 GiB each."""
+    resources = [{"CPU": 2.0, "memory": 8.0}, {"CPU": 8.0, "memory": 32.0}]
+    nodes = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": one} for one in resources])
+    connection = cluster.Connection(nodes, "here", {"CPU": 2.0}, {})
+    assert [connection.more_memory(before) for before in (None, 16.0, 20.0, 32.0)] == [16.0, 32.0, 32.0, None]
+    assert cluster.Connection(nodes, "here", {"CPU": 2.0, "memory": 3.0}, {}).more_memory(None) == 6.0
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (signal.SIGKILL, "was lost"),
+        (signal.SIGTERM, "was asked to stop and has saved"),
+        pytest.param(signal.SIGKILL, "ran out of its node's memory", marks=pytest.mark.slow),
+    ],
+)
+def test_a_task_whose_worker_dies_or_is_sent_away_continues(config, whole, tmp_path, capsys, monkeypatch, number, said):
+    """SIGTERM comes before a node ends: the worker saves, though no checkpoint is due."""
     sent = []
+    if "memory" in said:  # as if Ray had killed it
+        monkeypatch.setattr(ray.exceptions, "OutOfMemoryError", ray.exceptions.RayError)
 
     def end_a_worker(progress):
         workers = [
@@ -203,8 +284,20 @@ def test_a_task_whose_worker_dies_or_is_sent_away_continues(config, whole, tmp_p
     longer = rljax.replace(config, num_updates=100)
     result = rljax.run(slow, longer, out=tmp_path / "x", callback=end_a_worker, checkpoint_every=every, **SLOW)
     assert sent
-    assert ("was lost" if number == signal.SIGKILL else "was asked to stop and has saved") in capsys.readouterr().err
+    assert said in capsys.readouterr().err
     same_results(result, whole)
+
+
+def test_workers_on_a_drained_node_are_asked_to_leave(monkeypatch):
+    drained = {}
+    monkeypatch.setattr(ray._private.state.state, "get_draining_nodes", lambda: drained)
+    monkeypatch.setattr(mailbox, "_DRAINED_SECONDS", 0.0)
+    box = mailbox.Mailbox()
+    assert box.report([b"x"], "a") == ""
+    drained["a"] = 1234
+    assert [box.report([], node) for node in ("a", "b")] == [mailbox.LEAVE, ""]
+    assert box.exchange(mailbox.STOP, []) == ([b"x"], set())
+    assert box.report([], "a") == mailbox.STOP
 
 
 def _broken_update(key, state, config):

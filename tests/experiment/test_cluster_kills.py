@@ -70,9 +70,10 @@ cluster.shutdown()
 class Nodes:
     """A head that trains nothing, and nodes of one CPU, in another process: Ray sets handlers of signals."""
 
-    def __init__(self):
+    def __init__(self, **variables):
         command = [sys.executable, "-W", "ignore", "-c", NODES]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        given = {"env": os.environ | variables, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(command, text=True, **given)
         self.address, self.count = self._answer(), 0
 
     def _answer(self):
@@ -219,6 +220,30 @@ def test_a_node_that_joins_late_gets_work_and_a_killed_driver_is_continued(tmp_p
     assert results(tmp_path / "x") == whole
 
 
+@pytest.mark.slow
+def test_a_drained_node_hands_its_tasks_back(tmp_path, nodes, whole, capsys):
+    """As Ray drains a spot instance that is taken away soon: no checkpoint is due."""
+    while nodes.count < 2:
+        nodes.add()
+    drained = []
+
+    def drain(progress):
+        busy = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        if progress.updates > 100 and not drained:
+            drained.append(busy[0])
+            given = ["--address", nodes.address, "--node-id", busy[0], "--deadline-remaining-seconds", "300"]
+            given += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "taken away"]
+            command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", *given]
+            subprocess.run(command, check=True, capture_output=True, env={**os.environ, "RAY_AUTH_MODE": "disabled"})
+
+    given = {**GIVEN, "checkpoint_every": 1e9}
+    rljax.run("ppo", toys.walk, out=tmp_path / "x", cluster="ray", callback=drain, **given, **FIELDS)
+    assert drained
+    assert "was asked to stop and has saved" in capsys.readouterr().err
+    assert results(tmp_path / "x") == whole
+    nodes.add()
+
+
 def descendants(nodes):
     """The processes of all nodes: workers, and what Ray starts."""
     return psutil.Process(nodes.process.pid).children(recursive=True)
@@ -271,3 +296,25 @@ def test_a_population_outlives_its_nodes(nodes):
     thread.join()
     assert not left
     assert toys.same_bits(disturbed, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["disabled", "token"])
+def test_a_head_with_or_without_tokens_is_used_where_there_is_a_token_or_none(tmp_path, mode):
+    (tmp_path / "token").write_text("f" * 32)
+    there, absent = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}, {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "none")}
+    made = Nodes(RAY_AUTH_MODE=mode, **there)
+    made.add()
+    command = [sys.executable, "-m", "rljax", "train", "ppo", "--env", f"{toys.__file__}:walk", "--num-envs", "4"]
+    command += ["--total-steps", "2048", "--eval-episodes", "2", "--quiet", "--cluster", f"ray={made.address}"]
+    for variables in (there, absent):
+        out, env = tmp_path / f"x-{variables is there}", {**os.environ, **variables}
+        env.pop("RAY_AUTH_MODE", None)
+        done = subprocess.run([*command, "--out", str(out)], env=env, capture_output=True, text=True, check=False)
+        if mode == "token" and variables is absent:
+            assert done.returncode == 2
+            assert "asks for a token, and this machine has none" in done.stderr
+        else:
+            assert done.returncode == 0, done.stderr
+            assert (out / "summary.json").exists()
+    made.shutdown()

@@ -200,3 +200,67 @@ def test_configurations_left_out_are_never_the_best():
     table = compared["probability_of_improvement"]
     assert [[i for i, cell in enumerate(row) if cell is not None] for row in table] == [[], [1, 4], [], [], [1, 4]]
     assert statistics.compare([None, np.full(2, np.nan)])["best"]["configuration"] == 1
+
+
+def test_a_difference_of_paired_seeds_is_that_of_the_pairs():
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(0, 10, 40), rng.normal(0, 1, 40)
+    paired, apart = (statistics.difference(x + 1 + noise, x, is_paired) for is_paired in (True, False))
+    assert paired.difference == apart.difference == interquartile_mean(x + 1 + noise) - interquartile_mean(x)
+    assert paired.p < 0.001
+    assert apart.p > 0.3
+    low, high = paired.ci95
+    assert high - low < 2
+    assert 5 < apart.ci95[1] - apart.ci95[0] < 15
+    # Twice the seeds for half the variance: the observed difference needs (smallest / difference)^2 as many.
+    assert apart.seeds == pytest.approx(40 * (apart.smallest / apart.difference) ** 2, rel=0.01)
+
+
+def test_what_seeds_could_show_follows_the_power_of_two_samples():
+    """The IQM of n normal values has a standard deviation of 1.09 / sqrt(n); a power of 80% takes 2.80 of them."""
+    found = [statistics.difference(*np.random.default_rng(i).normal(size=(2, 60))) for i in range(8)]
+    assert np.mean([one.smallest for one in found]) == pytest.approx(2.80 * 1.09 * np.sqrt(2 / 60), rel=0.1)
+
+
+def test_equal_values_differ_by_nothing():
+    same = statistics.difference(np.full(6, 5.0), np.full(6, 5.0), is_paired=True)
+    assert (same.difference, same.p, same.smallest, same.seeds) == (0.0, 1.0, 0.0, np.inf)
+    few = statistics.difference(np.arange(4.0), np.arange(6.0))
+    assert np.isnan([*few.ci95, few.smallest, few.seeds]).all()
+    assert few.p > 0.3
+
+
+@pytest.mark.slow
+def test_the_smallest_difference_is_shown_with_its_power():
+    """Of 400 experiments with that true difference about 80% show it, and without any about 5%."""
+    for is_paired in (True, False):
+        shown = np.zeros(2)
+        for i in range(400):
+            x, y = np.random.default_rng(i).normal(size=(2, 25))
+            true = 2.80 * 1.09 * np.sqrt(2 / 25)
+            shown += [statistics.difference(x + shift, y, is_paired).p < 0.05 for shift in (true, 0.0)]
+        assert 0.7 < shown[0] / 400 < 0.9
+        assert shown[1] / 400 < 0.08
+
+
+def test_corrected_p_values_by_hand():
+    """Holm 1979: the smallest of three counts three times, the next twice, and none is below one before it."""
+    np.testing.assert_allclose(statistics.holm([0.04, 0.01, 0.03]), [0.06, 0.03, 0.06])
+    assert statistics.holm([0.6, 0.7]) == [1.0, 1.0]
+    assert statistics.holm([]) == []
+
+
+def test_a_profile_counts_the_runs_above_a_threshold():
+    above, low, high = statistics.performance_profile([np.arange(6.0), np.arange(6.0) + 3], np.array([-1.0, 3.0, 8.0]))
+    np.testing.assert_allclose(above, [1.0, 7 / 12, 0.0])
+    assert low[1] < 7 / 12 < high[1]
+    assert (low[0], high[2]) == (1.0, 0.0)
+    assert np.isnan(statistics.performance_profile([np.arange(4.0)], np.zeros(1))[1]).all()
+
+
+def test_tasks_are_resampled_separately():
+    """The spread between tasks is no uncertainty: two constant tasks have an interval of width zero."""
+    assert statistics.stratified([np.zeros(6), np.ones(6)]) == (0.5, (0.5, 0.5))
+    middle, (low, high) = statistics.stratified([np.arange(6.0), np.arange(6.0) + 10])
+    assert low < middle == 7.5 < high
+    assert np.isnan(statistics.stratified([np.zeros(4), np.ones(6)])[1]).all()
