@@ -19,6 +19,7 @@ EVALUATED = ("greedy", "stochastic")  # policies
 KEPT = ("last", "best", "all")  # states that a folder can hold
 SEARCHED = ("optuna",)
 SAMPLERS = ("tpe", "cmaes")
+SEARCH_BATCH = 10  # as many as TPE draws at random before it learns
 CHANGEABLE = (  # by `resume`
     *("progress", "devices", "checkpoint_every", "memory_limit", "log"),
     *("cluster", "task_resources", "distributed"),
@@ -45,9 +46,9 @@ class Options:
     """Number of draws of a sweep's samplers, or of configurations of a search."""
     search: str | None = static(default=None, choices=SEARCHED)
     """Choose the configurations from a sweep's samplers and lists by what was learned from those before: "optuna"."""
-    search_sampler: str = static(default="tpe", choices=SAMPLERS)
+    search_sampler: str = static(default=SAMPLERS[0], choices=SAMPLERS)
     """How a search chooses: "tpe" (Bergstra et al. 2011) or "cmaes" (Hansen 2016), which needs two ranges or more."""
-    search_batch: int = static(default=10, minimum=1, maximum=MOST_RUNS)
+    search_batch: int = static(default=SEARCH_BATCH, minimum=1, maximum=MOST_RUNS)
     """How many configurations a search chooses at once, which are trained side by side in one program."""
     halving: int | None = static(default=None, minimum=2)
     """Successive halving (Jamieson and Talwalkar 2016): after each rung, keep one in this many of a sweep's
@@ -132,6 +133,8 @@ class Options:
             self._check_until(self.until)
         if self.asynchronous and self.halving is None:
             raise UsageError("asynchronous is for successive halving: pass halving as well.")
+        if self.search is None and (self.search_sampler, self.search_batch) != (SAMPLERS[0], SEARCH_BATCH):
+            raise UsageError('search_sampler and search_batch are for a search: pass search="optuna" as well.')
         if self.search is not None and self.halving is not None:
             raise UsageError("search and halving cannot be combined: a search compares runs of full length.")
         if self.stop_at is not None and self.halving is not None:

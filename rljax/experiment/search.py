@@ -72,7 +72,8 @@ class Search:
         if isinstance(sampler, Choice):
             return distributions.CategoricalDistribution(tuple(range(len(sampler.options))))
         if sweeps.is_integer_at(self._space.config, path):
-            return distributions.IntDistribution(round(sampler.low), round(sampler.high), log=sampler.is_log)
+            low, high = (max(round(bound), int(sampler.is_log)) for bound in (sampler.low, sampler.high))
+            return distributions.IntDistribution(low, high, log=sampler.is_log)
         return distributions.FloatDistribution(sampler.low, sampler.high, log=sampler.is_log)
 
     def suggest(self, number: int) -> Group:

@@ -62,7 +62,8 @@ def tune_trainable(algorithm: Any, config: Any, **options: Any) -> Callable[[dic
     shipment = shipping.pack(_Job(algorithm, name, config, chosen), cloudpickle.dumps)
 
     def trainable(values: dict[str, Any]) -> None:
-        _configure_jax(int(tune.get_context().get_trial_resources().required_resources.get("CPU", 1)))
+        resources = tune.get_context().get_trial_resources().required_resources
+        _configure_jax(int(resources.get("CPU", 1)), resources.get("GPU", 1))
         _train(worker.unpacked(shipment), values)
 
     return trainable
@@ -108,8 +109,10 @@ def _train(job: _Job, values: dict[str, Any]) -> None:
     loop.train(programs, lanes, keys, start, record, marks, num_updates, capacity, reporter)
 
 
-def _configure_jax(cpus: int) -> None:
-    """Use as many CPUs as the trial has, and not those of others."""
+def _configure_jax(cpus: int, gpus: float) -> None:
+    """Use the CPUs and the part of a GPU's memory that the trial has, and not those of others."""
+    if 0 < gpus < 1:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{0.9 * gpus:.3f}")
     if "NPROC" not in os.environ:
         os.environ["NPROC"] = str(max(cpus, 1))
         jax.config.update("jax_num_cpu_devices", max(cpus, 1))

@@ -139,7 +139,7 @@ def test_a_changed_suggestion_is_refused(config, folder, monkeypatch):
 
 def test_cma_es_moves_towards_the_better(config):
     """The higher the rate, the higher the return; the height does nothing to a greedy policy's own return's order."""
-    space = {"rate": rljax.uniform(0.0, 1.0), "poison_at": rljax.log_uniform(100, 10_000)}
+    space = {"rate": rljax.uniform(0.0, 1.0), "poison_at": rljax.log_uniform(0.4, 10_000)}
     given = {**OPTIONS, "sweep": space, "search_sampler": "cmaes", "samples": 40, "search_batch": 8, "seeds": 2}
     result = rljax.run(own, config, **{**given, "evaluations": 0})
     rates = [point["rate"] for point in result.points]
@@ -169,6 +169,7 @@ def test_values_keep_their_kinds_in_the_folder(config):
         ({"search_sampler": "grid"}, "search_sampler must be one of tpe, cmaes"),
         ({"search": "hyperopt"}, "search must be one of optuna"),
         ({"search_batch": 0}, "search_batch must be at least 1"),
+        ({"search": None}, "search_sampler and search_batch are for a search"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(config, changes, said):
