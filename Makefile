@@ -7,6 +7,7 @@ CANDIDATES := $(PYTHON) python3.12 python3.13 python3.14 python3 python
 
 demo: $(VENV)/ready
 	$(RUN)/rljax train ppo --env CartPole-v1 --seeds 64 --total-steps 100000 --out runs/demo --overwrite
+	$(RUN)/rljax watch runs/demo --out runs/demo/policy.gif
 	$(RUN)/rljax report runs/demo --out runs/demo/report.html
 
 # Tests mostly compile, on one core each: use several processes, and keep each file in one process.

@@ -133,9 +133,7 @@ def _reach(address: str, is_ours: bool) -> None:
                     break
                 time.sleep(0.2)
     if is_ours:
-        raise UsageError(
-            f"{address} does not lead to this machine, where process 0 runs ({why}): give its own address."
-        )
+        raise UsageError(f"{address} does not lead to this machine, on which process 0 runs ({why}): give its address.")
     raise UsageError(f"Process 0 does not answer at {address} ({why}): start it first, or check the address.")
 
 
@@ -190,10 +188,13 @@ def together(distributed: str | None, say: Callable[[str], object]) -> Iterator[
         yield
     except Exception as error:
         if _is_together and not isinstance(error, UsageError) and _LOST.search(str(error)):
-            raise UsageError(
+            lost = UsageError(
                 "Another process of this run has ended, and with it the run: see its own message; "
                 "`rljax resume` continues from the newest checkpoint, on any number of processes."
-            ) from error
+            )
+            for note in getattr(error, "__notes__", []):
+                lost.add_note(note)
+            raise lost from error
         raise
     finally:
         _is_together = before

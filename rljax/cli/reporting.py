@@ -4,13 +4,13 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from rljax.backend import devices, program_cache
 from rljax.cli.parsing import Parser
 from rljax.cli.training import recorded_env
+from rljax.cli.watching import imported, start_jax
 from rljax.errors import UsageError
 from rljax.experiment import manifest
 from rljax.report import compare as comparing
-from rljax.report import page, runs
+from rljax.report import page, rollouts, runs
 from rljax.report.runs import Entry
 
 _RUNS = "folders of runs, each as a path or NAME=PATH; what has one name belongs together in several environments"
@@ -45,6 +45,12 @@ def parser_of(name: str) -> Parser:
         parser.add_argument(
             "--out", default="report.html", metavar="FILE", help="the file to write (default: report.html)"
         )
+        parser.add_argument(
+            "--animate",
+            action=argparse.BooleanOptionalAction,
+            default=True,
+            help="play and draw an episode of the best run in each environment (default: yes)",
+        )
     return parser
 
 
@@ -52,7 +58,7 @@ def compare(arguments: list[str]) -> int:
     """Compare runs in the terminal."""
     given = parser_of("compare").parse_all(arguments)
     entries = runs.read(given.runs)
-    _start_jax()
+    start_jax()
     comparing.show(comparing.of_entries(entries, comparing.randoms(_custom(given)), _references(given.reference)))
     return 0
 
@@ -61,15 +67,15 @@ def report(arguments: list[str]) -> int:
     """Write a report of runs."""
     given = parser_of("report").parse_all(arguments)
     entries = runs.read(given.runs)
-    _start_jax()
-    written = page.write(entries, given.out, comparing.randoms(_custom(given)), _references(given.reference))
+    start_jax()
+    references = _references(given.reference)
+    named = {} if given.env is None else {"env": given.env}
+    animated = {}
+    if given.animate:
+        animated = rollouts.of_entries(entries, lambda entry: imported(str(entry.folder), named, given.trust))
+    written = page.write(entries, given.out, comparing.randoms(_custom(given)), references, animated)
     print(f"The report is in {written}")
     return 0
-
-
-def _start_jax() -> None:
-    devices.configure_jax()
-    program_cache.use_default()
 
 
 def _custom(given: argparse.Namespace) -> Callable[[Entry], Any]:

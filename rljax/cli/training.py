@@ -89,8 +89,8 @@ def train(arguments: list[str]) -> int:
     recorded = {} if from_file.manifest is None else vars(from_file.manifest.options)
     chosen = Options(**{**recorded, **options})
     sweep = _sweep(getattr(parsed, "sweep", []))
-    alone = chosen.seeds == 1 and chosen.shard == "runs" and not sweep
-    _configure_jax(chosen.cluster, chosen.distributed, alone)
+    single_run = chosen.seeds == 1 and chosen.shard == "runs" and not sweep
+    _configure_jax(chosen.cluster, chosen.distributed, single_run)
     program_cache.use_default()
     chosen = dataclasses.replace(chosen, eval_env=run_files.eval_env(from_file, eval_env))
     if from_file.manifest is not None:

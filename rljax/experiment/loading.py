@@ -3,7 +3,7 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,31 +100,23 @@ def watch(
     folder: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
     *,
-    seeds: int | Sequence[int] | None = None,
-    checkpoints: str | int | Sequence[str | int] | None = None,
-    episodes: int = 1,
-    max_steps: int = 500,
-    fps: int = 30,
-    policy: str = "greedy",
+    configuration: int | None = None,
+    algorithm: Any = None,
+    config: Any = None,
+    env: Any = None,
+    sweep: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Animation:
     """Animate the policies of a run's folder side by side, as a GIF or MP4.
 
     Args:
         folder: the `out` given to `run`.
-        out, seeds, checkpoints, episodes, max_steps, fps, policy: as for `Result.watch`.
-        **options: as for `load`.
+        out: the file to write, if any.
+        configuration, algorithm, config, env, sweep: as for `load`.
+        **options: as for `Result.watch`.
     """
-    result = _result(folder, options.pop("configuration", None), options)
-    return result.watch(
-        out,
-        seeds=seeds,
-        checkpoints=checkpoints,
-        episodes=episodes,
-        max_steps=max_steps,
-        fps=fps,
-        policy=policy,
-    )
+    code = {"algorithm": algorithm, "config": config, "env": env, "sweep": sweep}
+    return _result(folder, configuration, code).watch(out, **options)
 
 
 def result_of(folder: str | os.PathLike[str], configuration: int | None = None, **options: Any) -> Result:

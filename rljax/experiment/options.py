@@ -122,6 +122,13 @@ class Options:
             controllers.parse(self.distributed)
             if self.cluster is not None:
                 raise UsageError("cluster and distributed cannot be combined: the first is for many runs.")
+            if self.shard != "envs":
+                raise UsageError(
+                    'distributed divides the environments of every run: pass shard="envs" (--shard envs), or for many '
+                    "runs use cluster."
+                )
+            if self.until is not None or self.search is not None:
+                raise UsageError("distributed is for one large run: leave until and search out.")
         if self.until is not None:
             self._check_until(self.until)
         if self.asynchronous and self.halving is None:

@@ -43,7 +43,7 @@ class _Remote:
             self._files, self._root = _opened(url)
 
     def fetch(self, wanted: Wanted) -> None:
-        """Copy the wanted files here, in the place of those that were."""
+        """Copy the wanted files here, and remove what was here before."""
         with self._errors("read"):
             for name in filter(wanted, _names(self.local)):
                 (self.local / name).unlink()
@@ -253,7 +253,7 @@ def _or_say(write: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def _naming_errors(text: str, name: str) -> Iterator[None]:
-    """Put a name in the place of a text in errors."""
+    """Replace a text by a name in errors."""
     try:
         yield
     except BaseException as error:

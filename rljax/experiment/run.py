@@ -129,11 +129,6 @@ def _planned(
     algorithm, config, options = resolved(algorithm, config, options)
     chosen = with_changes(Options(), with_until(options))
     check(algorithm, config)
-    if chosen.distributed is not None and chosen.shard != "envs":
-        raise UsageError(
-            'distributed divides the environments of every run: pass shard="envs" (--shard envs), or for many runs '
-            "use cluster."
-        )
     if chosen.cluster is not None:
         if chosen.out is None:
             raise UsageError("A cluster trains into a folder that all its machines see: pass out as well.")

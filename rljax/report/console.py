@@ -253,7 +253,7 @@ _names: dict[str, str] = {}
 
 @contextlib.contextmanager
 def naming(text: str, name: str) -> Iterator[None]:
-    """Put a name in the place of a text in all sentences: a URL in that of the folder where its files wait."""
+    """Replace a text by a name in all sentences: the folder where files wait for upload by its URL."""
     _names[text] = name
     try:
         yield

@@ -118,11 +118,14 @@ def plot_maps(
         image = axes.imshow(grid, cmap="viridis", **limits)
         missing = " (none: it never ends)" if np.isnan(values).all() else ""
         axes.set(title=name + missing, xticks=[], yticks=[])
+        if block:
+            axes.set(xlabel="destination R, G, Y, B", ylabel="passenger aboard, at B, Y, G, R")
         for state in np.flatnonzero(found.reachable):
-            _write(axes, place[state], names[chosen[state]], found.optimal_actions[state, chosen[state]], is_small)
+            row, column = place[state]
+            colour = "white" if not image.norm(values[state]) > 0.6 else "black"  # white on missing values
+            action = chosen[state]
+            _write(axes, (row, column), names[action], colour, found.optimal_actions[state, action], is_small)
             if is_small:
-                row, column = place[state]
-                colour = "white" if image.norm(values[state]) < 0.6 else "black"
                 axes.text(column, row + 0.3, f"{values[state]:.3g}", size=6, ha="center", va="center", color=colour)
         for at in range(block, shape[0], block or 1):
             axes.axhline(at - 0.5, color="white", linewidth=2)
@@ -140,9 +143,10 @@ def _names(env: Env, actions: int) -> Sequence[str]:
     return [str(action) for action in range(actions)]
 
 
-def _write(axes: Any, place: np.ndarray, name: str, is_optimal: bool, is_small: bool) -> None:
+def _write(axes: Any, place: Any, name: str, colour: str, is_optimal: bool, is_small: bool) -> None:
+    """Write an action into its cell."""
     row, column = place
     box = None if is_optimal else {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-    colour, size = "white" if is_optimal else "#d00000", 12 if is_small else 6
-    up = 0.12 if is_small else 0.0
+    size, up = (12, 0.12) if is_small else (6, 0.0)
+    colour = colour if is_optimal else "#d00000"
     axes.text(column, row - up, name, size=size, ha="center", va="center", color=colour, bbox=box)

@@ -1,9 +1,6 @@
 """`report.html`: one page about some runs that opens without a network."""
 
 import base64
-import functools
-import gzip
-import importlib.resources
 import itertools
 import json
 import math
@@ -15,7 +12,20 @@ from typing import Any
 
 from rljax import envs
 from rljax.errors import UsageError, shown
-from rljax.report import compare, configs, console, diagnostics, figures, files, runs, scores, series, statistics
+from rljax.report import (
+    bundle,
+    compare,
+    configs,
+    console,
+    diagnostics,
+    figures,
+    files,
+    rollouts,
+    runs,
+    scores,
+    series,
+    statistics,
+)
 from rljax.report.compare import Comparison, Random
 from rljax.report.figures import Figure
 from rljax.report.runs import Entry
@@ -58,16 +68,19 @@ def write_report(
     out: str | os.PathLike[str] = "report.html",
     env: Any = None,
     references: Mapping[str, float] | None = None,
+    animate: bool = True,
 ) -> pathlib.Path:
     """Write a report of runs, which are read from their folders: one HTML file that needs nothing else.
 
     It has learning curves with intervals and every seed, the random policy's return, comparisons, sweeps, diagnostics,
-    a table, the differences between the configs and the commands that started the runs.
+    a table, the differences between the configs, the commands that started the runs, and an animated episode of the
+    best run in each environment.
 
     Args:
         *folders: as for `compare`; one is enough.
         out: the file to write; an earlier report there is replaced.
         env, references: as for `compare`.
+        animate: play and draw the episodes, which takes a few seconds.
 
     Returns:
         The file's path.
@@ -76,7 +89,9 @@ def write_report(
         UsageError: a folder holds no run, or the file cannot be written.
     """
     given = None if env is None else envs.make(env)
-    return write(runs.read(folders), out, compare.randoms(lambda _: given), references or {})
+    entries = runs.read(folders)
+    animated = rollouts.of_entries(entries, lambda _: {} if given is None else {"env": given}) if animate else {}
+    return write(entries, out, compare.randoms(lambda _: given), references or {}, animated)
 
 
 def write(
@@ -84,15 +99,15 @@ def write(
     out: str | os.PathLike[str],
     random: Random,
     references: Mapping[str, float],
-    rollouts: Mapping[str, bytes] | None = None,
+    animated: Mapping[str, bytes] | None = None,
 ) -> pathlib.Path:
-    """Write the page about entries; see `write_report`. `rollouts` are animated GIFs by the label of their run."""
+    """Write the page about entries; see `write_report`. `animated` has GIFs by the label of their run."""
     if not isinstance(out, str | os.PathLike) or not os.fspath(out) or "\0" in str(out):
         raise UsageError(f"A report is written to a file, such as report.html, got {shown(out)}.")
     path = pathlib.Path(out)
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file in it, such as {path / 'report.html'}.")
-    text = page(entries, random, references, rollouts or {})
+    text = page(entries, random, references, animated or {})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -102,36 +117,21 @@ def write(
 
 
 def page(
-    entries: Sequence[Entry], random: Random, references: Mapping[str, float], rollouts: Mapping[str, bytes]
+    entries: Sequence[Entry], random: Random, references: Mapping[str, float], animated: Mapping[str, bytes]
 ) -> str:
     """The page's text."""
-    made = _Page(entries, random, references, rollouts)
+    made = _Page(entries, random, references, animated)
     body = "\n".join(made.parts())
     title = ", ".join(dict.fromkeys(console.title({"algo": entry.algo, "env": entry.env}) for entry in entries))
     data = json.dumps(made.figures, allow_nan=False, separators=(",", ":"))
     return _PAGE.format(
         title=escape(title[:200]),
-        style=_asset("page.css"),
-        script=_asset("page.js"),
+        style=bundle.asset("page.css"),
+        script=bundle.asset("page.js"),
         body=f"<h1>{escape(title[:400])}</h1>\n{body}",
-        library=_library(),
-        figures=_packed(data.encode()),
+        library=bundle.library(),
+        figures=bundle.packed(data.encode()),
     )
-
-
-def _asset(name: str) -> str:
-    return importlib.resources.files("rljax.report").joinpath("assets", name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _library() -> str:
-    """Plotly's script, packed: 2 MB instead of 5."""
-    package = importlib.resources.files("plotly").joinpath("package_data", "plotly.min.js")
-    return _packed(package.read_bytes())
-
-
-def _packed(data: bytes) -> str:
-    return base64.b64encode(gzip.compress(data, mtime=0)).decode()
 
 
 class _Page:
@@ -142,10 +142,10 @@ class _Page:
         entries: Sequence[Entry],
         random: Random,
         references: Mapping[str, float],
-        rollouts: Mapping[str, bytes],
+        animated: Mapping[str, bytes],
     ) -> None:
         self.figures: dict[str, Figure] = {}
-        self._entries, self._random, self._rollouts = entries, random, rollouts
+        self._entries, self._random, self._animated = entries, random, animated
         self._comparison = _compared(entries, random, references)
         self._envs = list(dict.fromkeys(entry.env for entry in entries))
         self._places = self._ordered()
@@ -331,9 +331,9 @@ class _Page:
             yield self._figure(figures.parallel_coordinates(paths, entries), title)
 
     def _animations(self) -> Iterator[str]:
-        if self._rollouts:
+        if self._animated:
             yield "<h2>Rollouts</h2>"
-        for label, gif in self._rollouts.items():
+        for label, gif in self._animated.items():
             data = base64.b64encode(gif).decode()
             yield f"<h3>{escape(label)}</h3><img alt='episode of {escape(label)}' src='data:image/gif;base64,{data}'>"
 

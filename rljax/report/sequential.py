@@ -7,8 +7,8 @@ A look's interval is that of Learned-Miller and Thomas 2019 ("A new confidence i
 variable"), for the interquartile mean: whatever the distribution, its values F(x) at n sorted samples are distributed
 like n sorted uniform numbers. These are drawn; between two samples the quantile function is at least the lower one and
 at most the upper one; so every draw bounds the interquartile mean, and the ends are quantiles of these bounds. It needs
-no variance and no normality, only the middle half's tails to lie within the samples. Its authors prove the coverage for
-some distributions and conjecture it for all; `benchmarks/sequential_coverage.py` measures it.
+no variance and no normality, only the middle half's tails to lie within the samples. Its authors conjecture its
+coverage for every distribution and number of samples; `benchmarks/sequential_coverage.py` measures it.
 """
 
 import math

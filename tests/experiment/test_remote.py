@@ -80,7 +80,7 @@ def test_a_second_writer_ends_the_first_ones_writes(files, config, capsys):
         files.pipe("/x/writer.txt", b"another")
 
     with pytest.raises(rljax.NotWritten, match="Another process writes to memory://x") as error:
-        rljax.run(own, config, out="memory://x", checkpoint_every=0, callback=take, **OPTIONS)
+        rljax.run(own, config, out="memory://x", checkpoint_every=0, callback=take, **{**OPTIONS, "evaluations": 0})
     assert error.value.result.states is not None
     assert "summary.json" not in names(files, "x")
     (kept,) = error.value.__notes__

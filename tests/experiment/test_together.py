@@ -261,6 +261,8 @@ def test_distributed_needs_sharded_environments(monkeypatch):
     monkeypatch.setattr(controllers, "join", lambda *_: None)
     with pytest.raises(rljax.UsageError, match=r"distributed divides the environments of every run: pass shard=.envs."):
         rljax.run(crowd, CONFIG, distributed="0/2@localhost:5000")
+    with pytest.raises(rljax.UsageError, match="distributed is for one large run: leave until and search out"):
+        rljax.run(crowd, CONFIG, distributed="0/2@localhost:5000", shard="envs", until="10%")
     with pytest.raises(rljax.UsageError, match="cluster and distributed cannot be combined"):
         rljax.run(crowd, CONFIG, distributed="0/2@localhost:5000", cluster="ray")
 

@@ -35,7 +35,7 @@ def test_every_renderer_draws_states_of_its_environment(name):
     assert len(pictures) == 2
     assert 100 <= min(pictures.shape[1:3]) <= max(pictures.shape[1:3]) <= 400
     np.testing.assert_array_equal(pictures[0], pictures[1])
-    assert len(np.unique(pictures[0].reshape(-1, 3), axis=0)) >= 3  # colours
+    assert len(np.unique(pictures[0].reshape(-1, 3), axis=0)) >= 2  # colours
 
 
 def place(pictures, colour, tolerance=60):
