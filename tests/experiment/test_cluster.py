@@ -168,32 +168,6 @@ def test_tunes_schedulers_stop_trials_early(config, tmp_path):
     np.testing.assert_allclose(returns, run.eval_returns.mean(axis=0)[1:], rtol=1e-6)
 
 
-@pytest.mark.slow
-def test_tunes_population_copies_the_better_trial(config, tmp_path):
-    """After each of 4 evaluations the worse of two trials takes over the state and the rate of the better one."""
-    from ray import tune
-
-    scheduler = tune.schedulers.PopulationBasedTraining(
-        perturbation_interval=1,
-        hyperparam_mutations={"rate": [0.1, 0.9]},
-        quantile_fraction=0.5,
-        resample_probability=0.0,
-        synch=True,
-    )
-    tuner = tune.Tuner(
-        rljax.tune_trainable(own, config, seeds=2, evaluations=4, eval_episodes=2),
-        param_space={"rate": tune.grid_search([0.1, 0.9])},
-        tune_config=tune.TuneConfig(metric="return", mode="max", scheduler=scheduler),
-        run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
-    )
-    results = tuner.fit()
-    assert not results.errors
-    alone = rljax.run(own, config, rate=0.1, seeds=2, evaluations=4, eval_episodes=2, progress=False)
-    slow = min(results, key=lambda one: one.metrics["return"])
-    assert slow.metrics["env_steps"] == 400
-    assert slow.metrics["return"] > 2 * alone.eval_returns[:, -1].mean()
-
-
 def test_asynchronous_halving_promotes_at_least_those_of_synchronous_halving(config, tmp_path):
     """The higher the rate, the better; one configuration in a task, so that they have the same bits."""
     rates = [0.1, 0.9, 0.5, 0.3, 0.7, 0.2, 0.8, 0.4]
