@@ -302,7 +302,7 @@ def test_random_steps_are_counted_correctly(monkeypatch, name, build):
     assert float(program.returns(program.start(3)())[0]) == pytest.approx(1.0, abs=1e-6)
 
 
-@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("seeds", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_training_steps_are_counted_correctly(monkeypatch, seeds):
     job = peers.DQN | {"seeds": seeds, "steps": 70, "prefill": 40, "hidden": [8], "batch": 4, "episodes": 1}
     program = worker(monkeypatch, "with_rljax").learn(job)

@@ -171,6 +171,7 @@ def errors_by_steps():
     return by_schedule
 
 
+@pytest.mark.slow
 def test_the_error_shrinks_at_the_rate_of_the_schedule(errors_by_steps):
     """A step size of n ** -0.8 leaves an error of the order n ** -0.4 (Even-Dar and Mansour 2003)."""
     medians = np.median(errors_by_steps["visits"], axis=1)
@@ -180,6 +181,7 @@ def test_the_error_shrinks_at_the_rate_of_the_schedule(errors_by_steps):
     assert (errors_by_steps["visits"][-1] < errors_by_steps["visits"][0]).mean() > 0.95
 
 
+@pytest.mark.slow
 def test_a_constant_step_size_does_not_converge(errors_by_steps):
     medians = np.median(errors_by_steps["constant"], axis=1)
     assert medians[-1] > 0.7 * medians[0]
@@ -202,7 +204,7 @@ def exact_returns(env, action_values, horizon, epsilon=0.0):
     ("target", "num_envs"),
     [
         ("q_learning", 1),
-        ("double_q_learning", 8),
+        pytest.param("double_q_learning", 8, marks=pytest.mark.slow),
         pytest.param("q_learning", 8, marks=pytest.mark.slow),
         pytest.param("double_q_learning", 1, marks=pytest.mark.slow),
     ],
@@ -213,7 +215,7 @@ def test_cliff_walking_is_solved(target, num_envs):
     np.testing.assert_array_equal(exact_returns("CliffWalking-v1", values, 200), -13.0)
 
 
-@pytest.mark.parametrize("target", ["sarsa", "expected_sarsa"])
+@pytest.mark.parametrize("target", ["sarsa", pytest.param("expected_sarsa", marks=pytest.mark.slow)])
 def test_on_policy_targets_learn_the_safe_way(target):
     """With epsilon of 0.1 for good, SARSA nears the best soft policy, -20.7, where the optimal one falls to -45.8."""
     values, metrics = learned(

@@ -76,7 +76,7 @@ def test_word_accepts_old_style_keys():
     assert random_bits.word(jax.random.PRNGKey(5)) == random_bits.word(jax.random.key(5))
 
 
-@pytest.mark.parametrize("n", [1, 2, 60, 64, 128, 131, 512, 1000, 5000, 2**19])
+@pytest.mark.parametrize("n", [1, 2, 60, 64, 128, 131, 512, 1000, 5000, pytest.param(2**19, marks=pytest.mark.slow)])
 def test_a_permutation_has_every_number_once(n):
     order = np.asarray(jax.vmap(lambda key: random_bits.permutation(key, n))(jax.random.split(jax.random.key(0), 20)))
     assert order.dtype == np.int32

@@ -196,7 +196,7 @@ def main():
 @pytest.fixture(scope="module")
 def seen():
     """What `main` prints."""
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     paths = os.pathsep.join(
         [
             str(pathlib.Path(__file__).parents[1]),

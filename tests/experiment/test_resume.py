@@ -354,8 +354,8 @@ def check_killed(tmp_path, kills, seed):
         np.testing.assert_array_equal(saved.record.metrics[name], rows)
 
 
-def test_a_run_killed_three_times_resumes_to_the_same_bits(tmp_path):
-    check_killed(tmp_path, 3, seed=0)
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
+    check_killed(tmp_path, 1, seed=0)
 
 
 @pytest.mark.slow
@@ -390,7 +390,7 @@ def test_the_command_line_resumes_a_run(tmp_path, monkeypatch, capsys):
     assert "--total-steps" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("seeds", "threads"), [("1", 1), ("2", None)])
+@pytest.mark.parametrize(("seeds", "threads"), [("1", 1), pytest.param("2", None, marks=pytest.mark.slow)])
 def test_a_single_run_uses_one_thread_and_resume_reports_another_number(tmp_path, monkeypatch, capsys, seeds, threads):
     command = [sys.executable, "-m", "rljax", "train", "q_learning", "--env", "CliffWalking-v1", "--seeds", seeds]
     command += ["--total-steps", "200", "--evaluations", "0", "--eval-episodes", "1", "--checkpoint-every", "0"]

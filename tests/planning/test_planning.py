@@ -98,6 +98,7 @@ def test_mountain_car_on_a_grid():
     assert returns.std() == pytest.approx(7.3, abs=0.5)
 
 
+@pytest.mark.slow
 def test_pendulum_on_a_grid():
     env = rljax.make("Pendulum-v1")
 

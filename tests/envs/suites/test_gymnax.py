@@ -64,10 +64,7 @@ def test_each_id_resets_and_steps(name):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in ("FourRooms-misc", "Breakout-MinAtar") else pytest.param(name, marks=pytest.mark.slow)
-        for name in TRAINABLE
-    ],
+    [name if name == "Breakout-MinAtar" else pytest.param(name, marks=pytest.mark.slow) for name in TRAINABLE],
 )
 def test_each_id_trains(name):
     """PPO of two tiny seeds; by default on observations of a grid and of an image."""
