@@ -363,7 +363,7 @@ def test_squashed_samples_keep_to_each_dimensions_bounds_and_have_their_densitie
     noise = np.asarray(head.noise(key, (200,)), np.float64)
     raw = mean + std * noise
     unit, density = distribution.transform_and_log_prob(head.noise(key, (200,)))
-    assert np.mean(np.asarray(unit) == 1.0) > 0.01  # some of them have rounded to the edge itself
+    assert np.mean(np.asarray(unit) > 1 - 2.0**-22) > 0.01  # some have rounded to the edge itself, or next to it
     expected = (stats.norm.logpdf(raw, mean, std) - log_slope(raw)).sum(-1)
     np.testing.assert_allclose(density, expected, rtol=1e-4, atol=1e-3)
     action = np.asarray(head.to_action(unit))

@@ -158,7 +158,9 @@ def test_a_limited_disk_is_one_sentence_for_each_file_and_leaves_no_temporary_fi
     """Orbax and TensorStore would print hundreds of lines."""
     tests = pathlib.Path(__file__).parents[1]
     program = LIMITED.format(root=str(tests.parent), tests=str(tests))
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    environment = {**os.environ, "RLJAX_CACHE": "off"}  # JAX would warn that it cannot write there
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     said = [line for line in done.stderr.splitlines() if "JAX has already started" not in line]
     assert len(said) == 1, done.stderr
     assert "No checkpoint could be written to x/checkpoints/0000 (File too large)" in said[0]

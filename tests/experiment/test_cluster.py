@@ -41,9 +41,11 @@ def _cluster():
     """One cluster for all tests: they join the one that the program has connected to."""
     os.environ[IDLE_TIME] = "600000"  # a new worker takes seconds to import JAX
     own_cluster = {"address": "local", "num_cpus": 2, "object_store_memory": 2**27, "include_dashboard": False}
+    before = signal.getsignal(signal.SIGTERM)  # which Ray replaces
     ray.init(**own_cluster, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
+    signal.signal(signal.SIGTERM, before)
     del os.environ[IDLE_TIME]
 
 
