@@ -8,6 +8,7 @@ import numpy as np
 import off_policy_reference as reference
 import pytest
 from reference import Adam, assert_metrics, extremes
+from toys import optimized
 
 import rljax
 from rljax import algos, replay, td3
@@ -153,7 +154,8 @@ def corridors():
         for env in reference.corridors()
     ]  # fmt: skip
     stacked = reference.stack(cases)
-    states, metrics = jax.jit(jax.vmap(td3.train, (None, 0)))(jax.random.key(0), stacked)
+    with optimized():
+        states, metrics = jax.jit(jax.vmap(td3.train, (None, 0)))(jax.random.key(0), stacked)
     obs = jnp.eye(3)
     greedy = jax.vmap(lambda state, config: td3.act(state, config)(jax.random.key(0), obs))(states, stacked)
     critics = td3.default_network(cases[0].env, cases[0]).critics

@@ -107,7 +107,8 @@ def test_a_cluster_trains_into_a_url_and_resumes_from_it(local, config, tmp_path
 
     partly = rljax.run(own, config, out=url, cluster="ray", checkpoint_every=0, callback=stop, **OPTIONS)
     assert seen
-    assert partly.results[0].states.params.shape[1:] == (2,)
+    first = next(result for result in partly.results if result is not None)  # only one may have begun
+    assert first.states.params.shape[1:] == (2,)
     whole = rljax.resume(url, algorithm=own, config=config, cluster="ray", progress=False)
     for mine, theirs in zip(whole.results, local[0].results, strict=True):
         same_results(mine, theirs)
