@@ -190,7 +190,8 @@ def test_a_constant_step_size_does_not_converge(errors_by_steps):
 
 def learned(env, **values):
     config = q_learning.Config(env=env, **values)
-    states, metrics = jax.jit(jax.vmap(q_learning.train, (0, None)))(jax.random.split(jax.random.key(5), 4), config)
+    with toys.optimized():
+        states, metrics = jax.jit(jax.vmap(q_learning.train, (0, None)))(jax.random.split(jax.random.key(5), 4), config)
     return states.tables.action_values.mean(axis=1), metrics
 
 
