@@ -23,5 +23,5 @@ def made(template, folder, returns, **changes):
     env = changes.pop("env", None)
     if env is not None:
         changes["config"] = {**fields["config"], "env": {**fields["config"]["env"], "name": env, "label": env}}
-    manifest._write(folder, {**fields, "seeds": len(curve), **changes})
+    manifest.update(folder, seeds=len(curve), **changes)
     return folder

@@ -66,14 +66,14 @@ def compare(arguments: list[str]) -> int:
 def report(arguments: list[str]) -> int:
     """Write a report of runs."""
     given = parser_of("report").parse_all(arguments)
-    entries = runs.read(given.runs)
+    entries, path = runs.read(given.runs), page.destination(given.out)
     start_jax()
     references = _references(given.reference)
-    named = {} if given.env is None else {"env": given.env}
+    named = rollouts.with_env(given.env)
     animated = {}
     if given.animate:
-        animated = rollouts.of_entries(entries, lambda entry: imported(str(entry.folder), named, given.trust))
-    written = page.write(entries, given.out, comparing.randoms(_custom(given)), references, animated)
+        animated = rollouts.of_entries(entries, lambda one: imported(str(one.folder), named(one), given.trust))
+    written = page.write(entries, path, comparing.randoms(_custom(given)), references, animated)
     print(f"The report is in {written}")
     return 0
 

@@ -48,9 +48,9 @@ class Connection:
         try:
             token.write_text(text, encoding="utf-8")
             shipment = self.pack(experiment, (token.name, text), forwards=False)
-            remote = self.remote(worker.measure, known, max_retries=5)
+            measure = self.remote(worker.measure, known, max_retries=5)
             self._wait_until_free()
-            found = self._measured(remote.remote(shipment, self.identity, known is not None))
+            found = self._measured(measure.remote(shipment, self.identity, known is not None))
         except OSError as error:
             raise UsageError(f"{token} cannot be written ({error.strerror}): choose another folder.") from None
         finally:

@@ -13,8 +13,8 @@ from rljax.errors import UsageError
 _CONNECT_SECONDS = 10.0  # to reach an address
 _MODE = "RAY_AUTH_MODE"
 _TOKEN = "~/.ray/auth_token"  # with which Ray's processes trust each other
-_HEADS_METHOD = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # these two change nothing
-_CLIENTS_METHOD = "/ray.rpc.RayletDriver/ListNamedActors"  # of the server for ray:// addresses
+HEADS_METHOD = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # these two change nothing
+CLIENTS_METHOD = "/ray.rpc.RayletDriver/ListNamedActors"  # of the server for ray:// addresses
 
 
 @contextlib.contextmanager
@@ -107,7 +107,7 @@ def _asks_for_token(place: str, address: str) -> bool | None:
     """
     if _uses_tls():
         return None
-    method = _CLIENTS_METHOD if address.startswith("ray://") else _HEADS_METHOD
+    method = CLIENTS_METHOD if address.startswith("ray://") else HEADS_METHOD
     is_refused = _refuses(place, method)
     if is_refused:
         token = _token()

@@ -65,7 +65,7 @@ def load(
     Raises:
         UsageError: the folder holds no run, or no states yet.
     """
-    result = _result(folder, configuration, {"algorithm": algorithm, "config": config, "env": env, "sweep": sweep})
+    result = result_of(folder, configuration, algorithm=algorithm, config=config, env=env, sweep=sweep)
     evaluations = Evaluations(result.eval_steps, result.eval_returns, result.eval_measures)
     return Loaded(result.config, result.states, result.algorithm, result.metrics, evaluations, result.summary)
 
@@ -80,7 +80,7 @@ def best(folder: str | os.PathLike[str], **options: Any) -> Policy | RecurrentPo
     Returns:
         `(key, obs [N, ...]) -> action [N, ...]`, or a `RecurrentPolicy` if the algorithm's `act` returns one.
     """
-    return _result(folder, options.pop("configuration", None), options).best
+    return result_of(folder, **options).best
 
 
 def policy(
@@ -93,7 +93,7 @@ def policy(
         seed, checkpoint: as for `Result.policy`.
         **options: as for `load`.
     """
-    return _result(folder, options.pop("configuration", None), options).policy(seed, checkpoint)
+    return result_of(folder, **options).policy(seed, checkpoint)
 
 
 def watch(
@@ -115,19 +115,14 @@ def watch(
         configuration, algorithm, config, env, sweep: as for `load`.
         **options: as for `Result.watch`.
     """
-    code = {"algorithm": algorithm, "config": config, "env": env, "sweep": sweep}
-    return _result(folder, configuration, code).watch(out, **options)
+    result = result_of(folder, configuration, algorithm=algorithm, config=config, env=env, sweep=sweep)
+    return result.watch(out, **options)
 
 
-def result_of(folder: str | os.PathLike[str], configuration: int | None = None, **options: Any) -> Result:
-    """The `Result` of a run's folder, as `load` reads it."""
-    return _result(folder, configuration, options)
-
-
-def _result(folder: Any, configuration: int | None, parts: dict[str, Any]) -> Result:
-    """The result of one configuration, from the newest checkpoints."""
+def result_of(folder: str | os.PathLike[str], configuration: int | None = None, **code: Any) -> Result:
+    """The `Result` of one configuration of a run's folder, from the newest checkpoints; arguments as for `load`."""
     with remote.staged(folder, writes=False) as local:
-        return _of_folder(path_of("folder", local), configuration, parts)
+        return _of_folder(path_of("folder", local), configuration, code)
 
 
 def _of_folder(folder: pathlib.Path, configuration: int | None, parts: dict[str, Any]) -> Result:

@@ -31,7 +31,7 @@ def is_url(given: Any) -> bool:
 Wanted = Callable[[str], bool]  # of a file's name, such as "checkpoints/0000/000001/about/metadata"
 
 
-class _Remote:
+class Remote:
     """A staging folder and its URL."""
 
     def __init__(self, url: str, local: pathlib.Path) -> None:
@@ -128,7 +128,7 @@ class _Remote:
             ) from error
 
 
-_staged: dict[pathlib.Path, _Remote] = {}
+_staged: dict[pathlib.Path, Remote] = {}
 _urls: dict[pathlib.Path, str] = {}  # of all staging folders there were
 
 
@@ -171,7 +171,7 @@ def joined(place: str) -> pathlib.Path:
     if known is None:
         known = pathlib.Path(tempfile.mkdtemp(prefix="rljax-"))
         atexit.register(shutil.rmtree, known, ignore_errors=True)
-        _staged[known], _urls[known] = _Remote(place, known), place
+        _staged[known], _urls[known] = Remote(place, known), place
     _staged[known].join()
     return known
 
@@ -210,7 +210,7 @@ def staged(given: Any, *, is_new: bool = False, writes: bool = True, wanted: Wan
     local = pathlib.Path(tempfile.mkdtemp(prefix="rljax-"))
     remote = None
     try:
-        remote = _Remote(given.rstrip("/"), local)
+        remote = Remote(given.rstrip("/"), local)
         if is_new:
             remote.stand_in()
         else:

@@ -52,16 +52,17 @@ def animate(played: Sequence[Played], fps: int = 30) -> Animation:
 
 
 def _panel(played: Played, every: int) -> Panel:
-    pictures, captions = [], []
+    pictures, written = [], []
     for number, episode in enumerate(played.episodes, start=1):
         times = np.unique(np.append(np.arange(0, len(episode.rewards), every), len(episode.rewards)))
         pictures.append(render.frames(played.env, jax.tree.map(lambda x, times=times: x[times], episode.states)))
         which = f"episode {number}   " if len(played.episodes) > 1 else ""
-        captions += [which + text for text in _captions(episode, times)]
-    return Panel(_joined(pictures), played.title, captions)
+        written += [which + text for text in captions(episode, times)]
+    return Panel(_joined(pictures), played.title, written)
 
 
-def _captions(episode: Episode, times: np.ndarray) -> Iterator[str]:
+def captions(episode: Episode, times: np.ndarray) -> Iterator[str]:
+    """What is written over the pictures of an episode at these times `[T]`."""
     so_far = np.concatenate([[0.0], np.cumsum(episode.rewards, dtype=np.float64)])
     for time in times.tolist():
         ending = "   end" if time == len(episode.rewards) and episode.has_ended else ""

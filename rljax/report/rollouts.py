@@ -1,16 +1,21 @@
 """The animated rollouts of a report: in each environment, of the run with the highest returns."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from rljax.errors import UsageError
-from rljax.experiment import loading
+from rljax.experiment import loading, manifest
 from rljax.report import console, statistics
 from rljax.report.runs import Entry
 
-Code = Callable[[Entry], Mapping[str, Any]]  # gives `algorithm` and `env` of a run of custom code, as for `load`
+Code = Callable[[Entry], dict[str, Any]]  # gives `algorithm` and `env` of a run of custom code, as for `load`
+
+
+def with_env(env: Any) -> Code:
+    """Give this environment, if it is not None, to the runs in a custom one."""
+    return lambda entry: {"env": env} if env is not None and manifest.is_custom(entry.recorded) else {}
 
 
 def of_entries(entries: Sequence[Entry], code_of: Code) -> dict[str, bytes]:

@@ -28,13 +28,10 @@ def random_returns(env: Env, key: Any) -> np.ndarray:
     """Returns of 500 episodes of uniformly random, legal actions, `[500]`."""
     import jax
 
-    from rljax.envs.masks import random_action
+    from rljax.envs import heuristics
     from rljax.evaluation import play
 
-    def policy(key: jax.Array, obs: Any) -> jax.Array:
-        keys = jax.random.split(key, len(jax.tree.leaves(obs)[0]))
-        return jax.vmap(lambda key, obs: random_action(env.action_space, key, obs))(keys, obs)
-
+    policy = heuristics.random(env)
     played = jax.jit(lambda key: play(key, env, policy, _EPISODES, _MAX_STEPS).returns)(key)
     return np.asarray(played)
 

@@ -64,14 +64,14 @@ def interval(values: np.ndarray, look: int, confidence: float = 0.95) -> tuple[A
     middle, rng = np.median(values, axis=0), np.random.default_rng(0)
     columns = np.sort(values - middle, axis=0).reshape(len(values), -1)  # equal values give exactly that value
     count = max(_DRAWS, math.ceil(2 * _DRAWS_IN_TAILS / alpha))
-    bounds = [_bounds(columns, rng, size) for size in _chunks(count, max(_CHUNK // (len(values) + 1), 1))]
-    lows, highs = (np.concatenate(ends) for ends in zip(*bounds, strict=True))
+    ends = [bounds(columns, rng, size) for size in _chunks(count, max(_CHUNK // (len(values) + 1), 1))]
+    lows, highs = map(np.concatenate, zip(*ends, strict=True))
     low = np.quantile(lows, alpha / 2, axis=0, method="lower")
     high = np.quantile(highs, 1 - alpha / 2, axis=0, method="higher")
     return middle + low.reshape(values.shape[1:]), middle + high.reshape(values.shape[1:])
 
 
-def _bounds(columns: np.ndarray, rng: np.random.Generator, draws: int) -> tuple[np.ndarray, np.ndarray]:
+def bounds(columns: np.ndarray, rng: np.random.Generator, draws: int) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds of the interquartile means, `[draws, C]` each, given sorted values `[S, C]`."""
     spacings = rng.standard_exponential((draws, len(columns) + 1))
     edges = np.cumsum(spacings, axis=1)

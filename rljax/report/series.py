@@ -1,6 +1,5 @@
 """Curves of a run over its training: evaluations, windowed training returns and other metrics, on several x-axes."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -98,6 +97,6 @@ def _axes(entry: Entry, env_steps: np.ndarray, updates: np.ndarray) -> dict[str,
     return axes
 
 
-def middle(axis: np.ndarray, statistic: Callable[..., np.ndarray] = np.median) -> np.ndarray:
-    """An axis `[W]` for what is computed over seeds."""
-    return statistic(axis, axis=0) if axis.ndim == 2 else axis
+def middle(axis: np.ndarray) -> np.ndarray:
+    """An axis `[W]` for what is computed over seeds: the median of theirs."""
+    return np.median(axis, axis=0) if axis.ndim == 2 else axis

@@ -20,13 +20,13 @@ class Head(grpc.GenericRpcHandler):
         self.token = token
 
     def service(self, details):
-        if details.method not in (head._HEADS_METHOD, head._CLIENTS_METHOD):
+        if details.method not in (head.HEADS_METHOD, head.CLIENTS_METHOD):
             return None
 
         def answer(request, context):
             if self.token is not None and ("authorization", f"Bearer {self.token}") not in details.invocation_metadata:
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, "Authentication token is missing or incorrect")
-            if details.method == head._CLIENTS_METHOD:  # as Ray answers a client that it does not know
+            if details.method == head.CLIENTS_METHOD:  # as Ray answers a client that it does not know
                 context.abort(grpc.StatusCode.NOT_FOUND, "")
             return b""
 

@@ -32,7 +32,7 @@ def names(files, root):
 
 def killed(monkeypatch, url, config, uploads):
     """Start a run that dies after this number of uploads, one update a chunk."""
-    upload, seen = remote._Remote.upload, []
+    upload, seen = remote.Remote.upload, []
 
     def upload_and_die(self):
         if len(seen) == uploads:
@@ -41,7 +41,7 @@ def killed(monkeypatch, url, config, uploads):
         seen.append(self.local)
 
     with monkeypatch.context() as patched:
-        patched.setattr(remote._Remote, "upload", upload_and_die)
+        patched.setattr(remote.Remote, "upload", upload_and_die)
         patched.setattr(loop, "train", in_chunks_of(1))
         with pytest.raises(Stop):
             rljax.run(own, config, out=url, checkpoint_every=0, **OPTIONS)

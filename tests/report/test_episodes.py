@@ -22,7 +22,7 @@ def test_what_follows_an_end_is_cut_off():
 
 def test_captions_have_the_return_so_far():
     episode = Episode(np.arange(5), np.array([1.0, -0.5, 0.25, 1000.0]), True)
-    assert list(episodes._captions(episode, np.array([0, 2, 3, 4]))) == [
+    assert list(episodes.captions(episode, np.array([0, 2, 3, 4]))) == [
         "return 0   step 0",
         "return 0.5   step 2",
         "return 0.75   step 3",

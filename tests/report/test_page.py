@@ -17,6 +17,7 @@ from toys import own
 import rljax
 from rljax import cli
 from rljax.report import page, runs, statistics
+from rljax.report.figures import COLOURS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 RNG = np.random.default_rng(0)
@@ -41,7 +42,7 @@ def recipe(template):
 @pytest.fixture(scope="module")
 def report(folders, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "new" / "report.html"
-    return page.write(runs.read(folders), path, random_of, {}, {"lower": b"GIF89a"})
+    return page.write(runs.read(folders), page.destination(path), random_of, {}, {"lower": b"GIF89a"})
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +177,8 @@ def test_several_environments_have_normalised_scores(template, tmp_path):
         for trace in found["training return in walk, with exploration"]["data"]
         if "name" in trace
     }
-    assert lines["a"]["color"] == page.figures.COLOURS[0]
-    assert lines["b"]["color"] == page.figures.COLOURS[1]
+    assert lines["a"]["color"] == COLOURS[0]
+    assert lines["b"]["color"] == COLOURS[1]
     without = page.write(entries, tmp_path / "y.html", lambda _: None, {}).read_text()
     assert "There are no normalised scores. The return that counts as 1 in walk is not known" in without
 

@@ -26,7 +26,7 @@ def test_bounds_of_one_draw_by_hand():
         def standard_exponential(self, shape):
             return np.broadcast_to(np.array([0.5, 0.25, 0.25]), shape)
 
-    lower, upper = sequential._bounds(np.array([[1.0], [3.0]]), Even(), 1)
+    lower, upper = sequential.bounds(np.array([[1.0], [3.0]]), Even(), 1)
     assert lower[0] == -np.inf  # the quantiles in [0.25, 0.5] may be anything up to 1
     assert_allclose(upper, 2 * (0.25 * 1.0 + 0.25 * 3.0))
 
@@ -34,7 +34,7 @@ def test_bounds_of_one_draw_by_hand():
         def standard_exponential(self, shape):
             return np.broadcast_to(np.array([0.25, 0.25, 0.25, 0.25]), shape)
 
-    lower, upper = sequential._bounds(np.array([[1.0], [3.0], [7.0]]), Inside(), 1)
+    lower, upper = sequential.bounds(np.array([[1.0], [3.0], [7.0]]), Inside(), 1)
     assert_allclose([lower[0, 0], upper[0, 0]], [(1 + 3) / 2, (3 + 7) / 2])
 
 
