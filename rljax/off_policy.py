@@ -14,6 +14,7 @@ import numpy as np
 
 from rljax import core, losses, replay, rollout, value_heads
 from rljax.backend import rounding
+from rljax.backend.unrolling import unrolled
 from rljax.distributions import squashed_head
 from rljax.envs import Discrete, Leaf, Masked, MultiDiscrete
 from rljax.envs.masks import random_legal_action
@@ -158,4 +159,4 @@ def gradient_steps(
     bits = jax.random.bits(key, (config.gradient_steps, config.batch_size), jnp.uint32)
     numbers = updates * config.gradient_steps + 1 + jnp.arange(config.gradient_steps, dtype=jnp.int32)
     # Each iteration copies the carry, parameters included; unrolling by 2 saves every other copy.
-    return jax.lax.scan(learn, start, (bits, rounding.narrow(noise), numbers), unroll=2)
+    return jax.lax.scan(learn, start, (bits, rounding.narrow(noise), numbers), unroll=unrolled(2))

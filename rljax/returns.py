@@ -16,6 +16,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from rljax.backend.unrolling import unrolled
 from rljax.types import Scalar
 
 
@@ -140,4 +141,4 @@ def _accumulate(terms: jax.Array, decay: Scalar, cut: jax.Array) -> jax.Array:
         total = term + decay * jnp.where(is_cut, 0.0, following)
         return total, total
 
-    return jax.lax.scan(step, jnp.zeros_like(terms[0]), (terms, cut), reverse=True, unroll=8)[1]
+    return jax.lax.scan(step, jnp.zeros_like(terms[0]), (terms, cut), reverse=True, unroll=unrolled(8))[1]

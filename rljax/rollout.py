@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from rljax import running_statistics
 from rljax.backend import sharding
 from rljax.backend.rounding import narrow
+from rljax.backend.unrolling import unrolled
 from rljax.envs import Env, begin_next_episode, measures, require
 from rljax.envs.masks import map_plain, masked, plain
 from rljax.envs.spaces import alike, by_path, leaves_of, map_paths
@@ -230,7 +231,8 @@ def interact(
     none_used = jnp.zeros(num_envs, jnp.int32)
     start = (_draw_resets(key_resets, none_used, size, env), learner, *collector[:5], collector.info_sums)
     # Steps on a GPU are so short that the loop's overhead matters.
-    end, (recorded, finished, measured) = jax.lax.scan(step, start, (noise, step_keys), unroll=2 if on_cpu else 8)
+    unroll = unrolled(2 if on_cpu else 8)
+    end, (recorded, finished, measured) = jax.lax.scan(step, start, (noise, step_keys), unroll=unroll)
     _, learner, env_state, obs, episode_return, episode_length, discounted_reward, info_sums = end
     raw_obs, discounted_rewards = measured
     episodes = _episode_metrics(*finished)

@@ -17,7 +17,6 @@ def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_enable_compilation_cache", False)  # the command line would write to the user's
-    configure_jax()
     if "slow" not in config.getoption("-m").replace("not slow", ""):  # long learning runs want the fast programs
         # Most tests compile a program to run it once, and compiling is most of their time; see `toys.optimized`.
         jax.config.update("jax_disable_most_optimizations", True)
@@ -27,6 +26,7 @@ def pytest_configure(config):
             # additions according to what else is in a kernel, so that one learner in two programs would differ in
             # its last bits; without the instructions for that it does not.
             os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *QUICK])
+    configure_jax()
 
 
 @pytest.fixture

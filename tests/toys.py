@@ -20,6 +20,7 @@ def optimized():
     """Compile fast programs, for tests that train for longer than they compile."""
     quick = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
+    rljax.configure_jax()
     try:
         yield
     finally:

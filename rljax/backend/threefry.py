@@ -4,14 +4,14 @@ On CPUs JAX computes the rounds of its hash in a loop, which XLA executes as abo
 a loop they are a single one, and a learner hashes a few words a dozen times per update.
 """
 
-import functools
-
 import jax
 import jax.extend.random
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.interpreters import mlir
+
+from rljax.backend.unrolling import compiles_quickly
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
@@ -42,8 +42,10 @@ def threefry(key_0: jax.Array, key_1: jax.Array, x_0: jax.Array, x_1: jax.Array)
     return lax.optimization_barrier((x_0, x_1))
 
 
-@functools.cache
+_RULE = mlir.lower_fun(threefry, multiple_results=True)
+
+
 def install() -> None:
-    """Replace JAX's hash on CPUs with `threefry` in this process."""
-    rule = mlir.lower_fun(threefry, multiple_results=True)
-    mlir.register_lowering(jax.extend.random.threefry2x32_p, rule, platform="cpu")
+    """Replace JAX's hash on CPUs with `threefry` in this process, except while programs are to compile quickly."""
+    if not compiles_quickly():
+        mlir.register_lowering(jax.extend.random.threefry2x32_p, _RULE, platform="cpu")

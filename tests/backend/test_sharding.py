@@ -25,6 +25,7 @@ from jax.sharding import PartitionSpec as P
 
 import rljax
 from rljax import a2c, cli, dqn, ppo, q_learning, reinforce, sac
+from rljax.backend.unrolling import unrolled
 from rljax.experiment import compilation, history, run
 
 QUIET = {"evaluations": 0, "eval_episodes": 2, "progress": False}
@@ -229,7 +230,7 @@ def test_each_device_holds_its_share_of_the_environments(seen):
 def test_the_devices_share_the_work(seen):
     """Two seeds of 16 environments; minibatches of 24 * 16 / 4 = 96 steps; three outputs."""
     of = {trips: (collectives, product) for trips, collectives, product in seen["loops"]}
-    assert of[24 // 2] == ([], 2 * 2 * 3)  # the rollout, two steps a turn: two environments each, without communication
+    assert of[24 // unrolled(2)] == ([], 2 * 2 * 3)  # the rollout: two environments each, without communication
     collectives, product = of[4 * 2]  # the minibatches: twelve steps each, and gradients added up
     assert product == 2 * 12 * 3
     assert set(collectives) == {"all-reduce"}

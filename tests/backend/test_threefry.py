@@ -35,6 +35,7 @@ import sys
 import jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_num_cpu_devices", 1)
 if sys.argv[1] == "without":
+    jax.config.update("jax_disable_most_optimizations", False)
     from rljax.backend import threefry
     threefry.install()
 

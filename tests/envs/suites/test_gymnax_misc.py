@@ -10,22 +10,22 @@ import rljax
 STEPS = 400
 
 
+@jax.jit
+def play(env, key, actions, changes):
+    key_reset, key_steps = jax.random.split(key)
+    _, start = env.reset(key_reset, env.params)
+    start = start.replace(**changes)
+
+    def step(state, inputs):
+        result, state = env.step(*inputs[:1], state, inputs[1], env.params)
+        return state, (result, state)
+
+    return start, *jax.lax.scan(step, start, (jax.random.split(key_steps, len(actions)), actions))[1]
+
+
 def played(env, actions, seed=0, **changes):
     """The first state, with changes, and what follows these actions without resets: time steps and states `[T]`."""
-
-    @jax.jit
-    def play(key):
-        key_reset, key_steps = jax.random.split(key)
-        _, start = env.reset(key_reset, env.params)
-        start = start.replace(**changes)
-
-        def step(state, inputs):
-            result, state = env.step(*inputs[:1], state, inputs[1], env.params)
-            return state, (result, state)
-
-        return start, *jax.lax.scan(step, start, (jax.random.split(key_steps, len(actions)), actions))[1]
-
-    return jax.tree.map(np.asarray, play(jax.random.key(seed)))
+    return jax.tree.map(np.asarray, play(env, jax.random.key(seed), actions, changes))
 
 
 def random_actions(n, seed=0):
@@ -182,7 +182,7 @@ def pong_image(centers, ball, before):
 @pytest.mark.parametrize("velocity", [(0, 1), (-3, -1), (3, -1), (-2, 1)])
 def test_pong_moves_and_bounces_as_in_its_original(velocity):
     env = rljax.make("Pong-misc")
-    actions = np.repeat(random_actions(3), 4)[:STEPS]
+    actions = np.repeat(random_actions(3), 4)[:100]  # no ball is in play for longer
     start, result, _ = played(env, actions, ball_velocity=jnp.array(velocity))
     centers, ball, velocity = start.paddle_centers, start.ball_position, np.array(velocity)
     bounced = 0
@@ -194,7 +194,7 @@ def test_pong_moves_and_bounces_as_in_its_original(velocity):
         assert (result.reward[t], result.terminated[t]) == (1.0 - is_over, is_over)
         if is_over:
             break
-    assert t > 15
+    assert 15 < t < len(actions) - 1
     assert bounced or start.ball_velocity[0] >= 0
 
 
