@@ -23,6 +23,7 @@ def smaller(snippet):
     """The same calls with fewer seeds, samples and steps."""
     snippet = re.sub(r"(seeds|samples)=\d+", r"\1=2", snippet)
     snippet = snippet.replace("total_steps=50_000", "total_steps=2_048")
+    snippet = snippet.replace('"FrozenLake-misc"))', '"FrozenLake-misc", total_steps=2_048))')
     return re.sub(r'\("ppo", "CartPole-v1"', r'("ppo", "CartPole-v1", total_steps=2_048', snippet)
 
 
