@@ -36,15 +36,8 @@ def result_of(experiment: Experiment, trained: list[Trained], compile_seconds: f
     """Combine the outcomes of batches: the runs of each configuration, in the order of their seeds."""
     seconds = sum(t.record.seconds for t in trained)
     env_steps = sum(len(t.record.runs) * t.record.env_steps for t in trained)
-    configs = [point.config for point in experiment.points]
-    common: dict[str, Any] = {
-        "algo": experiment.name,
-        "env": ", ".join(dict.fromkeys(point.config.env.name for point in experiment.points)),
-        "eval_policy": experiment.options.eval_policy,
-        "eval_env": getattr(experiment.options.eval_env, "label", None),
-        "seeds": experiment.options.seeds,
-        "total_steps": max(int(c.total_steps) for c in configs) if hasattr(configs[0], "total_steps") else None,
-        "env_steps": max(t.record.env_steps for t in trained),
+    common = {
+        **about(experiment, trained),
         "env_steps_per_second": env_steps / seconds if seconds else 0.0,
         "compile_seconds": compile_seconds,
         "train_seconds": seconds,
@@ -67,6 +60,20 @@ def result_of(experiment: Experiment, trained: list[Trained], compile_seconds: f
     results = [r and dataclasses.replace(r, summary={**common, **r.summary}) for r in whole]
     points = experiment.points
     return Sweep(tuple(p.values for p in points), tuple(p.config for p in points), tuple(results), summary)
+
+
+def about(experiment: Experiment, trained: list[Trained]) -> dict[str, Any]:
+    """What was trained and for how long: the part of a summary that names its runs."""
+    configs = [point.config for point in experiment.points]
+    return {
+        "algo": experiment.name,
+        "env": ", ".join(dict.fromkeys(config.env.name for config in configs)),
+        "eval_policy": experiment.options.eval_policy,
+        "eval_env": getattr(experiment.options.eval_env, "label", None),
+        "seeds": experiment.options.seeds,
+        "total_steps": max(int(c.total_steps) for c in configs) if hasattr(configs[0], "total_steps") else None,
+        "env_steps": max(t.record.env_steps for t in trained),
+    }
 
 
 def _has_best(experiment: Experiment) -> bool:

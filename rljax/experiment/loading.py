@@ -1,6 +1,7 @@
 """Load what a run has left in its folder: its states, metrics and policies."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping
@@ -11,11 +12,11 @@ import numpy as np
 from rljax.errors import UsageError, number
 from rljax.experiment import remote
 from rljax.experiment.batching import latest
-from rljax.experiment.combining import from_checkpoint, of_configuration
+from rljax.experiment.combining import about, from_checkpoint, of_configuration
 from rljax.experiment.results import Result
 from rljax.experiment.resume import restored
 from rljax.experiment.run import path_of
-from rljax.report import files
+from rljax.report import console, files
 from rljax.report.animation import Animation
 from rljax.types import Policy, RecurrentPolicy
 
@@ -43,6 +44,9 @@ class Loaded(NamedTuple):
     evaluations: Evaluations
     summary: dict[str, Any]
     """The configuration's part of `summary.json`; final returns are NaN where a run did not end."""
+
+    def __repr__(self) -> str:
+        return f"Loaded({console.line(self.summary)})"
 
 
 def load(
@@ -140,7 +144,7 @@ def _of_folder(folder: pathlib.Path, configuration: int | None, parts: dict[str,
     if result is None:
         which = f" of configuration {configuration}" if experiment.fields else ""
         raise UsageError(f"{folder} has no states{which} yet: `rljax resume {folder}` trains it.")
-    return result
+    return dataclasses.replace(result, summary={**about(experiment, trained), **result.summary})
 
 
 def _best_configuration(folder: pathlib.Path) -> Any:

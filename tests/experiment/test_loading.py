@@ -20,6 +20,8 @@ def test_a_folder_always_holds_its_final_states(config, finished, monkeypatch, c
     result, out = finished
     monkeypatch.setattr("rljax.experiment.resume.cpu_threads", lambda: 1000)
     loaded = rljax.load(out, algorithm=own, config=config)
+    assert len(repr(loaded)) < 1000
+    assert "3 seeds" in repr(loaded)
     assert capsys.readouterr() == ("", "")
     restored, states, algorithm, metrics, evaluations, summary = loaded
     assert restored == config
