@@ -8,7 +8,7 @@ from rljax.cli.parsing import Parser
 from rljax.cli.training import recorded_env
 from rljax.cli.watching import imported, start_jax
 from rljax.errors import UsageError
-from rljax.experiment import manifest
+from rljax.experiment import manifest, remote
 from rljax.report import compare as comparing
 from rljax.report import page, rollouts, runs
 from rljax.report.runs import Entry
@@ -57,24 +57,26 @@ def parser_of(name: str) -> Parser:
 def compare(arguments: list[str]) -> int:
     """Compare runs in the terminal."""
     given = parser_of("compare").parse_all(arguments)
-    entries = runs.read(given.runs)
-    start_jax()
-    comparing.show(comparing.of_entries(entries, comparing.randoms(_custom(given)), _references(given.reference)))
+    references = _references(given.reference)
+    with runs.fetched(given.runs, remote.small_files) as local:
+        entries = runs.read(local)
+        start_jax()
+        comparing.show(comparing.of_entries(entries, comparing.randoms(_custom(given)), references))
     return 0
 
 
 def report(arguments: list[str]) -> int:
     """Write a report of runs."""
     given = parser_of("report").parse_all(arguments)
-    entries, path = runs.read(given.runs), page.destination(given.out)
-    start_jax()
-    references = _references(given.reference)
-    named = rollouts.with_env(given.env)
-    animated = {}
-    if given.animate:
-        animated = rollouts.of_entries(entries, lambda one: imported(str(one.folder), named(one), given.trust))
-    written = page.write(entries, path, comparing.randoms(_custom(given)), references, animated)
-    print(f"The report is in {written}")
+    path, references, named = page.destination(given.out), _references(given.reference), rollouts.with_env(given.env)
+    with runs.fetched(given.runs) as local:
+        entries = runs.read(local)
+        start_jax()
+        animated = {}
+        if given.animate:
+            animated = rollouts.of_entries(entries, lambda one: imported(str(one.folder), named(one), given.trust))
+        page.write(entries, path, comparing.randoms(_custom(given)), references, animated)
+    print(f"The report is in {path}")
     return 0
 
 

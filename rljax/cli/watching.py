@@ -1,6 +1,7 @@
 """`rljax watch` and `rljax playground`: what policies do, as pictures."""
 
 import argparse
+import contextlib
 import pathlib
 from typing import Any
 
@@ -11,8 +12,9 @@ from rljax.cli.parsing import Parser, integer
 from rljax.cli.training import CUSTOM_ALGORITHM, CUSTOM_ENV, recorded_env
 from rljax.envs.unwrapping import model_of
 from rljax.errors import UsageError
-from rljax.experiment import loading, manifest, watching
+from rljax.experiment import loading, manifest, remote, watching
 from rljax.experiment.options import EVALUATED
+from rljax.experiment.results import Result
 from rljax.report import animation, playground
 
 
@@ -69,7 +71,7 @@ def watch(arguments: list[str]) -> int:
     path = animation.checked_path(given.pop("out"))
     wants_map = given.pop("map", None)
     named: dict[str, str] = {part: given.pop(part) for part in ("algorithm", "env") if part in given}
-    code = imported(name, named, given.pop("trust"))
+    trust = given.pop("trust")
     if "seeds" in given:
         given["seeds"] = [_number(text, "--seeds 0,1,2") for text in given["seeds"].split(",")]
     if given.get("checkpoints") not in (None, "all"):
@@ -77,8 +79,13 @@ def watch(arguments: list[str]) -> int:
             text if text in ("last", "best") else _number(text, "--checkpoints last, best, all or 10,20")
             for text in given["checkpoints"].split(",")
         ]
-    start_jax()
-    result = loading.result_of(name, given.pop("configuration", None), **code)
+    with remote.staged(name, writes=False) as folder:
+        code = imported(folder, named, trust)
+        start_jax()
+        return _watch(loading.result_of(folder, given.pop("configuration", None), **code), path, wants_map, given)
+
+
+def _watch(result: Result, path: pathlib.Path, wants_map: bool | None, given: dict[str, Any]) -> int:
     if wants_map:
         watching.exact_model(result)  # before the work of drawing
     shown = result.watch(path, **given)
@@ -128,11 +135,16 @@ def play(arguments: list[str]) -> int:
     if "envs" in given:
         given["envs"] = [envs.make(user_code.env(text)) for text in given["envs"].split(",")]
     policies = [name for text in given.pop("policy") or playground.POLICIES for name in text.split(",")]
-    given["policies"] = {
-        name: loading.result_of(name, **imported(name, named, trust)) if pathlib.Path(name).is_dir() else name
-        for name in policies
-    }
-    for one in playground.playground(out, **given):
+    with contextlib.ExitStack() as stack:
+
+        def played(name: str) -> Result | str:
+            if not remote.is_url(name) and not pathlib.Path(name).is_dir():
+                return name
+            folder = stack.enter_context(remote.staged(name, writes=False))
+            return loading.result_of(folder, **imported(folder, named, trust))
+
+        found = playground.playground(out, **given, policies={name: played(name) for name in policies})
+    for one in found:
         returns = [f"{one[f'{which}_return']:.4g}" for which in ("average", "best", "worst")]
         print(f"{one['env_id']:26} {one['policy']:12} {'average {}, best {}, worst {}'.format(*returns)}")
     print(f"{playground.PAGE} and {playground.RESULTS} are in {out}")

@@ -155,7 +155,12 @@ def fetch(folder: pathlib.Path, wanted: Wanted) -> None:
 
 def place_of(folder: pathlib.Path) -> str:
     """The URL of a staging folder; the absolute path of another one."""
-    return _urls.get(folder) or str(folder.absolute())
+    return named(folder.absolute())
+
+
+def named(folder: pathlib.Path) -> str:
+    """The URL of a staging folder; the path of another one."""
+    return _urls.get(folder) or str(folder)
 
 
 def token_of(folder: pathlib.Path) -> tuple[str, str] | None:
@@ -185,15 +190,21 @@ def reopened(folder: pathlib.Path, wanted: Wanted) -> Iterator[pathlib.Path]:
 
 def wanted_by(cluster: str | None) -> Wanted:
     """The files that a run needs to be resumed: on a cluster the workers fetch those of their tasks."""
-    return _all if cluster is None else lambda name: not name.startswith(("checkpoints/", "metrics/"))
+    return everything if cluster is None else small_files
 
 
-def _all(name: str) -> bool:
+def everything(name: str) -> bool:
+    """Every file is wanted."""
     return True
 
 
+def small_files(name: str) -> bool:
+    """Those files are wanted that do not grow with the number of updates or of parameters."""
+    return not name.startswith(("checkpoints/", "metrics/"))
+
+
 @contextlib.contextmanager
-def staged(given: Any, *, is_new: bool = False, writes: bool = True, wanted: Wanted = _all) -> Iterator[Any]:
+def staged(given: Any, *, is_new: bool = False, writes: bool = True, wanted: Wanted = everything) -> Iterator[Any]:
     """The folder to work in, for a URL a staging folder that has its files; anything else is returned as it is.
 
     Args:
@@ -215,8 +226,9 @@ def staged(given: Any, *, is_new: bool = False, writes: bool = True, wanted: Wan
             remote.stand_in()
         else:
             remote.fetch(wanted)
+        _urls[local] = remote.url
         if writes:
-            _staged[local], _urls[local] = remote, remote.url
+            _staged[local] = remote
         with console.naming(str(local), remote.url), _naming_errors(str(local), remote.url):
             yield local
             if remote.is_writing:

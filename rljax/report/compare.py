@@ -10,7 +10,7 @@ import numpy as np
 
 from rljax import envs
 from rljax.errors import UsageError, number
-from rljax.experiment import manifest
+from rljax.experiment import manifest, remote
 from rljax.report import console, runs, scores, statistics
 from rljax.report.known_returns import RANDOM
 from rljax.report.runs import Entry
@@ -96,7 +96,8 @@ def compare(
         UsageError: a folder holds no run, there is only one, or an environment has no reference.
     """
     given = None if env is None else envs.make(env)
-    return of_entries(runs.read(folders), randoms(lambda _: given), references or {})
+    with runs.fetched(folders, remote.small_files) as local:
+        return of_entries(runs.read(local), randoms(lambda _: given), references or {})
 
 
 def randoms(custom: Callable[[Entry], Any]) -> Random:

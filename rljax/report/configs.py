@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rljax.experiment import remote
 from rljax.report.runs import Entry
 
 
@@ -18,13 +19,13 @@ def fields(entries: Sequence[Entry]) -> tuple[list[list[str]], list[list[str]]]:
 
 def command(entry: Entry) -> str:
     """The command that started a run, or for one that was started in Python the one that repeats it."""
-    recorded = entry.recorded
+    recorded, place = entry.recorded, remote.named(entry.folder)
     if recorded.command is not None:
         return recorded.command
     if recorded.sweep is None and recorded.recipe["algorithm"] and recorded.recipe["env"] and recorded.recipe["fields"]:
-        return f"rljax train --config {entry.folder / 'config.json'}    # started in Python; this repeats it"
+        return f"rljax train --config {place}/config.json    # started in Python; this repeats it"
     kind = "a sweep" if recorded.sweep is not None else "custom code"
-    return f"# started in Python by rljax.run, with {kind}; `rljax resume {entry.folder}` continues it"
+    return f"# started in Python by rljax.run, with {kind}; `rljax resume {place}` continues it"
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -61,9 +61,11 @@ def write_report(
         UsageError: a folder holds no run, or the file cannot be written.
     """
     given = None if env is None else envs.make(env)
-    entries, path = runs.read(folders), destination(out)
-    animated = rollouts.of_entries(entries, rollouts.with_env(given)) if animate else {}
-    return write(entries, path, compare.randoms(lambda _: given), references or {}, animated)
+    path = destination(out)
+    with runs.fetched(folders) as local:
+        entries = runs.read(local)
+        animated = rollouts.of_entries(entries, rollouts.with_env(given)) if animate else {}
+        return write(entries, path, compare.randoms(lambda _: given), references or {}, animated)
 
 
 def write(

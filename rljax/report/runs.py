@@ -1,18 +1,19 @@
 """Read what runs have left in their folders, for reports and comparisons. No code of theirs is imported."""
 
+import contextlib
 import csv
 import dataclasses
 import functools
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rljax.errors import UsageError, shown
-from rljax.experiment import manifest
+from rljax.experiment import manifest, remote
 from rljax.experiment.manifest import Manifest
 from rljax.report import console, files
 
@@ -100,6 +101,26 @@ class Entry:
         return {name: pivoted(column) for name, column in columns.items() if name not in skipped}
 
 
+@contextlib.contextmanager
+def fetched(
+    given: Sequence[str | os.PathLike[str]], wanted: remote.Wanted = remote.everything
+) -> Iterator[list[str | os.PathLike[str]]]:
+    """The same runs, with copies of those that are at URLs: of their wanted files."""
+    with contextlib.ExitStack() as stack:
+        yield [_fetched(one, stack, wanted) for one in given]
+
+
+def _fetched(
+    given: str | os.PathLike[str], stack: contextlib.ExitStack, wanted: remote.Wanted
+) -> str | os.PathLike[str]:
+    if not isinstance(given, str) or "://" not in given:
+        return given
+    name, equals, place = given.partition("=")
+    if "://" in name:  # a URL with = in it
+        name, equals, place = "", "", given
+    return f"{name}{equals}{stack.enter_context(remote.staged(place, writes=False, wanted=wanted))}"
+
+
 def read(given: Sequence[str | os.PathLike[str]]) -> list[Entry]:
     """Read runs from their folders, each as a path or `NAME=PATH`; every configuration of a sweep is an entry.
 
@@ -138,8 +159,9 @@ def _named(given: str | os.PathLike[str]) -> tuple[str, pathlib.Path]:
 
 def _short(folder: pathlib.Path, folders: Sequence[pathlib.Path]) -> str:
     """The folder's name, or its path if another one has the same name."""
-    same = [other for other in folders if other.resolve().name == folder.resolve().name]
-    return folder.resolve().name if len(same) == 1 else str(folder)
+    names = [pathlib.PurePath(remote.named(other.resolve())).name for other in folders]
+    name = names[folders.index(folder)]
+    return name if names.count(name) == 1 else remote.named(folder)
 
 
 def _configurations(recorded: Manifest) -> int:

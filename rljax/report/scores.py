@@ -8,6 +8,7 @@ import numpy as np
 
 from rljax.envs import Env
 from rljax.errors import UsageError, suggest
+from rljax.experiment import remote
 from rljax.report import statistics
 from rljax.report.known_returns import ATARI, REFERENCES
 from rljax.report.runs import Entry
@@ -81,7 +82,7 @@ def normalised(entries: Sequence[Entry], randoms: Mapping[str, float], reference
             if len(runs) > 1:
                 raise UsageError(
                     f"{runs[0].label} and {runs[1].label} are both {method} in {env}: name what belongs together, "
-                    f"such as a={runs[0].folder} b={runs[1].folder}."
+                    f"such as a={remote.named(runs[0].folder)} b={remote.named(runs[1].folder)}."
                 )
             found += [(run.final[np.isfinite(run.final)] - zero) / (one - zero) for run in runs]
         size = min(map(len, found), default=0)

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from rljax.errors import UsageError
+from rljax.experiment import remote
 from rljax.report import (
     compare,
     configs,
@@ -265,7 +266,7 @@ class Sections:
     def _commands(self) -> Iterator[str]:
         yield "<h2>How the runs were made</h2>"
         for entry in {entry.folder: entry for entry in self._entries}.values():
-            yield f"<h3>{escape(str(entry.folder))}</h3><pre>{escape(configs.command(entry))}</pre>"
+            yield f"<h3>{escape(remote.named(entry.folder))}</h3><pre>{escape(configs.command(entry))}</pre>"
             about = [f"{name} {version}" for name, version in (entry.summary.get("versions") or {}).items()]
             about = [entry.summary["device"], *about] if entry.summary.get("device") else about
             yield _note(", ".join(about))

@@ -1,5 +1,6 @@
 """Runs that are read from their folders."""
 
+import fsspec
 import numpy as np
 import pytest
 import toys
@@ -7,7 +8,7 @@ from made_runs import made
 from toys import own
 
 import rljax
-from rljax.report import runs
+from rljax.report import configs, runs
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,22 @@ def test_names_belong_to_folders(template, tmp_path):
     assert [entry.label for entry in runs.read([first, second])] == [str(first), str(second)]
     named = runs.read([f"big={first}", second])
     assert [(entry.label, entry.method) for entry in named] == [("big", "big"), (str(second), "own")]
+
+
+def test_runs_are_read_from_urls(template, tmp_path):
+    memory = fsspec.filesystem("memory")
+    for name, returns in (("x", [1.0] * 5), ("y=1", [2.0] * 5)):
+        memory.put(str(made(template, tmp_path / name, returns)), f"/runs/{name}", recursive=True)
+    given = ["memory://runs/x", "big=memory://runs/x", "memory://runs/y=1"]
+    with runs.fetched(given) as local:
+        entries = runs.read(local)
+        assert [entry.label for entry in entries] == ["memory://runs/x", "big", "y=1"]
+        np.testing.assert_array_equal(entries[2].final, [2.0] * 5)
+        assert len(entries[0].metrics["env_steps"]) == 5
+        assert "`rljax resume memory://runs/x`" in configs.command(entries[0])
+    (place,) = rljax.compare("memory://runs/x", "memory://runs/y=1").places
+    memory.store.clear()
+    assert [entry.label for entry in place.entries] == ["y=1", "x"]
 
 
 def test_the_environment_leaves_out_what_only_the_learner_sees(template, tmp_path):
