@@ -66,7 +66,8 @@ def pair_of_choices():
         (ppo, {"num_envs": 16, "num_steps": 8, "total_steps": 30_000, "learning_rate": 1e-2}),
         (a2c, {"num_envs": 16, "num_steps": 8, "total_steps": 60_000, "learning_rate": 1e-2}),
         (reinforce, {"num_envs": 16, "num_steps": 8, "max_episode_steps": 2, "total_steps": 30_000}),
-        (sac, {"num_envs": 4, "total_steps": 6_000, "temperature": 0.05, "tune_temperature": False}),
+        # With little entropy the product settles before the values are known, on pairs that no single change improves.
+        (sac, {"num_envs": 4, "total_steps": 6_000, "temperature": 0.2, "tune_temperature": False}),
     ],
 )
 def test_several_actions_are_chosen_together(algorithm, fields):
