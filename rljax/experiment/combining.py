@@ -42,6 +42,7 @@ def result_of(experiment: Experiment, trained: list[Trained], compile_seconds: f
         "env": ", ".join(dict.fromkeys(point.config.env.name for point in experiment.points)),
         "eval_policy": experiment.options.eval_policy,
         "eval_env": getattr(experiment.options.eval_env, "label", None),
+        "seed": experiment.options.seed,
         "seeds": experiment.options.seeds,
         "total_steps": max(int(c.total_steps) for c in configs) if hasattr(configs[0], "total_steps") else None,
         "env_steps": max(t.record.env_steps for t in trained),
