@@ -13,7 +13,7 @@ from rljax.errors import UsageError, shown
 from rljax.experiment import loading, manifest
 from rljax.experiment.description import describe
 from rljax.experiment.results import Result, Sweep
-from rljax.report import compare, console, findings, known_returns, probing, rollouts, runs
+from rljax.report import compare, console, findings, known_returns, probing, rollouts, runs, scores
 from rljax.report.compare import Random
 from rljax.report.evidence import Evidence, Finding, finding, not_learned, of_seeds, where
 from rljax.report.probing import Probe
@@ -110,10 +110,12 @@ def of_run(entry: Entry, random: float | None) -> Evidence:
     )
 
 
-def _of_result(result: Result, plays: bool) -> Iterator[Finding]:
+def _of_result(result: Result, plays: bool, random: float | None = None) -> Iterator[Finding]:
+    """The findings of a result; the random policy's return is looked up or measured unless it is given."""
     env = result.config.env
     name = env.name if env.recipe[0] is not None else ""
-    random = known_returns.RANDOM.get(env.label if env.recipe[0] is not None else "")
+    if random is None:
+        random = known_returns.RANDOM.get(env.label if name else "")
     evidence = Evidence(
         config=describe(result.config),
         seeds=result.seeds,
@@ -122,7 +124,7 @@ def _of_result(result: Result, plays: bool) -> Iterator[Finding]:
         eval_returns=result.eval_returns,
         final=np.array([np.nan if x is None else x for x in result.summary["final_return"]["per_seed"]], float),
         other_env=result.summary.get("eval_env") is not None,
-        random=random if random is not None or not plays else compare.scores.random_return(env),
+        random=scores.random_return(env) if random is None and plays else random,
         reference=known_returns.REFERENCES.get(name),
         diverged=tuple(run["seed"] for run in result.summary["diverged"]),
     )

@@ -36,7 +36,7 @@ EVALUATION_GAP = 0.5  # of the training return's range or size
 _EPISODES = ("episode_return", "episode_length")
 USED = (  # metrics that are read while a run trains
     *_EPISODES, "entropy", "temperature", "approximate_kl", "clip_fraction", "action_value", "gradient_norm",
-    "lost_successors", "episodes", "env_steps",
+    "lost_successors", "episodes", "env_steps", "reward",
 )  # fmt: skip
 
 
@@ -141,6 +141,8 @@ def _explained_variance(evidence: Evidence) -> Iterator[Finding]:
     if not evidence.is_complete:
         return
     peak = highest(evidence.windows("explained_variance")[:, 1:])
+    if evidence.random is not None:  # where a good policy's returns are all alike, there is nothing to explain
+        peak = np.where(not_learned(evidence), peak, np.nan)
     sentence = "The values explained at most {} of the variance of the returns, averaged over a tenth of the run."
     yield from where(evidence, "critic-explains-nothing", peak < EXPLAINED_VARIANCE, sentence, np.maximum(peak, -99.0))
 
@@ -154,6 +156,26 @@ def _reward_scale(evidence: Evidence) -> Iterator[Finding]:
     size = highest(np.abs(series.mean_value(returns, lengths, discount) if discount and discount < 1 else returns))
     sentence = "Discounted returns from states have a size of up to {}, averaged over a tenth of the run."
     yield from where(evidence, "reward-scale", size > LARGE_VALUE, sentence, size)
+
+
+def _reward_clipped(evidence: Evidence) -> Iterator[Finding]:
+    env = evidence.config.get("env")
+    recipe = env.get("recipe") or () if isinstance(env, dict) else ()
+    bounds = next((step[1] for step in recipe if step and step[0] == "clip_reward"), None)
+    if bounds is None:
+        return
+    low, high = (
+        (-np.inf, np.inf)
+        if len(bounds) < 2
+        else (
+            -np.inf if bounds[0] is None else bounds[0],
+            np.inf if bounds[1] is None else bounds[1],
+        )
+    )
+    windows = evidence.windows("reward")
+    clipped = (highest(windows) > high) | (-highest(-windows) < low)
+    text = f"The mean raw reward of a step was {{}}, and the learner's are clipped to {low:g} to {high:g}."
+    yield from where(evidence, "reward-clipped", clipped, text, evidence.part("reward", 0.0, 1.0))
 
 
 def _no_reward(evidence: Evidence) -> Iterator[Finding]:
@@ -266,6 +288,7 @@ def _random(evidence: Evidence) -> Iterator[Finding]:
 
 _LIVE: tuple[Rule, ...] = (
     _diverged, _entropy_collapse, _kl_high, _clip_fraction, _policy_still, _overestimation, _gradients, _reward_scale,
+    _reward_clipped,
     _replay, _target, _endless,
 )  # fmt: skip
 _AT_THE_END: tuple[Rule, ...] = (

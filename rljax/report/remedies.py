@@ -53,13 +53,17 @@ ABOUT = {
         "themselves.",
     ),
     "critic-explains-nothing": About(
-        "explained variance below 0.05 in every tenth of the run except the first",
+        "explained variance below 0.05 in every tenth of the run except the first, in a seed that did not learn",
         "Check that the value loss trains the critic (no stop_gradient on its output) and that its targets are "
         "returns; then raise value_coefficient or normalize rewards.",
     ),
     "reward-scale": About(
         "discounted returns above 1,000 in size, averaged over a tenth of the run",
         "Wrap the environment with normalize_rewards or scale_reward.",
+    ),
+    "reward-clipped": About(
+        "the mean raw reward of a step outside the bounds of clip_reward, in a tenth of the run",
+        "Widen the bounds, or use scale_reward or normalize_rewards instead.",
     ),
     "no-reward": About(
         "every reward of the run is 0",
