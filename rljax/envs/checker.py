@@ -14,6 +14,8 @@ from rljax.envs.masks import masked, plain, random_action
 from rljax.envs.spaces import Box, Leaf, MultiDiscrete, Space, alike, by_path, leaves_of
 from rljax.errors import UsageError, located, number, shown
 
+_MOST_LIMITS = 3  # lengths at which random steps may be truncated: a time limit has one
+
 
 def check(env: Env, num_steps: int = 64) -> list[str]:
     """List violations of the environment contract, one sentence each; an empty list if none is found.
@@ -211,14 +213,23 @@ def seen(env: Env, num_steps: int = 64) -> Seen:
     for path, (x, others) in zip(by_path(leaves_of(env.observation_space)), arrays, strict=True):
         values = np.concatenate([np.asarray(x)[None], np.asarray(others)])
         observations[path] = f"{x.dtype}{list(x.shape[1:])} from {values.min():g} to {values.max():g}"
-    ended = np.asarray(steps.terminated | steps.truncated).T
-    lengths = [length for row in ended for length in np.diff(np.flatnonzero(row), prepend=-1).tolist()]
+    ended = steps.terminated | steps.truncated
+    lengths = _lengths(ended, ended)
     return Seen(
         reward=(float(steps.reward.min()), float(steps.reward.max())),
         observations=observations,
         state=_describe(jax.tree.map(lambda x: x[0], state)),
         lengths=(min(lengths), max(lengths)) if lengths else None,
     )
+
+
+def _lengths(ended: Any, counted: Any) -> list[int]:
+    """Lengths of the episodes that `ended` `[T, 8]` where `counted` `[T, 8]`."""
+    found = []
+    for row, is_counted in zip(np.asarray(ended).T, np.asarray(counted).T, strict=True):
+        at = np.flatnonzero(row)
+        found += np.diff(at, prepend=-1)[is_counted[at]].tolist()
+    return found
 
 
 def _random_steps(env: Env, num_steps: int) -> Callable[[Any, jax.Array], tuple[TimeStep, jax.Array]]:
@@ -251,6 +262,12 @@ def _step_violations(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: 
     found.extend(_observation_violations(env, plain(obs), plain(steps.next_obs)))
     if np.any(stuck):
         found.append("a state has no legal action: make one legal, or terminate the episode at it.")
+    truncated = _lengths(steps.terminated | steps.truncated, steps.truncated & ~steps.terminated)
+    if len(set(truncated)) > _MOST_LIMITS:
+        found.append(
+            f"episodes are truncated after {len(set(truncated))} different numbers of steps, from {min(truncated)} to "
+            f"{max(truncated)}: truncated is for time limits; an end of the task, such as a failure, is terminated."
+        )
     if not np.all(np.isfinite(np.asarray(steps.reward))):
         found.append("a reward is NaN or infinite.")
     for name, values in steps.info.items():

@@ -48,9 +48,9 @@ def doctor(
         UsageError: the folder holds no run, or what is given is no run.
     """
     if isinstance(run, Result):
-        return list(_of_result(run, plays))
+        return list(of_result(run, plays))
     if isinstance(run, Sweep):
-        return [found for one in run.results if one is not None for found in _of_result(one, plays=False)]
+        return [found for one in run.results if one is not None for found in of_result(one, plays=False)]
     if not isinstance(run, str | os.PathLike):
         raise UsageError(f"doctor() takes the folder of a run or its Result, got {shown(run)}.")
     given = {name: value for name, value in (("algorithm", algorithm), ("env", env)) if value is not None}
@@ -110,7 +110,7 @@ def of_run(entry: Entry, random: float | None) -> Evidence:
     )
 
 
-def _of_result(result: Result, plays: bool, random: float | None = None) -> Iterator[Finding]:
+def of_result(result: Result, plays: bool = True, random: float | None = None) -> Iterator[Finding]:
     """The findings of a result; the random policy's return is looked up or measured unless it is given."""
     env = result.config.env
     name = env.name if env.recipe[0] is not None else ""

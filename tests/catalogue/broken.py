@@ -1,4 +1,4 @@
-"""Learners and environments that are broken on purpose. A traced number chooses the fault: all share one program."""
+"""Learners and environments that are broken on purpose. A traced number chooses the fault, so they share programs."""
 
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -28,7 +28,6 @@ PPO = (
     "stale log-probability",
     "log-probability of another action",
     "critic loss on a detached advantage",
-    "wrong sign of the value target",
     "policy loss detached",
     "advantages of other samples",
     "learning rate times 100",
@@ -44,7 +43,7 @@ DQN = (
     "loss detached",
     "wrong sign of the loss",
     "target times 2",
-    "rewards summed twice over a target that moves with them",
+    "rewards and discounts counted twice",
     "learning rate times 10,000",
 )
 NUMBERS = {name: number for number, name in enumerate(ENVIRONMENT)}
@@ -83,9 +82,12 @@ def _step(key, state, action, params):
     terminated = jnp.where(
         bug == NUMBERS["time limit terminates"], fell | late, fell & (bug != NUMBERS["failure truncates"])
     )
-    truncated = jnp.where(bug == NUMBERS["failure truncates"], fell | late, late & ~terminated)
+    truncated = jnp.where(bug == NUMBERS["failure truncates"], fell | late, late & jnp.logical_not(terminated))
     truncated = jnp.where(endless, time >= 2_500, truncated)  # so that an evaluation ends
-    return rljax.timestep(_observed(place, params), reward, terminated & ~endless, truncated), (place, time)
+    return rljax.timestep(_observed(place, params), reward, terminated & jnp.logical_not(endless), truncated), (
+        place,
+        time,
+    )
 
 
 track = rljax.Env(
@@ -112,11 +114,10 @@ def _ppo_loss(params, batch, config):
     advantage = where("wrong sign of the policy loss", -batch.advantage, batch.advantage)
     advantage = where("advantages of other samples", jnp.roll(advantage, 7), advantage)
     action = where("log-probability of another action", 1 - batch.action, batch.action)
-    target = where("wrong sign of the value target", -batch.target, batch.target)
-    coefficient = where("wrong sign of the entropy bonus", jnp.float32(-0.3), jnp.float32(config.entropy_coefficient))
+    coefficient = where("wrong sign of the entropy bonus", jnp.float32(-5.0), jnp.float32(config.entropy_coefficient))
     coefficient = where("entropy bonus times 1000", jnp.float32(10.0), coefficient)
     changed = replace_unchecked(config, entropy_coefficient=coefficient)
-    batch = batch._replace(log_prob=log_prob, advantage=advantage, action=action, target=target)
+    batch = batch._replace(log_prob=log_prob, advantage=advantage, action=action)
     total, metrics = ppo.loss(params, batch, changed)
     # Without the value loss, what is left is as if it were (stop_gradient(A) ** 2).mean().
     no_critic, _ = ppo.loss(params, batch, replace_unchecked(changed, value_coefficient=0.0))
@@ -152,7 +153,7 @@ def _dqn_loss(params, target_params, batch, key, config):
     same = _is(config, "bootstrap from the same observation")
     discount = jnp.where(same, config.discount, discount)
     next_obs = jnp.where(same, batch.obs, batch.next_obs)
-    twice = _is(config, "rewards summed twice over a target that moves with them")
+    twice = _is(config, "rewards and discounts counted twice")
     reward = jnp.where(twice, 2.0 * batch.reward + 1.0, batch.reward)
     discount = jnp.where(_is(config, "target times 2") | twice, 2.0 * discount, discount)
     batch = batch._replace(reward=reward, discount=discount, next_obs=next_obs)
