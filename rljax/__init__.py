@@ -8,7 +8,7 @@ from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3, var
 from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import cache
 from rljax.config import replace, static, traced
-from rljax.envs import Box, Discrete, Env, MultiDiscrete, TimeStep, make, timestep
+from rljax.envs import Box, Discrete, Env, MultiDiscrete, TimeStep, check, make, timestep
 from rljax.errors import UsageError
 from rljax.evaluation import evaluate, play
 from rljax.experiment.loading import best, load, policy, watch
@@ -21,6 +21,7 @@ from rljax.experiment.sweeps import choice, log_uniform, uniform
 from rljax.experiment.tuning import tune_trainable
 from rljax.presets import preset
 from rljax.report.compare import compare
+from rljax.report.doctor import doctor
 from rljax.report.page import write_report
 from rljax.report.playground import playground
 
@@ -39,9 +40,11 @@ __all__ = [
     "a2c",
     "best",
     "cache",
+    "check",
     "choice",
     "compare",
     "configure_jax",
+    "doctor",
     "dqn",
     "envs",
     "evaluate",

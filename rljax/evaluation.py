@@ -99,6 +99,13 @@ def record(
     return Recording(states, actions, rewards, _measured(env, end))
 
 
+def as_recurrent(policy: Policy | RecurrentPolicy) -> RecurrentPolicy:
+    """A policy as a recurrent one, with an empty hidden state if it has none."""
+    if isinstance(policy, RecurrentPolicy):
+        return policy
+    return RecurrentPolicy(lambda _: (), lambda key, obs, _: (policy(key, obs), ()))
+
+
 class _Playing(NamedTuple):
     """N episodes at some time, and what they have measured so far."""
 
@@ -121,9 +128,7 @@ def _episodes(
     key_reset, key_steps = jax.random.split(key)
     obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, num_episodes), env.params)
     step_env = jax.vmap(env.step, (0, 0, 0, None))
-    if not isinstance(policy, RecurrentPolicy):
-        feedforward = policy
-        policy = RecurrentPolicy(lambda _: (), lambda key, obs, _: (feedforward(key, obs), ()))
+    policy = as_recurrent(policy)
 
     def step(now: _Playing) -> tuple[_Playing, tuple[Any, Any, jax.Array]]:
         ended = now.ended

@@ -61,7 +61,7 @@ def compare(arguments: list[str]) -> int:
     with runs.fetched(given.runs, remote.small_files) as local:
         entries = runs.read(local)
         start_jax()
-        comparing.show(comparing.of_entries(entries, comparing.randoms(_custom(given)), references))
+        comparing.show(comparing.of_entries(entries, comparing.randoms(custom_env(given.env, given.trust)), references))
     return 0
 
 
@@ -75,19 +75,19 @@ def report(arguments: list[str]) -> int:
         animated = {}
         if given.animate:
             animated = rollouts.of_entries(entries, lambda one: imported(str(one.folder), named(one), given.trust))
-        page.write(entries, path, comparing.randoms(_custom(given)), references, animated)
+        page.write(entries, path, comparing.randoms(custom_env(given.env, given.trust)), references, animated)
     print(f"The report is in {path}")
     return 0
 
 
-def _custom(given: argparse.Namespace) -> Callable[[Entry], Any]:
-    """Imports custom environments: the one that is named again, or with --trust those that the folders name."""
+def custom_env(named: str | None, trust: bool) -> Callable[[Entry], Any]:
+    """Imports custom environments: the one that is named again, or with `trust` those that the folders name."""
 
     def env(entry: Entry) -> Any:
         recorded = manifest.reference_of(entry.recorded)
-        if given.env is not None:
-            return recorded_env([given.env, *(recorded or [""])[1:]])
-        return recorded_env(recorded) if given.trust and recorded is not None else None
+        if named is not None:
+            return recorded_env([named, *(recorded or [""])[1:]])
+        return recorded_env(recorded) if trust and recorded is not None else None
 
     return env
 

@@ -1,7 +1,7 @@
 """Environments: their interface, `make`, wrappers, and a checker for custom ones."""
 
 from rljax.envs.base import Bound, Env, TimeStep, as_features, begin_next_episode, observation_shape, timestep
-from rljax.envs.checker import check, require
+from rljax.envs.checker import Seen, check, require, seen
 from rljax.envs.masks import Masked
 from rljax.envs.mdp import Model, from_model, random_mdp
 from rljax.envs.observations import flatten_observation, frame_stack, mask_observation, normalize_observations
@@ -40,6 +40,7 @@ __all__ = [
     "Masked",
     "Model",
     "MultiDiscrete",
+    "Seen",
     "Space",
     "TimeStep",
     "Tuple",
@@ -67,6 +68,7 @@ __all__ = [
     "require",
     "resize",
     "scale_reward",
+    "seen",
     "shape_reward",
     "sticky_actions",
     "tabular_model",

@@ -1,7 +1,8 @@
 """A checker of the environment contract, for custom environments."""
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from rljax.envs.base import Env, TimeStep, begin_next_episode
 from rljax.envs.masks import masked, plain, random_action
 from rljax.envs.spaces import Box, Leaf, MultiDiscrete, Space, alike, by_path, leaves_of
 from rljax.errors import UsageError, located, number, shown
+
+_MOST_LIMITS = 3  # lengths at which random steps may be truncated: a time limit has one
 
 
 def check(env: Env, num_steps: int = 64) -> list[str]:
@@ -181,10 +184,57 @@ def _reset_violations(env: Env, key: jax.Array) -> tuple[Any, Any, list[str]]:
     return obs, state, found
 
 
-def _step_violations(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: int) -> list[str]:
+class Seen(NamedTuple):
+    """What random steps of an environment have shown."""
+
+    reward: tuple[float, float]
+    """The lowest and the highest reward."""
+    observations: dict[str, str]
+    """Dtype, shape and range of each leaf of an observation, by its path; one of the path "" if it is one array."""
+    state: str
+    """Dtypes and shapes of the state, the same after `reset` and after `step`."""
+    lengths: tuple[int, int] | None
+    """The shortest and the longest episode that ended; None if none did."""
+
+
+def seen(env: Env, num_steps: int = 64) -> Seen:
+    """Report the range of rewards and observations, shapes, dtypes and episode lengths in random steps of 8 copies.
+
+    Raises:
+        UsageError: the environment breaks its contract; the message is the first sentence of `check`.
+    """
+    if found := check(env, num_steps):
+        raise UsageError(f"{getattr(env, 'name', 'The environment')}: {found[0]}")
+    keys, _, key_run = jax.random.split(jax.random.key(0), 3)
+    obs, state = jax.jit(jax.vmap(masked(env).reset, (0, None)))(jax.random.split(keys, 8), env.params)
+    steps, _ = _random_steps(env, num_steps)((obs, state), key_run)
+    arrays = zip(jax.tree.leaves(plain(obs)), jax.tree.leaves(plain(steps.next_obs)), strict=True)
+    observations = {}
+    for path, (x, others) in zip(by_path(leaves_of(env.observation_space)), arrays, strict=True):
+        values = np.concatenate([np.asarray(x)[None], np.asarray(others)])
+        observations[path] = f"{x.dtype}{list(x.shape[1:])} from {values.min():g} to {values.max():g}"
+    ended = steps.terminated | steps.truncated
+    lengths = _lengths(ended, ended)
+    return Seen(
+        reward=(float(steps.reward.min()), float(steps.reward.max())),
+        observations=observations,
+        state=_describe(jax.tree.map(lambda x: x[0], state)),
+        lengths=(min(lengths), max(lengths)) if lengths else None,
+    )
+
+
+def _lengths(ended: Any, counted: Any) -> list[int]:
+    """Lengths of the episodes that `ended` `[T, 8]` where `counted` `[T, 8]`."""
     found = []
+    for row, is_counted in zip(np.asarray(ended).T, np.asarray(counted).T, strict=True):
+        at = np.flatnonzero(row)
+        found += np.diff(at, prepend=-1)[is_counted[at]].tolist()
+    return found
+
+
+def _random_steps(env: Env, num_steps: int) -> Callable[[Any, jax.Array], tuple[TimeStep, jax.Array]]:
+    """A program that takes random steps `[T, 8, ...]`; also, for each, whether no action was legal."""
     engine = masked(env)
-    _, key_other, key_run = jax.random.split(key, 3)
 
     def body(carry: Any, key: jax.Array) -> Any:
         obs, state = carry
@@ -199,13 +249,25 @@ def _step_violations(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: 
         result, state = begin_next_episode(result, state, *fresh)
         return (result.obs, state), (result, stuck)
 
-    run = jax.jit(lambda carry, key: jax.lax.scan(body, carry, jax.random.split(key, num_steps)))
-    _, (steps, stuck) = run((obs, state), key_run)
-    if not _equal(steps, run((obs, state), key_run)[1][0]):
+    return jax.jit(lambda carry, key: jax.lax.scan(body, carry, jax.random.split(key, num_steps))[1])
+
+
+def _step_violations(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: int) -> list[str]:
+    found = []
+    _, key_other, key_run = jax.random.split(key, 3)
+    run = _random_steps(env, num_steps)
+    steps, stuck = run((obs, state), key_run)
+    if not _equal(steps, run((obs, state), key_run)[0]):
         found.append("step returns different results for the same key: draw randomness only from the key.")
     found.extend(_observation_violations(env, plain(obs), plain(steps.next_obs)))
     if np.any(stuck):
         found.append("a state has no legal action: make one legal, or terminate the episode at it.")
+    truncated = _lengths(steps.terminated | steps.truncated, steps.truncated & ~steps.terminated)
+    if len(set(truncated)) > _MOST_LIMITS:
+        found.append(
+            f"episodes are truncated after {len(set(truncated))} different numbers of steps, from {min(truncated)} to "
+            f"{max(truncated)}: truncated is for time limits; an end of the task, such as a failure, is terminated."
+        )
     if not np.all(np.isfinite(np.asarray(steps.reward))):
         found.append("a reward is NaN or infinite.")
     for name, values in steps.info.items():

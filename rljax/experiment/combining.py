@@ -70,6 +70,7 @@ def about(experiment: Experiment, trained: list[Trained]) -> dict[str, Any]:
         "env": ", ".join(dict.fromkeys(config.env.name for config in configs)),
         "eval_policy": experiment.options.eval_policy,
         "eval_env": getattr(experiment.options.eval_env, "label", None),
+        "seed": experiment.options.seed,
         "seeds": experiment.options.seeds,
         "total_steps": max(int(c.total_steps) for c in configs) if hasattr(configs[0], "total_steps") else None,
         "env_steps": max(t.record.env_steps for t in trained),

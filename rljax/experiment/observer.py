@@ -34,6 +34,7 @@ class Observer:
     others: Callable[[], tuple[list[Record], list[Record]]]  # of the batches before and after this one
     show: Show
     is_interrupted: Callable[[], bool]
+    diagnoser: Callable[[Record], None]  # prints what is found in the metrics
     saved_at: float = dataclasses.field(default_factory=time.perf_counter)
 
     def after_chunk(self, record: Record, states: Any) -> None:
@@ -41,6 +42,7 @@ class Observer:
         progress = self._progress(record, states, is_evaluation=False)
         self.show(record, progress)
         self.outlets.chunk(record, progress)
+        self.diagnoser(record)
         every = self.experiment.options.checkpoint_every
         if every is not None and controllers.first(int(time.perf_counter() - self.saved_at >= every)):
             self.outlets.save(self.batch.folder_name, self.snapshot(record, states))

@@ -16,6 +16,7 @@ from rljax.experiment.batching import Batch
 from rljax.experiment.checkpoints import Saved
 from rljax.experiment.combining import Trained, from_checkpoint, on_host, states_of
 from rljax.experiment.compilation import Keys, Programs
+from rljax.experiment.diagnosing import Diagnoser
 from rljax.experiment.history import Record
 from rljax.experiment.interrupts import wait
 from rljax.experiment.observer import Observer
@@ -42,6 +43,9 @@ class Session:
     followers: Callable[["Session", Batch, Trained, Saved | None], list[Batch]]
     trained: list[Trained] = dataclasses.field(default_factory=list)
     compile_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.diagnoser = Diagnoser(self.experiment)
 
     def stopped(self) -> bool:
         """True after a signal or `Progress.stop`."""
@@ -185,7 +189,15 @@ def _train_batch(session: Session, batch: Batch, made: _Compiled) -> tuple[Train
     num_updates, last_update = batch.num_updates(experiment), batch.last_update(experiment)
     outlets = session.outlets
     observer = Observer(
-        experiment, batch, outlets, programs.axes, key_data, session.records, session.progress, session.stopped
+        experiment,
+        batch,
+        outlets,
+        programs.axes,
+        key_data,
+        session.records,
+        session.progress,
+        session.stopped,
+        session.diagnoser,
     )
     outlets.begin(record)
     marks = tuple(u for u in experiment.marks(num_updates, record.eval_updates) if u <= last_update)

@@ -14,6 +14,7 @@ from rljax.report import (
     configs,
     console,
     diagnostics,
+    doctor,
     figures,
     scores,
     series,
@@ -25,6 +26,7 @@ from rljax.report.runs import Entry
 
 _MOST_CURVES = 10  # in one figure: of more, the ones with the highest IQM
 _MOST_WARNINGS = 8
+_MOST_FINDINGS = 20
 _MOST_COLUMNS = 12  # of the table of configs
 _MOST_FIELDS = 4  # of a sweep, of which all pairs have a figure
 
@@ -66,6 +68,7 @@ class Sections:
     def parts(self) -> Iterator[str]:
         """The sections, in order."""
         yield from self._table()
+        yield from self._findings()
         yield from self._curves()
         yield from self._compared()
         yield from self._sweeps()
@@ -133,6 +136,15 @@ class Sections:
             yield _note(text)
         if len(warnings) > _MOST_WARNINGS:
             yield _note(f"There are {len(warnings) - _MOST_WARNINGS} more such sentences in the runs' summary.json.")
+
+    def _findings(self) -> Iterator[str]:
+        diagnosis = doctor.of_entries(self._entries, self._random, None)
+        rows = doctor.rows(diagnosis)
+        if rows:
+            yield "<h2>What is likely broken</h2>"
+            yield _table(["run", "finding", "seen", "threshold", "try first"], rows[:_MOST_FINDINGS])
+            rest = f"{len(rows) - _MOST_FINDINGS} more are printed by `rljax doctor`. " if rows[_MOST_FINDINGS:] else ""
+            yield _note(f"{rest}docs/doctor.md has a section for each; `rljax doctor` also plays the final policies.")
 
     def _curves(self) -> Iterator[str]:
         yield "<h2>Learning curves</h2>"

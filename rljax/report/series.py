@@ -55,18 +55,24 @@ def metric(entry: Entry, name: str) -> Series | None:
 
 
 def realised_value(entry: Entry) -> Series | None:
-    """What the values of the states in an episode are if all its rewards are equal: its discounted return from each.
+    """What the values of the states in an episode are if all its rewards are equal: see `mean_value`.
 
-    With a return R in L steps, r = R / L, the mean over the states is r / (1 - g) (1 - g (1 - g^L) / (L (1 - g))) for
-    a discount g. None if the run does not record what it takes.
+    None if the run does not record what it takes.
     """
     discount = entry.config.get("discount")
     length, total = metric(entry, "episode_length"), training_return(entry)
     if length is None or total is None or not isinstance(discount, float | int) or not 0 <= discount < 1:
         return None
-    steps, rest = np.maximum(length.values, 1.0), 1.0 - discount
-    mean = (1.0 - discount * (1.0 - discount**steps) / (steps * rest)) / rest
-    return total._replace(values=total.values / steps * mean)
+    return total._replace(values=mean_value(total.values, length.values, discount))
+
+
+def mean_value(returns: np.ndarray, lengths: np.ndarray, discount: float) -> np.ndarray:
+    """The mean over an episode's states of the discounted return from each, if all its rewards are equal.
+
+    With a return R in L steps, r = R / L, it is r / (1 - g) (1 - g (1 - g^L) / (L (1 - g))) for a discount g < 1.
+    """
+    steps, rest = np.maximum(lengths, 1.0), 1.0 - discount
+    return returns / steps * (1.0 - discount * (1.0 - discount**steps) / (steps * rest)) / rest
 
 
 def _edges(updates: int) -> np.ndarray:
