@@ -19,6 +19,7 @@ from rljax.experiment.resume import resume
 from rljax.experiment.run import run
 from rljax.experiment.sweeps import choice, log_uniform, uniform
 from rljax.experiment.tuning import tune_trainable
+from rljax.export.policy import export_policy
 from rljax.presets import preset
 from rljax.report.compare import compare
 from rljax.report.page import write_report
@@ -45,6 +46,7 @@ __all__ = [
     "dqn",
     "envs",
     "evaluate",
+    "export_policy",
     "load",
     "log_uniform",
     "make",
