@@ -5,7 +5,7 @@ import signal
 import sys
 
 from rljax.backend import controllers, versions
-from rljax.cli import bench, describing, exporting, reporting, training, watching
+from rljax.cli import bench, describing, evaluating, exporting, reporting, training, watching
 from rljax.cli.parsing import Parser
 from rljax.errors import UsageError, located, user_line
 from rljax.experiment import signals
@@ -16,6 +16,7 @@ _COMMANDS = {
     "resume": (training.resume, "resume a stopped run from its checkpoints: rljax resume FOLDER"),
     "compare": (reporting.compare, "compare runs: are there enough seeds to tell them apart? rljax compare RUN RUN"),
     "report": (reporting.report, "write a page with curves, comparisons and diagnostics: rljax report RUN [RUN ...]"),
+    "eval": (evaluating.evaluate, "evaluate the policies of a run again: rljax eval RUN --episodes 1000"),
     "export": (exporting.export, "export a policy to a file that runs without rljax: rljax export RUN --format onnx"),
     "watch": (watching.watch, "animate the policies of a run: rljax watch RUN --out policy.gif"),
     "playground": (watching.play, "compare random, heuristic and trained policies: rljax playground --out DIR"),

@@ -39,7 +39,5 @@ def side_by_side(result: Any, chosen: Sequence[tuple[int, str | int]], function:
         return [np.asarray(jax.random.key_data(x) if placement.is_key(x) else x) for x in read]
 
     stacked = [np.stack(leaf) for leaf in zip(*(acting(*one) for one in chosen), strict=True)]
-    together = jax.vmap(
-        lambda leaves: function(placement.acting_state(leaves, positions, like)), axis_size=len(chosen)
-    )
+    together = jax.vmap(lambda leaves: function(placement.acting_state(leaves, positions, like)), axis_size=len(chosen))
     return jax.device_get(jax.jit(together)(stacked))

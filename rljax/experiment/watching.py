@@ -1,6 +1,5 @@
 """Animate the policies of a run, and map them where the environment has an exact model; see `Result.watch`."""
 
-import inspect
 import itertools
 import os
 from collections.abc import Sequence
@@ -14,10 +13,9 @@ from rljax import evaluation
 from rljax.envs import Model
 from rljax.envs.masks import Masked
 from rljax.envs.unwrapping import innermost_state, model_of
-from rljax.errors import UsageError, number, shown
+from rljax.errors import UsageError, number
 from rljax.experiment import policies
 from rljax.experiment.evaluating import Evaluation
-from rljax.experiment.options import EVALUATED
 from rljax.report import animation, maps
 from rljax.report import episodes as recorded
 from rljax.report.animation import Animation
