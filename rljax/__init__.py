@@ -5,6 +5,7 @@ import rljax.experiment.signals  # noqa: F401 - before the imports that take sec
 # isort: split
 from rljax import envs, pbt, planning, schedules
 from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3, variant
+from rljax.algos.checker import check_algorithm
 from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import cache
 from rljax.config import replace, static, traced
@@ -40,6 +41,7 @@ __all__ = [
     "a2c",
     "best",
     "cache",
+    "check_algorithm",
     "choice",
     "compare",
     "configure_jax",
