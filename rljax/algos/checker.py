@@ -167,23 +167,24 @@ def _updates(algorithm: Any, config: Any) -> list[str]:
     def update(key: jax.Array, state: Any, config: Any) -> Any:  # a new function, or JAX would reuse an earlier trace
         return algorithm.update(key, state, config)
 
-    def run(key: jax.Array, config: Any) -> Any:
+    most = min(_UPDATES, config.num_updates)
+
+    def run(key: jax.Array, config: Any, count: jax.Array) -> Any:  # counted by an input, or XLA would unroll the loop
         traces.append(None)
         key_init, key_updates, _ = core.training_keys(key)
         start = algorithm.init(key_init, config)
-        count = min(_UPDATES, config.num_updates)
-        state, _ = core.advance(update, key_updates, start, config, 0, count, count)
+        state, _ = core.advance(update, key_updates, start, config, 0, count, most)
         return _learned(start), _learned(state), core.finite(state)
 
     keys = jax.random.split(jax.random.key(0), 2)
     single = jax.jit(run)
     with _recorded(gradients):
-        start, end, is_finite = jax.block_until_ready(single(keys[1], config))
+        start, end, is_finite = jax.block_until_ready(single(keys[1], config, most))
     jax.effects_barrier()
     found = [f"the gradient of {name} is NaN or infinite." for name, is_one in gradients.finite.items() if not is_one]
     if not is_finite and not found:
         why = "a loss, or the reward of an illegal action" if config.env.legal_actions is not None else "a loss"
-        found.append(f"its state has a NaN after {min(_UPDATES, config.num_updates)} updates: look for one in {why}.")
+        found.append(f"its state has a NaN after {most} updates: look for one in {why}.")
     if found:
         return found
     unused = [name for name, is_used in gradients.used.items() if not is_used]
@@ -192,8 +193,8 @@ def _updates(algorithm: Any, config: Any) -> list[str]:
         for name in unused
     ]
     found += _still(start, end, unused)
-    found += _recompiled(single, traces, keys[1], config)
-    _, ends, _ = jax.jit(jax.vmap(run, (0, None)))(keys, config)
+    found += _recompiled(lambda config: single(keys[1], config, most), traces, config)
+    _, ends, _ = jax.jit(jax.vmap(run, (0, None, None)))(keys, config, most)
     if all(np.array_equal(x[0], x[1]) for x in jax.tree.leaves(ends)):
         return [*found, "two seeds learn the same: draw all randomness from the key."]
     differ = [
@@ -232,14 +233,14 @@ def _still(start: Any, end: Any, unused: list[str]) -> list[str]:
     ]
 
 
-def _recompiled(single: Any, traces: list[None], key: jax.Array, config: Any) -> list[str]:
+def _recompiled(single: Any, traces: list[None], config: Any) -> list[str]:
     """Traced numbers whose values change the program."""
     found = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if isinstance(value, float) and not is_static(field):
             before = len(traces)
-            jax.block_until_ready(single(key, with_values(config, {field.name: value * 0.9})))
+            jax.block_until_ready(single(with_values(config, {field.name: value * 0.9})))
             if len(traces) > before:
                 found.append(f"another value of {field.name} compiles another program: declare it with rljax.traced.")
     return found
