@@ -18,8 +18,8 @@ from rljax import off_policy, returns, sac
 
 BUGS = {
     "critic": "the critics' loss is taken of detached values",
+    "sign": "the actor goes down its objective",
     "temperature": "the temperature moves away from where the entropy meets its target",
-    "sign": "the actor goes down the critics' values",
     "termination": "targets bootstrap over terminations",
 }
 
@@ -83,16 +83,15 @@ def show(title: str, found: list[str] | dict[str, tuple[float, float]]) -> None:
 def main(steps: int = 12_000, probe_steps: int = 6_000) -> None:
     """Find the four bugs, and train without them."""
     bugs = set(BUGS)
-    show("1. The checks of a few updates name the critics, whose gradients are zero.", check(bugs, 0))
+    show("1. The checks of a few updates name the critics: their gradients are zero.", check(bugs, 0))
     bugs.remove("critic")
-    show("2. The entropy stays above its target of -1, yet the temperature grows.", log(bugs, steps))
-    bugs.remove("temperature")
-    show("3. The reward falls below that of random actions; not even the probe reward is learned.", log(bugs, steps))
-    show("   The probes:", check(bugs, probe_steps))
+    show("2. Reward and entropy fall, and the actor should raise both: it goes down its objective.", log(bugs, steps))
     bugs.remove("sign")
-    show("4. Pendulum has no terminations, so that it is learned; the probe of them is not.", check(bugs, probe_steps))
+    show("3. The entropy is above its target of -1, yet the temperature grows.", log(bugs, steps))
+    bugs.remove("temperature")
+    show("4. The pendulum never terminates, so the log says nothing; a probe does.", check(bugs, probe_steps))
     bugs.remove("termination")
-    show("5. Nothing is left to find, and the reward rises.", check(bugs, probe_steps))
+    show("5. The checks find nothing, and the reward rises.", check(bugs, probe_steps))
     show("   The log:", log(bugs, steps))
 
 

@@ -131,7 +131,14 @@ def test_the_algorithm_to_be_broken_passes():
     assert found_in(made()) == []
 
 
-LONG = ("a bootstrap over ends", "truncation as an end", "a constant key", "an unused parameter", "a dropped update")
+LONG = (
+    "a wrong sign",
+    "a bootstrap over ends",
+    "truncation as an end",
+    "a constant key",
+    "an unused parameter",
+    "a dropped update",
+)
 
 
 @pytest.mark.parametrize(

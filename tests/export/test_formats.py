@@ -34,7 +34,7 @@ def env_with_masks(space=rljax.Discrete(4, start=2)):  # noqa: B008 - spaces are
     )
 
 
-def pixels(kind):
+def pixels():
     def reset(key, params):
         return jax.random.randint(key, (40, 40, 2), 0, 255, jnp.int32).astype(jnp.uint8), jnp.int32(0)
 
@@ -65,8 +65,8 @@ CASES = {
     "a2c": (a2c, nested_cartpole, SMALL),
     "reinforce": (reinforce, cartpole, SMALL),
     "dqn": (dqn, lambda: envs.normalize_observations(cartpole()), SMALL),
-    "dqn, impala": (dqn, lambda: pixels("impala"), {**SMALL, "encoder": "impala"}),
-    "dqn, nature": (dqn, lambda: pixels("nature"), {**SMALL, "encoder": "nature"}),
+    "dqn, impala": (dqn, pixels, {**SMALL, "encoder": "impala"}),
+    "dqn, nature": (dqn, pixels, {**SMALL, "encoder": "nature"}),
     "rainbow": (dqn, env_with_masks, {**SMALL, "dueling": True, "noisy": True, "head": "categorical",
                                      "value_low": 0.0, "value_high": 9.0}),
     "qr_dqn": (dqn, cartpole, {**SMALL, "head": "quantile", "averaging": 0.5}),
@@ -104,7 +104,12 @@ def scattered(state, rng):
     return state._replace(collector=state.collector._replace(obs_moments=statistics), **parts)
 
 
-@pytest.fixture(scope="module", params=CASES)
+LONG = ("dqn, impala", "ppo, lstm")
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in CASES]
+)
 def made(request):
     """A policy, and its inputs and outputs on a thousand observations."""
     algorithm, make, fields = CASES[request.param]
