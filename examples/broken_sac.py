@@ -89,7 +89,7 @@ def main(steps: int = 12_000, probe_steps: int = 6_000) -> None:
     bugs.remove("sign")
     show("3. The entropy is above its target of -1, yet the temperature grows.", log(bugs, steps))
     bugs.remove("temperature")
-    show("4. The pendulum never terminates, so the log says nothing; a probe does.", check(bugs, probe_steps))
+    show("4. The pendulum never terminates, so the log says nothing; the probes do.", check(bugs, probe_steps))
     bugs.remove("termination")
     show("5. The checks find nothing, and the reward rises.", check(bugs, probe_steps))
     show("   The log:", log(bugs, steps))

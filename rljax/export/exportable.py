@@ -80,7 +80,7 @@ def traced(policy: Exportable) -> tuple[Any, list[Any]]:
     inputs = specs(policy)
     try:
         closed = jax.make_jaxpr(policy.function)(jax.random.key(0), *inputs)
-    except jax.errors.JAXTypeError as error:
+    except Exception as error:  # of a custom policy's code
         raise UsageError(f"The policy cannot be traced for any number of observations: {located(error)}.") from error
     kept = [False, *[True] * len(inputs)]
     jaxpr, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars), kept)

@@ -172,3 +172,20 @@ def test_arrays_run_by_numpy(made, package, tmp_path):
         [act({name: x[:7] for name, x in inputs.items()})[name] for name in policy.outputs], [x[:7] for x in expected]
     )
     assert metadata == {"seed": 3}
+
+
+REFUSED = {
+    "an operation": (lambda key, obs: jnp.sort(obs), "the operation sort, which only the format"),
+    "bfloat16": (lambda key, obs: obs.astype(jnp.bfloat16).astype(jnp.float32) * 2, "computes in bfloat16"),
+    "randomness": (lambda key, obs: obs + jax.random.normal(key, ()), "draws random numbers"),
+    "other rows": (lambda key, obs: obs[:2], "one row for each observation"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_policies_that_numpy_cannot_run_are_refused(name, tmp_path):
+    function, sentence = REFUSED[name]
+    policy = exportable.of_policy(function, cartpole())
+    with pytest.raises(rljax.UsageError, match=sentence):
+        numpy.write(tmp_path / "p", policy, {})
+    assert list(tmp_path.iterdir()) == []
