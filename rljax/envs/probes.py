@@ -71,7 +71,7 @@ def probe(world: World, observation_space: Space, action_space: Space) -> Env:
     """A probe as an environment.
 
     Observations are states, integers if those of `observation_space` are, else one-hot; actions are two, or if those of
-    `action_space` are continuous one number, whose sign decides.
+    `action_space` are continuous one number u in [-1, 1], which stands for action 1 with probability (1 + u) / 2.
     """
     is_index = isinstance(observation_space, Discrete)
     is_continuous = isinstance(action_space, Box)
@@ -98,12 +98,14 @@ def _reset(is_index: bool, key: jax.Array, world: World) -> tuple[Any, Any]:
 def _step(
     is_index: bool, is_continuous: bool, key: jax.Array, state: Any, action: Any, world: World
 ) -> tuple[TimeStep, Any]:
-    entry = state, chosen(action, is_continuous)
+    # By chance, so that the value is linear in a continuous action and has a gradient everywhere.
+    drawn = (jax.random.uniform(key) < (1.0 + action[0]) / 2.0).astype(jnp.int32) if is_continuous else action
+    entry = state, drawn
     following = world.following[entry].astype(jnp.int32)
     ends = world.terminated[entry], world.truncated[entry]
     return timestep(observed(following, is_index), world.rewards[entry], *ends), following
 
 
 def chosen(action: Any, is_continuous: bool) -> Any:
-    """The actions `[...]`, 0 or 1, that an environment's actions stand for."""
+    """The likelier actions `[...]`, 0 or 1, of an environment's actions."""
     return (action[..., 0] > 0).astype(jnp.int32) if is_continuous else action
