@@ -5,6 +5,7 @@ import rljax.experiment.signals  # noqa: F401 - before the imports that take sec
 # isort: split
 from rljax import envs, pbt, planning, schedules
 from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3, variant
+from rljax.algos.checker import check_algorithm
 from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import cache
 from rljax.config import replace, static, traced
@@ -19,6 +20,7 @@ from rljax.experiment.resume import resume
 from rljax.experiment.run import run
 from rljax.experiment.sweeps import choice, log_uniform, uniform
 from rljax.experiment.tuning import tune_trainable
+from rljax.export.policy import export_policy
 from rljax.presets import preset
 from rljax.report.compare import compare
 from rljax.report.doctor import doctor
@@ -41,6 +43,7 @@ __all__ = [
     "best",
     "cache",
     "check",
+    "check_algorithm",
     "choice",
     "compare",
     "configure_jax",
@@ -48,6 +51,7 @@ __all__ = [
     "dqn",
     "envs",
     "evaluate",
+    "export_policy",
     "load",
     "log_uniform",
     "make",

@@ -122,3 +122,24 @@ def test_a_shaped_reward_finds_the_goal_sooner(tmp_path, monkeypatch):
     assert goal.mean() > 190
     with Image.open(tmp_path / "picture.gif") as moving:
         assert moving.n_frames == 61
+
+
+@pytest.mark.slow
+def test_a_broken_sac_is_taken_apart_bug_by_bug():
+    example = imported("broken_sac")
+    with toys.optimized():
+        bugs = set(example.BUGS)
+        assert all("critics" in line and "always zero" in line for line in example.check(bugs, 0))
+        bugs.remove("critic")
+        numbers = example.log(bugs, 4_000)
+        assert numbers["entropy"][1] < -100  # far below the target
+        assert numbers["reward"][1] < -6  # random actions get about -6
+        bugs.remove("sign")
+        numbers = example.log(bugs, 4_000)
+        assert numbers["entropy"][1] > -1
+        assert numbers["temperature"][1] > numbers["temperature"][0]
+        bugs.remove("temperature")
+        found = example.check(bugs, 5_000)
+        assert any("the probe termination" in line for line in found)
+        assert not any("the probe reward" in line for line in found)
+        assert example.check(set(), 5_000) == []

@@ -100,7 +100,7 @@ def act(state: State, config: Config, greedy: bool = True) -> Policy:
 
     The stochastic policy explores with the current epsilon.
     """
-    means = state.tables.action_values.mean(axis=0)
+    means = jnp.mean(state.tables.action_values, axis=0)  # an array of JAX, also of a loaded state
 
     def policy(key: jax.Array, obs: Any) -> jax.Array:
         values = means[_index(obs, config)]

@@ -5,7 +5,7 @@ import signal
 import sys
 
 from rljax.backend import controllers, versions
-from rljax.cli import bench, describing, doctoring, reporting, training, watching
+from rljax.cli import bench, describing, doctoring, evaluating, exporting, reporting, training, watching
 from rljax.cli.parsing import Parser
 from rljax.errors import UsageError, located, user_line
 from rljax.experiment import signals
@@ -17,6 +17,8 @@ _COMMANDS = {
     "compare": (reporting.compare, "compare runs: are there enough seeds to tell them apart? rljax compare RUN RUN"),
     "report": (reporting.report, "write a page with curves, comparisons and diagnostics: rljax report RUN [RUN ...]"),
     "doctor": (doctoring.doctor, "find what is likely broken in a run: rljax doctor RUN [RUN ...]"),
+    "eval": (evaluating.evaluate, "evaluate the policies of a run again: rljax eval RUN --episodes 1000"),
+    "export": (exporting.export, "export a policy to a file that runs without rljax: rljax export RUN --format onnx"),
     "watch": (watching.watch, "animate the policies of a run: rljax watch RUN --out policy.gif"),
     "playground": (watching.play, "compare random, heuristic and trained policies: rljax playground --out DIR"),
     "describe": (training.describe, "print the layers, shapes and numbers of parameters of an algorithm's networks"),

@@ -76,6 +76,8 @@ def completion(arguments: list[str]) -> int:
     """Print a script for bash or zsh."""
     import shtab
 
+    from rljax.cli.evaluating import eval_parser
+    from rljax.cli.exporting import export_parser
     from rljax.cli.reporting import parser_of
     from rljax.cli.training import resume_parser, train_parser
     from rljax.cli.watching import playground_parser, watch_parser
@@ -96,7 +98,9 @@ def completion(arguments: list[str]) -> int:
             elif words.startswith("{"):
                 action.choices = words.strip("{}").split(",")
         by_algorithm.add_parser(name, parents=[options], conflict_handler="resolve", add_help=False, help=name)
-    for name, options in (("resume", resume_parser()), ("watch", watch_parser())):
+    of_folders = {"resume": resume_parser(), "watch": watch_parser()}
+    of_folders |= {"eval": eval_parser(), "export": export_parser()}
+    for name, options in of_folders.items():
         folder = commands.add_parser(name, parents=[options], conflict_handler="resolve", add_help=False, help=name)
         folder.add_argument("folder").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
     commands.add_parser(

@@ -293,6 +293,14 @@ def _changed_env(env: Any, texts: Iterable[str], wraps: Iterable[str]) -> Any:
     return env
 
 
+def env_with(env: Any, texts: list[str]) -> Any:
+    """An environment, or that of an id or a reference, with the settings and params of these texts, `NAME=VALUE`."""
+    if isinstance(env, str):
+        settings, texts = _settings(env, texts)
+        env = envs.make(user_code.env(env), **dict(map(param, settings)))
+    return _changed_env(env, texts, [])
+
+
 def _mistakes_of_env(env: str, texts: list[str], wraps: Iterable[str]) -> list[str]:
     try:
         settings, params = _settings(env, texts)

@@ -46,7 +46,13 @@ def _step(
 def _legal(space: Space, legal_actions: Callable, state: Any) -> jax.Array:
     """The mask `[A]` of a state, all true in every part without a legal action."""
     parts = legal_actions(state) if isinstance(space, MultiDiscrete) else (legal_actions(state),)
-    return jnp.concatenate([jnp.asarray(part, bool) | ~jnp.any(part) for part in parts])
+    return complete(space, jnp.concatenate([jnp.asarray(part, bool) for part in parts]))
+
+
+def complete(space: Space, legal: jax.Array) -> jax.Array:
+    """Masks `[..., A]` in which a part without a legal action is all true."""
+    parts = space.split(legal) if isinstance(space, MultiDiscrete) else [legal]
+    return jnp.concatenate([part | ~jnp.any(part, axis=-1, keepdims=True) for part in parts], axis=-1)
 
 
 def is_legal(space: Space, legal: Any, action: jax.Array) -> jax.Array:

@@ -34,15 +34,20 @@ def check(algorithm: Any, name: str, envs: Iterable[Env], eval_policy: str, eval
         return
     require(eval_env)
     for env in envs:
-        for what in ("observation_space", "action_space"):
-            trained, evaluated = getattr(env, what), getattr(eval_env, what)
-            if not _matches(trained, evaluated, bounds=what == "action_space"):
-                raise UsageError(
-                    f"eval_env {eval_env.label} needs the {what} of {env.label}, {spaces.text(trained)}, and has "
-                    f"{spaces.text(evaluated)}: choose another one, or wrap it."
-                )
+        check_spaces(env, eval_env.observation_space, eval_env.action_space, f"eval_env {eval_env.label}")
         if eval_env.legal_actions is not None and env.legal_actions is None:
             raise UsageError(f"eval_env {eval_env.label} has legal_actions and {env.label} has none: give it some.")
+
+
+def check_spaces(env: Env, observation_space: Any, action_space: Any, label: str) -> None:
+    """Raise a `UsageError` if policies that were trained in `env` do not suit another environment's spaces."""
+    for what, evaluated in (("observation_space", observation_space), ("action_space", action_space)):
+        trained = getattr(env, what)
+        if not _matches(trained, evaluated, bounds=what == "action_space"):
+            raise UsageError(
+                f"{label} needs the {what} of {env.label}, {spaces.text(trained)}, and has {spaces.text(evaluated)}: "
+                "choose another one, or wrap it."
+            )
 
 
 def _matches(left: Any, right: Any, bounds: bool) -> bool:

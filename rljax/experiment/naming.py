@@ -51,3 +51,8 @@ def say_if_untuned(name: str, env: Any) -> None:
             f"{name} has no tuned values for {env if isinstance(env, str) else env.label}: it trains with its "
             f"defaults, which may learn slowly or not at all (tuned for {known})."
         )
+
+
+def name_of(algorithm: Any) -> str:
+    """The name of an algorithm's module, or of a custom one."""
+    return algos.name_of(algorithm) or str(getattr(algorithm, "__name__", "custom")).rpartition(".")[2]

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from rljax.errors import UsageError, number, shown
-from rljax.experiment import placement, tables, watching
+from rljax.experiment import assessing, placement, tables, watching
+from rljax.experiment.assessing import Assessment
 from rljax.experiment.history import Kept, Runs
 from rljax.report import console, html, plot
 from rljax.report.animation import Animation
@@ -147,6 +148,34 @@ class Result:
             UsageError: an argument is invalid, there is no such seed or checkpoint, or the file cannot be written.
         """
         return watching.watch(self, out, seeds, checkpoints, episodes, max_steps, fps, policy)
+
+    def evaluate(
+        self,
+        episodes: int = 100,
+        *,
+        policy: str = "greedy",
+        env: Any = None,
+        gymnasium: str | None = None,
+        seeds: Sequence[int] | None = None,
+        checkpoint: str | int = "last",
+        key: int = 0,
+    ) -> Assessment:
+        """Evaluate the seeds' policies again, in new episodes.
+
+        Args:
+            episodes: of each seed.
+            policy: "greedy", or "stochastic" for the one that training collects its data with.
+            env: another environment of the same spaces, or its id, such as one with other params; None for the one that
+                the run trained in.
+            gymnasium: the id of an environment of Gymnasium to play in instead; needs the extra `gymnasium`.
+            seeds: their numbers; None for all.
+            checkpoint: as for `policy`.
+            key: of the randomness; all seeds' policies begin in the same states.
+
+        Raises:
+            UsageError: an argument is invalid, there is no such seed or checkpoint, or the spaces differ.
+        """
+        return assessing.assess(self, episodes, policy, env, gymnasium, seeds, checkpoint, key)
 
     def map(self, path: str | os.PathLike[str] | None = None, seed: int | None = None) -> Any:
         """Plot values and policy of a tabular environment next to the exact ones; returns the matplotlib figure.

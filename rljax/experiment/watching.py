@@ -1,6 +1,5 @@
 """Animate the policies of a run, and map them where the environment has an exact model; see `Result.watch`."""
 
-import inspect
 import itertools
 import os
 from collections.abc import Sequence
@@ -14,10 +13,9 @@ from rljax import evaluation
 from rljax.envs import Model
 from rljax.envs.masks import Masked
 from rljax.envs.unwrapping import innermost_state, model_of
-from rljax.errors import UsageError, number, shown
-from rljax.experiment import placement
+from rljax.errors import UsageError, number
+from rljax.experiment import policies
 from rljax.experiment.evaluating import Evaluation
-from rljax.experiment.options import EVALUATED
 from rljax.report import animation, maps
 from rljax.report import episodes as recorded
 from rljax.report.animation import Animation
@@ -50,12 +48,7 @@ def watch(
     episodes = number("episodes", episodes, integer=True, minimum=1, maximum=100)
     max_steps = number("max_steps", max_steps, integer=True, minimum=1, maximum=evaluation.MAX_STEPS)
     fps = number("fps", fps, integer=True, minimum=1, maximum=50)
-    if policy not in EVALUATED:
-        raise UsageError(f"policy must be {' or '.join(EVALUATED)}, got {shown(policy)}.")
-    if policy == "stochastic" and "greedy" not in inspect.signature(result.algorithm.act).parameters:
-        raise UsageError(
-            'The algorithm has no stochastic policy: leave policy="greedy", or give its act() an argument greedy=True.'
-        )
+    policies.check(result.algorithm, policy)
     watched = _watched(result, seeds, checkpoints)
     recordings = _recordings(result, watched, Evaluation(episodes, None, policy == "greedy"), max_steps)
     env = result.config.env
@@ -99,24 +92,13 @@ def _watched(result: Any, seeds: Any, checkpoints: Any) -> list[Watched]:
 def _recordings(result: Any, watched: list[Watched], evaluated: Evaluation, max_steps: int) -> list[Any]:
     """A recording of each policy, all from the same key; computed side by side by one program."""
     algorithm, config = result.algorithm, result.config
-    positions = placement.acting(algorithm, config)
-    like = jax.eval_shape(algorithm.init, jax.random.key(0), config)
 
-    def acting(one: Watched) -> list[np.ndarray]:
-        if one.checkpoint != "last":
-            return list(result.kept_at(one.row, one.checkpoint).acting(one.row))
-        leaves = jax.tree.leaves(result.states)
-        read = [leaves[i][one.row] for i in positions]
-        return [np.asarray(jax.random.key_data(x) if placement.is_key(x) else x) for x in read]
-
-    def record(leaves: list[Any]) -> evaluation.Recording:
-        state = placement.acting_state(leaves, positions, like)
+    def record(state: Any) -> evaluation.Recording:
         policy = evaluated.policy(algorithm, state, config)
         recording = evaluation.record(jax.random.key(0), config.env, policy, evaluated.episodes, max_steps)
         return recording._replace(states=innermost_state(recording.states))
 
-    stacked = [np.stack(leaf) for leaf in zip(*map(acting, watched), strict=True)]
-    together = jax.device_get(jax.jit(jax.vmap(record, axis_size=len(watched)))(stacked))
+    together = policies.side_by_side(result, [(one.row, one.checkpoint) for one in watched], record)
     return [jax.tree.map(lambda x, i=i: x[i], together) for i in range(len(watched))]
 
 

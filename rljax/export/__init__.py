@@ -1,0 +1,1 @@
+"""Policies that leave: files that run without rljax, and without JAX."""
