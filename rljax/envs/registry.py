@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from rljax.envs import checker
+from rljax.envs import checker, operations
 from rljax.envs.base import Bound, Env
 from rljax.envs.mdp import Model
 from rljax.envs.suites import bandits, gymnax
@@ -34,6 +34,8 @@ def make(env: Any, **settings: Any) -> Env:
         if isinstance(env, str):
             if env.startswith(bandits.PREFIX):
                 return bandits.make(env, settings)
+            if env.startswith(operations.PREFIX):
+                return operations.make(env, settings)
             _register()
             return gymnax.make(env, settings)
         # Look on the class: gymnax's wrappers forward attributes of what they wrap, and would be bypassed.
@@ -45,9 +47,9 @@ def make(env: Any, **settings: Any) -> Env:
 
 
 def registered() -> list[str]:
-    """The ids that `make` accepts: gymnax's, our tabular ones, those added with `gymnax.register`, and bandits."""
+    """The ids that `make` accepts: gymnax's and those added with `gymnax.register`, our tabular ones, and bandits."""
     _register()
-    return [*gymnax.registered(), *bandits.registered()]
+    return [*gymnax.registered(), *bandits.registered(), *operations.registered()]
 
 
 def _register() -> None:
@@ -57,7 +59,7 @@ def _register() -> None:
 
 
 def tabular_model(env: Any) -> Model:
-    """The exact model of FrozenLake, Taxi, CliffWalking, GridWorld or an `Env` made by `from_model`.
+    """The exact model of FrozenLake, Taxi, CliffWalking, GridWorld, `operations/` or an `Env` made by `from_model`.
 
     Args:
         env: any argument of `make`, without wrappers.

@@ -1,6 +1,6 @@
 """Time 10,000 bandit agents x 10,000 steps in one program, next to a NumPy loop and to one vectorised NumPy program.
 
-    python benchmarks/bandits.py [AGENTS] [STEPS]
+    python benchmarks/bandit_speed.py [AGENTS] [STEPS]
 
 All play UCB1 on ten Bernoulli arms with means drawn by agent. The loop is timed for few agents and its time multiplied.
 """
