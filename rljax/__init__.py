@@ -3,7 +3,7 @@
 import rljax.experiment.signals  # noqa: F401 - before the imports that take seconds
 
 # isort: split
-from rljax import envs, pbt, planning, schedules
+from rljax import bandits, envs, pbt, planning, schedules
 from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3, variant
 from rljax.algos.checker import check_algorithm
 from rljax.backend.devices import configure_jax
@@ -40,6 +40,7 @@ __all__ = [
     "TimeStep",
     "UsageError",
     "a2c",
+    "bandits",
     "best",
     "cache",
     "check",

@@ -44,6 +44,7 @@ class Trajectory(NamedTuple):
     terminated: jax.Array
     truncated: jax.Array
     next_obs: Any  # the true successor, also at the end of an episode
+    info: dict[str, jax.Array] = {}  # noqa: RUF012 - never changed; `TimeStep.info`, only for the `learn` of `interact`
 
 
 def reset(key: jax.Array, env: Env, num_envs: int) -> Collector:
@@ -130,7 +131,7 @@ def rollout(
     next_collector, _, trajectory, episodes = interact(
         key,
         lambda _, noise, obs: policy(noise, obs),
-        lambda _, noise, transition: ((), transition),
+        lambda _, noise, transition: ((), transition._replace(info={})),
         (),
         noise,
         collector,
@@ -210,7 +211,9 @@ def interact(
         )
         if env.normalize_rewards is not None:
             discounted_reward = env.normalize_rewards * discounted_reward + clip(env, result.reward)
-        transition = Trajectory(obs, extra, result.reward, result.terminated, result.truncated, result.next_obs)
+        transition = Trajectory(
+            obs, extra, result.reward, result.terminated, result.truncated, result.next_obs, result.info
+        )
         learner, recorded = learn(learner, noise, transition)
         carry = (
             resets,

@@ -1,11 +1,11 @@
-"""The algorithms, one module each, and the registry of their names."""
+"""The algorithms, one module each, and the registry of their names and of bandit agents."""
 
 import functools
 import inspect
 from types import SimpleNamespace
 from typing import Any
 
-from rljax import core
+from rljax import bandits, core, schedules
 from rljax.algos import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
 from rljax.errors import UsageError, shown, suggest
 
@@ -18,6 +18,7 @@ _ALGORITHMS = {
     "q_learning": q_learning,
     "dqn": dqn,
     "pqn": pqn,
+    **bandits.ALGORITHMS,
 }
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -32,6 +33,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "noisy_dqn": ("dqn", {"noisy": True, "epsilon": 0.0}),  # Fortunato et al. 2018
     "c51": ("dqn", {"head": "categorical"}),  # Bellemare et al. 2017
     "qr_dqn": ("dqn", {"head": "quantile", "num_atoms": 25, "huber_delta": 1.0}),  # Dabney et al. 2018
+    "decaying_epsilon_greedy": ("epsilon_greedy", {"epsilon": schedules.exponential(1.0, 0.001)}),
+    "optimistic_greedy": (  # Sutton and Barto 2018, section 2.6
+        "epsilon_greedy",
+        {"epsilon": 0.0, "initial_value": 5.0, "step_size": 0.1},
+    ),
     "ddpg": (  # Lillicrap et al. 2016
         "td3",
         {"num_critics": 1, "smoothing_std": 0.0, "actor_period": 1, "noise_std": 0.4, "noise_reversion": 0.15},

@@ -136,7 +136,7 @@ class Env:
         if base and self.default_params is not None:
             defaults = vars(self.default_params())
             fields = [f.name for f in dataclasses.fields(self.params)]
-            params = {name: getattr(self.params, name) for name in fields if name in defaults}
+            params = {x: getattr(self.params, x) for x in fields if x in defaults and x not in dict(settings)}
             settings += [(name, x) for name, x in params.items() if not np.array_equal(x, defaults[name])]
         shown = ", ".join(f"{setting}={_format(value)}" for setting, value in settings)
         calls = [f"{wrapper}({', '.join(map(_format, arguments))})" for wrapper, arguments in filter(None, wrappings)]

@@ -4,10 +4,10 @@ from typing import Any
 
 import jax
 
-from rljax.envs import checker
+from rljax.envs import checker, operations
 from rljax.envs.base import Bound, Env
 from rljax.envs.mdp import Model
-from rljax.envs.suites import gymnax
+from rljax.envs.suites import bandits, gymnax
 from rljax.errors import UsageError
 
 
@@ -32,6 +32,10 @@ def make(env: Any, **settings: Any) -> Env:
     # The environment's arrays must be constants even if make is called inside a traced function, and have 32 bits.
     with jax.ensure_compile_time_eval(), jax.enable_x64(False):
         if isinstance(env, str):
+            if env.startswith(bandits.PREFIX):
+                return bandits.make(env, settings)
+            if env.startswith(operations.PREFIX):
+                return operations.make(env, settings)
             _register()
             return gymnax.make(env, settings)
         # Look on the class: gymnax's wrappers forward attributes of what they wrap, and would be bypassed.
@@ -43,9 +47,9 @@ def make(env: Any, **settings: Any) -> Env:
 
 
 def registered() -> list[str]:
-    """Every id that `make` accepts: gymnax's, our tabular environments, and those added with `gymnax.register`."""
+    """The ids that `make` accepts: gymnax's and those added with `gymnax.register`, our tabular ones, and bandits."""
     _register()
-    return gymnax.registered()
+    return [*gymnax.registered(), *bandits.registered(), *operations.registered()]
 
 
 def _register() -> None:
@@ -55,7 +59,7 @@ def _register() -> None:
 
 
 def tabular_model(env: Any) -> Model:
-    """The exact model of FrozenLake, Taxi, CliffWalking, GridWorld or an `Env` made by `from_model`.
+    """The exact model of FrozenLake, Taxi, CliffWalking, GridWorld, `operations/` or an `Env` made by `from_model`.
 
     Args:
         env: any argument of `make`, without wrappers.

@@ -68,7 +68,7 @@ def about(experiment: Experiment, trained: list[Trained]) -> dict[str, Any]:
     return {
         "algo": experiment.name,
         "env": ", ".join(dict.fromkeys(config.env.name for config in configs)),
-        "eval_policy": experiment.options.eval_policy,
+        "eval_policy": experiment.judged_by,
         "eval_env": getattr(experiment.options.eval_env, "label", None),
         "seed": experiment.options.seed,
         "seeds": experiment.options.seeds,
@@ -207,9 +207,14 @@ def _with_states(experiment: Experiment, trained: Trained, rows: np.ndarray) -> 
 
 
 def _measure(per_seed: np.ndarray) -> dict[str, Any]:
-    """A measure of the final evaluation: its mean over seeds, and each seed's."""
+    """A measure of the final evaluation: its mean over seeds with a 95% interval, and each seed's."""
     values = per_seed[np.isfinite(per_seed)]
-    return {"mean": float(values.mean()) if len(values) else np.nan, "per_seed": [float(x) for x in per_seed]}
+    low, high = statistics.bootstrap_interval(values, statistic=np.mean)
+    return {
+        "mean": float(values.mean()) if len(values) else np.nan,
+        "ci95": [float(low), float(high)],
+        "per_seed": [float(x) for x in per_seed],
+    }
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -140,9 +140,7 @@ def _build(
         return state, metrics, jnp.where(jnp.any(broken), jnp.argmax(broken), count)
 
     def evaluate(key: jax.Array, state: Any, config: Any, number: jax.Array) -> evaluation.Episodes:
-        policy = evaluated.policy(algorithm, state, config)
-        env = config.env if evaluated.env is None else evaluated.env
-        return evaluation.play(jax.random.fold_in(key, number), env, policy, evaluated.episodes)
+        return evaluated.episodes_of(jax.random.fold_in(key, number), algorithm, state, config)
 
     axes = core.stacked_axes(algorithm, keys, config, config_axes, mesh)
 

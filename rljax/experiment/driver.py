@@ -291,7 +291,7 @@ class Driver:
                 training_return=self._training_return,
                 evaluations=evaluations,
                 measures=measures,
-                policy=self.experiment.options.eval_policy,
+                policy=self.experiment.judged_by,
                 name=name,
                 diverged=len(frozen) - solved,
                 solved=solved,

@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from rljax.envs import Box, Env, require, spaces
 from rljax.errors import UsageError
+from rljax.evaluation import Episodes, play
 from rljax.types import Policy, RecurrentPolicy
 
 
@@ -18,9 +20,22 @@ class Evaluation(NamedTuple):
     env: Any = None  # an `Env`; None for the one that the run trains in
     is_greedy: bool = True
 
+    def episodes_of(self, key: jax.Array, algorithm: Any, state: Any, config: Any) -> Episodes:
+        """What a run is judged by: episodes of its policy, or training itself if the algorithm has `judged`."""
+        if is_judged_by_training(algorithm):
+            training: Episodes = algorithm.judged(state, config)
+            return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.episodes, *x.shape[1:])), training)
+        env = config.env if self.env is None else self.env
+        return play(key, env, self.policy(algorithm, state, config), self.episodes)
+
     def policy(self, algorithm: Any, state: Any, config: Any) -> Policy | RecurrentPolicy:
         """The policy to evaluate."""
         return algorithm.act(state, config) if self.is_greedy else algorithm.act(state, config, greedy=False)
+
+
+def is_judged_by_training(algorithm: Any) -> bool:
+    """True if an algorithm has `judged(state, config) -> Episodes`, training so far as one episode; bandits do."""
+    return hasattr(algorithm, "judged")
 
 
 def check(algorithm: Any, name: str, envs: Iterable[Env], eval_policy: str, eval_env: Any) -> None:
@@ -30,6 +45,8 @@ def check(algorithm: Any, name: str, envs: Iterable[Env], eval_policy: str, eval
             f'{name} has no stochastic policy: leave eval_policy="greedy", or give its act() an argument greedy=True '
             "that may be False."
         )
+    if is_judged_by_training(algorithm) and (eval_policy, eval_env) != ("greedy", None):
+        raise UsageError(f"{name} is judged by what it gains in training: leave eval_policy and eval_env out.")
     if eval_env is None:
         return
     require(eval_env)

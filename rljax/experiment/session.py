@@ -113,7 +113,7 @@ class Session:
                 training_return=progress.training_return,
                 evaluations=record.evaluations,
                 measures=record.eval_measures[-1] if record.eval_measures else {},
-                policy=self.experiment.options.eval_policy,
+                policy=self.experiment.judged_by,
                 name=name,
                 diverged=len(record.frozen) - solved,
                 solved=solved,

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from rljax.backend.versions import versions
 from rljax.experiment import sweeps
 from rljax.experiment.description import describe
-from rljax.experiment.evaluating import Evaluation
+from rljax.experiment.evaluating import Evaluation, is_judged_by_training
 from rljax.experiment.options import Options
 from rljax.experiment.sweeps import Group, Point, Space
 from rljax.report import files
@@ -61,6 +61,11 @@ class Experiment:
     def evaluation(self, episodes: int) -> Evaluation:
         """How its policies are evaluated, in this number of episodes side by side."""
         return Evaluation(episodes, self.options.eval_env, self.options.eval_policy == "greedy")
+
+    @property
+    def judged_by(self) -> str:
+        """The policy that is evaluated, or "training" if that is what counts."""
+        return "training" if is_judged_by_training(self.algorithm) else self.options.eval_policy
 
     @property
     def num_runs(self) -> int:

@@ -140,7 +140,7 @@ def of_entries(entries: Sequence[Entry], random: Random, references: Mapping[str
     notes = list(unfinished(entries))
     known = [entry for entry in entries if len(finite(entry))]
     notes += [f"{entry.label} has no finite return and is left out." for entry in entries if not len(finite(entry))]
-    policies = {(entry.env, entry.recorded.options.eval_policy) for entry in known}
+    policies = {(entry.env, entry.judged_by) for entry in known}
     if len(policies) > len({env for env, _ in policies}):
         notes.append("Some runs evaluate greedy and some stochastic policies, whose returns differ.")
     places = [
@@ -262,7 +262,7 @@ def _made(title: str, *columns: str) -> Any:
 
 
 def _returns(place: Place) -> Any:
-    quantity = console.quantity({"eval_policy": place.entries[0].recorded.options.eval_policy})
+    quantity = console.quantity({"eval_policy": place.entries[0].judged_by})
     table = _made(
         f"{quantity.capitalize()} in {place.env}", "run", "seeds", "IQM", "95% interval", "median", "worst seed"
     )

@@ -186,10 +186,17 @@ def summary_cells(final: dict[str, Any], places: int) -> dict[str, str]:
 
 def _measures(part: dict[str, Any]) -> Iterator[str]:
     """A sentence with what the environment's info gave in the final evaluation, if it gave anything."""
-    means = {name: one["mean"] for name, one in part["final_measures"].items() if np.isfinite(one["mean"])}
-    if means.keys() - {"length"}:
+    measured = {name: one for name, one in part["final_measures"].items() if np.isfinite(one["mean"])}
+    if measured.keys() - {"length"}:
         where = f" of {_settings(part['values'])}" if "values" in part else ""
-        yield f"Final evaluation{where}: " + ", ".join(f"{name} {mean:.4g}" for name, mean in means.items()) + "."
+        means = ", ".join(f"{name} {one['mean']:.4g}{_interval(one)}" for name, one in measured.items())
+        yield f"Final evaluation{where}, means with 95% intervals: {means}."
+
+
+def _interval(measure: dict[str, Any]) -> str:
+    """The interval of a measure's mean in parentheses; nothing if there is none or all seeds are equal."""
+    low, high = measure.get("ci95", (np.nan, np.nan))
+    return f" ({low:.4g} to {high:.4g})" if low < high else ""
 
 
 def warnings_of(part: dict[str, Any]) -> Iterator[str]:

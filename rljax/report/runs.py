@@ -70,6 +70,11 @@ class Entry:
         return _FOR_LEARNERS.sub("", label) + swept
 
     @property
+    def judged_by(self) -> str:
+        """What its returns are of: the greedy or the stochastic policy, or training."""
+        return str(self.summary.get("eval_policy", self.recorded.options.eval_policy))
+
+    @property
     def command(self) -> str | None:
         """The command that made the run; None for one that was started in Python."""
         return self.recorded.command

@@ -123,7 +123,7 @@ class Sections:
             )
         heads = ["run", "algorithm", "environment", "seeds", "IQM return", "95% interval", "median", "worst seed"]
         yield _table([*heads, "env steps", "env steps/s"], rows)
-        policies = " and ".join(dict.fromkeys(entry.recorded.options.eval_policy for entry in self._entries))
+        policies = " and ".join(dict.fromkeys(entry.judged_by for entry in self._entries))
         yield _note(
             f"Returns of the {policies} policies in the final evaluation, over seeds. IQM: the mean of the middle "
             "half of the seeds, with its 95% bootstrap interval (Agarwal et al. 2021)."
@@ -157,7 +157,7 @@ class Sections:
             trained = [
                 (e.label, self._places[id(e)], one) for e in entries if (one := series.training_return(e)) is not None
             ]
-            quantity = f"{entries[0].recorded.options.eval_policy} return"
+            quantity = f"{entries[0].judged_by} return"
             panels = []
             if evaluated:
                 panels.append(self._figure(figures.curves(evaluated, quantity, baseline), f"{quantity} in {env}"))

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +32,10 @@ def interquartile_mean(values: np.ndarray, axis: int = 0) -> Any:
 
 
 def bootstrap_interval(
-    values: np.ndarray, confidence: float = 0.95, resamples: int = _MAX_RESAMPLES
+    values: np.ndarray,
+    confidence: float = 0.95,
+    resamples: int = _MAX_RESAMPLES,
+    statistic: Callable[..., Any] = interquartile_mean,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Percentile bootstrap interval of the interquartile mean over the first axis, resampling seeds.
 
@@ -43,6 +46,7 @@ def bootstrap_interval(
         values: `[seeds, ...]`.
         confidence: coverage in (0, 1).
         resamples: the most to draw; fewer for many seeds.
+        statistic: another one to estimate, `(values, axis) -> [...]`, such as `np.mean`.
 
     Returns:
         lower and upper ends, each `[...]`; NaN with fewer than five seeds, too few for resampling.
@@ -57,7 +61,7 @@ def bootstrap_interval(
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
             (values,),
-            interquartile_mean,
+            statistic,
             axis=0,
             vectorized=True,
             n_resamples=int(np.clip(_MAX_DRAWS / len(values), _MIN_RESAMPLES, resamples)),

@@ -59,7 +59,9 @@ def test_seeds_come_in_order_from_batches_of_different_lengths():
     np.testing.assert_array_equal(result.eval_measures["length"], 2 * result.eval_returns)
     summary = result.summary
     assert summary["final_return"]["per_seed"] == [2.0, 3.0, 4.0, 5.0, 6.0]
-    assert summary["final_measures"] == {"length": {"mean": 6.0, "per_seed": [0.0, 3.0, 6.0, 9.0, 12.0]}}
+    length = summary["final_measures"]["length"]
+    assert (length["mean"], length["per_seed"]) == (6.0, [0.0, 3.0, 6.0, 9.0, 12.0])
+    assert 0.0 < length["ci95"][0] < 6.0 < length["ci95"][1] < 12.0
     assert (summary["eval_policy"], summary["eval_env"]) == ("greedy", None)
     assert (summary["env_steps"], summary["compile_seconds"], summary["train_seconds"]) == (40, 7.0, 8.0)
     assert summary["env_steps_per_second"] == pytest.approx((3 * 40 + 2 * 20) / 8.0)

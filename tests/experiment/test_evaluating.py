@@ -95,7 +95,7 @@ def test_the_table_and_the_picture_say_what_was_evaluated(config, tmp_path, caps
     result = rljax.run(chancy, config, **options)
     shown = capsys.readouterr()
     assert "Evaluated: stochastic return in game+time_limit(2)." in shown.out
-    assert "Final evaluation: length 1." in shown.out
+    assert "Final evaluation, means with 95% intervals: length 1." in shown.out
     assert "stochastic return 1." in shown.err
     assert ", bumps " in shown.err
     assert result.plot().axes[0].get_ylabel() == "stochastic return in game+time_limit(2)"
