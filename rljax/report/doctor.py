@@ -257,14 +257,11 @@ def _indented(head: str, text: str) -> Any:
     return table
 
 
-def rows(diagnosis: Diagnosis) -> list[list[str]]:
-    """The findings as the cells of a table, for a page."""
+def rows(diagnosis: Diagnosis) -> list[str]:
+    """The findings as HTML, for the items of a list."""
     return [
-        [
-            escape(label),
-            f"<b>{found.name}</b>{of_seeds(found)}",
-            *map(escape, (found.evidence, found.threshold, found.remedy)),
-        ]
+        f"<b>{found.name}</b>{of_seeds(found)} in {escape(label)}: {escape(found.evidence)}<br>"
+        f"Threshold: {escape(found.threshold)}.<br>Try: {escape(found.remedy)}"
         for label, listed in diagnosis.items()
         for found in listed
     ]

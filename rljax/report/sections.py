@@ -142,7 +142,8 @@ class Sections:
         rows = doctor.rows(diagnosis)
         if rows:
             yield "<h2>What is likely broken</h2>"
-            yield _table(["run", "finding", "seen", "threshold", "try first"], rows[:_MOST_FINDINGS])
+            listed = "".join(f"<li>{row}</li>" for row in rows[:_MOST_FINDINGS])
+            yield f"<ul>{listed}</ul>"
             rest = f"{len(rows) - _MOST_FINDINGS} more are printed by `rljax doctor`. " if rows[_MOST_FINDINGS:] else ""
             yield _note(f"{rest}docs/doctor.md has a section for each; `rljax doctor` also plays the final policies.")
 
