@@ -32,7 +32,7 @@ def test_ucb1_is_below_its_bound_at_every_gap():
 
 # KL-UCB's regret has a term of order sqrt(ln t) too: its slope is 1.41 of the constant here, and 1.23 (standard error
 # 0.07) for means of 0.9 and 0.6 after 500,000 steps.
-FAR = pytest.mark.xfail(strict=False, reason="1.41 of the constant at this horizon")
+FAR = pytest.mark.xfail(strict=True, reason="1.41 of the constant at this horizon")
 
 
 @pytest.mark.parametrize(
