@@ -21,7 +21,7 @@ import script
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "cluster.json"
 SEEDS, PER_BATCH = 64, 8  # eight batches
-SHORT, LONG = 512, 1_000_000  # environment steps of a run
+SHORT, LONG = 512, 300_000  # environment steps of a run
 REPEATS = 3
 CLUSTERS = {"local": [], "ray": ["--cluster", "ray"]}
 

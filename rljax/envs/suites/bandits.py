@@ -9,6 +9,7 @@ Unless its means are given, every reset draws a problem, so that seeds learn dif
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, dataclass_transform
 
@@ -125,21 +126,23 @@ def _uniform_means(key: jax.Array, size: int, params: Any) -> jax.Array:
     means = getattr(params, "means", None)
     if means is not None:
         return jnp.asarray(means, jnp.float32)
-    return params.low + (params.high - params.low) * jax.random.uniform(key, (size,))
+    return params.low + (params.high - params.low) * jax.random.uniform(key, (size,), jnp.float32)
 
 
 def _normal_means(key: jax.Array, size: int, params: Gaussian) -> jax.Array:
     if params.means is not None:
         return jnp.asarray(params.means, jnp.float32)
-    return params.mean + params.std * jax.random.normal(key, (size,))
+    return params.mean + params.std * jax.random.normal(key, (size,), jnp.float32)
 
 
 def _theta(key: jax.Array, size: int, params: Linear) -> jax.Array:
-    return jax.random.normal(key, (size,)) if params.theta is None else jnp.asarray(params.theta, jnp.float32)
+    return (
+        jax.random.normal(key, (size,), jnp.float32) if params.theta is None else jnp.asarray(params.theta, jnp.float32)
+    )
 
 
 def _nothing(key: jax.Array, size: int, params: Any) -> jax.Array:
-    return jnp.zeros(size)
+    return jnp.zeros(size, jnp.float32)
 
 
 def _coin(key: jax.Array, mean: jax.Array, params: Any) -> jax.Array:
@@ -147,7 +150,7 @@ def _coin(key: jax.Array, mean: jax.Array, params: Any) -> jax.Array:
 
 
 def _normal(key: jax.Array, mean: jax.Array, params: Any) -> jax.Array:
-    return mean + params.noise * jax.random.normal(key)
+    return mean + params.noise * jax.random.normal(key, (), jnp.float32)
 
 
 def _exactly(key: jax.Array, mean: jax.Array, params: Any) -> jax.Array:
@@ -159,14 +162,14 @@ def _as_drawn(key: jax.Array, hidden: jax.Array, time: jax.Array, arms: int, par
 
 
 def _of_features(key: jax.Array, hidden: jax.Array, time: jax.Array, arms: int, params: Any) -> Any:
-    features = jax.random.normal(key, (arms, len(hidden))) / jnp.sqrt(float(len(hidden)))
+    features = jax.random.normal(key, (arms, len(hidden)), jnp.float32) / math.sqrt(len(hidden))
     return jnp.sum(features * hidden, axis=-1), features
 
 
 def _of_phase(key: jax.Array, hidden: jax.Array, time: jax.Array, arms: int, params: Adversarial) -> Any:
     periods = (time // jnp.asarray(params.period, jnp.int32)).astype(jnp.int32)
     phase = 31 - jax.lax.clz(periods + 1)  # the logarithm to base 2, rounded down
-    return jax.nn.one_hot(phase % arms, arms), jnp.int32(0)
+    return jax.nn.one_hot(phase % arms, arms, dtype=jnp.float32), jnp.int32(0)
 
 
 def _of_row(key: jax.Array, hidden: jax.Array, time: jax.Array, arms: int, params: Table) -> Any:
@@ -175,7 +178,7 @@ def _of_row(key: jax.Array, hidden: jax.Array, time: jax.Array, arms: int, param
 
 
 def _walk(key: jax.Array, hidden: jax.Array, time: jax.Array, params: Drifting) -> jax.Array:
-    return hidden + params.walk * jax.random.normal(key, hidden.shape)
+    return hidden + params.walk * jax.random.normal(key, hidden.shape, jnp.float32)
 
 
 def _redraw(key: jax.Array, hidden: jax.Array, time: jax.Array, params: Abrupt) -> jax.Array:
@@ -198,7 +201,7 @@ def _reset(kind: str, arms: int, size: int, key: jax.Array, params: Any) -> tupl
     one = KINDS[kind]
     hidden, time = one.draw(key_hidden, size, params), jnp.int32(0)
     means, obs = one.means(key_means, hidden, time, arms, params)
-    return obs, State(hidden, means, obs, time, jnp.zeros(arms) if one.in_hindsight else ())
+    return obs, State(hidden, means, obs, time, jnp.zeros(arms, jnp.float32) if one.in_hindsight else ())
 
 
 def _step(
