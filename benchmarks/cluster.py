@@ -21,7 +21,7 @@ import script
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "cluster.json"
 SEEDS, PER_BATCH = 64, 8  # eight batches
-SHORT, LONG = 512, 300_000  # environment steps of a run
+SHORT, LONG = 512, 200_000  # environment steps of a run
 REPEATS = 3
 CLUSTERS = {"local": [], "ray": ["--cluster", "ray"]}
 
@@ -33,7 +33,10 @@ def seconds(steps: int, cluster: list[str], cache: str) -> float:
         command += ["--runs-per-batch", str(PER_BATCH), "--total-steps", str(steps), "--evaluations", "1"]
         started = time.perf_counter()
         subprocess.run(
-            [*command, "--quiet", "--out", f"{out}/x", *cluster], env={**os.environ, "RLJAX_CACHE": cache}, check=True
+            [*command, "--quiet", "--out", f"{out}/x", *cluster],
+            env={**os.environ, "RLJAX_CACHE": cache},
+            stdout=subprocess.DEVNULL,
+            check=True,
         )
         return time.perf_counter() - started
 
@@ -46,6 +49,7 @@ def measure() -> dict[str, Any]:
             for name, cluster in CLUSTERS.items():
                 for length, steps in (("short", SHORT), ("long", LONG)):
                     took = seconds(steps, cluster, cache)
+                    print(f"turn {turn}, {name}, {length}: {took:.1f} s", flush=True)
                     if turn:  # the first one compiles
                         found.setdefault(f"{name}_{length}", []).append(took)
     turns = list(zip(*(found[f"{name}_{length}"] for name in CLUSTERS for length in ("short", "long")), strict=True))
