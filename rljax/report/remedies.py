@@ -126,7 +126,7 @@ ABOUT = {
         "Lower the actor's learning_rate, normalize rewards, and check the scale of the actions.",
     ),
     "dead-units": About(
-        "three quarters of a layer's units give 0 (ReLU) or saturate (tanh above 0.999) in all states",
+        "three quarters of a layer's units give 0 (ReLU) or saturate (tanh above 0.999), in a seed that did not learn",
         "Lower learning_rate, normalize observations, or use another activation or layer_norm.",
     ),
     "ends-mixed-up": About(
