@@ -105,4 +105,7 @@ def _dispatch(arguments: list[str]) -> int:
     if parsed.command is None:
         parser.print_help()
         return 2
-    return _COMMANDS[parsed.command][0](arguments[1:])
+    try:
+        return _COMMANDS[parsed.command][0](arguments[1:])
+    except SystemExit as end:  # argparse's, after the help
+        return int(end.code or 0)

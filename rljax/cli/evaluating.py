@@ -8,11 +8,11 @@ import numpy as np
 
 from rljax.cli import user_code
 from rljax.cli.exporting import add_choice, checkpoint_of
-from rljax.cli.parsing import Parser, integer, without_params
+from rljax.cli.parsing import Parser, folder_first, integer, without_params
 from rljax.cli.training import CUSTOM_ALGORITHM, CUSTOM_ENV, env_with
 from rljax.cli.watching import imported, start_jax
 from rljax.errors import UsageError
-from rljax.experiment import loading, manifest
+from rljax.experiment import loading, manifest, remote
 from rljax.experiment.assessing import Assessment
 from rljax.report import console
 
@@ -53,32 +53,29 @@ def eval_parser() -> Parser:
 
 def evaluate(arguments: list[str]) -> int:
     """Evaluate the policies of a run, and print their returns."""
-    name, *rest = arguments or [""]
     parser = eval_parser()
-    if name in ("-h", "--help"):
-        parser.print_help()
-        return 0
-    if name.startswith("-") or not name:
-        raise UsageError("Name the run's folder, before any option: rljax eval runs/x --episodes 1000.")
+    name, rest = folder_first(parser, arguments, "rljax eval runs/x --episodes 1000")
     params, rest = without_params(rest)
     given = vars(parser.parse_all(rest))
     where = given.pop("env", None)
     if "gymnasium" in given and (where is not None or params):
         raise UsageError("--gymnasium is an environment by itself: leave --env out.")
     named: dict[str, str] = {"algorithm": given.pop("algorithm")} if "algorithm" in given else {}
-    is_its_own = where is not None and user_code.absolute(where) == _recorded(name)
-    if is_its_own:
-        named["env"] = where
-    code = imported(name, named, given.pop("trust"))
+    trust = given.pop("trust")
     if "checkpoint" in given:
         given["checkpoint"] = checkpoint_of(given["checkpoint"])
     if "seeds" in given:
         given["seeds"] = _seeds(given["seeds"])
-    start_jax()
-    result = loading.result_of(name, given.pop("configuration", None), **code)
-    if params or (where is not None and not is_its_own):
-        given["env"] = env_with(result.config.env if where is None or is_its_own else where, params)
-    assessed = result.evaluate(given.pop("episodes", 100), **given)
+    with remote.staged(name, writes=False) as folder:
+        is_its_own = where is not None and user_code.absolute(where) == _recorded(folder)
+        if is_its_own:
+            named["env"] = where
+        code = imported(folder, named, trust)
+        start_jax()
+        result = loading.result_of(folder, given.pop("configuration", None), **code)
+        if params or (where is not None and not is_its_own):
+            given["env"] = env_with(result.config.env if where is None or is_its_own else where, params)
+        assessed = result.evaluate(given.pop("episodes", 100), **given)
     console.print_with(lambda screen: _show(screen, assessed))
     return 0
 

@@ -2,11 +2,12 @@
 
 import argparse
 
-from rljax.cli.parsing import Parser, integer
+from rljax.cli.parsing import Parser, folder_first, integer
 from rljax.cli.watching import add_code, imported, start_jax
 from rljax.errors import UsageError
-from rljax.experiment import loading, naming
+from rljax.experiment import loading, naming, remote
 from rljax.export import policy as exporting
+from rljax.report import files
 
 
 def export_parser() -> Parser:
@@ -47,23 +48,20 @@ def checkpoint_of(text: str) -> str | int:
 
 def export(arguments: list[str]) -> int:
     """Export a policy of a run."""
-    name, *rest = arguments or [""]
     parser = export_parser()
-    if name in ("-h", "--help"):
-        parser.print_help()
-        return 0
-    if name.startswith("-") or not name:
-        raise UsageError("Name the run's folder, before any option: rljax export runs/x --format onnx --out x.onnx.")
+    name, rest = folder_first(parser, arguments, "rljax export runs/x --format onnx --out x.onnx")
     given = vars(parser.parse_all(rest))
-    out, format = exporting.checked_path(given.pop("out")), given.pop("format")
+    out, format = files.destination(given.pop("out"), "policy"), given.pop("format")
     named: dict[str, str] = {part: given.pop(part) for part in ("algorithm", "env") if part in given}
-    code = imported(name, named, given.pop("trust"))
+    trust = given.pop("trust")
     if "checkpoint" in given:
         given["checkpoint"] = checkpoint_of(given["checkpoint"])
-    start_jax()
-    result = loading.result_of(name, given.pop("configuration", None), **code)
-    given.setdefault("seed", result.best_seed)
-    written = exporting.export_policy(result, out, format, **given)
+    with remote.staged(name, writes=False) as folder:
+        code = imported(folder, named, trust)
+        start_jax()
+        result = loading.result_of(folder, given.pop("configuration", None), **code)
+        given.setdefault("seed", result.best_seed)
+        written = exporting.export_policy(result, out, format, **given)
     label = f"{naming.name_of(result.algorithm)} in {result.config.env.label}"
     print(f"{' and '.join(map(str, written))}: the policy of seed {given['seed']} of {label}")
     return 0

@@ -56,6 +56,17 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
+def folder_first(parser: Parser, arguments: list[str], example: str) -> tuple[str, list[str]]:
+    """The folder that a command begins with, and the options after it; exit after the help if that is asked for."""
+    name, *rest = arguments or [""]
+    if name in ("-h", "--help"):
+        parser.print_help()
+        parser.exit()
+    if name.startswith("-") or not name:
+        raise UsageError(f"Name the run's folder, before any option: {example}.")
+    return name, rest
+
+
 def refuse(argument: str, prog: str, options: Iterable[str]) -> NoReturn:
     """Raise a sentence about an argument that no option takes."""
     if not argument.startswith("-"):

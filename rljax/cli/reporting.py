@@ -10,7 +10,7 @@ from rljax.cli.watching import imported, start_jax
 from rljax.errors import UsageError
 from rljax.experiment import manifest, remote
 from rljax.report import compare as comparing
-from rljax.report import page, rollouts, runs
+from rljax.report import files, page, rollouts, runs
 from rljax.report.runs import Entry
 
 _RUNS = "folders of runs, each as a path or NAME=PATH; what has one name belongs together in several environments"
@@ -68,7 +68,8 @@ def compare(arguments: list[str]) -> int:
 def report(arguments: list[str]) -> int:
     """Write a report of runs."""
     given = parser_of("report").parse_all(arguments)
-    path, references, named = page.destination(given.out), _references(given.reference), rollouts.with_env(given.env)
+    path, references = files.destination(given.out, "report.html"), _references(given.reference)
+    named = rollouts.with_env(given.env)
     with runs.fetched(given.runs) as local:
         entries = runs.read(local)
         start_jax()

@@ -14,7 +14,18 @@ import jax
 from rljax import envs, presets
 from rljax.backend import controllers, devices, program_cache
 from rljax.cli import run_files, user_code
-from rljax.cli.parsing import Parser, add_fields, integer, param, swept, text_after, values, without_params, wrapper
+from rljax.cli.parsing import (
+    Parser,
+    add_fields,
+    folder_first,
+    integer,
+    param,
+    swept,
+    text_after,
+    values,
+    without_params,
+    wrapper,
+)
 from rljax.config import check_value, kinds, replace, value_at, with_values
 from rljax.envs.base import check_param
 from rljax.errors import UsageError
@@ -336,13 +347,8 @@ def resume_parser() -> Parser:
 
 def resume(arguments: list[str]) -> int:
     """Resume a run."""
-    name, *rest = arguments or [""]
     parser = resume_parser()
-    if name in ("-h", "--help"):
-        parser.print_help()
-        return 0
-    if name.startswith("-") or not name:
-        raise UsageError("Name the run's folder, before any option: rljax resume runs/x.")
+    name, rest = folder_first(parser, arguments, "rljax resume runs/x")
     options, mistakes = parser.parse_each(rest)
     if mistakes:
         raise UsageError("\n".join(mistakes))

@@ -8,7 +8,7 @@ from typing import Any
 from rljax import envs
 from rljax.backend import devices, program_cache
 from rljax.cli import user_code
-from rljax.cli.parsing import Parser, integer
+from rljax.cli.parsing import Parser, folder_first, integer
 from rljax.cli.training import CUSTOM_ALGORITHM, CUSTOM_ENV, recorded_env
 from rljax.envs.unwrapping import model_of
 from rljax.errors import UsageError
@@ -60,13 +60,8 @@ def add_code(parser: argparse.ArgumentParser) -> None:
 
 def watch(arguments: list[str]) -> int:
     """Animate the policies of a run."""
-    name, *rest = arguments or [""]
     parser = watch_parser()
-    if name in ("-h", "--help"):
-        parser.print_help()
-        return 0
-    if name.startswith("-") or not name:
-        raise UsageError("Name the run's folder, before any option: rljax watch runs/x --out policy.gif.")
+    name, rest = folder_first(parser, arguments, "rljax watch runs/x --out policy.gif")
     given = vars(parser.parse_all(rest))
     path = animation.checked_path(given.pop("out"))
     wants_map = given.pop("map", None)

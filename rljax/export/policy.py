@@ -55,7 +55,7 @@ def export_policy(
     """
     if format not in FORMATS:
         raise UsageError(f"format must be one of {', '.join(FORMATS)}, got {shown(format)}.")
-    path = checked_path(out)
+    path = files.destination(out, "policy")
     if isinstance(run, Result):
         result = run
     else:
@@ -64,20 +64,6 @@ def export_policy(
     number = result.best_seed if seed is None else seed
     policy = exportable.of_policy(result.policy(number, checkpoint), result.config.env)
     return FORMATS[format].write(path, policy, _metadata(result, number, checkpoint, policy))
-
-
-def checked_path(out: str | os.PathLike[str]) -> pathlib.Path:
-    """The file to write; raise `UsageError` if it cannot be written."""
-    path = pathlib.Path(out)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a file in it.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written ({error.strerror}): choose another place.") from None
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{path} cannot be written: {path.parent} is read-only.")
-    return path
 
 
 def _metadata(result: Result, seed: int, checkpoint: str | int, policy: exportable.Exportable) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`rljax doctor`: what is likely broken in a run, from what it recorded and from what its policies do."""
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -141,19 +142,14 @@ def _with_actions(evidence: Evidence, env: Env | None) -> Evidence:
         return evidence
     space = env.action_space
     dimensions = int(np.prod(space.shape)) if isinstance(space, Box) else 0
-    return Evidence(**{**vars(evidence), "dimensions": dimensions})
+    return dataclasses.replace(evidence, dimensions=dimensions)
 
 
 def _of_policies(result: Result, evidence: Evidence, seed: int | None, seeds: int) -> Iterator[Finding]:
     """The findings that need the final states."""
     rows = np.arange(min(len(result.seeds), probing.MOST_SEEDS))
-    played = Evidence(
-        **{
-            **vars(evidence),
-            "seeds": evidence.seeds[rows],
-            "final": None if evidence.final is None else evidence.final[rows],
-        }
-    )
+    final = None if evidence.final is None else evidence.final[rows]
+    played = dataclasses.replace(evidence, seeds=evidence.seeds[rows], final=final)
     if seed is not None:
         yield from _still(result, rows, seed, seeds)
     if (steps := probing.fed(result)) is not None and steps[0] < 0.99 * steps[1]:

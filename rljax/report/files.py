@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -11,7 +12,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from rljax.errors import UsageError
+from rljax.errors import UsageError, shown
+
+
+def destination(out: str | os.PathLike[str], example: str) -> pathlib.Path:
+    """The path of a file that can be written; raise `UsageError` before anything is computed for it."""
+    if not isinstance(out, str | os.PathLike) or not os.fspath(out) or "\0" in str(out):
+        raise UsageError(f"out must be the path of a file, such as {example}, got {shown(out)}.")
+    path = pathlib.Path(out)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name a file in it, such as {path / example}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path.parent} cannot be created ({error.strerror}): choose another folder.") from None
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path} cannot be written: {path.parent} is read-only.")
+    return path
 
 
 def replace(path: pathlib.Path, write: Callable[[pathlib.Path], object]) -> None:

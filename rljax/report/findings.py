@@ -63,13 +63,14 @@ def _entropy_collapse(evidence: Evidence) -> Iterator[Finding]:
     start, early = evidence.part("entropy", 0.0, 0.02), evidence.part("entropy", EARLY - 0.05, EARLY)
     if evidence.random is not None and evidence.final is not None:  # a sharp policy that is good is no fault
         early = np.where(not_learned(evidence), early, np.nan)
-    if evidence.dimensions:
-        lost = -np.log(COLLAPSED_ENTROPY) * evidence.dimensions
-        sentence = "The entropy fell from {} to {} nats in the first quarter of the run."
-        yield from where(evidence, "entropy-collapse", early < start - lost, sentence, start, early)
+    if evidence.dimensions:  # a Gaussian's entropy has the logarithms of its standard deviations
+        low = start + np.log(COLLAPSED_ENTROPY) * evidence.dimensions
     elif evidence.dimensions == 0 or np.all(start >= 0):
-        sentence = "The entropy fell from {} to {} nats in the first quarter of the run."
-        yield from where(evidence, "entropy-collapse", early < COLLAPSED_ENTROPY * start, sentence, start, early)
+        low = COLLAPSED_ENTROPY * start
+    else:
+        return
+    sentence = "The entropy fell from {} to {} nats in the first quarter of the run."
+    yield from where(evidence, "entropy-collapse", early < low, sentence, start, early)
 
 
 def _entropy_stuck(evidence: Evidence) -> Iterator[Finding]:

@@ -8,7 +8,6 @@ from html import escape
 from typing import Any
 
 from rljax import envs
-from rljax.errors import UsageError, shown
 from rljax.report import bundle, compare, console, files, rollouts, runs
 from rljax.report.compare import Random
 from rljax.report.runs import Entry
@@ -61,7 +60,7 @@ def write_report(
         UsageError: a folder holds no run, or the file cannot be written.
     """
     given = None if env is None else envs.make(env)
-    path = destination(out)
+    path = files.destination(out, "report.html")
     with runs.fetched(folders) as local:
         entries = runs.read(local)
         animated = rollouts.of_entries(entries, rollouts.with_env(given)) if animate else {}
@@ -77,20 +76,6 @@ def write(
 ) -> pathlib.Path:
     """Write the page about entries; see `write_report`. `animated` has GIFs by the label of their run."""
     files.write_text(path, page(entries, random, references, animated or {}))
-    return path
-
-
-def destination(out: str | os.PathLike[str]) -> pathlib.Path:
-    """The path of a page that can be written; raise `UsageError` before anything is computed for it."""
-    if not isinstance(out, str | os.PathLike) or not os.fspath(out) or "\0" in str(out):
-        raise UsageError(f"A report is written to a file, such as report.html, got {shown(out)}.")
-    path = pathlib.Path(out)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a file in it, such as {path / 'report.html'}.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{path.parent} cannot be created ({error.strerror}): choose another folder.") from None
     return path
 
 

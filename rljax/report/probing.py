@@ -32,7 +32,7 @@ class Probe(NamedTuple):
     is_vector: bool
     """True if the observation is one vector of floats."""
     most_frequent: np.ndarray
-    """`[K]`, the part of the steps with the most frequent action."""
+    """`[K]`, the part of the steps with the median action, which is the most frequent one if over half have it."""
     at_bounds: np.ndarray
     """`[K]`, the part of the entries of continuous actions at a bound; 0 for discrete ones."""
     dead: dict[str, np.ndarray]

@@ -97,7 +97,7 @@ INVALID = {
     "update": (["{run}", "--format", "numpy", "--out", "{tmp}/x", "--checkpoint", "3"], "checkpoint is 'last'"),
     "configuration": (["{run}", "--format", "numpy", "--out", "{tmp}/x", "--configuration", "4"], "no configuration 4"),
     "a folder as out": (["{run}", "--format", "numpy", "--out", "{tmp}"], "is a folder"),
-    "below a file": (["{run}", "--format", "numpy", "--out", "{run}/config.json/x"], "cannot be written"),
+    "below a file": (["{run}", "--format", "numpy", "--out", "{run}/config.json/x"], "cannot be created"),
     "no name": (["--format", "numpy"], "Name the run's folder"),
 }
 
