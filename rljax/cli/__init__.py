@@ -107,5 +107,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 2
     try:
         return _COMMANDS[parsed.command][0](arguments[1:])
-    except SystemExit as end:  # argparse's, after the help
-        return int(end.code or 0)
+    except SystemExit as end:
+        if end.code:
+            raise
+        return 0  # argparse's, after the help
