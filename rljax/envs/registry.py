@@ -1,14 +1,23 @@
 """Environments by id: `make`, its registered ids, and the exact models of the tabular ones."""
 
+import importlib
+import importlib.util
 from typing import Any
 
 import jax
 
-from rljax.envs import checker, operations
+from rljax.envs import checker
 from rljax.envs.base import Bound, Env
 from rljax.envs.mdp import Model
-from rljax.envs.suites import bandits, gymnax
+from rljax.envs.suites import gymnax
 from rljax.errors import UsageError
+
+# Suites by the prefix of their ids, which is also the name of the extra that installs the package: the module, and the
+# package that it imports, None if it is our own.
+_SUITES: dict[str, tuple[str, str | None]] = {
+    "bandits": ("rljax.envs.suites.bandits", None),
+    "operations": ("rljax.envs.operations", None),
+}
 
 
 def make(env: Any, **settings: Any) -> Env:
@@ -32,10 +41,9 @@ def make(env: Any, **settings: Any) -> Env:
     # The environment's arrays must be constants even if make is called inside a traced function, and have 32 bits.
     with jax.ensure_compile_time_eval(), jax.enable_x64(False):
         if isinstance(env, str):
-            if env.startswith(bandits.PREFIX):
-                return bandits.make(env, settings)
-            if env.startswith(operations.PREFIX):
-                return operations.make(env, settings)
+            suite = _suite_of(env)
+            if suite is not None:
+                return suite.make(env, settings)
             _register()
             return gymnax.make(env, settings)
         # Look on the class: gymnax's wrappers forward attributes of what they wrap, and would be bypassed.
@@ -47,9 +55,33 @@ def make(env: Any, **settings: Any) -> Env:
 
 
 def registered() -> list[str]:
-    """The ids that `make` accepts: gymnax's and those added with `gymnax.register`, our tabular ones, and bandits."""
+    """The ids that `make` accepts.
+
+    They are gymnax's and those added with `gymnax.register`, our tabular ones and bandits, and those of the installed
+    suites.
+    """
     _register()
-    return [*gymnax.registered(), *bandits.registered(), *operations.registered()]
+    installed = [_module(prefix) for prefix, (_, package) in _SUITES.items() if _is_installed(package)]
+    return [*gymnax.registered(), *(name for suite in installed for name in suite.registered())]
+
+
+def _suite_of(name: str) -> Any:
+    """The module of `suites/` that makes an id such as `brax/ant`; None if it is none of theirs."""
+    prefix, slash, _ = name.partition("/")
+    if not slash or prefix not in _SUITES:
+        return None
+    _, package = _SUITES[prefix]
+    if not _is_installed(package):
+        raise UsageError(f"{name} needs the package {package}: pip install 'rljax-engine[{prefix}]'.")
+    return _module(prefix)
+
+
+def _module(prefix: str) -> Any:
+    return importlib.import_module(_SUITES[prefix][0])
+
+
+def _is_installed(package: str | None) -> bool:
+    return package is None or importlib.util.find_spec(package) is not None
 
 
 def _register() -> None:

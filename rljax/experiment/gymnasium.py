@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from rljax.envs import Env, spaces
-from rljax.envs.suites.gymnax import space_of
+from rljax.envs.suites.adapting import space_of
 from rljax.errors import UsageError, located
 from rljax.evaluation import MAX_STEPS
 from rljax.experiment import evaluating

@@ -9,11 +9,11 @@ import inspect
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rljax.envs.base import Bound, Env, TimeStep, check_param, is_data, timestep
-from rljax.envs.spaces import Box, Dict, Discrete, Leaf, MultiDiscrete, Space, Tuple, alike, leaves_of, space_of_leaves
+from rljax.envs.spaces import Box, Leaf, alike, leaves_of, space_of_leaves
+from rljax.envs.suites.adapting import in_32_bits, space_of
 from rljax.errors import UsageError, located, suggest
 
 # Environments whose observations exceed the bounds that gymnax 1.0.1 declares (in parentheses): MemoryChain's context
@@ -45,24 +45,6 @@ def from_object(environment: Any, settings: dict[str, Any]) -> Env:
     kind = type(environment).__name__
     params = _replace_params(_default_params(environment), settings, kind)
     return _env(environment, params, str(getattr(environment, "name", kind)), (None,))
-
-
-def space_of(space: Any) -> Space:
-    """Convert a space of gymnax or Gymnasium. Raises `UsageError` for kinds that `rljax.envs` does not have."""
-    if isinstance(space, Space):
-        return space
-    kind = type(space).__name__
-    if kind == "Discrete":
-        return Discrete(int(space.n), int(getattr(space, "start", 0)))
-    if kind == "MultiDiscrete":
-        return MultiDiscrete(space.nvec)
-    if kind == "Box":
-        return Box(np.asarray(space.low), np.asarray(space.high), tuple(space.shape), space.dtype)
-    if kind == "Dict":
-        return Dict({name: space_of(part) for name, part in space.spaces.items()})
-    if kind == "Tuple":
-        return Tuple(tuple(map(space_of, space.spaces)))
-    raise UsageError(f"{kind} spaces are not supported: flatten the environment's space to a Box or a Discrete.")
 
 
 def _env(environment: Any, params: Any, name: str, recipe: tuple[Any, ...]) -> Env:
@@ -112,33 +94,20 @@ def _reset(environment: Any, key: jax.Array, params: Any) -> tuple[Any, Any]:
     from rljax.envs.suites import gymnax_corrections
 
     if jax.config.read("jax_enable_x64"):  # some environments would mix types
-        params = _in_32_bits(params)
+        params = in_32_bits(params)
     with jax.enable_x64(False):
-        return _in_32_bits(gymnax_corrections.reset(environment, key, params))
+        return in_32_bits(gymnax_corrections.reset(environment, key, params))
 
 
 def _step(environment: Any, key: jax.Array, state: Any, action: Any, params: Any) -> tuple[TimeStep, Any]:
     from rljax.envs.suites import gymnax_corrections
 
     if jax.config.read("jax_enable_x64"):
-        state, action, params = _in_32_bits((state, action, params))
+        state, action, params = in_32_bits((state, action, params))
     with jax.enable_x64(False):
         # step_env, not step: gymnax's step computes a reset on every call, which costs more than most physics.
         obs, state, reward, terminated, truncated = gymnax_corrections.step(environment, key, state, action, params)
-        return timestep(_in_32_bits(obs), reward, terminated, truncated), _in_32_bits(state)
-
-
-def _in_32_bits(tree: Any) -> Any:
-    """Convert numbers to arrays of at most 32 bits, so that reset and step agree on types."""
-
-    def convert(x: Any) -> jax.Array:
-        dtype = jnp.result_type(x)
-        return jnp.asarray(x, dtype=_NARROW.get(dtype, dtype))
-
-    return jax.tree.map(convert, tree)
-
-
-_NARROW = {np.dtype(f"{kind}64"): np.dtype(f"{kind}32") for kind in ("float", "int", "uint")}
+        return timestep(in_32_bits(obs), reward, terminated, truncated), in_32_bits(state)
 
 
 def _construct_and_set(name: str, settings: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:

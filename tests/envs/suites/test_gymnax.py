@@ -14,7 +14,7 @@ from tiny_ppo import TINY, assert_finite_losses, evaluate, train_two_seeds, two_
 
 import rljax
 from rljax import envs, ppo
-from rljax.envs.suites.gymnax import space_of
+from rljax.envs.suites.adapting import space_of
 
 NEEDS_DATA = "MNISTBandit-bsuite"
 TRAINABLE = [name for name in envs.registered() if name != NEEDS_DATA]
