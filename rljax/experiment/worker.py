@@ -85,7 +85,10 @@ class Outcome(NamedTuple):
 
 
 class _Link:
-    """A worker's connection to the mailbox."""
+    """A worker's connection to the mailbox.
+
+    It waits for futures: `ray.get` and `ray.wait` lend the task's CPU to another task, and both then run slowly.
+    """
 
     def __init__(self, ray: Any, mailbox: Any, number: int) -> None:
         self._ray, self._mailbox, self._number = ray, mailbox, number
@@ -108,21 +111,22 @@ class _Link:
         self.stop_is_wanted()
         messages = [pickle.dumps(one) for one in self._waiting]
         with contextlib.suppress(self._ray.exceptions.RayError):  # the mailbox starts again elsewhere
-            self._reply = self._mailbox.report.remote(messages, self._node)
+            self._reply = self._mailbox.report.remote(messages, self._node).future()
             self._waiting, self._sent_at = [], time.monotonic()
 
     def stop_is_wanted(self) -> str:
         """The driver's latest wish."""
         with contextlib.suppress(self._ray.exceptions.RayError):
-            if self._reply is not None and self._ray.wait([self._reply], timeout=0)[0]:
-                self.wish, self._reply = self._ray.get(self._reply), None
+            if self._reply is not None and self._reply.done():
+                reply, self._reply = self._reply, None
+                self.wish = reply.result()
         return self.wish
 
     def end(self) -> None:
         """Send what is left, before the task's result."""
-        with contextlib.suppress(self._ray.exceptions.RayError):
+        with contextlib.suppress(self._ray.exceptions.RayError, TimeoutError):
             self._flush()
-            self._ray.get(self._reply, timeout=10)
+            self._reply.result(timeout=10)
 
     # As `Logs`:
     def chunk(self, runs: Runs, first: int, metrics: dict[str, np.ndarray]) -> None:
@@ -197,7 +201,7 @@ def train(shipment: Shipment, order: Order, mailbox: Any, drivers: dict[str, str
     import ray
 
     with contextlib.suppress(ray.exceptions.RayError):  # the mailbox starts again elsewhere
-        if ray.get(mailbox.begin.remote(order.number)):
+        if mailbox.begin.remote(order.number).future().result():
             return Outcome([])
     link = _Link(ray, mailbox, order.number)
     try:

@@ -81,6 +81,19 @@ def test_a_cluster_gives_the_bits_and_files_of_a_local_run(local, trained):
     assert sorted(path.name for path in trained[1].iterdir()) == sorted(path.name for path in local[1].iterdir())
 
 
+def test_no_more_tasks_run_at_once_than_there_are_cpus(config, tmp_path):
+    """A task that waits inside Ray lends its CPU to another one, for which Ray starts a third worker."""
+
+    def init(key, config):
+        (tmp_path / str(os.getpid())).touch()
+        return own.init(key, config)
+
+    noting = SimpleNamespace(**{**vars(own), "init": init})
+    rljax.run(noting, config, out=tmp_path / "x", cluster="ray", **{**OPTIONS, "runs_per_batch": 2})
+    workers = {path.name for path in tmp_path.iterdir() if path.name.isdecimal()} - {str(os.getpid())}
+    assert 1 <= len(workers) <= 2
+
+
 def test_states_are_read_when_they_are_asked_for(trained, monkeypatch):
     read, newest = [], checkpoints.newest
 
