@@ -73,10 +73,10 @@ def report(arguments: list[str]) -> int:
     with runs.fetched(given.runs) as local:
         entries = runs.read(local)
         start_jax()
-        animated = {}
+        played = {}
         if given.animate:
-            animated = rollouts.of_entries(entries, lambda one: imported(str(one.folder), named(one), given.trust))
-        page.write(entries, path, comparing.randoms(custom_env(given.env, given.trust)), references, animated)
+            played = rollouts.of_entries(entries, lambda one: imported(str(one.folder), named(one), given.trust))
+        page.write(entries, path, comparing.randoms(custom_env(given.env, given.trust)), references, played)
     print(f"The report is in {path}")
     return 0
 

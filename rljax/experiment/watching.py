@@ -19,6 +19,7 @@ from rljax.experiment.evaluating import Evaluation
 from rljax.report import animation, maps
 from rljax.report import episodes as recorded
 from rljax.report.animation import Animation
+from rljax.report.episodes import Played
 from rljax.types import RecurrentPolicy
 
 MOST_PANELS = 16
@@ -45,21 +46,32 @@ def watch(
 ) -> Animation:
     """Animate policies of a `Result`; see its `watch`."""
     path = None if out is None else animation.checked_path(out)
+    fps = number("fps", fps, integer=True, minimum=1, maximum=50)
+    whole = recorded.animate(played(result, seeds, checkpoints, episodes, max_steps, policy), fps)
+    if path is not None:
+        whole.save(path)
+    return whole
+
+
+def played(
+    result: Any,
+    seeds: int | Sequence[int] | None,
+    checkpoints: str | int | Sequence[str | int] | None = None,
+    episodes: int = 1,
+    max_steps: int = 500,
+    policy: str = "greedy",
+) -> list[Played]:
+    """Play policies of a `Result`, and keep every step; the arguments are those of its `watch`."""
     episodes = number("episodes", episodes, integer=True, minimum=1, maximum=100)
     max_steps = number("max_steps", max_steps, integer=True, minimum=1, maximum=evaluation.MAX_STEPS)
-    fps = number("fps", fps, integer=True, minimum=1, maximum=50)
     policies.check(result.algorithm, policy)
     watched = _watched(result, seeds, checkpoints)
     recordings = _recordings(result, watched, Evaluation(episodes, None, policy == "greedy"), max_steps)
     env = result.config.env
-    panels = [
-        recorded.Played(_title(result, one), env, recorded.split(recording))
+    return [
+        Played(_title(result, one), env, recorded.split(recording))
         for one, recording in zip(watched, recordings, strict=True)
     ]
-    whole = recorded.animate(panels, fps)
-    if path is not None:
-        whole.save(path)
-    return whole
 
 
 def _watched(result: Any, seeds: Any, checkpoints: Any) -> list[Watched]:

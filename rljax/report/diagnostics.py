@@ -56,7 +56,10 @@ def _size(entry: Entry, name: str) -> int:
 def _median(label: str, at: int, one: Series) -> tuple[str, int, Series]:
     """One line without seeds."""
     axes = {name: series.middle(axis) for name, axis in one.axes.items()}
-    return label, at, Series(axes, np.nanmedian(one.values, axis=0)[None], one.seeds[:1])
+    known = ~np.isnan(one.values).all(axis=0)
+    middle = np.full((1, len(known)), np.nan)
+    middle[0, known] = np.nanmedian(one.values[:, known], axis=0)
+    return label, at, Series(axes, middle, one.seeds[:1])
 
 
 def _values(entries: Sequence[tuple[str, int, Entry]]) -> Figure:

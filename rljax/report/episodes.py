@@ -19,6 +19,8 @@ class Episode(NamedTuple):
 
     states: Any
     """The environment's states `[L + 1, ...]`, from the reset on."""
+    actions: np.ndarray
+    """`[L, ...]`."""
     rewards: np.ndarray
     """`[L]`."""
     has_ended: bool
@@ -39,7 +41,8 @@ def split(recording: Recording) -> list[Episode]:
 
     def episode(i: int, steps: int) -> Episode:
         states = jax.tree.map(lambda x: x[: steps + 1, i], recording.states)
-        return Episode(states, np.asarray(recording.rewards[:steps, i]), bool(recording.episodes.ended[i]))
+        actions, rewards = (np.asarray(x[:steps, i]) for x in (recording.actions, recording.rewards))
+        return Episode(states, actions, rewards, bool(recording.episodes.ended[i]))
 
     return [episode(i, steps) for i, steps in enumerate(recording.episodes.measures["length"].tolist())]
 

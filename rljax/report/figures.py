@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rljax.envs import Box, Discrete, Leaf
 from rljax.report import series, statistics
 from rljax.report.compare import Pair
 from rljax.report.runs import Entry
@@ -18,6 +19,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _DASHES = ("solid", "dash", "dot", "dashdot")  # beyond six runs
 _SCALE = "Cividis"
 _SHORT_LEGEND = 4  # that needs no space of its own
+_BINS = 25  # of a histogram of actions
+_MOST_ENTRIES = len(COLOURS)  # of an action
+_MOST_TICKS = 20
 _RESAMPLES = 500  # for an interval at every point of a curve
 
 
@@ -163,6 +167,28 @@ def profiles(tasks: Sequence[tuple[str, int, Sequence[np.ndarray]]], quantity: s
         data.append({**shared, "y": plain(above), "name": _escaped(label), "line": line, "hovertemplate": hover})
     figure = _figure(data, "fraction of runs above", quantity)
     figure["layout"]["yaxis"] |= {"tickformat": ".0%", "range": [-0.02, 1.02]}
+    return figure
+
+
+def actions(taken: np.ndarray, space: Leaf) -> Figure:
+    """How often a policy takes each action: those taken are `[steps, ...]`; of continuous ones histograms."""
+    data: list[dict[str, Any]] = []
+    columns = taken.reshape(len(taken), -1)[:, :_MOST_ENTRIES].T
+    for i, entries in enumerate(columns):
+        if isinstance(space, Box):
+            counts, edges = np.histogram(entries, _BINS)
+            at, shape = (edges[:-1] + edges[1:]) / 2, {"type": "scatter", "mode": "lines", "line": style(i)}
+        else:
+            first, size = (space.start, space.n) if isinstance(space, Discrete) else (0, space.nvec[i])
+            counts = np.bincount(entries - first, minlength=size)
+            at, shape = np.arange(first, first + size), {"type": "bar", "marker": {"color": style(i)["color"]}}
+        hover = "%{x}: %{y:.1%}<extra>%{fullData.name}</extra>"
+        named = {"name": f"entry {i}", "showlegend": len(columns) > 1, "hovertemplate": hover}
+        data.append({**shape, "x": plain(at), "y": plain(counts / len(entries)), **named})
+    figure = _figure(data, "fraction of steps", "action")
+    figure["layout"]["yaxis"] |= {"tickformat": ".0%", "rangemode": "tozero"}
+    if not isinstance(space, Box):
+        figure["layout"]["xaxis"]["dtick"] = 1 + max(len(one["x"]) for one in data) // _MOST_TICKS
     return figure
 
 

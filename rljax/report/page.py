@@ -10,6 +10,7 @@ from typing import Any
 from rljax import envs
 from rljax.report import bundle, compare, console, files, rollouts, runs
 from rljax.report.compare import Random
+from rljax.report.rollouts import Rollout
 from rljax.report.runs import Entry
 from rljax.report.sections import Sections
 
@@ -44,8 +45,8 @@ def write_report(
     """Write a report of runs, which are read from their folders: one HTML file that needs nothing else.
 
     It has learning curves with intervals and every seed, the random policy's return, comparisons, sweeps, diagnostics,
-    a table, the differences between the configs, the commands that started the runs, and an animated episode of the
-    best run in each environment.
+    a table, the differences between the configs, the commands that started the runs, and of the best run in
+    each environment an animated episode and how often it takes each action.
 
     Args:
         *folders: as for `compare`; one is enough.
@@ -63,8 +64,8 @@ def write_report(
     path = files.destination(out, "report.html")
     with runs.fetched(folders) as local:
         entries = runs.read(local)
-        animated = rollouts.of_entries(entries, rollouts.with_env(given)) if animate else {}
-        return write(entries, path, compare.randoms(lambda _: given), references or {}, animated)
+        played = rollouts.of_entries(entries, rollouts.with_env(given)) if animate else {}
+        return write(entries, path, compare.randoms(lambda _: given), references or {}, played)
 
 
 def write(
@@ -72,18 +73,18 @@ def write(
     path: pathlib.Path,
     random: Random,
     references: Mapping[str, float],
-    animated: Mapping[str, bytes] | None = None,
+    played: Mapping[str, Rollout] | None = None,
 ) -> pathlib.Path:
-    """Write the page about entries; see `write_report`. `animated` has GIFs by the label of their run."""
-    files.write_text(path, page(entries, random, references, animated or {}))
+    """Write the page about entries; see `write_report`. `played` has rollouts by the label of their run."""
+    files.write_text(path, page(entries, random, references, played or {}))
     return path
 
 
 def page(
-    entries: Sequence[Entry], random: Random, references: Mapping[str, float], animated: Mapping[str, bytes]
+    entries: Sequence[Entry], random: Random, references: Mapping[str, float], played: Mapping[str, Rollout]
 ) -> str:
     """The page's text."""
-    made = Sections(entries, random, references, animated)
+    made = Sections(entries, random, references, played)
     body = "\n".join(made.parts())
     title = ", ".join(dict.fromkeys(console.title({"algo": entry.algo, "env": entry.env}) for entry in entries))
     data = json.dumps(made.figures, allow_nan=False, separators=(",", ":"))

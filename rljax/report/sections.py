@@ -16,12 +16,14 @@ from rljax.report import (
     diagnostics,
     doctor,
     figures,
+    rollouts,
     scores,
     series,
     statistics,
 )
 from rljax.report.compare import Comparison, Random
 from rljax.report.figures import Figure
+from rljax.report.rollouts import Rollout
 from rljax.report.runs import Entry
 
 _MOST_CURVES = 10  # in one figure: of more, the ones with the highest IQM
@@ -46,10 +48,10 @@ class Sections:
         entries: Sequence[Entry],
         random: Random,
         references: Mapping[str, float],
-        animated: Mapping[str, bytes],
+        played: Mapping[str, Rollout],
     ) -> None:
         self.figures: dict[str, Figure] = {}
-        self._entries, self._random, self._animated = entries, random, animated
+        self._entries, self._random, self._played = entries, random, played
         self._comparison = _compared(entries, random, references)
         self._envs = list(dict.fromkeys(entry.env for entry in entries))
         self._places = self._ordered()
@@ -72,7 +74,7 @@ class Sections:
         yield from self._curves()
         yield from self._compared()
         yield from self._sweeps()
-        yield from self._animations()
+        yield from self._rollouts()
         yield from self._diagnostics()
         yield from self._configs()
         yield from self._commands()
@@ -245,12 +247,18 @@ class Sections:
             title = "parallel coordinates: drag along an axis to select configurations"
             yield self._figure(figures.parallel_coordinates(paths, entries), title)
 
-    def _animations(self) -> Iterator[str]:
-        if self._animated:
+    def _rollouts(self) -> Iterator[str]:
+        if self._played:
             yield "<h2>Rollouts</h2>"
-        for label, gif in self._animated.items():
-            data = base64.b64encode(gif).decode()
-            yield f"<h3>{escape(label)}</h3><img alt='episode of {escape(label)}' src='data:image/gif;base64,{data}'>"
+        for label, one in self._played.items():
+            data = base64.b64encode(one.gif).decode()
+            image = f"<img alt='episode of {escape(label)}' src='data:image/gif;base64,{data}'>"
+            figure = self._figure(figures.actions(one.actions, one.space), f"actions of {label}")
+            yield f"<div class='panels'><div><h3>{escape(label)}</h3>{image}</div>{figure}</div>"
+        if self._played:
+            yield _note(
+                f"An episode of the best seed's final greedy policy, and its actions in {rollouts.EPISODES} episodes."
+            )
 
     def _diagnostics(self) -> Iterator[str]:
         shown_entries = [entry for env in self._envs for entry in self._in(env)][:_MOST_CURVES]

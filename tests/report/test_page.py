@@ -18,6 +18,7 @@ import rljax
 from rljax import cli
 from rljax.report import page, runs, statistics
 from rljax.report.figures import COLOURS
+from rljax.report.rollouts import Rollout
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 RNG = np.random.default_rng(0)
@@ -42,7 +43,7 @@ def recipe(template):
 @pytest.fixture(scope="module")
 def report(folders, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
-    return page.write(runs.read(folders), path, random_of, {}, {"lower": b"GIF89a"})
+    return page.write(runs.read(folders), path, random_of, {}, {"lower": Rollout(b"GIF89a", np.array([0, 1, 1, 1]), rljax.Discrete(2))})
 
 
 @pytest.fixture(scope="module")
