@@ -43,7 +43,8 @@ def recipe(template):
 @pytest.fixture(scope="module")
 def report(folders, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
-    return page.write(runs.read(folders), path, random_of, {}, {"lower": Rollout(b"GIF89a", np.array([0, 1, 1, 1]), rljax.Discrete(2))})
+    played = Rollout(b"GIF89a", np.array([0, 1, 1, 1]), rljax.Discrete(2))
+    return page.write(runs.read(folders), path, random_of, {}, {"lower": played})
 
 
 @pytest.fixture(scope="module")
