@@ -129,16 +129,21 @@ def test_a_broken_sac_is_taken_apart_bug_by_bug():
     example = imported("broken_sac")
     with toys.optimized():
         bugs = set(example.BUGS)
+        found, _ = example.train(bugs, 4_000)
+        assert any(line.startswith("parameters-still") and "critics" in line for line in found)
         assert all("critics" in line and "always zero" in line for line in example.check(bugs, 0))
         bugs.remove("critic")
-        numbers = example.log(bugs, 4_000)
+        found, numbers = example.train(bugs, 4_000)
+        assert any(line.startswith("entropy-collapse") for line in found)
         assert numbers["entropy"][1] < -100  # far below the target
         assert numbers["reward"][1] < -6  # random actions get about -6
         bugs.remove("sign")
-        numbers = example.log(bugs, 4_000)
+        found, numbers = example.train(bugs, 12_000)
+        assert any(line.startswith("gradient-exploding") for line in found)
         assert numbers["entropy"][1] > -1
         assert numbers["temperature"][1] > numbers["temperature"][0]
         bugs.remove("temperature")
+        assert example.train(bugs, 12_000)[0] == []
         found = example.check(bugs, 5_000)
         assert any("the probe termination" in line for line in found)
         assert not any("the probe reward" in line for line in found)

@@ -175,14 +175,15 @@ def of_probe(probe: Probe, evidence: Evidence) -> Iterator[Finding]:
     yield from _observations(probe, evidence)
     same = (probe.most_frequent > SAME_ACTION) & (holds | unknown)
     yield from where(
-        evidence, "actions-same", same, "The policy took one action in {} of the steps.", probe.most_frequent
+        evidence, "actions-same", same, "The policy took one action in {:.0%} of the steps.", probe.most_frequent
     )
     at_bounds = (probe.at_bounds > AT_BOUNDS) & (holds | unknown) & ~same
-    yield from where(evidence, "actions-at-bounds", at_bounds, "{} of the actions were at a bound.", probe.at_bounds)
+    text = "{:.0%} of the actions were at a bound."
+    yield from where(evidence, "actions-at-bounds", at_bounds, text, probe.at_bounds)
     if probe.dead:
         worst = np.max(list(probe.dead.values()), axis=0)
         name = max(probe.dead, key=lambda layer: float(probe.dead[layer].max()))
-        text = f"{{}} of the units of a layer, such as {name}, were dead or saturated in all states."
+        text = f"{{:.0%}} of the units of a layer, such as {name}, were dead or saturated in all states."
         yield from where(evidence, "dead-units", (worst >= DEAD) & (holds | unknown), text, worst)
     yield from _ends(probe, evidence)
 
@@ -204,7 +205,7 @@ def _observations(probe: Probe, evidence: Evidence) -> Iterator[Finding]:
         yield from where(
             evidence, "observations-unscaled", unequal, "One entry varied {} times as much as another.", ratio
         )
-    text = "{} of the entries of the observations never changed."
+    text = "{:.0%} of the entries of the observations never changed."
     holds = constant >= (CONSTANT_PART if probe.is_vector else 1.0)
     yield from where(evidence, "observations-constant", holds, text, constant)
 
@@ -214,7 +215,7 @@ def _ends(probe: Probe, evidence: Evidence) -> Iterator[Finding]:
     parts = np.array([np.mean(one == one.max()) if len(one) else 0.0 for one in probe.lengths])
     many = np.array([len(one) >= FEWEST_EPISODES for one in probe.lengths])
     holds = many & (parts > LONGEST_PART) & (longest > 1) & (probe.unusual < USUAL)
-    text = "{} of the episodes terminated after exactly {} steps, in states like earlier ones."
+    text = "{:.0%} of the episodes terminated after exactly {} steps, in states like earlier ones."
     yield from where(evidence, "ends-mixed-up", holds, text, parts, longest)
     kinds = np.array([len(np.unique(one)) for one in probe.truncated_lengths])
     several = kinds > MOST_LENGTHS

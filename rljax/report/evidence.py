@@ -107,10 +107,18 @@ def of_seeds(found: Finding) -> str:
 
 
 def where(evidence: Evidence, name: str, holds: np.ndarray, sentence: str, *numbers: np.ndarray) -> Iterator[Finding]:
-    """A finding for the seeds for which it `holds` `[S]`, with the medians of their numbers `[S]`."""
+    """A finding for the seeds for which it `holds` `[S]`, with the medians of their numbers `[S]`.
+
+    The sentence has `{}` for a number and `{:.0%}` for a fraction.
+    """
     if holds.any():
         medians = [float(np.nanmedian(one[holds])) for one in numbers]
-        yield finding(name, sentence.format(*map(shown, medians)), evidence.seeds[holds])
+        yield finding(name, sentence.format(*map(_Number, medians)), evidence.seeds[holds])
+
+
+class _Number(float):
+    def __format__(self, form: str) -> str:
+        return super().__format__(form) if form else shown(self)
 
 
 def shown(value: float) -> str:

@@ -213,7 +213,7 @@ def _replay(evidence: Evidence) -> Iterator[Finding]:
             "replay-stale", f"The oldest transitions come from a policy {min(age, planned):,.0f} gradient steps ago."
         )
     lost = evidence.part("lost_successors", 0.0, 1.0)
-    sentence = "{} of the sampled transitions had lost their true next observation."
+    sentence = "{:.2%} of the sampled transitions had lost their true next observation."
     yield from where(evidence, "lost-successors", lost > LOST_SUCCESSORS, sentence, lost)
 
 
