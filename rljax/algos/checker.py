@@ -27,8 +27,9 @@ def check_algorithm(algorithm: Any, config: Any, probe_steps: int = 20_000) -> l
 
     Runs a few updates of `config`: every gradient must be finite and somewhere not zero, every parameter must move, the
     state must keep its shapes, two seeds must differ and `vmap` must give what single runs give, other traced numbers
-    must not recompile, and no illegal action may be taken. Then it trains four seeds in each of the probes of
-    `rljax.envs.probes`, whose best actions are known: a reward, an observation, a termination, a truncation.
+    must not recompile, no random key may be used twice, and no illegal action may be taken. Then it trains four seeds
+    in each of the probes of `rljax.envs.probes`, whose best actions are known: a reward, an observation, a termination,
+    a truncation.
 
     Gradients are those that the update takes with `jax.grad` or `jax.value_and_grad`.
 
@@ -54,7 +55,7 @@ def check_algorithm(algorithm: Any, config: Any, probe_steps: int = 20_000) -> l
     if found:
         return found
     try:
-        found = _updates(algorithm, config)
+        found = [*_reused(algorithm, config), *_updates(algorithm, config)]
     except Exception as error:  # any error of user code is a violation
         return [f"its updates fail: {located(error)}."]
     if probe_steps and not any("NaN" in sentence for sentence in found):
@@ -103,6 +104,21 @@ def _traced(algorithm: Any, config: Any) -> list[str]:
         return [*found, f"update must return a dict of metrics second, got a {type(metrics).__name__}."]
     found += [f"the metric {name} must be a scalar, got shape {x.shape}." for name, x in metrics.items() if x.shape]
     return found
+
+
+def _reused(algorithm: Any, config: Any) -> list[str]:
+    """What JAX's check of random keys finds in a run of one update."""
+
+    def run(key: jax.Array) -> Any:
+        key_init, key_update, _ = core.training_keys(key)
+        return algorithm.update(key_update, algorithm.init(key_init, config), config)[1]
+
+    try:
+        with jax.debug_key_reuse(True):
+            jax.block_until_ready(jax.jit(run)(jax.random.key(0)))
+    except jax.errors.KeyReuseError:
+        return ["init or update uses one key twice: split it once into as many keys as it needs."]
+    return []
 
 
 class _Gradients:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 import rljax
 from rljax import dqn, envs, ppo
@@ -20,6 +21,7 @@ ENVIRONMENT = (
     "observation constant",
     "time limit terminates",
     "failure truncates",
+    "reward times 100",
 )
 PPO = (
     "wrong sign of the policy loss",
@@ -77,6 +79,7 @@ def _step(key, state, action, params):
     fell, late = jnp.abs(place) > 1.0, time >= LIMIT
     place = jnp.clip(place, -1.5, 1.5)
     reward = jnp.where(bug == NUMBERS["reward times 1000"], 1000.0, 1.0)
+    reward = jnp.where(bug == NUMBERS["reward times 100"], 100.0, reward)
     reward = jnp.where(bug == NUMBERS["no reward"], 0.0, reward)
     endless = bug == NUMBERS["never ends"]
     terminated = jnp.where(
@@ -181,6 +184,44 @@ def _dqn_update(key, state, config):
 
 
 broken_dqn = _named(_broken_dqn, "broken_dqn", _dqn_update)
+
+
+def _with_ends(base, name, ends):
+    """A learner that sees other ends than the environment has: a pair of flags of a pair of flags."""
+
+    def update(key, state, config):
+        def step(key, env_state, action, params):
+            result, env_state = config.env.step(key, env_state, action, params)
+            terminated, truncated = ends(result.terminated, result.truncated)
+            return result._replace(terminated=terminated, truncated=truncated), env_state
+
+        seen = replace_unchecked(config, env=config.env.replace(step=step))
+        return base.update(key, state, seen)
+
+    return _named(base, name, update)
+
+
+truncation_ends = _with_ends(
+    ppo, "truncation_ends", lambda terminated, truncated: (terminated | truncated, False & truncated)
+)
+termination_ignored = _with_ends(
+    ppo, "termination_ignored", lambda terminated, truncated: (False & terminated, terminated | truncated)
+)
+
+
+def _reusing_update(key, state, config):
+    """Draws with a key that it has used already."""
+    new, metrics = ppo.update(key, state, config)
+    return new, {**metrics, "noise": jax.random.uniform(key)}
+
+
+reusing_key = _named(ppo, "reusing_key", _reusing_update)
+
+
+def accumulated(learning_rate):
+    """Gradients that are never set to zero again."""
+    return optax.chain(optax.trace(1.0), optax.adam(learning_rate))
+
 
 PPO_CONFIG = ppo.Config(
     env=track, total_steps=32_768, learning_rate=3e-3, num_envs=8, num_steps=32, num_epochs=4, num_minibatches=4,

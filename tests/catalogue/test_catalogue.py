@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rljax
-from rljax import envs, ppo
+from rljax import dqn, envs, ppo
 from rljax.report import doctor
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -18,6 +18,7 @@ import broken
 
 OF_PPO = {  # what must be among the findings in the recorded metrics and final returns
     "reward times 1000": "reward-scale",
+    "reward times 100": "reward-scale",
     "no reward": "no-reward",
     "action ignored": "no-better-than-random",
     "never ends": "entropy-stuck",
@@ -100,7 +101,7 @@ def test_every_planted_fault_is_expected_to_be_found():
     checked = {"failure truncates"}
     planted = (broken.PPO_NUMBERS | broken.DQN_NUMBERS).keys() - {"healthy"}
     assert {*OF_PPO, *OF_POLICIES, *OF_DQN, *checked} == planted
-    assert len(planted) + len(CHECKED) - 1 >= 38
+    assert len(planted) + len(CHECKED) - 1 + len(ALGORITHMS) >= 42
 
 
 def changed(**fields):
@@ -198,6 +199,28 @@ def test_a_wrong_terminal_shaping_term_does_not_telescope():
         ended = np.isfinite(total)
         assert ended.sum() > 32
         assert np.allclose(total[ended], -first[ended], atol=1e-3) == is_sound
+
+
+ALGORITHMS = {  # what the checks say of each, and the steps of their probes
+    "reusing_key": ("update uses one key twice", 0),
+    "truncation_ends": ("the probe truncation is not learned", 4_096),
+    "termination_ignored": ("the probe termination is not learned", 4_096),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_faults_of_algorithms_are_found_by_check_algorithm(name):
+    words, steps = ALGORITHMS[name]
+    found = rljax.check_algorithm(getattr(broken, name), broken.PPO_CONFIG, steps)
+    assert any(words in sentence for sentence in found), found
+
+
+@pytest.mark.slow
+def test_accumulated_gradients_are_found():
+    options = {"seeds": 2, "evaluations": 4, "eval_episodes": 8, "progress": False}
+    result = rljax.run(dqn, rljax.replace(broken.DQN_CONFIG, optimizer=broken.accumulated), **options)
+    assert "overestimation" in {one.name for one in rljax.doctor(result, plays=False)}
 
 
 @pytest.mark.slow
