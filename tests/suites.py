@@ -13,6 +13,7 @@ from rljax.envs.masks import masked, plain, random_action
 from rljax.envs.suites.adapting import in_32_bits
 
 NUM_ENVS = 8
+STOCK = 16  # starts of episodes for each environment, drawn before the steps
 
 
 def compared(env, reset, step, num_steps=1_000, seed=0):
@@ -28,26 +29,30 @@ def compared(env, reset, step, num_steps=1_000, seed=0):
     """
     engine = masked(env)
 
-    def one(carry, key):
-        obs, state, theirs = carry
-        key_action, key_step, key_reset = jax.random.split(key, 3)
+    def one(carry, inputs):
+        obs, state, theirs, stock = carry
+        time, key = inputs
+        key_action, key_step = jax.random.split(key)
         action = random_action(env.action_space, key_action, obs)
         result, state = engine.step(key_step, state, action, env.params)
         expected, reward, terminated, truncated, theirs = in_32_bits(step(key_step, theirs, action))
         ended = result.terminated | result.truncated
-        result, state = envs.begin_next_episode(result, state, *engine.reset(key_reset, env.params))
-        theirs = jax.tree.map(lambda old, fresh: jnp.where(ended, fresh, old), theirs, in_32_bits(reset(key_reset)[1]))
+        fresh, fresh_theirs = jax.tree.map(lambda x: x[time % STOCK], stock)
+        result, state = envs.begin_next_episode(result, state, *fresh)
+        theirs = jax.tree.map(lambda old, new: jnp.where(ended, new, old), theirs, fresh_theirs)
         seen = result._replace(obs=(), next_obs=plain(result.next_obs))
-        return (result.obs, state, theirs), (seen, expected, jnp.float32(reward), terminated, truncated)
+        return (result.obs, state, theirs, stock), (seen, expected, jnp.float32(reward), terminated, truncated)
 
     def play(key):
-        key_reset, key_steps = jax.random.split(key)
-        obs, state = engine.reset(key_reset, env.params)
-        first, theirs = in_32_bits(reset(key_reset))  # without weak types, so that a scan can carry it
-        steps = jax.lax.scan(one, (obs, state, theirs), jax.random.split(key_steps, num_steps))[1]
-        return (plain(obs), first), steps
+        key_resets, key_steps = jax.random.split(key)
+        keys = jax.random.split(key_resets, STOCK)
+        ours = jax.vmap(engine.reset, (0, None))(keys, env.params)
+        first, theirs = in_32_bits(jax.vmap(reset)(keys))  # without weak types, so that a scan can carry it
+        start = (*jax.tree.map(lambda x: x[0], (*ours, theirs)), (ours, theirs))
+        inputs = (jnp.arange(num_steps), jax.random.split(key_steps, num_steps))
+        return (plain(ours[0]), first), jax.lax.scan(one, start, inputs)[1]
 
-    starts, steps = jax.jit(jax.vmap(play, out_axes=1))(jax.random.split(jax.random.key(seed), NUM_ENVS))
+    starts, steps = jax.jit(jax.vmap(play, out_axes=(0, 1)))(jax.random.split(jax.random.key(seed), NUM_ENVS))
     (result, expected, reward, *flags) = jax.tree.map(np.asarray, steps)
     same(*starts)
     same(result.next_obs, expected)

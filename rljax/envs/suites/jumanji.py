@@ -1,7 +1,7 @@
 """Jumanji: puzzles, packing and routing (Bonnet et al. 2024), ids such as `jumanji/Snake-v1`.
 
-Observations are dicts of the suite's fields, without the action mask, which becomes `legal_actions`, and without the step
-count. If one field is left, as in Snake and 2048, the observation is that array. Where several integers choose one
+Observations are dicts of the suite's fields, without the action mask, which becomes `legal_actions`, and without the
+step count. If one field is left, as in Snake and 2048, the observation is that array. Where several integers choose one
 move, as in Tetris and Sudoku, all combinations are numbered as one `Discrete`, the last integer first. Several agents
 are one agent with a `MultiDiscrete` action, paid the sum of their rewards, as in Jumanji's `MultiToSingleWrapper`.
 
