@@ -1,11 +1,13 @@
 """What the adapters of all suites must keep: compared with the suite's own step, rebuilt, and stopped and resumed."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from resuming import OPTIONS, same_results, stopped
 from tiny_ppo import TINY
-from toys import same_structure
+from toys import optimized, same_structure
 
 import rljax
 from rljax import envs, ppo
@@ -29,8 +31,8 @@ def compared(env, reset, step, num_steps=1_000, seed=0):
     """
     engine = masked(env)
 
-    def one(carry, inputs):
-        obs, state, theirs, stock = carry
+    def one(stock, carry, inputs):
+        obs, state, theirs = carry
         time, key = inputs
         key_action, key_step = jax.random.split(key)
         action = random_action(env.action_space, key_action, obs)
@@ -41,18 +43,19 @@ def compared(env, reset, step, num_steps=1_000, seed=0):
         result, state = envs.begin_next_episode(result, state, *fresh)
         theirs = jax.tree.map(lambda old, new: jnp.where(ended, new, old), theirs, fresh_theirs)
         seen = result._replace(obs=(), next_obs=plain(result.next_obs))
-        return (result.obs, state, theirs, stock), (seen, expected, jnp.float32(reward), terminated, truncated)
+        return (result.obs, state, theirs), (seen, expected, jnp.float32(reward), terminated, truncated)
 
     def play(key):
         key_resets, key_steps = jax.random.split(key)
         keys = jax.random.split(key_resets, STOCK)
         ours = jax.vmap(engine.reset, (0, None))(keys, env.params)
         first, theirs = in_32_bits(jax.vmap(reset)(keys))  # without weak types, so that a scan can carry it
-        start = (*jax.tree.map(lambda x: x[0], (*ours, theirs)), (ours, theirs))
+        start = jax.tree.map(lambda x: x[0], (*ours, theirs))
         inputs = (jnp.arange(num_steps), jax.random.split(key_steps, num_steps))
-        return (plain(ours[0]), first), jax.lax.scan(one, start, inputs)[1]
+        return (plain(ours[0]), first), jax.lax.scan(partial(one, (ours, theirs)), start, inputs)[1]
 
-    starts, steps = jax.jit(jax.vmap(play, out_axes=(0, 1)))(jax.random.split(jax.random.key(seed), NUM_ENVS))
+    with optimized():
+        starts, steps = jax.jit(jax.vmap(play, out_axes=(0, 1)))(jax.random.split(jax.random.key(seed), NUM_ENVS))
     (result, expected, reward, *flags) = jax.tree.map(np.asarray, steps)
     same(*starts)
     same(result.next_obs, expected)
