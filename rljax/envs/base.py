@@ -14,7 +14,6 @@ from rljax.envs import measures
 from rljax.envs.spaces import Box, Discrete, Leaf, MultiDiscrete, Space, by_path, leaves_of
 from rljax.errors import UsageError, scalar, shown
 
-
 TIME_LIMITS = ("max_steps_in_episode", "max_timesteps")  # params that truncate, by our name and by Craftax's
 
 
