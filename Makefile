@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 CANDIDATES := $(PYTHON) python3.12 python3.13 python3.14 python3 python
 
-.PHONY: demo test test-slow test-kills test-mutations learning bench bench-check lint format ci clean
+.PHONY: demo test test-slow test-suites test-kills test-mutations suites learning bench bench-check lint format ci clean
 
 demo: $(VENV)/ready
 	$(RUN)/rljax train ppo --env CartPole-v1 --seeds 64 --total-steps 100000 --out runs/demo --overwrite
@@ -16,6 +16,14 @@ test: $(VENV)/ready
 
 test-slow: $(VENV)/ready
 	$(RUN)/python -m pytest -m slow
+
+# Installs the suites of environments that run on this machine; takes about 3 GB.
+suites: $(VENV)/ready
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[suites]'
+
+# Runs all tests of the suites that are installed, long ones included; takes an hour or more, mostly to compile.
+test-suites: $(VENV)/ready
+	$(RUN)/python -m pytest -m "slow or not slow" -n auto --maxprocesses 4 tests/envs/suites
 
 # Kills and damages runs and the nodes of a cluster, and prints the counts.
 test-kills: $(VENV)/ready

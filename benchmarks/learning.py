@@ -101,6 +101,10 @@ CLAIMS = [
     Claim("recurrent_ppo", "CartPole-v1", 490, "RL Zoo 500 at 100k (1 run)", variation="without velocities"),
     Claim("recurrent_ppo", "MemoryChain-bsuite", 0.95, "optimum 1, chance 0", variation="of length 5"),
     Claim("recurrent_ppo", "MemoryChain-bsuite", 0.95, "optimum 1, chance 0", variation="of length 20"),
+    Claim("ppo", "navix/Navix-Empty-8x8-v0", 0.99, "optimum 1, a success"),
+    Claim("ppo", "navix/Navix-DoorKey-5x5-v0", 0.95, "optimum 1, a success"),
+    Claim("ppo", "pgx/minatar-breakout", 16.4, "DQN 16.4 at 1M (reg-duel-q, 30 seeds)"),
+    Claim("pqn", "pgx/minatar-breakout", 16.4, "DQN 16.4 at 1M (reg-duel-q, 30 seeds)"),
     *(
         Claim("recurrent_ppo", env, -np.inf, why, variation=variation, changes={"recurrent": None}, ceiling=ceiling)
         for env, variation, ceiling, why in (

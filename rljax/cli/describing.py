@@ -13,6 +13,7 @@ from rljax import presets
 from rljax.cli import user_code
 from rljax.cli.parsing import Parser
 from rljax.envs import Env, spaces
+from rljax.envs.base import TIME_LIMITS
 from rljax.errors import UsageError
 
 
@@ -33,7 +34,7 @@ def _described(env: Env) -> Iterator[str]:
     yield f"  observations  {spaces.text(env.observation_space)}"
     yield f"  actions       {spaces.text(env.action_space)}{masks}"
     params = dict(_params(env.params))
-    limit = params.get("max_steps_in_episode")
+    limit = next((params[name] for name in TIME_LIMITS if name in params), None)
     yield f"  time limit    {limit if limit is not None else 'none known: --wrap time_limit=1000 sets one'}"
     if params:
         yield "  params        " + ", ".join(f"{name}={value}" for name, value in params.items())

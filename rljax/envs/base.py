@@ -14,6 +14,8 @@ from rljax.envs import measures
 from rljax.envs.spaces import Box, Discrete, Leaf, MultiDiscrete, Space, by_path, leaves_of
 from rljax.errors import UsageError, scalar, shown
 
+TIME_LIMITS = ("max_steps_in_episode", "max_timesteps")  # params that truncate, by our name and by Craftax's
+
 
 class TimeStep(NamedTuple):
     """The result of one step. `next_obs` is the true next observation; `obs` is the one the agent sees next.
@@ -31,7 +33,7 @@ class TimeStep(NamedTuple):
 
 def check_param(name: str, before: Any, value: Any) -> None:
     """Raise a `UsageError` for what cannot replace a number in an environment's params; arrays are not checked."""
-    least = 1 if "max_steps_in_episode" in name else -math.inf
+    least = 1 if any(limit in name for limit in TIME_LIMITS) else -math.inf
     given = scalar(value)
     if not isinstance(before, bool | int | float) or hasattr(given, "shape"):
         return

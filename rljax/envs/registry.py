@@ -17,6 +17,11 @@ from rljax.errors import UsageError
 _SUITES: dict[str, tuple[str, str | None]] = {
     "bandits": ("rljax.envs.suites.bandits", None),
     "operations": ("rljax.envs.operations", None),
+    "navix": ("rljax.envs.suites.navix", "navix"),
+    "xminigrid": ("rljax.envs.suites.xminigrid", "xminigrid"),
+    "pgx": ("rljax.envs.suites.pgx", "pgx"),
+    "craftax": ("rljax.envs.suites.craftax", "craftax"),
+    "jumanji": ("rljax.envs.suites.jumanji", "jumanji"),
 }
 
 

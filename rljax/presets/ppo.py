@@ -1,7 +1,35 @@
 """Tuned values of PPO and recurrent PPO."""
 
+from typing import Any
+
 from rljax.presets.scaling import Preset, normalized, rewards_normalized
 from rljax.schedules import linear
+
+_NAVIX: dict[str, Any] = {
+    "learning_rate": linear(2.5e-4, 0),
+    "discount": 0.99,
+    "gae_lambda": 0.95,
+    "entropy_coefficient": 0.01,
+    "value_clip": 0.2,
+    "num_envs": 16,
+    "num_steps": 128,
+    "num_epochs": 4,
+    "num_minibatches": 8,
+}
+_GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+# Those of gymnax's Breakout, with twice the steps.
+_MINATAR: dict[str, Any] = {
+    "total_steps": 1_000_000,
+    "learning_rate": linear(5e-4, 0),
+    "discount": 0.99,
+    "gae_lambda": 0.95,
+    "entropy_coefficient": 0.01,
+    "num_envs": 16,
+    "num_steps": 64,
+    "num_minibatches": 8,
+    "hidden_sizes": (64,),
+    "activation": "relu",
+}
 
 PRESETS: dict[tuple[str, str], Preset] = {
     ("ppo", "CartPole-v1"): (
@@ -71,4 +99,44 @@ PRESETS: dict[tuple[str, str], Preset] = {
         },
         None,
     ),
+    # The values of Navix's own PPO (navix.agents.PPOHparams), with four epochs instead of one.
+    ("ppo", "navix/Navix-Empty-8x8-v0"): ({"total_steps": 200_000, **_NAVIX}, None),
+    ("ppo", "navix/Navix-DoorKey-5x5-v0"): ({"total_steps": 1_000_000, **_NAVIX}, None),
+    # Matthews et al. 2024, as in Craftax_Baselines, whose runs have 1e9 steps.
+    ("ppo", "craftax/Craftax-Classic-Symbolic-v1"): (
+        {
+            "total_steps": 10_000_000,
+            "learning_rate": linear(2e-4, 0),
+            "discount": 0.99,
+            "gae_lambda": 0.8,
+            "entropy_coefficient": 0.01,
+            "max_grad_norm": 1.0,
+            "value_clip": 0.2,
+            "num_envs": 1024,
+            "num_steps": 64,
+            "num_epochs": 4,
+            "num_minibatches": 8,
+            "hidden_sizes": (512, 512, 512),
+        },
+        None,
+    ),
+    **{("ppo", f"pgx/minatar-{game}"): (_MINATAR, None) for game in _GAMES},
+    **{
+        ("ppo", f"jumanji/{puzzle}"): (
+            {
+                "total_steps": 2_000_000,
+                "learning_rate": linear(5e-4, 0),
+                "discount": 0.99,
+                "gae_lambda": 0.95,
+                "entropy_coefficient": 0.01,
+                "num_envs": 32,
+                "num_steps": 64,
+                "num_minibatches": 8,
+                "hidden_sizes": (256, 256),
+                "activation": "relu",
+            },
+            wrap,
+        )
+        for puzzle, wrap in (("Snake-v1", None), ("Game2048-v1", rewards_normalized(0.99)))
+    },
 }

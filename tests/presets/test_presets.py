@@ -6,12 +6,15 @@ import jax
 import pytest
 
 import rljax
-from rljax import algos, presets, schedules
+from rljax import algos, envs, presets, schedules
 
 
 @pytest.mark.parametrize("algo", algos.algorithms())
 def test_every_tuned_preset_makes_a_config_of_its_algorithm(algo):
+    installed = set(envs.registered())
     for env in presets.tuned_for(algo):
+        if "/" in env and env not in installed:
+            continue
         config = rljax.preset(algo, env)
         assert isinstance(config, algos.algorithm(algo).Config)
         assert config.env.name == env

@@ -11,7 +11,7 @@ Unless its means are given, every reset draws a problem, so that seeds learn dif
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, dataclass_transform
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,19 +20,14 @@ import numpy as np
 from rljax.backend import random_bits
 from rljax.envs.base import Bound, Env, TimeStep, check_param, timestep
 from rljax.envs.spaces import Box, Discrete
+from rljax.envs.suites.adapting import as_params
 from rljax.errors import UsageError, number, shown, suggest
 
 PREFIX = "bandits/"
 INFO = {"expected_reward": "sum", "oracle_reward": "sum", "optimal": "mean"}
 
 
-@dataclass_transform(frozen_default=True)
-def _params[T](cls: type[T]) -> type[T]:
-    made = dataclasses.dataclass(frozen=True)(cls)
-    return jax.tree_util.register_dataclass(made, [f.name for f in dataclasses.fields(made)], [])  # type: ignore[arg-type]
-
-
-@_params
+@as_params
 class Bernoulli:
     """Rewards of 0 or 1; means `[A]`, or None for uniform ones between `low` and `high`."""
 
@@ -41,7 +36,7 @@ class Bernoulli:
     high: float = 1.0
 
 
-@_params
+@as_params
 class Gaussian:
     """Normal rewards; means `[A]`, or None for normal ones.
 
@@ -54,7 +49,7 @@ class Gaussian:
     noise: float = 1.0
 
 
-@_params
+@as_params
 class Drifting:
     """Normal rewards whose means start at 0 and take a normal step `walk` (Sutton and Barto 2018, exercise 2.5)."""
 
@@ -62,7 +57,7 @@ class Drifting:
     noise: float = 1.0
 
 
-@_params
+@as_params
 class Abrupt:
     """Rewards of 0 or 1 whose means, uniform between `low` and `high`, are drawn anew every `period` steps."""
 
@@ -71,7 +66,7 @@ class Abrupt:
     high: float = 1.0
 
 
-@_params
+@as_params
 class Adversarial:
     """One arm pays 1 and the others 0. The arm changes after `period`, 3, 7, 15 ... times `period` steps.
 
@@ -82,7 +77,7 @@ class Adversarial:
     period: int = 100
 
 
-@_params
+@as_params
 class Linear:
     r"""Normal rewards with the mean $\theta^T x_a$ for features $x_a$ of each arm, new ones in every step.
 
@@ -93,7 +88,7 @@ class Linear:
     noise: float = 0.1
 
 
-@_params
+@as_params
 class Table:
     """Rewards `[T, A]` in the order of their rows, which repeat."""
 

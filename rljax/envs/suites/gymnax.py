@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from rljax.envs.base import Bound, Env, TimeStep, check_param, is_data, timestep
+from rljax.envs.base import Bound, Env, TimeStep, is_data, timestep
 from rljax.envs.spaces import Box, Leaf, alike, leaves_of, space_of_leaves
-from rljax.envs.suites.adapting import in_32_bits, space_of
+from rljax.envs.suites.adapting import narrowly, replace_params, space_of
 from rljax.errors import UsageError, located, suggest
 
 # Environments whose observations exceed the bounds that gymnax 1.0.1 declares (in parentheses): MemoryChain's context
@@ -43,7 +43,7 @@ def make(name: str, settings: dict[str, Any]) -> Env:
 def from_object(environment: Any, settings: dict[str, Any]) -> Env:
     """Make an environment from a gymnax object, with some of its params set."""
     kind = type(environment).__name__
-    params = _replace_params(_default_params(environment), settings, kind)
+    params = replace_params(_default_params(environment), settings, kind)
     return _env(environment, params, str(getattr(environment, "name", kind)), (None,))
 
 
@@ -90,24 +90,20 @@ def _default_params(environment: Any) -> Any:
     return gymnax_corrections.default_params(environment)
 
 
+@narrowly
 def _reset(environment: Any, key: jax.Array, params: Any) -> tuple[Any, Any]:
     from rljax.envs.suites import gymnax_corrections
 
-    if jax.config.read("jax_enable_x64"):  # some environments would mix types
-        params = in_32_bits(params)
-    with jax.enable_x64(False):
-        return in_32_bits(gymnax_corrections.reset(environment, key, params))
+    return gymnax_corrections.reset(environment, key, params)
 
 
+@narrowly
 def _step(environment: Any, key: jax.Array, state: Any, action: Any, params: Any) -> tuple[TimeStep, Any]:
     from rljax.envs.suites import gymnax_corrections
 
-    if jax.config.read("jax_enable_x64"):
-        state, action, params = in_32_bits((state, action, params))
-    with jax.enable_x64(False):
-        # step_env, not step: gymnax's step computes a reset on every call, which costs more than most physics.
-        obs, state, reward, terminated, truncated = gymnax_corrections.step(environment, key, state, action, params)
-        return timestep(in_32_bits(obs), reward, terminated, truncated), in_32_bits(state)
+    # step_env, not step: gymnax's step computes a reset on every call, which costs more than most physics.
+    obs, state, reward, terminated, truncated = gymnax_corrections.step(environment, key, state, action, params)
+    return timestep(obs, reward, terminated, truncated), state
 
 
 def _construct_and_set(name: str, settings: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
@@ -136,7 +132,7 @@ def _construct_and_set(name: str, settings: dict[str, Any]) -> tuple[Any, Any, d
             hint = suggest(wrong, known) if known else f"{error}."
             raise UsageError(f"{name} cannot be made with the setting {wrong!r}: {hint}") from None
     param_settings = {k: v for k, v in settings.items() if k in fields}
-    return environment, _replace_params(_default_params(environment), param_settings, name), constructor_settings
+    return environment, replace_params(_default_params(environment), param_settings, name), constructor_settings
 
 
 def _construct_once(name: str, settings: dict[str, Any]) -> Any:
@@ -159,12 +155,3 @@ def _factory(name: str) -> Any:
     from rljax.envs.suites import gymnax_corrections
 
     return gymnax_corrections.FACTORIES.get(name) or gymnax.registration._registry[name]
-
-
-def _replace_params(params: Any, settings: dict[str, Any], name: str) -> Any:
-    known = [f.name for f in dataclasses.fields(params)]
-    for setting, value in settings.items():
-        if setting not in known:
-            raise UsageError(f"{name} has no setting {setting!r}: {suggest(setting, known)}")
-        check_param(f"{setting} of {name}", getattr(params, setting), value)
-    return dataclasses.replace(params, **settings)
