@@ -1,5 +1,6 @@
 """Tuned values of PPO and recurrent PPO."""
 
+from rljax.networks import history_encoder
 from rljax.presets.scaling import Preset, normalized, rewards_normalized
 from rljax.schedules import linear
 
@@ -43,6 +44,19 @@ PRESETS: dict[tuple[str, str], Preset] = {
             "num_minibatches": 32,
         },
         rewards_normalized(0.9),
+    ),
+    ("ppo", "recommender/drift-100"): (
+        {
+            "total_steps": 300_000,
+            "learning_rate": linear(1e-3, 0),
+            "discount": 0.95,
+            "gae_lambda": 0.95,
+            "entropy_coefficient": linear(0.03, 0),
+            "num_envs": 16,
+            "num_steps": 64,
+            "encoder": history_encoder("mean"),
+        },
+        None,
     ),
     ("ppo", "MountainCar-v0"): (
         {

@@ -67,8 +67,8 @@ def tabular_model(env: Env, taste: int = 41, boredom: int = 5, satisfaction: int
         for context, change in _contexts(points[:, 1].astype(int), sizes[1], float(params.context_change)):
             for place, part in _neighbours(coordinates, [axes[0], *axes[2:]]):
                 following = np.ravel_multi_index((place[0], context, *place[1:]), sizes)
-                np.add.at(transitions, (rows, item, following), chance * change * part)
-                np.add.at(ends, (rows, item, following), chance * change * part * leaving)
+                np.add.at(transitions[:, item], (rows, following), chance * change * part)
+                np.add.at(ends[:, item], (rows, following), chance * change * part * leaving)
     return _with_end(transitions, ends, np.asarray(rewards), _start(axes, sizes, params))
 
 
