@@ -27,7 +27,8 @@ def fetch(folder: pathlib.Path) -> pathlib.Path:
         command = [sys.executable, "-m", "pip", "download", "recbole==1.2.1", "--no-deps", "--quiet", "-d", str(folder)]
         subprocess.run(command, check=True)
     with zipfile.ZipFile(wheel) as archive:
-        return [pathlib.Path(archive.extract(member, folder)) for member in MEMBERS][0].parent
+        archive.extractall(folder, MEMBERS)
+    return (folder / MEMBERS[0]).parent
 
 
 def predict(ratings: recommender.Ratings) -> recommender.Factors:

@@ -47,10 +47,8 @@ def fixed(world: str) -> dict[str, dict[str, float]]:
         "greedy, knows the person": (recommender.revealed(env), recommender.greedy(env)),
     }
     found = {name: rljax.play(jax.random.key(1), *pair, num_episodes=1000) for name, pair in policies.items()}
-    return {
-        name: {f"episode_{what}": float(x.mean()) for what, x in {"return": one.returns, **one.measures}.items()}
-        for name, one in found.items()
-    }
+    each = {name: {"return": one.returns, **one.measures} for name, one in found.items()}
+    return {name: {f"episode_{what}": float(x.mean()) for what, x in one.items()} for name, one in each.items()}
 
 
 def main() -> None:
@@ -71,11 +69,10 @@ def main() -> None:
             (line,) = axes.plot(x, mean, label=name)
             axes.fill_between(x, mean - error, mean + error, color=line.get_color(), alpha=0.2, linewidth=0)
             axes.set(xlabel="recommendations", title=f"{MEASURES[measure]} per session")
-        last = {what: curves[measure][:, -2:].mean() for measure, what in MEASURES.items()}
-        print(f"{name:26}", "  ".join(f"{what} {value:6.2f}" for what, value in last.items()), flush=True)
+        last = (f"{what} {curves[measure][:, -2:].mean():6.2f}" for measure, what in MEASURES.items())
+        print(f"{name:26}", "  ".join(last), flush=True)
     panels["episode_return"].legend(frameon=False, fontsize=7)
     figure.savefig("recommender.png")
-    print("recommender.png")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Measure recommenders: engagement of learners and baselines on fresh seeds, and predictions on MovieLens-100k.
 
-    python benchmarks/recommender.py PART... [--seeds 20] [--steps 300000] [--folder FOLDER]
+    python benchmarks/recommenders.py PART... [--seeds 20] [--steps 300000] [--folder FOLDER]
 
 The parts are `planned` (the small world next to its optimum), `baselines`, `encoders` (three learners with five
 encoders), `horizon` (discounts, in the worlds with and without drift), `entropy` and `data`; `data` needs a folder that
 `rljax.envs.recommender.from_movielens` reads, such as that of examples/movielens.py. Results are added to
-results/recommender.json, and printed with 95% intervals over seeds.
+results/recommenders.json, and printed with 95% intervals over seeds.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from rljax.envs.recommender.movielens import of_rows
 from rljax.networks import history_encoder
 from rljax.networks.histories import KINDS
 
-RESULTS = pathlib.Path(__file__).parent / "results" / "recommender.json"
+RESULTS = pathlib.Path(__file__).parent / "results" / "recommenders.json"
 SEED = 20_261_130
 EPISODES = 500
 WORLD = "recommender/drift-100"
