@@ -21,7 +21,6 @@ from rljax import bandits, planning
 from rljax.algos import algorithm
 from rljax.envs import heuristics, recommender
 from rljax.envs.recommender.movielens import of_rows
-from rljax.networks import history_encoder
 from rljax.networks.histories import KINDS
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "recommenders.json"
@@ -114,7 +113,7 @@ def encoders(seeds: int, steps: int) -> dict[str, Any]:
     """Three learners with five encoders."""
     env = rljax.make(WORLD)
     return {
-        f"{algo}, {kind}": learned(algo, env, seeds, total_steps=steps, encoder=history_encoder(kind))
+        f"{algo}, {kind}": learned(algo, env, seeds, total_steps=steps, encoder=f"history_{kind}")
         for algo in ("reinforce", "a2c", "ppo")
         for kind in KINDS
     }

@@ -14,17 +14,16 @@ from matplotlib.figure import Figure
 import rljax
 from rljax import a2c, schedules
 from rljax.envs import heuristics, recommender
-from rljax.networks import history_encoder
 
 MEASURES = {"episode_return": "return", "episode_clicks": "clicks", "episode_length": "session length"}
 LEARNERS: dict[str, dict[str, Any]] = {
-    "no state": {"encoder": history_encoder("none")},
-    "one-hot": {"encoder": history_encoder("one_hot")},
-    "recency-weighted mean": {"encoder": history_encoder("mean")},
-    "GRU": {"encoder": history_encoder("gru")},
-    "attention": {"encoder": history_encoder("attention")},
-    "mean, constant entropy": {"encoder": history_encoder("mean"), "entropy_coefficient": 0.03},
-    "mean, myopic (discount 0)": {"encoder": history_encoder("mean"), "discount": 0.0},
+    "no state": {"encoder": "history_none"},
+    "one-hot": {"encoder": "history_one_hot"},
+    "recency-weighted mean": {"encoder": "history_mean"},
+    "GRU": {"encoder": "history_gru"},
+    "attention": {"encoder": "history_attention"},
+    "mean, constant entropy": {"encoder": "history_mean", "entropy_coefficient": 0.03},
+    "mean, myopic (discount 0)": {"encoder": "history_mean", "discount": 0.0},
 }
 
 

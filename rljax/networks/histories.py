@@ -86,8 +86,12 @@ class _Histories:
         return HistoryEncoder(space, self.kind, self.size)
 
 
+HISTORY_ENCODERS = {f"history_{kind}": _Histories(kind, 32) for kind in KINDS}
+"""The encoders by the names that the field `encoder` of a config takes, with the default size."""
+
+
 def history_encoder(kind: str, size: int = 32) -> Any:
-    """An encoder of histories for the field `encoder` of a config.
+    """An encoder of histories for the field `encoder` of a config, which also takes its name, such as "history_gru".
 
     Args:
         kind: `none`, `one_hot`, `mean`, `gru` or `attention`.

@@ -1,6 +1,5 @@
 """Tuned values of A2C."""
 
-from rljax.networks import history_encoder
 from rljax.presets.scaling import Preset, rewards_normalized
 from rljax.schedules import linear
 
@@ -42,7 +41,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
             "num_envs": 16,
             "num_steps": 16,
             "normalize_advantages": True,
-            "encoder": history_encoder("mean"),
+            "encoder": "history_mean",
         },
         None,
     ),

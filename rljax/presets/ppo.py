@@ -1,6 +1,5 @@
 """Tuned values of PPO and recurrent PPO."""
 
-from rljax.networks import history_encoder
 from rljax.presets.scaling import Preset, normalized, rewards_normalized
 from rljax.schedules import linear
 
@@ -54,7 +53,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
             "entropy_coefficient": linear(0.03, 0),
             "num_envs": 16,
             "num_steps": 64,
-            "encoder": history_encoder("mean"),
+            "encoder": "history_mean",
         },
         None,
     ),

@@ -1,6 +1,5 @@
 """Tuned values of REINFORCE."""
 
-from rljax.networks import history_encoder
 from rljax.presets.scaling import Preset, rewards_normalized
 from rljax.schedules import linear
 
@@ -37,7 +36,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
             "num_envs": 16,
             "num_steps": 64,
             "max_episode_steps": 200,
-            "encoder": history_encoder("mean"),
+            "encoder": "history_mean",
         },
         None,
     ),

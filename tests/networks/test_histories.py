@@ -95,13 +95,15 @@ def test_unknown_kinds_and_other_spaces_are_refused():
     with pytest.raises(rljax.UsageError, match="size must be even"):
         history_encoder("gru", size=3)
     with pytest.raises(rljax.UsageError, match="needs a recommender's observations"):
-        history_encoder("gru")(rljax.make("CartPole-v1").observation_space)
+        rljax.ppo.Config(env="CartPole-v1", encoder="history_gru")
+    with pytest.raises(rljax.UsageError, match="no encoder of images 'history_gru'"):
+        rljax.networks.encoder("history_gru")
 
 
 @pytest.mark.parametrize("algo", ["reinforce", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_learners_train_with_an_encoder_of_histories(algo):
     values = {"total_steps": 64, "num_envs": 4, "num_steps": 8}
-    config = rljax.preset(algo, "recommender/drift-100", encoder=history_encoder("mean"), **values)
+    config = rljax.preset(algo, "recommender/drift-100", encoder="history_mean", **values)
     _, metrics = jax.jit(getattr(rljax, algo).train)(jax.random.key(0), config)
     assert np.isfinite(metrics["loss"]).all()
     assert {"episode_clicks", "episode_satisfaction"} <= set(metrics)

@@ -33,7 +33,7 @@ def random(
     dimensions: int = 8,
     categories: int = 8,
     contexts: int = 3,
-    users: int = 500,
+    users: int = 200,
     clickbait: float = 0.5,
     new_items: float = 0.0,
     seed: int = 0,
