@@ -58,13 +58,13 @@ def learned(algo: str, env: Any, seeds: int, **changes: Any) -> dict[str, Any]:
 def trained(algo: Any, config: Any, seeds: int) -> dict[str, Any]:
     """Engagement after training, and the mean return of sessions in each tenth of it."""
 
-    def one(key: jax.Array) -> Any:
+    def one(key: jax.Array, config: Any) -> Any:
         key_train, key_play = jax.random.split(key)
         state, metrics = algo.train(key_train, config)
         policy = algo.act(state, config, greedy=False)
         return rljax.play(key_play, config.env, policy, EPISODES), metrics.get("episode_return", metrics["reward"])
 
-    found, returns = jax.jit(jax.vmap(one))(keys(seeds))
+    found, returns = jax.jit(jax.vmap(one, (0, None)))(keys(seeds), config)
     parts = np.array_split(np.asarray(returns), 10, axis=1)
     return {**engagement(found), "curve": [float(np.nanmean(part)) for part in parts]}
 
