@@ -189,7 +189,8 @@ def test_ranking_metrics_equal_values_worked_out_by_hand():
     # Person 0 is recommended 2, 1 and finds 1; person 1 is recommended 0, 3 and finds both; person 2 likes nothing.
     scores = np.array([[9, 3, 4, 1, 0], [5, 1, 2, 4, 3], [1, 1, 1, 1, 1]])
     train = of([(0, 0), (1, 1), (2, 0), (2, 1), (2, 0)][:4], 3, 5)
-    test = of([(0, 1), (0, 4), (1, 0), (1, 3), (2, 4)], 3, 5, [5, 4, 5, 4, 2])
+    # A film that was already seen counts for nothing when it is liked again.
+    test = of([(0, 1), (0, 4), (0, 0), (1, 0), (1, 3), (2, 4)], 3, 5, [5, 4, 5, 5, 4, 2])
     found = recommender.ranking_metrics(scores, train, test, k=2)
     second = 1 / np.log2(3)
     assert found["precision"] == pytest.approx((0.5 + 1) / 2)
