@@ -10,6 +10,7 @@ from rljax.backend.devices import configure_jax
 from rljax.backend.program_cache import cache
 from rljax.config import replace, static, traced
 from rljax.envs import Box, Discrete, Env, MultiDiscrete, TimeStep, check, make, timestep
+from rljax.envs import recommender as _recommender  # noqa: F401 - `rljax.envs.recommender`
 from rljax.errors import UsageError
 from rljax.evaluation import evaluate, play
 from rljax.experiment.loading import best, load, policy, watch

@@ -148,3 +148,16 @@ def test_a_broken_sac_is_taken_apart_bug_by_bug():
         assert any("the probe termination" in line for line in found)
         assert not any("the probe reward" in line for line in found)
         assert example.check(set(), 5_000) == []
+
+
+@pytest.mark.slow
+def test_recommenders_are_compared_in_a_picture(tmp_path, monkeypatch, capsys):
+    for name in ("recommender", "movielens"):
+        assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 80
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["recommender", "1", "8192", "recommender/small"])
+    imported("recommender").main()
+    assert (tmp_path / "recommender.png").stat().st_size > 10_000
+    said = capsys.readouterr().out
+    for name in ("random", "greedy, knows the person", "attention", "mean, myopic (discount 0)"):
+        assert f"{name} " in said

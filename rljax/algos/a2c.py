@@ -82,7 +82,7 @@ class Config:
     """Share the torso of actor and critic in the default network; None for only where observations are images."""
     squash_actions: bool = static(default=False)
     """Squash continuous actions into their bounds by tanh, with exact log-probabilities, instead of clipping them."""
-    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.IMAGE_ENCODERS)
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.ENCODERS)
     """Encoder of observations in the default network, by the name of its image encoder; or a function from the space
     to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)

@@ -70,7 +70,7 @@ class Config:
     """Widths of the default network's hidden layers."""
     activation: str = static(default="relu", choices=networks.ACTIVATIONS)
     """Nonlinearity of the default network."""
-    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.IMAGE_ENCODERS)
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.ENCODERS)
     """Encoder of observations in the default network, by the name of its image encoder; or a function from the space
     to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)

@@ -83,7 +83,7 @@ class Config:
     """Widths of the default networks' hidden layers."""
     activation: str = static(default="relu", choices=networks.ACTIVATIONS)
     """Nonlinearity of the default networks."""
-    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.IMAGE_ENCODERS)
+    encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.ENCODERS)
     """Encoder of observations in the default networks, by the name of its image encoder; or a function from the space
     to a linen module from observations to features, as networks.encoder(embedding=16) is."""
     mixed_precision: bool = static(default=False)

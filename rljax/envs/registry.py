@@ -22,6 +22,7 @@ _SUITES: dict[str, tuple[str, str | None]] = {
     "pgx": ("rljax.envs.suites.pgx", "pgx"),
     "craftax": ("rljax.envs.suites.craftax", "craftax"),
     "jumanji": ("rljax.envs.suites.jumanji", "jumanji"),
+    "recommender": ("rljax.envs.recommender", None),
 }
 
 

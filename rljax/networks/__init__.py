@@ -15,9 +15,10 @@ from rljax.envs.masks import plain
 from rljax.errors import UsageError, shown
 from rljax.networks.custom import frozen as frozen
 from rljax.networks.encoders import DEFAULT, EncoderOf, check_encoder, is_image
-from rljax.networks.encoders import IMAGE_ENCODERS as IMAGE_ENCODERS
+from rljax.networks.encoders import ENCODERS as ENCODERS
 from rljax.networks.encoders import encoder as encoder
 from rljax.networks.encoders import patches as patches
+from rljax.networks.histories import history_encoder as history_encoder
 from rljax.networks.layers import ACTIVATIONS as ACTIVATIONS
 from rljax.networks.layers import NoisyDense, activation, dense
 from rljax.networks.masking import Unmasked as Unmasked

@@ -13,6 +13,7 @@ from rljax.backend.rounding import narrow
 from rljax.envs import Discrete, Leaf, MultiDiscrete, Space, as_features, leaves_of
 from rljax.envs.spaces import by_path
 from rljax.errors import UsageError, number, suggest
+from rljax.networks.histories import HISTORY_ENCODERS
 from rljax.networks.layers import activation, dense
 
 
@@ -76,6 +77,8 @@ class Impala(nn.Module):
 _SMALLEST = 36  # height and width that leave one pixel after the convolutions of `Nature`
 
 IMAGE_ENCODERS: dict[str, type[nn.Module] | None] = {DEFAULT: None, "nature": Nature, "impala": Impala}
+ENCODERS = (*IMAGE_ENCODERS, *HISTORY_ENCODERS)
+"""All names that the field `encoder` of a config takes."""
 
 
 def encode_leaf(
@@ -157,7 +160,8 @@ def encoder(image: str = DEFAULT, embedding: int | None = None) -> EncoderOf:
     Raises:
         UsageError: the encoder of images is unknown, or `embedding` is not an integer of at least 1.
     """
-    check_encoder(image)
+    if image not in IMAGE_ENCODERS:
+        raise UsageError(f"There is no encoder of images {image!r}: {suggest(image, IMAGE_ENCODERS)}")
     return _Encoder(image, embedding and number("embedding", embedding, integer=True, minimum=1))
 
 
@@ -165,8 +169,10 @@ def check_encoder(value: Any, space: Space | None = None) -> None:
     """Raise a `UsageError` for an unknown name, a module, or images of a space that are too small for the encoder."""
     if isinstance(value, nn.Module):
         raise UsageError("encoder must be a function that makes the module, such as encoder=lambda space: Model().")
-    if isinstance(value, str) and value not in IMAGE_ENCODERS:
-        raise UsageError(f"There is no encoder {value!r}: {suggest(value, IMAGE_ENCODERS)}")
+    if isinstance(value, str) and value not in ENCODERS:
+        raise UsageError(f"There is no encoder {value!r}: {suggest(value, ENCODERS)}")
+    if space is not None and isinstance(value, str) and value in HISTORY_ENCODERS:
+        HISTORY_ENCODERS[value](space)
     if space is None or (value.image if isinstance(value, _Encoder) else value) != "nature":
         return
     for path, leaf in by_path(leaves_of(space)).items():

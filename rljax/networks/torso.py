@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from rljax.envs import Leaf, Space, leaves_of
 from rljax.errors import UsageError
 from rljax.networks.encoders import DEFAULT, Encoder, EncoderOf, encode_leaf
+from rljax.networks.histories import HISTORY_ENCODERS
 from rljax.networks.layers import activation, dense
 
 
@@ -42,9 +43,10 @@ class Torso(nn.Module):
         options = (self.activation, self.layer_norm, self.mixed_precision)
         if isinstance(self.space, Leaf) and self.encoder == DEFAULT:
             return encode_leaf(self.space, obs, "", DEFAULT, None, *options)
-        if isinstance(self.encoder, str):
-            return Encoder(self.space, self.encoder, None, *options, name="encoder")(obs)
-        module = self.encoder(self.space)
+        named = HISTORY_ENCODERS.get(self.encoder, self.encoder) if isinstance(self.encoder, str) else self.encoder
+        if isinstance(named, str):
+            return Encoder(self.space, named, None, *options, name="encoder")(obs)
+        module = named(self.space)
         if not isinstance(module, nn.Module):
             raise UsageError(f"encoder must be a function from a space to a linen module, got {type(module).__name__}.")
         x = module.clone(parent=self, name="encoder")(obs)

@@ -30,4 +30,19 @@ PRESETS: dict[tuple[str, str], Preset] = {
         },
         rewards_normalized(0.9),
     ),
+    ("a2c", "recommender/drift-100"): (
+        {
+            "total_steps": 300_000,
+            "optimizer": "adam",
+            "learning_rate": linear(2e-3, 0),
+            "discount": 0.95,
+            "gae_lambda": 0.95,
+            "entropy_coefficient": linear(0.03, 0),
+            "num_envs": 16,
+            "num_steps": 16,
+            "normalize_advantages": True,
+            "encoder": "history_mean",
+        },
+        None,
+    ),
 }

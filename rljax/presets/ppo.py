@@ -72,6 +72,19 @@ PRESETS: dict[tuple[str, str], Preset] = {
         },
         rewards_normalized(0.9),
     ),
+    ("ppo", "recommender/drift-100"): (
+        {
+            "total_steps": 300_000,
+            "learning_rate": linear(1e-3, 0),
+            "discount": 0.95,
+            "gae_lambda": 0.95,
+            "entropy_coefficient": linear(0.03, 0),
+            "num_envs": 16,
+            "num_steps": 64,
+            "encoder": "history_mean",
+        },
+        None,
+    ),
     ("ppo", "MountainCar-v0"): (
         {
             "total_steps": 1_000_000,

@@ -27,4 +27,17 @@ PRESETS: dict[tuple[str, str], Preset] = {
         },
         rewards_normalized(0.9),
     ),
+    ("reinforce", "recommender/drift-100"): (
+        {
+            "total_steps": 300_000,
+            "learning_rate": linear(2e-3, 0),
+            "discount": 0.95,
+            "entropy_coefficient": linear(0.03, 0),
+            "num_envs": 16,
+            "num_steps": 64,
+            "max_episode_steps": 200,
+            "encoder": "history_mean",
+        },
+        None,
+    ),
 }

@@ -159,7 +159,7 @@ def test_the_encoder_is_a_field_of_every_config_with_a_network():
         config = algorithm.Config(env=robot(), encoder="impala")
         assert "impala" in str(jax.eval_shape(lambda c=config, a=algorithm: a.init(KEY, c)).params)
     for given, words in (
-        ("natur", "encoder must be one of minatar, nature, impala, got 'natur'"),
+        ("natur", "encoder must be one of minatar, nature, impala, history_none, .*, got 'natur'"),
         ("nature", "images 'camera' of at least 36 x 36 pixels"),
         (Sums(), "encoder must be a function that makes the module"),
         (3, "encoder must be a string or a function from a space to a linen module"),
