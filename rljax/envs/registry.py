@@ -16,6 +16,7 @@ from rljax.errors import UsageError
 # package that it imports, None if it is our own.
 _SUITES: dict[str, tuple[str, str | None]] = {
     "bandits": ("rljax.envs.suites.bandits", None),
+    "brax": ("rljax.envs.suites.brax", "brax"),
     "operations": ("rljax.envs.operations", None),
 }
 
