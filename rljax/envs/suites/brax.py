@@ -30,7 +30,7 @@ import numpy as np
 from rljax.envs.base import Bound, Env, TimeStep, check_param, is_data, timestep
 from rljax.envs.spaces import Box, space_of_leaves
 from rljax.envs.suites.adapting import in_32_bits
-from rljax.errors import UsageError, suggest
+from rljax.errors import UsageError, located, suggest
 
 PREFIX = "brax/"
 EPISODE_LENGTH = 1000
@@ -93,10 +93,16 @@ def env_of(
         params: its default params.
         limit: a changed `max_steps_in_episode`, or nothing.
         render: `(environment, state of the suite, params) -> uint8 [H, W, 3]`.
+
+    Raises:
+        UsageError: the environment cannot be reset, or the limit is invalid.
     """
     for setting, value in limit.items():
         check_param(f"{setting} of {name}", params.max_steps_in_episode, value)
-    state = _shapes(environment)
+    try:
+        state = _shapes(environment)
+    except Exception as error:
+        raise UsageError(f"{name} cannot be reset with these settings: {located(error)}.") from error
 
     def box(x: Any) -> Box:
         return Box(-np.inf, np.inf, x.shape, np.float32)
