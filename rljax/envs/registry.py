@@ -18,6 +18,7 @@ _SUITES: dict[str, tuple[str, str | None]] = {
     "bandits": ("rljax.envs.suites.bandits", None),
     "brax": ("rljax.envs.suites.brax", "brax"),
     "operations": ("rljax.envs.operations", None),
+    "playground": ("rljax.envs.suites.playground", "mujoco_playground"),
 }
 
 

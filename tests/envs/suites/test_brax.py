@@ -96,7 +96,7 @@ TINY = {"num_envs": 2, "num_steps": 8, "num_epochs": 1, "num_minibatches": 2, "h
 
 def test_a_stopped_run_resumes_to_the_same_bits(monkeypatch, tmp_path):
     """PPO of two seeds and four updates; the manifest rebuilds the environment with its settings."""
-    env = rljax.make(ID, max_steps_in_episode=6)
+    env = rljax.make(ID, backend="spring", max_steps_in_episode=6)
     config = ppo.Config(env=rljax.envs.normalize_observations(env), **TINY)
     options = {"seeds": 2, "evaluations": 2, "eval_episodes": 2}
     whole = rljax.run(ppo, config, progress=False, **options)
