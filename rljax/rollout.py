@@ -19,6 +19,7 @@ from rljax.envs.spaces import alike, by_path, leaves_of, map_paths
 from rljax.types import Metrics, Policy
 
 RESETS_PER_DRAW = 8  # for each environment
+EXPENSIVE_RESETS_PER_DRAW = 1  # if `env.expensive`
 
 
 class Collector(NamedTuple):
@@ -115,7 +116,8 @@ def rollout(
 
     Args:
         key: for the environments. All steps' keys are drawn in one call before the loop; resets are too, except on a
-            CPU, where a few are drawn at a time.
+            CPU, where a few are drawn at a time, and those of an `expensive` environment, which are drawn one at a time
+            and only once an episode has ended.
         policy: `(noise, obs [N, ...]) -> (action [N, ...], extra)`; `extra` is any pytree `[N, ...]` to record.
         noise: the policy's randomness, a pytree `[T, N, ...]` (or keys `[T]`), one slice per step.
         collector: the state of the environments.
@@ -183,9 +185,12 @@ def interact(
     step_env = jax.vmap(env.step, (0, 0, 0, None))
     # Resets are drawn a few at a time, in a branch that runs when an environment has none left. If devices share the
     # environments it would make them wait for each other, and on a GPU a branch is slower than a draw. In both cases
-    # all resets are drawn before the loop.
+    # all resets are drawn before the loop. Expensive ones cost more than a branch on any device.
     on_cpu = jax.default_backend() == "cpu"
-    size = min(RESETS_PER_DRAW, num_steps) if on_cpu and not sharding.environments_are_sharded() else num_steps
+    is_lazy = env.expensive and not sharding.environments_are_sharded()
+    in_branch = is_lazy or (on_cpu and not sharding.environments_are_sharded())
+    per_draw = EXPENSIVE_RESETS_PER_DRAW if is_lazy else RESETS_PER_DRAW
+    size = min(per_draw, num_steps) if in_branch else num_steps
 
     def step(carry: Any, inputs: Any) -> Any:
         resets, learner, env_state, obs, episode_return, episode_length, discounted_reward, info_sums = carry
@@ -194,7 +199,7 @@ def interact(
         result, env_state = step_env(step_key, env_state, action, env.params)
         result = narrow(result)
         ended = result.terminated | result.truncated
-        if size < num_steps:
+        if is_lazy or size < num_steps:
             resets = _refill(resets, ended, key_resets, env)
         fresh, resets = _take(resets, ended)
         following, env_state = begin_next_episode(result, env_state, *fresh)
@@ -232,9 +237,10 @@ def interact(
         return carry, (recorded, finished, measured)
 
     none_used = jnp.zeros(num_envs, jnp.int32)
-    start = (_draw_resets(key_resets, none_used, size, env), learner, *collector[:5], collector.info_sums)
-    # Steps on a GPU are so short that the loop's overhead matters.
-    unroll = unrolled(2 if on_cpu else 8)
+    resets = _no_resets(collector, size) if is_lazy else _draw_resets(key_resets, none_used, size, env)
+    start = (resets, learner, *collector[:5], collector.info_sums)
+    # Steps on a GPU are so short that the loop's overhead matters; expensive ones would only compile for longer.
+    unroll = unrolled(1 if env.expensive else 2 if on_cpu else 8)
     end, (recorded, finished, measured) = jax.lax.scan(step, start, (noise, step_keys), unroll=unroll)
     _, learner, env_state, obs, episode_return, episode_length, discounted_reward, info_sums = end
     raw_obs, discounted_rewards = measured
@@ -261,7 +267,8 @@ def interact(
 class _Resets(NamedTuple):
     """The first states of N environments' next K episodes, drawn before they are needed; they do not depend on K.
 
-    A reset at every step would cost more than most physics, and episodes are longer than a step.
+    A reset at every step would cost more than most steps, and episodes are longer than a step. `expensive` resets are
+    not drawn before the first is needed, since a rollout is often shorter than an episode.
     """
 
     episodes: Any  # (observations, states) [K, N, ...]
@@ -276,6 +283,13 @@ def _draw_resets(key: jax.Array, used: jax.Array, size: int, env: Env) -> _Reset
     keys = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))(key, numbers)
     obs, states = jax.vmap(jax.vmap(env.reset, (0, None)), (0, None))(keys, env.params)
     return _Resets((narrow(obs), states), used, used)
+
+
+def _no_resets(collector: Collector, size: int) -> _Resets:
+    """A stock of K = `size` resets that are all used up; what it holds is never taken."""
+    held = (collector.obs, collector.env_state)
+    none_used = jnp.zeros_like(collector.episode_length)
+    return _Resets(jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), held), none_used - size, none_used)
 
 
 def _refill(resets: _Resets, ended: jax.Array, key: jax.Array, env: Env) -> _Resets:

@@ -1,5 +1,6 @@
 """Rollouts: automatic resets, true successors, and episode statistics."""
 
+import functools
 import re
 
 import gymnax
@@ -189,10 +190,14 @@ def lottery():
     return rljax.Env(reset=reset, step=step, observation_space=space, action_space=rljax.Discrete(2))
 
 
-def play_lottery(key, num_envs=3, num_steps=40):
-    collector = rollout.reset(jax.random.key(0), lottery(), num_envs)
+def play_lottery(key, num_envs=3, num_steps=40, expensive=False):
+    env = lottery().replace(expensive=expensive)
+    collector = rollout.reset(jax.random.key(0), env, num_envs)
     noise = jnp.zeros((num_steps, num_envs), jnp.int32)
-    return rollout.rollout(key, lambda noise, obs: (noise, ()), noise, collector, lottery(), num_steps)
+    return rollout.rollout(key, lambda noise, obs: (noise, ()), noise, collector, env, num_steps)
+
+
+expensive_lottery = functools.partial(play_lottery, expensive=True)
 
 
 def test_every_episode_begins_with_a_different_reset():
@@ -214,7 +219,41 @@ def test_the_number_of_resets_drawn_at_once_does_not_change_the_bits(monkeypatch
     jax.tree.map(np.testing.assert_array_equal, jax.jit(play_lottery)(jax.random.key(1)), expected)
 
 
-def test_vmapped_runs_draw_different_resets_in_a_branch():
+@pytest.mark.parametrize("stock", [1, 3, 40])
+def test_expensive_resets_are_the_same_whenever_they_are_drawn(monkeypatch, stock):
+    expected = jax.jit(play_lottery)(jax.random.key(1))
+    monkeypatch.setattr(rollout, "EXPENSIVE_RESETS_PER_DRAW", stock)
+    jax.clear_caches()
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(expensive_lottery)(jax.random.key(1)), expected)
+
+
+@pytest.mark.parametrize(("expensive", "drawn"), [(False, [16, 16, 16]), (True, [0, 4, 4])])
+def test_expensive_resets_are_not_drawn_before_an_episode_has_ended(expensive, drawn):
+    """Four environments, three rollouts of four steps; all episodes have five steps and end at steps 5 and 10."""
+    env, keys = counter(limit=5).replace(expensive=expensive), []
+
+    def reset(key, params):
+        jax.debug.callback(lambda _: keys.append(0), jax.random.key_data(key))
+        return counter(limit=5).reset(key, params)
+
+    env = env.replace(reset=reset)
+    collector = rollout.reset(jax.random.key(0), env, 4)
+    noise = jnp.zeros((4, 4), jnp.int32)
+    play = jax.jit(
+        lambda key, collector: rollout.rollout(key, lambda noise, obs: (noise, ()), noise, collector, env, 4)[0]
+    )
+    counts = []
+    for seed in range(3):
+        jax.effects_barrier()
+        keys.clear()
+        collector = jax.block_until_ready(play(jax.random.key(seed), collector))
+        jax.effects_barrier()
+        counts.append(len(keys))
+    assert counts == drawn
+
+
+@pytest.mark.parametrize("play_lottery", [play_lottery, expensive_lottery], ids=["cheap", "expensive"])
+def test_vmapped_runs_draw_different_resets_in_a_branch(play_lottery):
     keys = jax.random.split(jax.random.key(1), 4)
     program = jax.jit(jax.vmap(play_lottery)).lower(keys).compile()
     assert re.search(r"\bconditional\(", program.as_text())  # a select would draw at every step

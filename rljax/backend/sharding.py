@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -75,6 +77,22 @@ def _in_blocks(function: Callable, in_axes: Any, out_axes: Any, block: int) -> C
     return program
 
 
+def _without_empty_constants(function: Callable) -> Callable:
+    """The same function, with its constants that have no elements made by operations.
+
+    XLA's compiler (jaxlib 0.11.2) dies of a segmentation fault at such a constant in a `shard_map`. The models of
+    physics engines are full of them: a robot without wings has an array of no wings.
+    """
+
+    def same(*inputs: Any) -> Any:
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*inputs)
+        constants = [x if np.size(x) else jnp.zeros(np.shape(x), x.dtype) for x in closed.consts]
+        outputs = jax.core.eval_jaxpr(closed.jaxpr, constants, *jax.tree.leaves(inputs))
+        return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+    return same
+
+
 def sharded(
     function: Callable, mesh: Mesh, in_axes: Any, out_axes: Any, in_specs: Any, out_specs: Any, block: int | None = None
 ) -> Any:
@@ -103,5 +121,7 @@ def sharded(
     if "envs" in mesh.axis_names:
         program = over_environments
     else:
-        program = jax.shard_map(mapped, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+        program = jax.shard_map(
+            _without_empty_constants(mapped), mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+        )
     return jax.jit(program, in_shardings=shardings(in_specs), out_shardings=shardings(out_specs))

@@ -72,6 +72,7 @@ def timestep(
         "recipe",
         "default_params",
         "render",
+        "expensive",
     ],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,10 @@ class Env:
         default_params: returns the default params, which the label omits.
         render: `(state, params) -> uint8 [H, W, 3]`, the picture of one state as NumPy arrays, for `rljax.watch`; None
             for the library's renderer of this environment, or else text.
+        expensive: declares that a reset costs about as much as a step, and both much more than the loop around them,
+            as in a physics engine. The engine then draws no reset before an episode has ended, draws one for each
+            environment at a time instead of eight, and compiles its loop without unrolling it. The episodes are the
+            same as without it.
     """
 
     reset: Callable[[jax.Array, Any], tuple[Any, Any]]
@@ -123,6 +128,7 @@ class Env:
     recipe: tuple[tuple[str, tuple[Any, ...]] | None, ...] = (None,)
     default_params: Callable[[], Any] | None = None
     render: Callable[[Any, Any], Any] | None = None
+    expensive: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "info", measures.declared(self.info))  # a tuple, which can be hashed

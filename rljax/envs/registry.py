@@ -16,6 +16,7 @@ from rljax.errors import UsageError
 # package that it imports, None if it is our own.
 _SUITES: dict[str, tuple[str, str | None]] = {
     "bandits": ("rljax.envs.suites.bandits", None),
+    "brax": ("rljax.envs.suites.brax", "brax"),
     "operations": ("rljax.envs.operations", None),
     "navix": ("rljax.envs.suites.navix", "navix"),
     "xminigrid": ("rljax.envs.suites.xminigrid", "xminigrid"),
@@ -23,6 +24,7 @@ _SUITES: dict[str, tuple[str, str | None]] = {
     "craftax": ("rljax.envs.suites.craftax", "craftax"),
     "jumanji": ("rljax.envs.suites.jumanji", "jumanji"),
     "recommender": ("rljax.envs.recommender", None),
+    "playground": ("rljax.envs.suites.playground", "mujoco_playground"),
 }
 
 

@@ -59,6 +59,22 @@ PRESETS: dict[tuple[str, str], Preset] = {
         },
         rewards_normalized(0.99),
     ),
+    # Discount, epochs and trace are Brax's own (google/brax, notebooks/training.ipynb, for 2,048 environments); the rest
+    # is for a CPU.
+    ("ppo", "brax/inverted_pendulum"): (
+        {
+            "total_steps": 400_000,
+            "learning_rate": linear(1e-3, 0),
+            "discount": 0.97,
+            "gae_lambda": 0.95,
+            "num_envs": 64,
+            "num_steps": 32,
+            "num_epochs": 4,
+            "num_minibatches": 8,
+            "entropy_coefficient": 0.0,
+        },
+        normalized(0.97),
+    ),
     ("ppo", "Pendulum-v1"): (
         {
             "total_steps": 100_000,

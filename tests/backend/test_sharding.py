@@ -25,6 +25,7 @@ from jax.sharding import PartitionSpec as P
 
 import rljax
 from rljax import a2c, cli, dqn, ppo, q_learning, reinforce, sac
+from rljax.backend import sharding
 from rljax.backend.unrolling import unrolled
 from rljax.experiment import compilation, history, run
 
@@ -304,3 +305,17 @@ def test_a_state_without_environments_is_refused():
 
 if __name__ == "__main__":
     main()
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
+def test_constants_without_elements_are_sharded():
+    """XLA dies of them, also in loops and in functions of their own, unless they are replaced."""
+    empty = jnp.zeros((0, 3))
+
+    def run(x):
+        summed = jax.jit(lambda x: jnp.concatenate([empty * x, jnp.ones((2, 3))]).sum())
+        return {"sum": jax.lax.fori_loop(0, 3, lambda _, x: x + summed(x) + (empty * x).sum(), x)}
+
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("runs",))
+    program = sharding.sharded(run, mesh, 0, 0, P("runs"), P("runs"))
+    np.testing.assert_array_equal(program(jnp.arange(4.0))["sum"], np.arange(4.0) + 18.0)
