@@ -28,7 +28,12 @@ def optimized():
 
 
 def same_bits(left, right):
-    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    def data(x):
+        is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return jax.random.key_data(x) if is_key else x
+
+    left, right = (list(map(data, jax.tree.leaves(tree))) for tree in (left, right))
+    pairs = zip(left, right, strict=True)
     return all(
         np.array_equal(np.asarray(a), np.asarray(b), equal_nan=jnp.issubdtype(b.dtype, jnp.inexact)) for a, b in pairs
     )

@@ -220,7 +220,7 @@ def _step(what: What, key: jax.Array, state: State, action: jax.Array, params: A
     truncated: Any = False
     spec = environment.action_spec
     if isinstance(params, Params):
-        limit = params.max_steps_in_episode
+        limit: Any = params.max_steps_in_episode
         if _name(environment) == "MMST":
             limit = jnp.minimum(limit, environment.time_limit)
         truncated = time >= limit

@@ -81,9 +81,12 @@ QUICK = ("jumanji/Snake-v1",)
 
 @pytest.mark.parametrize("name", [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in LIMITED])
 def test_a_time_limit_truncates_and_nothing_else_does(name):
-    """Jumanji ends at the same steps; those at the limit are truncations, unless the task ends in the same step."""
+    """Jumanji ends at the same steps; those at the limit are truncations, unless the task ends in the same step.
+
+    Illegal actions are played too, so that snakes die.
+    """
     limit = LIMITS[name[8:]]
-    env = rljax.make(name, max_steps_in_episode=limit)
+    env = rljax.make(name, max_steps_in_episode=limit).replace(legal_actions=None)
     result, terminated, truncated = compared(env, *of_jumanji(name, limit))
     ended = terminated | truncated
     np.testing.assert_array_equal(result.terminated | result.truncated, ended)
@@ -95,6 +98,8 @@ def test_a_time_limit_truncates_and_nothing_else_does(name):
         np.testing.assert_array_equal(result.terminated[t][~at_limit], ended[t][~at_limit])
         time[ended[t]] = 0
     assert result.truncated.any()
+    if name[8:] in ("Snake-v1", "Tetris-v0"):
+        assert result.terminated.any()
     if name[8:] in ("Connector-v3", "LevelBasedForaging-v0"):  # these two truncate themselves
         np.testing.assert_array_equal(result.terminated, terminated)
         np.testing.assert_array_equal(result.truncated & ~result.terminated, truncated)
