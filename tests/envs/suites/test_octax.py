@@ -68,9 +68,10 @@ def test_settings_limit_recipe_and_picture():
     assert env.observation_space.shape == (64, 32, 2)
     assert same_structure(remake(env.recipe), env)
     _, state = env.reset(jax.random.key(0), env.params)
-    picture = env.render(state, env.params)
+    picture = env.render(state.replace(display=state.display.at[3, 5].set(True)), env.params)
     assert (picture.shape, picture.dtype) == ((256, 512, 3), np.uint8)
-    assert len(np.unique(picture)) > 1
+    lit = np.argwhere(picture.any(axis=-1))
+    assert (lit.min(axis=0).tolist(), lit.max(axis=0).tolist()) == ([40, 24], [47, 31])
 
 
 @pytest.mark.parametrize(
