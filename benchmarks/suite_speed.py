@@ -86,7 +86,7 @@ def _with_brax_wrappers(env: Env) -> tuple[Callable, Callable]:
         state = in_32_bits(wrapped.step(state, action))
         return state, state.reward
 
-    return lambda keys: in_32_bits(wrapped.reset(keys)), step
+    return lambda keys: in_32_bits(wrapped.reset(jax.random.key_data(keys))), step
 
 
 WRAPPED: dict[str, Callable[[Env], tuple[Callable, Callable]]] = {
@@ -140,6 +140,8 @@ def train_ppo(env: Env, num_envs: int, updates: int, repeats: int) -> dict[str, 
     learn = jax.jit(lambda key, state: core.advance(ppo.update, key, state, config, 0, updates, updates))
     timed(lambda key: learn(key, state), 0)
     seconds: dict[str, list[float]] = {"rljax": [], "suite": []}
+    # Brax 0.14.2 calls a function that JAX 0.11 has removed; this is what it returned for one device.
+    jax.device_put_replicated = lambda tree, devices: jax.tree.map(lambda x: jnp.stack([x]), tree)  # type: ignore[attr-defined]
 
     def after_epoch(done: int, metrics: dict[str, Any]) -> None:
         if "training/sps" in metrics:
