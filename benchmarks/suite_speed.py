@@ -34,10 +34,10 @@ Run = Callable[[jax.Array], Any]
 
 
 def ours(env: Env, num_envs: int, num_steps: int) -> Run:
-    """Random steps in our loop; the mean reward."""
+    """Random steps in our loop; the final states, so that no step is left out as unused, and the mean reward."""
     space = env.action_space
 
-    def run(key: jax.Array) -> jax.Array:
+    def run(key: jax.Array) -> Any:
         key_reset, key_actions, key_rollout = jax.random.split(key, 3)
         start = rollout.reset(key_reset, env, num_envs)
         keys = jax.random.split(key_actions, (num_steps, num_envs))
@@ -45,8 +45,8 @@ def ours(env: Env, num_envs: int, num_steps: int) -> Run:
         def policy(keys: jax.Array, obs: Any) -> tuple[jax.Array, tuple[()]]:
             return jax.vmap(space.sample)(keys), ()
 
-        _, _, metrics = rollout.rollout(key_rollout, policy, keys, start, env, num_steps)
-        return metrics["reward"]
+        end, _, metrics = rollout.rollout(key_rollout, policy, keys, start, env, num_steps)
+        return end, metrics["reward"]
 
     return jax.jit(run)
 
@@ -59,7 +59,7 @@ def theirs(env: Env, num_envs: int, num_steps: int) -> Run:
     reset, step = WRAPPED[suite](env)
     space = env.action_space
 
-    def run(key: jax.Array) -> jax.Array:
+    def run(key: jax.Array) -> Any:
         key_reset, key_actions = jax.random.split(key)
         state = reset(jax.random.split(key_reset, num_envs))
 
@@ -68,9 +68,15 @@ def theirs(env: Env, num_envs: int, num_steps: int) -> Run:
             return state, reward.mean()
 
         keys = jax.random.split(key_actions, (num_steps, num_envs))
-        return jax.lax.scan(once, state, keys)[1].mean()
+        return jax.lax.scan(once, state, keys)
 
     return jax.jit(run)
+
+
+def _object(env: Env) -> Any:
+    """The suite's object."""
+    step: Any = env.step
+    return step.arguments[0]
 
 
 def _with_brax_wrappers(env: Env) -> tuple[Callable, Callable]:
@@ -80,13 +86,13 @@ def _with_brax_wrappers(env: Env) -> tuple[Callable, Callable]:
     from rljax.envs.suites.adapting import in_32_bits
 
     limit = int(env.params.max_steps_in_episode)
-    wrapped = AutoResetWrapper(EpisodeWrapper(VmapWrapper(env.step.arguments[0]), limit, action_repeat=1))
+    wrapped = AutoResetWrapper(EpisodeWrapper(VmapWrapper(_object(env)), limit, action_repeat=1))
 
     def step(state: Any, action: jax.Array) -> tuple[Any, jax.Array]:
         state = in_32_bits(wrapped.step(state, action))
         return state, state.reward
 
-    return lambda keys: in_32_bits(wrapped.reset(keys)), step
+    return lambda keys: in_32_bits(wrapped.reset(jax.random.key_data(keys))), step
 
 
 WRAPPED: dict[str, Callable[[Env], tuple[Callable, Callable]]] = {
@@ -140,6 +146,8 @@ def train_ppo(env: Env, num_envs: int, updates: int, repeats: int) -> dict[str, 
     learn = jax.jit(lambda key, state: core.advance(ppo.update, key, state, config, 0, updates, updates))
     timed(lambda key: learn(key, state), 0)
     seconds: dict[str, list[float]] = {"rljax": [], "suite": []}
+    # Brax 0.14.2 calls a function that JAX 0.11 has removed; this is what it returned for one device.
+    setattr(jax, "device_put_replicated", lambda tree, _: jax.tree.map(lambda x: jnp.stack([x]), tree))  # noqa: B010
 
     def after_epoch(done: int, metrics: dict[str, Any]) -> None:
         if "training/sps" in metrics:
@@ -147,7 +155,7 @@ def train_ppo(env: Env, num_envs: int, updates: int, repeats: int) -> dict[str, 
             seconds["rljax"].append(timed(lambda key: learn(key, state), done))
 
     brax_ppo.train(
-        environment=env.step.arguments[0], num_timesteps=updates * steps * num_envs * (repeats + 1),
+        environment=_object(env), num_timesteps=updates * steps * num_envs * (repeats + 1),
         num_evals=repeats + 2, run_evals=False, max_devices_per_host=1, episode_length=1000, num_envs=num_envs,
         unroll_length=steps, batch_size=num_envs // minibatches, num_minibatches=minibatches,
         num_updates_per_batch=epochs, learning_rate=3e-4, discounting=0.97, entropy_cost=1e-2,

@@ -116,7 +116,8 @@ def _mismatches(env: Env, obs: Any, state: Any, result: Any, next_state: Any) ->
     for name, value in (("obs", result.obs), ("next_obs", result.next_obs)):
         if not alike(value, obs) or _describe(value) != _describe(obs):
             found.append(f"step returns {name} as {_describe(value)}, but reset returns {_describe(obs)}.")
-    before, after = map(jax.tree.structure, (state, next_state))
+    before: Any = jax.tree.structure(state)
+    after: Any = jax.tree.structure(next_state)
     if before != after and str(before) != str(after):  # a node's text may have its address
         found.append("step returns a state with another structure than reset does.")
     elif _describe(next_state) != _describe(state):

@@ -17,6 +17,7 @@ from rljax.errors import UsageError
 _SUITES: dict[str, tuple[str, str | None]] = {
     "bandits": ("rljax.envs.suites.bandits", None),
     "brax": ("rljax.envs.suites.brax", "brax"),
+    "octax": ("rljax.envs.suites.octax", "octax"),
     "operations": ("rljax.envs.operations", None),
     "navix": ("rljax.envs.suites.navix", "navix"),
     "xminigrid": ("rljax.envs.suites.xminigrid", "xminigrid"),

@@ -59,8 +59,8 @@ PRESETS: dict[tuple[str, str], Preset] = {
         },
         rewards_normalized(0.99),
     ),
-    # Discount, epochs and trace are Brax's own (google/brax, notebooks/training.ipynb, for 2,048 environments); the rest
-    # is for a CPU.
+    # Discount, epochs and trace are Brax's own (google/brax, notebooks/training.ipynb), for 2,048 environments at once;
+    # the rest is for a CPU.
     ("ppo", "brax/inverted_pendulum"): (
         {
             "total_steps": 400_000,

@@ -1,5 +1,6 @@
 """Tuned values of SAC."""
 
+from rljax.envs import normalize_observations
 from rljax.presets.scaling import Preset
 from rljax.schedules import linear
 
@@ -18,6 +19,20 @@ PRESETS: dict[tuple[str, str], Preset] = {
             "hidden_sizes": (128, 128),
         },
         None,
+    ),
+    ("sac", "brax/inverted_pendulum"): (
+        {
+            "total_steps": 24_000,
+            "learning_rate": 1e-3,
+            "num_envs": 8,
+            "num_steps": 4,
+            "gradient_steps": 8,
+            "batch_size": 128,
+            "target_rate": 0.01,
+            "hidden_sizes": (64, 64),
+            "prefill_steps": 1_000,
+        },
+        normalize_observations,
     ),
     ("sac", "Pendulum-v1"): (
         {
