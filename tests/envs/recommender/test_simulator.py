@@ -123,7 +123,9 @@ def test_clicks_ratings_ends_and_contexts_have_their_probabilities():
         stars = np.asarray(result.info["stars"])[rated & (clicks[:, place] == 1)]
         spread = 2 * np.sqrt(joy * (1 - joy) / len(stars))
         assert stars.mean() == pytest.approx(1 + 4 * joy, abs=4 * spread)
-        assert stars.std() == pytest.approx(2 * np.sqrt(joy * (1 - joy)), rel=0.1)
+        variance = 4 * joy * (1 - joy)
+        error = np.sqrt((2 * variance**2 + variance * (1 - 6 * joy * (1 - joy))) / len(stars))  # by its fourth moment
+        assert stars.var() == pytest.approx(variance, abs=4 * error)
     ends = 0.2 * (1 - 0.8 * np.asarray(after.satisfaction))
     assert np.asarray(result.terminated).mean() == pytest.approx(ends.mean(), abs=0.008)
     assert not result.truncated.any()
