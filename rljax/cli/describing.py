@@ -12,7 +12,7 @@ from rljax import envs as environments
 from rljax import presets
 from rljax.cli import user_code
 from rljax.cli.parsing import Parser
-from rljax.envs import Env, spaces
+from rljax.envs import Env, host, spaces
 from rljax.errors import UsageError
 
 
@@ -33,7 +33,8 @@ def _described(env: Env) -> Iterator[str]:
     yield f"  observations  {spaces.text(env.observation_space)}"
     yield f"  actions       {spaces.text(env.action_space)}{masks}"
     params = dict(_params(env.params))
-    limit = params.get("max_steps_in_episode")
+    maker = host.maker_of(env)
+    limit = params.get("max_steps_in_episode") if maker is None else maker.time_limit
     yield f"  time limit    {limit if limit is not None else 'none known: --wrap time_limit=1000 sets one'}"
     if params:
         yield "  params        " + ", ".join(f"{name}={value}" for name, value in params.items())

@@ -17,6 +17,7 @@ from rljax.errors import UsageError
 _SUITES: dict[str, tuple[str, str | None]] = {
     "bandits": ("rljax.envs.suites.bandits", None),
     "operations": ("rljax.envs.operations", None),
+    "gymnasium": ("rljax.envs.suites.gymnasium", "gymnasium"),
 }
 
 
