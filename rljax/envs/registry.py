@@ -18,6 +18,7 @@ _SUITES: dict[str, tuple[str, str | None]] = {
     "bandits": ("rljax.envs.suites.bandits", None),
     "operations": ("rljax.envs.operations", None),
     "gymnasium": ("rljax.envs.suites.gymnasium", "gymnasium"),
+    "atari": ("rljax.envs.suites.atari", "ale_py"),
 }
 
 
