@@ -3,6 +3,7 @@
 `rljax.envs.host` says what they are for.
 """
 
+import atexit
 import itertools
 import logging
 import secrets
@@ -220,6 +221,7 @@ def _cut(obs: Any) -> Stepped:
 
 
 POOLS = Pools()
+atexit.register(POOLS.close_all)  # while their processes and threads can still end
 
 
 @contextmanager
