@@ -73,6 +73,8 @@ CLAIMS = [
     Claim("ppo", "CartPole-v1", 495, "RL Zoo 500 (1 run), CleanRL 490 at 500k (3 seeds)"),
     Claim("ppo", "Pendulum-v1", -175, "RL Zoo -172 (1 run); optimum about -139", episodes=1000),
     Claim("ppo", "MountainCar-v0", -112, "RL Zoo -110.4 (1 run); optimum about -97.7"),
+    Claim("ppo", "gymnasium/LunarLander-v3", 200, "solved at 200; RL Zoo 242 (1 run, LunarLander-v2)"),
+    Claim("dqn", "gymnasium/LunarLander-v3", 200, "solved at 200; RL Zoo 154 at 100k (1 run, LunarLander-v2)"),
     Claim("ppo", "Breakout-MinAtar", 5, "a random policy 0.43; PPO 43 at 20 times the steps (gymnax-blines)"),
     Claim("dqn", "CartPole-v1", 490, CARTPOLE_50K, floor=400, seed=SEED_AFTER),
     Claim("double_dqn", "CartPole-v1", 490, CARTPOLE_50K, floor=400, seed=SEED_AFTER),

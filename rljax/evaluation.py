@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax.envs import Env, make, measures
+from rljax.envs import Env, host, make, measures
 from rljax.envs.masks import masked
 from rljax.errors import number
+from rljax.rollout import any_in_any_run
 from rljax.types import Policy, RecurrentPolicy
 
 MAX_STEPS = 100_000  # limit on an evaluation episode
@@ -63,10 +64,14 @@ def play(
 
     The arguments are those of `evaluate`.
     """
+    env = make(env)
     start, step = _episodes(key, env, policy, num_episodes)
+    # Runs that are mapped together step an environment on the host until all have finished: JAX has no loop with
+    # effects whose length differs.
+    all_ended = (lambda ended: ~any_in_any_run(~ended)) if env.resets_itself else jnp.all
 
     def unfinished(carry: Any) -> jax.Array:
-        return (carry.time < max_steps) & ~jnp.all(carry.ended)
+        return (carry.time < max_steps) & ~all_ended(carry.ended)
 
     return _measured(env, jax.lax.while_loop(unfinished, lambda carry: step(carry)[0], start))
 
@@ -159,5 +164,7 @@ def _episodes(
 
 
 def _measured(env: Env | str, end: _Playing) -> Episodes:
-    of_episodes = measures.of_episodes(make(env).info, end.sums, end.lengths, end.last)
-    return Episodes(end.returns, {"length": end.lengths, **of_episodes}, end.ended)
+    env = make(env)
+    of_episodes = measures.of_episodes(env.info, end.sums, end.lengths, end.last)
+    ended = host.release(end.env_state, end.ended) if env.resets_itself else end.ended
+    return Episodes(end.returns, {"length": end.lengths, **of_episodes}, ended)

@@ -13,7 +13,7 @@ from rljax import running_statistics
 from rljax.backend import sharding
 from rljax.backend.rounding import narrow
 from rljax.backend.unrolling import unrolled
-from rljax.envs import Env, begin_next_episode, measures, require
+from rljax.envs import Env, begin_next_episode, host, measures, require
 from rljax.envs.masks import map_plain, masked, plain
 from rljax.envs.spaces import alike, by_path, leaves_of, map_paths
 from rljax.types import Metrics, Policy
@@ -199,9 +199,12 @@ def interact(
         result, env_state = step_env(step_key, env_state, action, env.params)
         result = narrow(result)
         ended = result.terminated | result.truncated
-        if is_lazy or size < num_steps:
-            resets = _refill(resets, ended, key_resets, env)
-        fresh, resets = _take(resets, ended)
+        if env.resets_itself:
+            fresh = host.begun(env, key_resets, env_state)
+        else:
+            if is_lazy or size < num_steps:
+                resets = _refill(resets, ended, key_resets, env)
+            fresh, resets = _take(resets, ended)
         following, env_state = begin_next_episode(result, env_state, *fresh)
         episode_return = episode_return + result.reward
         episode_length = episode_length + 1
@@ -237,7 +240,9 @@ def interact(
         return carry, (recorded, finished, measured)
 
     none_used = jnp.zeros(num_envs, jnp.int32)
-    resets = _no_resets(collector, size) if is_lazy else _draw_resets(key_resets, none_used, size, env)
+    resets: Any = ()
+    if not env.resets_itself:
+        resets = _no_resets(collector, size) if is_lazy else _draw_resets(key_resets, none_used, size, env)
     start = (resets, learner, *collector[:5], collector.info_sums)
     # Steps on a GPU are so short that the loop's overhead matters; expensive ones would only compile for longer.
     unroll = unrolled(1 if env.expensive else 2 if on_cpu else 8)
@@ -296,7 +301,7 @@ def _refill(resets: _Resets, ended: jax.Array, key: jax.Array, env: Env) -> _Res
     """Draw new resets if any environment whose episode `ended` `[N]` has none left."""
     size = jax.tree.leaves(resets.episodes)[0].shape[0]
     missing = ended & (resets.used - resets.first == size)
-    return jax.lax.cond(_any_in_any_run(missing), lambda: _draw_resets(key, resets.used, size, env), lambda: resets)
+    return jax.lax.cond(any_in_any_run(missing), lambda: _draw_resets(key, resets.used, size, env), lambda: resets)
 
 
 def _take(resets: _Resets, ended: jax.Array) -> tuple[Any, _Resets]:
@@ -308,18 +313,18 @@ def _take(resets: _Resets, ended: jax.Array) -> tuple[Any, _Resets]:
 
 def where_any(mask: jax.Array, compute: Callable[[], jax.Array], otherwise: jax.Array) -> jax.Array:
     """`jnp.where(mask, compute(), otherwise)` `[...]`, which calls `compute` only if any of the mask is true."""
-    return jax.lax.cond(_any_in_any_run(mask), lambda: jnp.where(mask, compute(), otherwise), lambda: otherwise)
+    return jax.lax.cond(any_in_any_run(mask), lambda: jnp.where(mask, compute(), otherwise), lambda: otherwise)
 
 
 @jax.custom_batching.custom_vmap
-def _any_in_any_run(x: jax.Array) -> jax.Array:
+def any_in_any_run(x: jax.Array) -> jax.Array:
     """True if any of `x` is true in any of the vmapped runs, so that a branch on it stays a branch."""
     return jnp.any(x)
 
 
-@_any_in_any_run.def_vmap
+@any_in_any_run.def_vmap
 def _(_: int, in_batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
-    return _any_in_any_run(x), False
+    return any_in_any_run(x), False
 
 
 def _episode_metrics(

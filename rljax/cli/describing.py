@@ -12,7 +12,7 @@ from rljax import envs as environments
 from rljax import presets
 from rljax.cli import user_code
 from rljax.cli.parsing import Parser
-from rljax.envs import Env, spaces
+from rljax.envs import Env, host, spaces
 from rljax.envs.base import TIME_LIMITS
 from rljax.errors import UsageError
 
@@ -34,7 +34,8 @@ def _described(env: Env) -> Iterator[str]:
     yield f"  observations  {spaces.text(env.observation_space)}"
     yield f"  actions       {spaces.text(env.action_space)}{masks}"
     params = dict(_params(env.params))
-    limit = next((params[name] for name in TIME_LIMITS if name in params), None)
+    maker = host.maker_of(env)
+    limit = next((params[name] for name in TIME_LIMITS if name in params), None if maker is None else maker.time_limit)
     yield f"  time limit    {limit if limit is not None else 'none known: --wrap time_limit=1000 sets one'}"
     if params:
         yield "  params        " + ", ".join(f"{name}={value}" for name, value in params.items())

@@ -69,6 +69,7 @@ def timestep(
         "legal_actions",
         "num_frames",
         "info",
+        "resets_itself",
         "recipe",
         "default_params",
         "render",
@@ -101,6 +102,8 @@ class Env:
             such as `{"collisions": "sum", "speed": "mean", "distance": "last"}`. Training metrics have their means over
             the episodes that ended, `episode_collisions`, and evaluations `collisions`. An `outcome` of 1, 0 or -1 at
             the last step becomes the fractions `win`, `draw` and `loss`.
+        resets_itself: True for environments outside JAX, whose pools on the host begin the next episode themselves; see
+            `rljax.envs.host`.
         recipe: how the environment was made, without its params: `((id, settings), (wrapper, arguments), ...)`; the
             first entry is None for a custom environment. Plain data unless a wrapper was given an object.
         default_params: returns the default params, which the label omits.
@@ -125,6 +128,7 @@ class Env:
     legal_actions: Callable[[Any], Any] | None = None
     num_frames: int = 1
     info: Any = ()  # a dict, kept as a tuple of pairs
+    resets_itself: bool = False
     recipe: tuple[tuple[str, tuple[Any, ...]] | None, ...] = (None,)
     default_params: Callable[[], Any] | None = None
     render: Callable[[Any, Any], Any] | None = None

@@ -26,6 +26,8 @@ _SUITES: dict[str, tuple[str, str | None]] = {
     "jumanji": ("rljax.envs.suites.jumanji", "jumanji"),
     "recommender": ("rljax.envs.recommender", None),
     "playground": ("rljax.envs.suites.playground", "mujoco_playground"),
+    "gymnasium": ("rljax.envs.suites.gymnasium", "gymnasium"),
+    "atari": ("rljax.envs.suites.atari", "ale_py"),
 }
 
 

@@ -44,12 +44,22 @@ _REFUSED = {
     ("repeat_action", "shape_reward"): "potentials must be those of what the agent sees, with its discount",
 }
 
+# Wrappers that end an episode, or step beyond its end, without the pool of an environment on the host.
+_NOT_ON_HOST = {
+    "time_limit": "make it with the setting max_episode_steps",
+    "repeat_action": "repeat actions in the environment itself, as atari/ games do with frame_skip",
+}
+
 
 def add_wrapper(env: Env, name: str, *, nests: bool = False, **changes: Any) -> Env:
     """Change some fields and add the wrapper's name; raise `UsageError` if the order of wrappers is invalid.
 
+    Some wrappers do not suit environments that reset themselves, and are refused, too.
+
     With `nests` the new states have the environment's as their field `inner`, of which actions are legal as before.
     """
+    if env.resets_itself and name in _NOT_ON_HOST:
+        raise UsageError(f"{name} does not suit {env.name}, which lives on the host: {_NOT_ON_HOST[name]}.")
     if nests and env.legal_actions is not None:
         changes["legal_actions"] = Bound(_inner_legal_actions, (env.legal_actions,))
     for inner in env.wrappers:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from rljax.backend import controllers
+from rljax.envs import pools
 from rljax.experiment.signals import STOPPING, is_default
 from rljax.report import console
 
@@ -16,8 +17,12 @@ STALL_SECONDS = 120.0
 
 
 def wait(program: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a compiled program and wait for it, with a warning if it takes too long."""
-    with watched():
+    """Call a compiled program and wait for it, with a warning if it takes too long.
+
+    Raises:
+        UsageError: an environment on the host failed.
+    """
+    with watched(), pools.failures():
         return jax.block_until_ready(program(*arguments))
 
 

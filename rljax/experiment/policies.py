@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rljax.envs import pools
 from rljax.errors import UsageError, shown
 from rljax.experiment import placement
 from rljax.experiment.options import EVALUATED
@@ -40,4 +41,5 @@ def side_by_side(result: Any, chosen: Sequence[tuple[int, str | int]], function:
 
     stacked = [np.stack(leaf) for leaf in zip(*(acting(*one) for one in chosen), strict=True)]
     together = jax.vmap(lambda leaves: function(placement.acting_state(leaves, positions, like)), axis_size=len(chosen))
-    return jax.device_get(jax.jit(together)(stacked))
+    with pools.failures():
+        return jax.device_get(jax.jit(together)(stacked))

@@ -44,7 +44,7 @@ def resume(
     """Resume a stopped or killed run from its newest checkpoints, to the bits of a run that was never stopped.
 
     The bits are the same with the same software, kind and number of devices, and number of XLA's threads; otherwise
-    results agree to rounding.
+    results agree to rounding. Environments on the host (`gymnasium/`, `atari/`) begin new episodes.
 
     Args:
         folder: the `out` given to `run`.
@@ -157,6 +157,11 @@ def restored(
     saved = [] if on_cluster else checkpoints.load(folder)  # there the workers read them
     for one in saved:
         session.check_checkpoint(experiment, one, trains)
+    if trains and saved and any(getattr(point.config.env, "resets_itself", False) for point in experiment.points):
+        console.say(
+            "Environments on the host cannot be saved: their episodes begin anew, and the bits differ from those of a "
+            "run that was never stopped."
+        )
     return experiment, saved
 
 

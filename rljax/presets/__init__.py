@@ -6,12 +6,12 @@ from rljax import algos
 from rljax.algos import VARIANTS
 from rljax.config import replace, same, unchecked
 from rljax.envs import Env, make
-from rljax.presets import a2c, dqn, ppo, pqn, q_learning, reinforce, sac, td3
+from rljax.presets import a2c, atari, dqn, ppo, pqn, q_learning, reinforce, sac, td3
 from rljax.presets.scaling import Preset
 
 _PRESETS: dict[tuple[str, str], Preset] = {
     key: preset
-    for module in (q_learning, dqn, sac, td3, pqn, reinforce, ppo, a2c)
+    for module in (q_learning, dqn, sac, td3, pqn, reinforce, ppo, a2c, atari)
     for key, preset in module.PRESETS.items()
 }
 
@@ -26,7 +26,7 @@ def is_tuned(algo: str, env: Any) -> bool:
     """True if an algorithm or variant has tuned values for an environment's id, or for what `make` returns for it."""
     base, _ = VARIANTS.get(algo, (algo, {}))
     name = env if isinstance(env, str) else _id_of(env)
-    return (base, name) in _PRESETS or (algo, name) in _PRESETS
+    return _find(base, name) is not None or _find(algo, name) is not None
 
 
 def preset(algo: str, env: Any, **changes: Any) -> Any:
@@ -52,13 +52,18 @@ def defaults(algo: str, env: Any) -> Any:
 def _values(algo: str, env: Any) -> dict[str, Any]:
     base, variant = VARIANTS.get(algo, (algo, {}))
     name = env if isinstance(env, str) else _id_of(env)
-    base_tuned, base_wrap = _PRESETS.get((base, name), ({}, None))
-    tuned, wrap = _PRESETS.get((algo, name), ({}, None))
+    base_tuned, base_wrap = _find(base, name) or ({}, None)
+    tuned, wrap = _find(algo, name) or ({}, None)
     made, wrap = make(env), wrap or base_wrap
     return {**base_tuned, **variant, **tuned, "env": made if wrap is None else wrap(made)}
 
 
 def _id_of(env: Any) -> str:
     """Return the id from which `make` gives exactly this environment, "" if there is none."""
-    has_values = isinstance(env, Env) and any(env.name == name for _, name in _PRESETS)
+    has_values = isinstance(env, Env) and any(_find(algo, env.name) is not None for algo, _ in _PRESETS)
     return env.name if has_values and same(env, make(env.name)) else ""
+
+
+def _find(algo: str, env: str) -> Preset | None:
+    """The values for an id, or for all ids of its suite, `atari/*`."""
+    return _PRESETS.get((algo, env)) or _PRESETS.get((algo, f"{env.partition('/')[0]}/*"))

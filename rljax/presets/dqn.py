@@ -16,6 +16,8 @@ _CARTPOLE_ATOMS = {
 
 _BREAKOUT_RETURNS = {"value_low": 0.0, "value_high": 20.0}
 
+_LANDER_RETURNS = {"value_low": -300.0, "value_high": 300.0}
+
 _MOUNTAIN_CAR_RETURNS = {"value_low": -100.0, "value_high": 0.0}
 
 # Priorities also amplify noise: keep them mild and correct their bias fully.
@@ -51,6 +53,8 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ("rainbow", "CartPole-v1"): (_CARTPOLE_ATOMS | _MILD_PRIORITIES, raw),
     ("c51", "Breakout-MinAtar"): (_BREAKOUT_RETURNS, None),
     ("rainbow", "Breakout-MinAtar"): (_BREAKOUT_RETURNS, None),
+    ("c51", "gymnasium/LunarLander-v3"): (_LANDER_RETURNS, None),
+    ("rainbow", "gymnasium/LunarLander-v3"): (_LANDER_RETURNS, None),
     ("c51", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, normalize_observations),
     ("rainbow", "MountainCar-v0"): (_MOUNTAIN_CAR_RETURNS, normalize_observations),
     ("dqn", "MountainCar-v0"): (
@@ -65,6 +69,24 @@ PRESETS: dict[tuple[str, str], Preset] = {
             "hidden_sizes": (64, 64),
         },
         normalized(0.99),
+    ),
+    # RL Baselines3 Zoo's, hyperparams/dqn.yml, LunarLander, with four environments instead of one.
+    ("dqn", "gymnasium/LunarLander-v3"): (
+        {
+            "total_steps": 100_000,
+            "learning_rate": 6.3e-4,
+            "num_envs": 4,
+            "num_steps": 4,
+            "gradient_steps": 16,
+            "batch_size": 128,
+            "buffer_size": 50_000,
+            "prefill_steps": 128,
+            "target_period": 250,
+            "epsilon": linear(1.0, 0.1, fraction=0.12),
+            "huber_delta": 1.0,
+            "hidden_sizes": (256, 256),
+        },
+        None,
     ),
     ("dqn", "Breakout-MinAtar"): (
         {

@@ -48,6 +48,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ),
     # A sample is a sequence, so four environments allow at most four minibatches.
     ("recurrent_ppo", "Pendulum-v1"): ({"num_minibatches": 4}, None),
+    ("recurrent_ppo", "gymnasium/LunarLander-v3"): ({"num_minibatches": 16}, None),
     ("recurrent_ppo", "CartPole-v1"): (
         {
             "total_steps": 300_000,
@@ -112,6 +113,21 @@ PRESETS: dict[tuple[str, str], Preset] = {
             "num_steps": 16,
         },
         normalized(0.99),
+    ),
+    # RL Baselines3 Zoo's, hyperparams/ppo.yml, LunarLander.
+    ("ppo", "gymnasium/LunarLander-v3"): (
+        {
+            "total_steps": 1_000_000,
+            "learning_rate": 3e-4,
+            "discount": 0.999,
+            "gae_lambda": 0.98,
+            "entropy_coefficient": 0.01,
+            "num_envs": 16,
+            "num_steps": 1024,
+            "num_minibatches": 256,
+            "num_epochs": 4,
+        },
+        None,
     ),
     ("ppo", "Breakout-MinAtar"): (
         {

@@ -12,7 +12,7 @@ from rljax import algos, envs, presets, schedules
 @pytest.mark.parametrize("algo", algos.algorithms())
 def test_every_tuned_preset_makes_a_config_of_its_algorithm(algo):
     installed = set(envs.registered())
-    for env in presets.tuned_for(algo):
+    for env in (name.replace("/*", "/pong") for name in presets.tuned_for(algo)):
         if "/" in env and env not in installed:
             continue
         config = rljax.preset(algo, env)
@@ -26,6 +26,17 @@ def test_a_variant_changes_values_of_its_base_preset():
     assert algos.algorithm("double_dqn") is rljax.dqn
     assert double == dataclasses.replace(base, double=True)
     assert rljax.preset("double_dqn", "CartPole-v1", double=False) == base
+
+
+def test_all_games_share_the_presets_of_their_suite():
+    pytest.importorskip("ale_py")
+    pong, breakout = (rljax.preset("dqn", f"atari/{game}") for game in ("pong", "breakout"))
+    assert pong.buffer_size == breakout.buffer_size == 1_000_000
+    assert pong.env.clip_reward == (-1.0, 1.0)
+    assert rljax.preset("dqn", rljax.make("atari/pong")) == pong
+    assert rljax.preset("n_step_dqn", "atari/pong").double
+    assert presets.is_tuned("ppo", "atari/pong")
+    assert not presets.is_tuned("sac", "atari/pong")
 
 
 def test_rainbow_combines_all_extensions():
