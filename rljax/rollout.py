@@ -183,14 +183,7 @@ def interact(
     key_steps, key_resets = jax.random.split(key)
     step_keys = jax.random.split(key_steps, (num_steps, num_envs))
     step_env = jax.vmap(env.step, (0, 0, 0, None))
-    # Resets are drawn a few at a time, in a branch that runs when an environment has none left. If devices share the
-    # environments it would make them wait for each other, and on a GPU a branch is slower than a draw. In both cases
-    # all resets are drawn before the loop. Expensive ones cost more than a branch on any device.
-    on_cpu = jax.default_backend() == "cpu"
-    is_lazy = env.expensive and not sharding.environments_are_sharded()
-    in_branch = is_lazy or (on_cpu and not sharding.environments_are_sharded())
-    per_draw = EXPENSIVE_RESETS_PER_DRAW if is_lazy else RESETS_PER_DRAW
-    size = min(per_draw, num_steps) if in_branch else num_steps
+    resets, take = _stock(key_resets, collector, env, num_steps)
 
     def step(carry: Any, inputs: Any) -> Any:
         resets, learner, env_state, obs, episode_return, episode_length, discounted_reward, info_sums = carry
@@ -199,12 +192,7 @@ def interact(
         result, env_state = step_env(step_key, env_state, action, env.params)
         result = narrow(result)
         ended = result.terminated | result.truncated
-        if env.resets_itself:
-            fresh = host.begun(env, key_resets, env_state)
-        else:
-            if is_lazy or size < num_steps:
-                resets = _refill(resets, ended, key_resets, env)
-            fresh, resets = _take(resets, ended)
+        fresh, resets = take(resets, ended, env_state)
         following, env_state = begin_next_episode(result, env_state, *fresh)
         episode_return = episode_return + result.reward
         episode_length = episode_length + 1
@@ -239,13 +227,9 @@ def interact(
         )
         return carry, (recorded, finished, measured)
 
-    none_used = jnp.zeros(num_envs, jnp.int32)
-    resets: Any = ()
-    if not env.resets_itself:
-        resets = _no_resets(collector, size) if is_lazy else _draw_resets(key_resets, none_used, size, env)
     start = (resets, learner, *collector[:5], collector.info_sums)
     # Steps on a GPU are so short that the loop's overhead matters; expensive ones would only compile for longer.
-    unroll = unrolled(1 if env.expensive else 2 if on_cpu else 8)
+    unroll = unrolled(1 if env.expensive else 2 if jax.default_backend() == "cpu" else 8)
     end, (recorded, finished, measured) = jax.lax.scan(step, start, (noise, step_keys), unroll=unroll)
     _, learner, env_state, obs, episode_return, episode_length, discounted_reward, info_sums = end
     raw_obs, discounted_rewards = measured
@@ -279,6 +263,31 @@ class _Resets(NamedTuple):
     episodes: Any  # (observations, states) [K, N, ...]
     first: jax.Array  # [N] int32, the number of the first of the K episodes in this rollout
     used: jax.Array  # [N] int32, the number of episodes used so far in this rollout
+
+
+def _stock(key: jax.Array, collector: Collector, env: Env, num_steps: int) -> tuple[Any, Callable[..., Any]]:
+    """The resets at the start of a rollout, and `(resets, ended [N], env_state) -> (fresh, resets)`.
+
+    Resets are drawn a few at a time, in a branch that runs when an environment has none left. If devices share the
+    environments it would make them wait for each other, and on a GPU a branch is slower than a draw. In both cases all
+    resets are drawn before the loop. Expensive ones cost more than a branch on any device.
+    """
+    if env.resets_itself:
+        return (), lambda resets, ended, env_state: (host.begun(env, key, env_state), resets)
+    is_sharded = sharding.environments_are_sharded()
+    is_lazy = env.expensive and not is_sharded
+    in_branch = is_lazy or (jax.default_backend() == "cpu" and not is_sharded)
+    per_draw = EXPENSIVE_RESETS_PER_DRAW if is_lazy else RESETS_PER_DRAW
+    size = min(per_draw, num_steps) if in_branch else num_steps
+
+    def take(resets: _Resets, ended: jax.Array, _: Any) -> tuple[Any, _Resets]:
+        if is_lazy or size < num_steps:
+            resets = _refill(resets, ended, key, env)
+        return _take(resets, ended)
+
+    if is_lazy:
+        return _no_resets(collector, size), take
+    return _draw_resets(key, jnp.zeros(len(collector.episode_length), jnp.int32), size, env), take
 
 
 def _draw_resets(key: jax.Array, used: jax.Array, size: int, env: Env) -> _Resets:
