@@ -239,3 +239,8 @@ def test_ids_and_settings():
         recommender.revealed(rljax.make("CartPole-v1"))
     with pytest.raises(rljax.UsageError, match="slate=1"):
         recommender.as_bandit(rljax.make("recommender/feed-10"))
+
+
+def test_an_item_that_is_in_a_slate_twice_counts_once():
+    logits = recommender.simulator.slate_logits(jnp.array([2, 0, 2]), jnp.array([0.5, 1.0, 1.5]))
+    np.testing.assert_array_equal(logits, [0.0, 1.5, 0.5, -np.inf])
