@@ -46,8 +46,8 @@ PRESETS: dict[tuple[str, str], Preset] = {
         },
         clip_reward,
     ),
-    # A faster one for a short run: returns of three steps, a double target and Adam, as in Rainbow (Hessel et al. 2018,
-    # table 1), with epsilon at 0.01 after a tenth of the run and a smaller buffer, as in RL Baselines3 Zoo's dqn.yml.
+    # A faster one for a short run: returns of several steps, a double target and Adam, as in Rainbow (Hessel et al.
+    # 2018), with epsilon at 0.01 after a tenth of the run and a smaller buffer.
     ("n_step_dqn", "atari/*"): (
         {
             "total_steps": 1_000_000,
@@ -65,7 +65,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
         },
         None,
     ),
-    # Schulman et al. 2017, table 5, with the learning rate and the clipping of CleanRL's ppo_atari.py.
+    # Schulman et al. 2017 for Atari, as in CleanRL's ppo_atari.py.
     ("ppo", "atari/*"): (
         {
             "total_steps": 10_000_000,
@@ -85,7 +85,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ("recurrent_ppo", "atari/*"): ({"hidden_sizes": (512,)}, None),  # as wide as the core
     ("c51", "atari/*"): (_RETURNS, None),
     ("rainbow", "atari/*"): (_RETURNS, None),
-    # Gallici et al. 2025, table of hyperparameters for Atari.
+    # PQN's own configuration of Atari (purejaxql's pqn_atari.yaml), whose runs have 1e7 to 5e7 steps.
     ("pqn", "atari/*"): (
         {
             "total_steps": 50_000_000,

@@ -25,8 +25,7 @@ from rljax.errors import UsageError, number, shown, suggest
 
 PREFIX = "atari/"
 
-# Returns of uniformly random play and of a professional tester from no-op starts (Wang et al. 2016, table 2, as in DQN
-# Zoo's atari_data.py; Mnih et al. 2015 have the same for random play and other humans).
+# Returns of uniformly random play and of a professional tester from no-op starts, as in DQN Zoo's atari_data.py.
 SCORES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "alien": (227.8, 7127.7), "amidar": (5.8, 1719.5), "assault": (222.4, 742.0), "asterix": (210.0, 8503.3),
