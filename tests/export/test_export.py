@@ -1,5 +1,6 @@
 """Exporting the policy of a run's folder."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -19,12 +20,16 @@ OPTIONS = {"seeds": 2, "evaluations": 1, "eval_episodes": 2, "progress": False, 
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def trained(tmp_path_factory):
     """A run of two seeds in Taxi, with the policies of its evaluations."""
     out = tmp_path_factory.mktemp("runs") / "x"
     config = q_learning.Config(env=rljax.make("Taxi-v3"), **FIELDS)
-    rljax.run(q_learning, config, out=out, keep="all", **OPTIONS)
-    return out
+    return rljax.run(q_learning, config, out=out, keep="all", **OPTIONS), out
+
+
+@pytest.fixture(scope="module")
+def folder(trained):
+    return trained[1]
 
 
 OBS = np.arange(500, dtype=np.int32)
@@ -42,6 +47,14 @@ def test_the_seed_and_the_checkpoint_are_those_asked_for(folder, tmp_path):
         policy = rljax.best(folder) if seed is None else rljax.policy(folder, seed, checkpoint)
         np.testing.assert_array_equal(found[seed, checkpoint], policy(jax.random.key(0), OBS))
     assert (found[0, "last"] != found[1, "last"]).any()
+
+
+def test_the_best_seed_is_exported_unless_another_one_is_asked_for(trained, tmp_path):
+    for best in (0, 1):
+        returns = {**trained[0].summary["final_return"], "per_seed": [float(seed == best) for seed in range(2)]}
+        result = dataclasses.replace(trained[0], summary={**trained[0].summary, "final_return": returns})
+        path, _ = rljax.export_policy(result, tmp_path / "x.npz", "numpy")
+        assert loader.load(str(path))[1]["seed"] == best
 
 
 def test_metadata_describe_the_policy(folder, tmp_path):
