@@ -29,7 +29,7 @@ import numpy as np
 
 from rljax.envs.base import Bound, Env, TimeStep, check_param, is_data, timestep
 from rljax.envs.spaces import Box, space_of_leaves
-from rljax.envs.suites.adapting import in_32_bits
+from rljax.envs.suites.adapting import as_params, in_32_bits, require_known
 from rljax.errors import UsageError, located, suggest
 
 PREFIX = "brax/"
@@ -37,8 +37,7 @@ EPISODE_LENGTH = 1000
 _UNUSED = ("fast",)  # a counter for Brax's own tests
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["max_steps_in_episode"], meta_fields=[])
-@dataclasses.dataclass(frozen=True)
+@as_params
 class Params:
     """What can be changed without making the environment again."""
 
@@ -63,8 +62,7 @@ def make(name: str, settings: dict[str, Any]) -> Env:
     Raises:
         UsageError: the id or a setting is unknown or invalid.
     """
-    if name not in registered():
-        raise UsageError(f"There is no environment {name!r}: {suggest(name, registered())}")
+    require_known(name, registered())
     limit = {key: value for key, value in settings.items() if key == "max_steps_in_episode"}
     arguments = tuple(sorted((key, value) for key, value in settings.items() if key not in limit))
     try:

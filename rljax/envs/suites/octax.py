@@ -20,15 +20,14 @@ import numpy as np
 
 from rljax.envs.base import Bound, Env, TimeStep, check_param, timestep
 from rljax.envs.spaces import Box, Discrete
-from rljax.envs.suites.adapting import in_32_bits
+from rljax.envs.suites.adapting import as_params, in_32_bits, require_known
 from rljax.errors import UsageError, suggest
 
 PREFIX = "octax/"
 _SETTINGS = ("instruction_frequency", "frame_skip", "disable_delay")
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["max_steps_in_episode"], meta_fields=[])
-@dataclasses.dataclass(frozen=True)
+@as_params
 class Params:
     """What can be changed without making the environment again."""
 
@@ -53,8 +52,7 @@ def make(name: str, settings: dict[str, Any]) -> Env:
     Raises:
         UsageError: the id or a setting is unknown or invalid.
     """
-    if name not in registered():
-        raise UsageError(f"There is no environment {name!r}: {suggest(name, registered())}")
+    require_known(name, registered())
     known = ["max_steps_in_episode", *_SETTINGS]
     if unknown := [setting for setting in settings if setting not in known]:
         raise UsageError(f"{name} has no setting {unknown[0]!r}: {suggest(unknown[0], known)}")

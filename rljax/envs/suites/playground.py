@@ -14,6 +14,7 @@ import numpy as np
 
 from rljax.envs.base import Env
 from rljax.envs.suites import brax
+from rljax.envs.suites.adapting import require_known
 from rljax.errors import UsageError, suggest
 
 PREFIX = "playground/"
@@ -31,8 +32,7 @@ def make(name: str, settings: dict[str, Any]) -> Env:
     Raises:
         UsageError: the id or a setting is unknown or invalid.
     """
-    if name not in registered():
-        raise UsageError(f"There is no environment {name!r}: {suggest(name, registered())}")
+    require_known(name, registered())
     config = _tasks().get_default_config(name.removeprefix(PREFIX))
     known = ["max_steps_in_episode", *(field for field in config if field not in _NO_SETTINGS)]
     if unknown := [setting for setting in settings if setting not in known]:
