@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import pathlib
 from typing import Any
 
@@ -133,7 +134,7 @@ def play(arguments: list[str]) -> int:
     with contextlib.ExitStack() as stack:
 
         def played(name: str) -> Result | str:
-            if not remote.is_url(name) and not pathlib.Path(name).is_dir():
+            if not remote.is_url(name) and not os.path.isdir(name):
                 return name
             folder = stack.enter_context(remote.staged(name, writes=False))
             return loading.result_of(folder, **imported(folder, named, trust))

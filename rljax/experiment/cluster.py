@@ -5,6 +5,7 @@ Ray places tasks where their resources are free. Everything that decides results
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import secrets
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rljax.errors import UsageError
-from rljax.experiment import head, remote, shipping, worker
+from rljax.experiment import head, mailbox, remote, shipping, worker
 from rljax.experiment.options import Options, address_of, resources_of
 from rljax.experiment.shipping import Job, Shipment
 from rljax.experiment.signals import STOPPING
@@ -50,6 +51,7 @@ class Connection:
             shipment = self.pack(experiment, (token.name, text), forwards=False)
             measure = self.remote(worker.measure, known, max_retries=5)
             self._wait_until_free()
+            self.mailbox  # noqa: B018 - starts while a worker measures
             found = self._measured(measure.remote(shipment, self.identity, known is not None))
         except OSError as error:
             raise UsageError(f"{token} cannot be written ({error.strerror}): choose another folder.") from None
@@ -58,6 +60,16 @@ class Connection:
         if isinstance(found, bytes):
             raise worker.unpickled(found)
         return found if known is None else found._replace(sizes=known.sizes)
+
+    @functools.cached_property
+    def mailbox(self) -> Any:
+        """The actor between workers and driver, on the driver's node: the experiment ends with that node."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=True)
+        self.ray.cloudpickle.register_pickle_by_value(mailbox)
+        kept = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+        return self.ray.remote(mailbox.Mailbox).options(**kept).remote()
 
     def _wait_until_free(self) -> None:
         """Wait a while for what a task needs: workers of a driver that has just ended may still hold it."""

@@ -61,19 +61,9 @@ class Driver:
         Raises:
             Exception: the first error of a task, as a local run raises it.
         """
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         ray, experiment = self.connection.ray, self.experiment
         assert experiment.folder is not None
         self._identity = ray.put(self.connection.identity)
-        # The driver's node has the mailbox, and the experiment ends with that node.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        ray.cloudpickle.register_pickle_by_value(mailbox)
-        self._mailbox = (
-            ray.remote(mailbox.Mailbox)
-            .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
-            .remote()
-        )
         self._remote = self.connection.remote(worker.train, experiment.layout)
         failure: Exception | None = None
         begun: set[int] = set()
@@ -94,7 +84,8 @@ class Driver:
                     failure = failure or error
             self._show()
         self._exchange("")
-        ray.kill(self._mailbox)
+        ray.kill(self.connection.mailbox)
+        del self.connection.mailbox  # the next one is new
         found = self.schedule.trained(with_waiting=True)
         trained = sorted(found, key=lambda one: int(one.batch.folder_name))
         self.trained = [t for t in trained if t.record.updates] or trained
@@ -127,7 +118,7 @@ class Driver:
             )
             memory = self._memory.get(task.number)
             remote = self.connection.remote(worker.train, self.experiment.layout, memory) if memory else self._remote
-            reference = remote.remote(self._shipment, order, self._mailbox, self._identity)
+            reference = remote.remote(self._shipment, order, self.connection.mailbox, self._identity)
             self._orders[reference] = task
 
     def _cancel(self, references: list[Any]) -> None:
@@ -219,7 +210,8 @@ class Driver:
     def _exchange(self, wish: str) -> set[int]:
         """Give the mailbox the wish, and take its messages; the numbers of the tasks that have begun."""
         try:
-            messages, begun = self.connection.ray.get(self._mailbox.exchange.remote(wish, self._again), timeout=60)
+            exchanged = self.connection.mailbox.exchange.remote(wish, self._again)
+            messages, begun = self.connection.ray.get(exchanged, timeout=60)
         except self.connection.ray.exceptions.RayError:
             return {task.number for task in self._orders.values()}  # it starts again
         self._again = []

@@ -44,7 +44,7 @@ def export_policy(
             `rljax_policy.py` next to them runs with NumPy only.
         seed: its number; None for the seed with the highest final return.
         checkpoint: as for `Result.policy`.
-        configuration, algorithm, config, env, sweep: as for `load`.
+        configuration, algorithm, config, env, sweep: as for `load`, of a folder.
 
     Returns:
         the files written.
@@ -56,11 +56,13 @@ def export_policy(
     if format not in FORMATS:
         raise UsageError(f"format must be one of {', '.join(FORMATS)}, got {shown(format)}.")
     path = files.destination(out, "policy")
+    of_folder = {"configuration": configuration, "algorithm": algorithm, "config": config, "env": env, "sweep": sweep}
     if isinstance(run, Result):
+        if extra := [name for name, value in of_folder.items() if value is not None]:
+            raise UsageError(f"export_policy() takes {extra[0]} for the folder of a run, and this is a Result.")
         result = run
     else:
-        options = {"algorithm": algorithm, "config": config, "env": env, "sweep": sweep}
-        result = loading.result_of(run, configuration, **options)
+        result = loading.result_of(run, **of_folder)
     number = result.best_seed if seed is None else seed
     policy = exportable.of_policy(result.policy(number, checkpoint), result.config.env)
     return FORMATS[format].write(path, policy, _metadata(result, number, checkpoint, policy))

@@ -105,9 +105,9 @@ def checked_path(path: str | os.PathLike[str]) -> pathlib.Path:
         raise UsageError(f"The animation's file must be a path such as policy.gif, got {path!r}.") from None
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"{path} must end with .gif or .mp4, the formats of animations.")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UsageError(f"{path} cannot be written, since there is no folder {path.parent}: create it.")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UsageError(f"{path} cannot be written, since it is a folder: choose another name.")
     if path.suffix.lower() == ".mp4":
         try:

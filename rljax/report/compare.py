@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rljax import envs
-from rljax.errors import UsageError, number
+from rljax.errors import UsageError, number, shown
 from rljax.experiment import manifest, remote
 from rljax.report import console, runs, scores, statistics
 from rljax.report.known_returns import RANDOM
@@ -134,6 +134,8 @@ def finite(entry: Entry) -> np.ndarray:
 
 def of_entries(entries: Sequence[Entry], random: Random, references: Mapping[str, float]) -> Comparison:
     """Compare entries; see `compare`."""
+    if not isinstance(references, Mapping):
+        raise UsageError(f"references must be a dict such as {{'CartPole-v1': 500}}, got {shown(references)}.")
     references = {env: number(f"The reference of {env}", value) for env, value in references.items()}
     if len(entries) < 2:
         raise UsageError("Name at least two runs to compare, such as runs/x runs/y.")

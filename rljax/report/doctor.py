@@ -46,7 +46,7 @@ def doctor(
             compiles for some seconds.
 
     Raises:
-        UsageError: the folder holds no run, or what is given is no run.
+        UsageError: the folder holds no run, what is given is no run, or `algorithm` is no algorithm.
     """
     if isinstance(run, Result):
         return list(of_result(run, plays))
@@ -54,6 +54,8 @@ def doctor(
         return [found for one in run.results if one is not None for found in of_result(one, plays=False)]
     if not isinstance(run, str | os.PathLike):
         raise UsageError(f"doctor() takes the folder of a run or its Result, got {shown(run)}.")
+    if algorithm is not None and not hasattr(algorithm, "Config"):
+        raise UsageError(f"algorithm must be a module such as rljax.ppo, got {shown(algorithm)}.")
     given = {name: value for name, value in (("algorithm", algorithm), ("env", env)) if value is not None}
     made = None if env is None else envs.make(env)
     code: rollouts.Code | None = (lambda _: given) if plays else None

@@ -14,14 +14,18 @@ import numpy as np
 
 from rljax.errors import UsageError, shown
 
+OF_A_RUN = ("config.json", "summary.json", "curves.csv", "metrics.csv", "learning_curve.png")
+
 
 def destination(out: str | os.PathLike[str], example: str) -> pathlib.Path:
     """The path of a file that can be written; raise `UsageError` before anything is computed for it."""
     if not isinstance(out, str | os.PathLike) or not os.fspath(out) or "\0" in str(out):
         raise UsageError(f"out must be the path of a file, such as {example}, got {shown(out)}.")
     path = pathlib.Path(out)
-    if path.is_dir():
+    if os.path.isdir(path):  # False for a name that is too long, where pathlib raises
         raise UsageError(f"{path} is a folder: name a file in it, such as {path / example}.")
+    if path.name in OF_A_RUN and (path.parent / OF_A_RUN[0]).exists():
+        raise UsageError(f"{path} belongs to the run in {path.parent}: choose another name, such as {example}.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -118,6 +118,8 @@ def _overestimation(evidence: Evidence) -> Iterator[Finding]:
     if evidence.eval_returns.size:  # the greedy policy's may be far higher than those with exploration
         best = np.nanmax(np.abs(evidence.eval_returns), axis=1, initial=0.0, where=np.isfinite(evidence.eval_returns))
         size = np.fmax(size, np.abs(series.mean_value(best, np.nan_to_num(highest(parts[1]), nan=1.0), discount)))
+    if not evidence.is_complete:  # the first reward of a run may be in no episode that has ended
+        size = np.where(size > 0, size, np.inf)
     above = parts[2] - realised - OVERESTIMATED * size[:, None]
     worst = np.argmax(np.nan_to_num(above, nan=-np.inf), axis=1)
     rows = np.arange(len(worst))
@@ -141,9 +143,8 @@ def _gradients(evidence: Evidence) -> Iterator[Finding]:
 def _explained_variance(evidence: Evidence) -> Iterator[Finding]:
     if not evidence.is_complete:
         return
-    peak = highest(evidence.windows("explained_variance")[:, 1:])
-    if evidence.random is not None:  # where a good policy's returns are all alike, there is nothing to explain
-        peak = np.where(not_learned(evidence), peak, np.nan)
+    # Where a good policy's returns are all alike, there is nothing to explain.
+    peak = np.where(not_learned(evidence), highest(evidence.windows("explained_variance")[:, 1:]), np.nan)
     sentence = "The values explained at most {} of the variance of the returns, averaged over a tenth of the run."
     yield from where(evidence, "critic-explains-nothing", peak < EXPLAINED_VARIANCE, sentence, np.maximum(peak, -99.0))
 
@@ -183,7 +184,8 @@ def _no_reward(evidence: Evidence) -> Iterator[Finding]:
     rewards = evidence.metrics.get("reward")
     if rewards is None or not rewards.size or not evidence.is_complete:
         return
-    none = np.all(np.nan_to_num(rewards) == 0.0, axis=1)
+    seen = np.isfinite(rewards)
+    none = np.all((rewards == 0.0) | ~seen, axis=1) & seen.any(axis=1) & ~np.isin(evidence.seeds, evidence.diverged)
     yield from where(evidence, "no-reward", none, "Every reward of the whole run was 0.")
 
 
@@ -283,8 +285,9 @@ def _evaluation_gap(evidence: Evidence) -> Iterator[Finding]:
 def _random(evidence: Evidence) -> Iterator[Finding]:
     if evidence.final is None or evidence.random is None:
         return
-    sentence = f"The final return is {{}}, and a random policy's {shown(evidence.random)}."
-    yield from where(evidence, "no-better-than-random", not_learned(evidence), sentence, evidence.final)
+    good = "" if evidence.reference is None else f", and a good one's {shown(evidence.reference)}"
+    sentence = f"The final return is {{}}, a random policy's {shown(evidence.random)}{good}."
+    yield from where(evidence, "hardly-better-than-random", not_learned(evidence), sentence, evidence.final)
 
 
 _LIVE: tuple[Rule, ...] = (

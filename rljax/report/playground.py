@@ -133,7 +133,7 @@ def _name(policy: Any) -> str:
 def _loaded(policy: Any) -> Result:
     if isinstance(policy, Result):
         return policy
-    if not pathlib.Path(policy).is_dir():
+    if not os.path.isdir(policy):
         raise UsageError(f"There is no policy {os.fspath(policy)!r}: name random, heuristic or the folder of a run.")
     return loading.result_of(policy)
 

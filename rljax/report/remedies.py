@@ -104,7 +104,7 @@ ABOUT = {
         "Evaluate with eval_policy='stochastic' to see whether the greedy policy is the cause, and check that both "
         "use the same observations and actions.",
     ),
-    "no-better-than-random": About(
+    "hardly-better-than-random": About(
         "less than a fifth of the way from the random policy's return to the reference's; without a reference, of "
         "the random policy's return",
         "Read the other findings first, then train longer or tune learning_rate; a preset shows values that work.",

@@ -155,7 +155,7 @@ def _named(given: str | os.PathLike[str]) -> tuple[str, pathlib.Path]:
     if not isinstance(given, str | os.PathLike) or not os.fspath(given) or "\0" in str(given):
         raise UsageError(f"A run is named by its folder, such as runs/x, got {shown(given)}.")
     name, equals, rest = str(given).partition("=")
-    if not equals or pathlib.Path(given).is_dir():
+    if not equals or os.path.isdir(given):
         return "", pathlib.Path(given)
     if not name or not rest:
         raise UsageError(f"A run has a name and a folder, such as big=runs/x, got {shown(given)}.")
@@ -174,7 +174,7 @@ def _configurations(recorded: Manifest) -> int:
 
 
 def _entries(folder: pathlib.Path, name: str, short: str) -> list[Entry]:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # False for a name that is too long, where pathlib raises
         raise UsageError(f"There is no folder {folder}: name the folder of a run, such as runs/x.")
     recorded = manifest.read(folder)
     summary = files.read_json(folder / "summary.json") if (folder / "summary.json").exists() else {}

@@ -57,6 +57,11 @@ def test_the_best_seed_is_exported_unless_another_one_is_asked_for(trained, tmp_
         assert loader.load(str(path))[1]["seed"] == best
 
 
+def test_what_is_for_folders_is_refused_for_results(trained, tmp_path):
+    with pytest.raises(rljax.UsageError, match="takes configuration for the folder of a run"):
+        rljax.export_policy(trained[0], tmp_path / "x.npz", "numpy", configuration=0)
+
+
 def test_metadata_describe_the_policy(folder, tmp_path):
     path, loading = rljax.export_policy(folder, tmp_path / "x.safetensors", "safetensors", seed=1)
     metadata = loader.load(str(path))[1]

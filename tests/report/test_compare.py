@@ -142,6 +142,8 @@ def test_bad_comparisons_are_refused(folders, capsys):
     assert "did you mean --reference" in err
     with pytest.raises(rljax.UsageError, match="References are for runs in several environments"):
         rljax.compare(folders["base"], folders["higher"], references={"walk": 1.0})
+    with pytest.raises(rljax.UsageError, match="references must be a dict such as"):
+        rljax.compare(folders["base"], folders["higher"], references=3)
 
 
 @pytest.mark.slow

@@ -31,6 +31,15 @@ def test_json_has_null_for_numbers_that_are_not_finite(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_a_file_of_a_run_is_never_replaced_by_another_one(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    for name in files.OF_A_RUN:
+        with pytest.raises(rljax.UsageError, match="belongs to the run in"):
+            files.destination(tmp_path / name, "report.html")
+    assert files.destination(tmp_path / "report.html", "report.html") == tmp_path / "report.html"
+    assert files.destination(tmp_path / "other" / "summary.json", "x") == tmp_path / "other" / "summary.json"
+
+
 def test_a_table_is_written_whole(tmp_path):
     path = tmp_path / "curves.csv"
     env = rljax.make("CartPole-v1")

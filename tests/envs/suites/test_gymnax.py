@@ -17,12 +17,12 @@ from rljax import envs, ppo
 from rljax.envs.suites.adapting import space_of
 
 NEEDS_DATA = "MNISTBandit-bsuite"
-TRAINABLE = [name for name in envs.registered() if name != NEEDS_DATA]
+OURS = ("bandits/", "operations/")  # the other suites have tests of their own
+TRAINABLE = [x for x in envs.registered() if x != NEEDS_DATA and ("/" not in x or x.startswith(OURS))]
 
 
 def test_ids_are_registered():
-    assert len(envs.registered()) >= 26
-    assert len(TRAINABLE) == len(envs.registered()) - 1
+    assert len(TRAINABLE) >= 37 - 1
     assert set(TRAINABLE) >= {"CartPole-v1", "Pendulum-v1", "Breakout-MinAtar", "FrozenLake-misc"}
 
 
