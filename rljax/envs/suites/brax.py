@@ -14,7 +14,6 @@ environment's constructor, such as `ctrl_cost_weight`.
 """
 
 import contextlib
-import dataclasses
 import functools
 import inspect
 import io
@@ -27,9 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.envs.base import Bound, Env, TimeStep, check_param, is_data, timestep
+from rljax.envs.base import Bound, Env, TimeStep, is_data, timestep
 from rljax.envs.spaces import Box, space_of_leaves
-from rljax.envs.suites.adapting import as_params, in_32_bits, require_known
+from rljax.envs.suites.adapting import as_params, in_32_bits, replace_params, require_known
 from rljax.errors import UsageError, located, suggest
 
 PREFIX = "brax/"
@@ -95,8 +94,6 @@ def env_of(
     Raises:
         UsageError: the environment cannot be reset, or the limit is invalid.
     """
-    for setting, value in limit.items():
-        check_param(f"{setting} of {name}", params.max_steps_in_episode, value)
     try:
         state = _shapes(environment)
     except Exception as error:
@@ -110,7 +107,7 @@ def env_of(
         step=Bound(_step, (environment,)),
         observation_space=space_of_leaves(jax.tree.map(box, state.obs)),
         action_space=Box(-1.0, 1.0, (int(environment.action_size),), np.float32),
-        params=dataclasses.replace(params, **limit),
+        params=replace_params(params, limit, name),
         name=name,
         info={_measure(metric): _reduction(metric) for metric in state.metrics},
         recipe=((name, arguments),) if is_data(arguments) else (None,),

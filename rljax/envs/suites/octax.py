@@ -6,7 +6,6 @@ begins in the same state, as a cartridge does, with other random numbers for the
 `OctaxEnv`, such as `frame_skip`. Levels have ids of their own, such as `octax/cavern1`.
 """
 
-import dataclasses
 import functools
 import importlib.util
 import pathlib
@@ -18,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.envs.base import Bound, Env, TimeStep, check_param, timestep
+from rljax.envs.base import Bound, Env, TimeStep, timestep
 from rljax.envs.spaces import Box, Discrete
-from rljax.envs.suites.adapting import as_params, in_32_bits, require_known
-from rljax.errors import UsageError, suggest
+from rljax.envs.suites.adapting import as_params, in_32_bits, replace_params, require_known, split_settings
+from rljax.errors import UsageError
 
 PREFIX = "octax/"
 _SETTINGS = ("instruction_frequency", "frame_skip", "disable_delay")
@@ -53,13 +52,8 @@ def make(name: str, settings: dict[str, Any]) -> Env:
         UsageError: the id or a setting is unknown or invalid.
     """
     require_known(name, registered())
-    known = ["max_steps_in_episode", *_SETTINGS]
-    if unknown := [setting for setting in settings if setting not in known]:
-        raise UsageError(f"{name} has no setting {unknown[0]!r}: {suggest(unknown[0], known)}")
-    limit = {key: value for key, value in settings.items() if key == "max_steps_in_episode"}
-    for setting, value in limit.items():
-        check_param(f"{setting} of {name}", Params.max_steps_in_episode, value)
-    arguments = tuple(sorted((key, value) for key, value in settings.items() if key not in limit))
+    limit, others = split_settings(settings, vars(Params()), _SETTINGS, name)
+    arguments = tuple(sorted(others.items()))
     try:
         environment = _construct(name, arguments)
         obs, _ = jax.eval_shape(Bound(_reset, (environment,)), jax.random.key(0), Params())
@@ -70,7 +64,7 @@ def make(name: str, settings: dict[str, Any]) -> Env:
         step=Bound(_step, (environment,)),
         observation_space=Box(0.0, 1.0, obs.shape, obs.dtype),
         action_space=Discrete(int(environment.num_actions)),
-        params=dataclasses.replace(Params(), **limit),
+        params=replace_params(Params(), limit, name),
         name=name,
         recipe=((name, arguments),),
         default_params=Params,

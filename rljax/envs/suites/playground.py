@@ -14,8 +14,8 @@ import numpy as np
 
 from rljax.envs.base import Env
 from rljax.envs.suites import brax
-from rljax.envs.suites.adapting import require_known
-from rljax.errors import UsageError, suggest
+from rljax.envs.suites.adapting import require_known, split_settings
+from rljax.errors import UsageError, located
 
 PREFIX = "playground/"
 _NO_SETTINGS = ("vision", "vision_config", "episode_length", "action_repeat")  # the last two are those of its wrappers
@@ -34,15 +34,13 @@ def make(name: str, settings: dict[str, Any]) -> Env:
     """
     require_known(name, registered())
     config = _tasks().get_default_config(name.removeprefix(PREFIX))
-    known = ["max_steps_in_episode", *(field for field in config if field not in _NO_SETTINGS)]
-    if unknown := [setting for setting in settings if setting not in known]:
-        raise UsageError(f"{name} has no setting {unknown[0]!r}: {suggest(unknown[0], known)}")
-    limit = {key: value for key, value in settings.items() if key == "max_steps_in_episode"}
-    arguments = tuple(sorted((key, value) for key, value in settings.items() if key not in limit))
+    fields = [field for field in config if field not in _NO_SETTINGS]
+    limit, others = split_settings(settings, ["max_steps_in_episode"], fields, name)
+    arguments = tuple(sorted(others.items()))
     try:
         environment = _construct(name, arguments)
-    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
-        raise UsageError(f"{name} cannot be made with these settings: {error}") from None
+    except Exception as error:  # a known setting with an invalid value raises many kinds
+        raise UsageError(f"{name} cannot be made with these settings: {located(error)}.") from error
     return brax.env_of(environment, name, arguments, brax.Params(int(config.episode_length)), limit, _render)
 
 
