@@ -1,6 +1,9 @@
 """Train an experiment, here or on a cluster, and combine and write its results."""
 
+import contextlib
+import importlib
 import pathlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from signal import SIGINT
 
@@ -23,6 +26,8 @@ from rljax.experiment.spec import Experiment
 from rljax.experiment.sweeps import Group
 from rljax.report import console, live
 
+_FOR_FILES = ("orbax.checkpoint", "scipy.stats", "matplotlib.figure", "matplotlib.backends.backend_agg")
+
 
 def train(
     experiment: Experiment,
@@ -41,6 +46,8 @@ def train(
     with interrupts() as pressed:
         schedule = Schedule(experiment, groups)
         outlets = _outlets(experiment, updates, callbacks, writes=connection is None)
+        if folder is not None and controllers.is_first():
+            threading.Thread(target=_import_for_files, daemon=True).start()
         shown = options.progress and controllers.is_first()
         with live.view(f"{experiment.title} x {experiment.num_runs}", max(updates, 1), shown) as show:
             session: Session | Driver
@@ -75,6 +82,13 @@ def train(
             sentence = _progress_sentence(experiment, trained, updates, result)
             raise Interrupted(sentence, result, pressed.signal or SIGINT)
     return result
+
+
+def _import_for_files() -> None:
+    """Import what a run's files need, while it compiles: later, training or the end would wait a second for it."""
+    for name in _FOR_FILES:
+        with contextlib.suppress(ImportError):  # raised again where it is needed
+            importlib.import_module(name)
 
 
 def _write(experiment: Experiment, result: Result | Sweep, trained: list[Trained], outlets: Outlets) -> None:

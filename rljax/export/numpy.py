@@ -29,6 +29,7 @@ def described(policy: exportable.Exportable, metadata: dict[str, Any]) -> tuple[
     """The arrays of a policy's program by name, and the program and the metadata as JSON."""
     program = lowering.lower(*exportable.traced(policy), list(policy.inputs), policy.outputs)
     calls = {"inputs": program.inputs, "outputs": program.outputs, "calls": program.calls}
+    calls["dtypes"] = {name: x.dtype.name for name, x in program.arrays.items()}
     return program.arrays, json.dumps(files.plain({**metadata, "program": calls}), allow_nan=False)
 
 

@@ -275,14 +275,18 @@ def _returns(place: Place) -> Any:
     return table
 
 
+def explained(listed: Sequence[tuple[Place, Sequence[Pair]]]) -> str:
+    """What the columns of pairs mean, and which pairs are listed."""
+    some = any(len(pairs) < len(place.pairs) for place, pairs in listed)
+    return EXPLANATION + " Each run is compared with the one with the highest IQM." * some
+
+
 def _pairs(place: Place, listed: Sequence[Pair]) -> Any:
     table = _made(
         "Differences of the IQM, and probabilities of improvement P(A > B), with 95% intervals",
         *("A", "B", "A - B", "P(A > B)", "p", "enough seeds?", "could show", "more seeds"),
     )
-    table.caption = EXPLANATION
-    if len(listed) < len(place.pairs):
-        table.caption += " Each run is compared with the one with the highest IQM."
+    table.caption = explained([(place, listed)])
     for pair in listed:
         table.add_row(pair.first.label, pair.second.label, *cells(pair).values())
     return table

@@ -57,6 +57,14 @@ def _diverged(evidence: Evidence) -> Iterator[Finding]:
     if evidence.diverged:
         text = f"Parameters or losses of {len(evidence.diverged)} of {len(evidence.seeds)} seeds stopped being finite."
         yield finding("diverged", text, evidence.diverged)
+    rewards, steps = evidence.metrics.get("reward"), evidence.metrics.get("env_steps")
+    if rewards is None or steps is None or not rewards.size:
+        return
+    # A frozen run's steps stay at those of its last update, whose metrics say why it was frozen.
+    last = np.argmax(steps == np.nanmax(steps, axis=1, keepdims=True), axis=1)
+    broken = np.isin(evidence.seeds, evidence.diverged) & ~np.isfinite(rewards[np.arange(len(last)), last])
+    sentence = "Rewards stopped being finite at update {}, and with them what is learned from them."
+    yield from where(evidence, "reward-not-finite", broken, sentence, last + 1.0)
 
 
 def _entropy_collapse(evidence: Evidence) -> Iterator[Finding]:

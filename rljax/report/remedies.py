@@ -16,6 +16,10 @@ ABOUT = {
         "Lower learning_rate, clip gradients with max_grad_norm, and look for a division by zero or a logarithm of 0 "
         "in custom code.",
     ),
+    "reward-not-finite": About(
+        "the mean reward of an update at which a seed diverged is NaN or infinite",
+        "Look for a division by zero, a logarithm of 0 or an overflow in the environment's reward; run rljax.check.",
+    ),
     "entropy-collapse": About(
         "within a quarter of the run below 5% of its start, or for continuous actions a standard deviation below 5%, "
         "in a seed that did not learn",

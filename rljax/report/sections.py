@@ -209,7 +209,7 @@ class Sections:
                 yield f"<h3>{escape(place.env)}</h3>"
                 yield _table(["A", "B", *compare.cells(pairs[0])], rows)
         if any(pairs for _, pairs in listed):
-            yield _note(compare.EXPLANATION)
+            yield _note(compare.explained(listed))
         if self._comparison.scores is not None:
             yield from self._normalised(self._comparison.scores)
 

@@ -22,6 +22,7 @@ ENVIRONMENT = (
     "time limit terminates",
     "failure truncates",
     "reward times 100",
+    "reward NaN at a failure",
 )
 PPO = (
     "wrong sign of the policy loss",
@@ -81,6 +82,7 @@ def _step(key, state, action, params):
     reward = jnp.where(bug == NUMBERS["reward times 1000"], 1000.0, 1.0)
     reward = jnp.where(bug == NUMBERS["reward times 100"], 100.0, reward)
     reward = jnp.where(bug == NUMBERS["no reward"], 0.0, reward)
+    reward = jnp.where((bug == NUMBERS["reward NaN at a failure"]) & fell, jnp.nan, reward)
     endless = bug == NUMBERS["never ends"]
     terminated = jnp.where(
         bug == NUMBERS["time limit terminates"], fell | late, fell & (bug != NUMBERS["failure truncates"])

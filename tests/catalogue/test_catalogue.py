@@ -19,6 +19,7 @@ import broken
 OF_PPO = {  # what must be among the findings in the recorded metrics and final returns
     "reward times 1000": "reward-scale",
     "reward times 100": "reward-scale",
+    "reward NaN at a failure": "reward-not-finite",
     "no reward": "no-reward",
     "action ignored": "hardly-better-than-random",
     "never ends": "entropy-stuck",

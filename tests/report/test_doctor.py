@@ -72,6 +72,16 @@ HIGH = {"eval_returns": np.full((SEEDS, 8), 400_000.0)}
 FAILED = np.full(SEEDS, 20.0)
 CASES = {
     "diverged": ({"diverged": (4,)}, (4,)),
+    "reward-not-finite": (
+        {
+            "metrics": {
+                "reward": np.where(np.arange(UPDATES) < 9, 1.0, curve(np.nan, np.nan)),
+                "env_steps": np.minimum(np.arange(1.0, UPDATES + 1), 10.0) * np.ones((SEEDS, 1)),
+            },
+            "diverged": (3, 4, 5, 6),
+        },
+        None,
+    ),
     "entropy-collapse": ({"metrics": {"entropy": 0.69 * np.exp(curve(0, -20))}, "final": FAILED}, None),
     "entropy-stuck": ({"metrics": {"entropy": curve(0.69, 0.68)}}, None),
     "kl-high": ({"metrics": {"approximate_kl": curve(0.01, 0.13)}}, None),
@@ -112,10 +122,19 @@ def test_numbers_that_show_a_fault_are_found(name):
     changes, seeds = CASES[name]
     found = {one.name: one for one in findings.of(evidence(**changes))}
     assert name in found
-    assert set(found) <= {name, "hardly-better-than-random"}
+    assert set(found) <= {name, "hardly-better-than-random", *(("diverged",) if "diverged" in changes else ())}
     assert found[name].seeds == ((3, 4, 5, 6) if seeds is None else seeds)
     assert found[name].evidence.endswith(".")
     assert "nan" not in found[name].evidence
+
+
+def test_the_update_at_which_rewards_stop_being_finite_is_named():
+    changes, _ = CASES["reward-not-finite"]
+    found = {one.name: one.evidence for one in findings.of(evidence(**changes))}
+    assert "at update 10," in found["reward-not-finite"]
+    rewards = np.where(np.arange(UPDATES) < 10, 1.0, curve(np.nan, np.nan))  # finite in the update that diverged
+    metrics = {**changes["metrics"], "reward": rewards}
+    assert "reward-not-finite" not in {one.name for one in findings.of(evidence(metrics=metrics, diverged=(3, 4)))}
 
 
 def test_healthy_numbers_are_silent():
