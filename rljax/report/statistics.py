@@ -13,7 +13,7 @@ _MAX_RESAMPLES = 5_000
 
 _MIN_RESAMPLES = 500  # enough for many seeds, whose interval is narrow
 
-_MAX_DRAWS = 2e7  # bound on resamples times seeds, unless _MIN_RESAMPLES exceeds it
+_MAX_DRAWS = 2e7  # bound on resamples times values, unless _MIN_RESAMPLES exceeds it
 
 _COMPARISONS = 1_000
 
@@ -45,7 +45,7 @@ def bootstrap_interval(
     Args:
         values: `[seeds, ...]`.
         confidence: coverage in (0, 1).
-        resamples: the most to draw; fewer for many seeds.
+        resamples: the most to draw; fewer for many values.
         statistic: another one to estimate, `(values, axis) -> [...]`, such as `np.mean`.
 
     Returns:
@@ -64,7 +64,7 @@ def bootstrap_interval(
             statistic,
             axis=0,
             vectorized=True,
-            n_resamples=int(np.clip(_MAX_DRAWS / len(values), _MIN_RESAMPLES, resamples)),
+            n_resamples=int(np.clip(_MAX_DRAWS / values.size, _MIN_RESAMPLES, resamples)),
             batch=int(np.clip(_MAX_DRAWS / values.size, 1, 1_000)),
             confidence_level=confidence,
             method="percentile",
