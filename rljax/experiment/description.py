@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import zlib
 from typing import Any
 
 import jax
@@ -10,6 +11,8 @@ import numpy as np
 from rljax import references, schedules
 from rljax.envs import Env
 from rljax.networks import custom
+
+LARGE = 100  # entries of an array, which is described by its checksum if it has more
 
 
 def describe(value: Any) -> Any:
@@ -28,7 +31,11 @@ def describe(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [describe(v) for v in value]
     if isinstance(value, jax.Array | np.ndarray | np.generic):
-        return np.asarray(value).tolist()
+        array = np.asarray(value)
+        if array.size <= LARGE:
+            return array.tolist()
+        checksum = zlib.crc32(np.ascontiguousarray(array).tobytes())
+        return f"{array.dtype.name}{list(array.shape)}, checksum {checksum:08x}"
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if (reference := references.of(value)) is not None:

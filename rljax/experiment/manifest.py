@@ -15,6 +15,7 @@ It is one JSON object: the recorded options by name, and
 Of the options, `eval_env` is an object with `config`, how it reads, `recipe` and `reference`, how to rebuild it.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -34,7 +35,7 @@ from rljax.envs.base import is_data
 from rljax.errors import UsageError, number, shown
 from rljax.experiment import sweeps
 from rljax.experiment.checkpoints import FORMAT
-from rljax.experiment.description import describe
+from rljax.experiment.description import LARGE, describe
 from rljax.experiment.options import NOT_RECORDED, Options
 from rljax.experiment.spec import Experiment
 from rljax.report import files
@@ -359,27 +360,26 @@ def _env_as_data(env: Env) -> dict[str, Any] | None:
     """An environment's recipe and the leaves of its params; None if these do not make the same one."""
     if env.recipe[0] is None or not is_data(env.recipe):
         return None
-    params = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(env.params)]
-    part = json.loads(files.as_json({"recipe": env.recipe, "params": params}))
-    try:
-        return part if same(_env(part), env) else None
-    except (UsageError, AttributeError, TypeError, ValueError):
-        return None
+    for most in (LARGE, np.inf):  # a recipe makes its tables again, unless they were replaced
+        params = [None if np.size(leaf) > most else np.asarray(leaf).tolist() for leaf in jax.tree.leaves(env.params)]
+        part = json.loads(files.as_json({"recipe": env.recipe, "params": params}))
+        with contextlib.suppress(UsageError, AttributeError, TypeError, ValueError):
+            if same(_env(part), env):
+                return part
+    return None
 
 
 def _env(part: dict[str, Any]) -> Env:
     env = remake(part["recipe"])
     leaves, structure = jax.tree.flatten(env.params)
     if len(leaves) != len(part["params"]):
-        raise UsageError(
-            f"{env.name} has different params in this version than in the one that wrote this run: use that version."
-        )
+        raise UsageError(f"{env.name} has different params in the version that wrote this run: use that version.")
     filled = [_like(leaf, value) for leaf, value in zip(leaves, part["params"], strict=True)]
     return env.replace(params=jax.tree.unflatten(structure, filled))
 
 
 def _like(leaf: Any, value: Any) -> Any:
-    return value if isinstance(leaf, bool | int | float) else jnp.asarray(value, leaf.dtype)
+    return leaf if value is None else value if isinstance(leaf, bool | int | float) else jnp.asarray(value, leaf.dtype)
 
 
 def _config(algorithm: Any, env: Env, fields: dict[str, Any]) -> Any:

@@ -171,3 +171,18 @@ def test_functions_that_can_be_imported_are_recorded_and_others_must_be_passed_a
     with pytest.raises(rljax.UsageError, match=r"custom objects, .*: pass the config given to rljax.run"):
         rljax.load(tmp_path / "lambda", algorithm=algorithm, env=toys.walk)
     assert rljax.load(tmp_path / "lambda", algorithm=algorithm, config=config).config.optimizer is optimizer
+
+
+def test_tables_of_an_environment_are_made_again_unless_they_were_replaced(tmp_path):
+    env = rljax.make("operations/auction")
+    cheaper = env.replace(params=env.params._replace(rewards=env.params.rewards / 2.0))
+    options = {"seeds": 1, "evaluations": 0, "eval_episodes": 1, "progress": False}
+    for name, world in (("same", env), ("cheaper", cheaper)):
+        config = rljax.q_learning.Config(env=world, total_steps=64, num_envs=1, num_steps=8)
+        rljax.run(rljax.q_learning, config, out=tmp_path / name, **options)
+        loaded = rljax.load(tmp_path / name).config.env
+        np.testing.assert_array_equal(loaded.params.rewards, world.params.rewards)
+        np.testing.assert_array_equal(loaded.params.transitions, world.params.transitions)
+    assert (tmp_path / "same" / "config.json").stat().st_size < 10_000
+    with pytest.raises(rljax.UsageError, match=r"env.params was .*float32\[117, 5\], checksum"):
+        rljax.load(tmp_path / "same", env=cheaper)
