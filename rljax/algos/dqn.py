@@ -109,7 +109,7 @@ class Config:
     value_high: float | None = traced(default=None)
     """Highest discounted return of the categorical head's support; required for that head."""
     hidden_sizes: tuple[int, ...] = static(default=(128, 128))
-    """Widths of the default network's hidden layers."""
+    """Widths of the default network's hidden layers after the encoder; may be empty."""
     activation: str = static(default="relu", choices=networks.ACTIVATIONS)
     """Nonlinearity of the default network."""
     encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.ENCODERS)
@@ -122,7 +122,7 @@ class Config:
     None for the default."""
 
     def __post_init__(self) -> None:
-        networks.check_layers(self, at_least=1)
+        networks.check_layers(self)
         count(self.env.action_space)
         value_heads.check_value_head(self.head, self.value_low, self.value_high)
         off_policy.check_counts(self, self.n_step)

@@ -67,7 +67,7 @@ class Config:
     schedule_steps: int | None = static(default=None, minimum=1)
     """Environment steps over which schedules run; None for total_steps."""
     hidden_sizes: tuple[int, ...] = static(default=(128, 128))
-    """Widths of the default network's hidden layers."""
+    """Widths of the default network's hidden layers after the encoder; may be empty."""
     activation: str = static(default="relu", choices=networks.ACTIVATIONS)
     """Nonlinearity of the default network."""
     encoder: str | networks.EncoderOf = static(default=networks.DEFAULT, choices=networks.ENCODERS)
@@ -81,7 +81,7 @@ class Config:
 
     def __post_init__(self) -> None:
         core.check_counts(self.total_steps, self.steps_per_update, self.num_minibatches, self.num_epochs)
-        networks.check_layers(self, at_least=1)
+        networks.check_layers(self)
         count(self.env.action_space)
 
     steps_per_update = property(core.steps_per_update)

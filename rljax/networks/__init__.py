@@ -112,13 +112,14 @@ class QNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, obs: Any) -> jax.Array:
-        *body, last = self.hidden_sizes
         options = (self.activation, self.layer_norm, self.mixed_precision, self.encoder)
-        features = Torso(self.space, body, *options, name="torso")(obs)
+        features = Torso(self.space, self.hidden_sizes[:-1], *options, name="torso")(obs)
 
         def stream(name: str, outputs: int) -> jax.Array:
-            x = self._linear(last, math.sqrt(2), f"{name}_hidden")(features)
-            x = activation(self.activation)(nn.LayerNorm(name=f"{name}_norm")(x) if self.layer_norm else x)
+            x = features
+            for last in self.hidden_sizes[-1:]:
+                x = self._linear(last, math.sqrt(2), f"{name}_hidden")(x)
+                x = activation(self.activation)(nn.LayerNorm(name=f"{name}_norm")(x) if self.layer_norm else x)
             x = self._linear(outputs * self.num_outputs, 1.0, name)(x)
             return x.reshape(*x.shape[:-1], outputs, self.num_outputs)
 

@@ -1,7 +1,7 @@
 """Published values for the games of ale-py, the same for each of them: `("dqn", "atari/*")`.
 
 Rewards are clipped for the learner, and episodes are whole games. The network is `nature`'s, which has a hidden layer
-of 512; those of DQN and PQN have a second one.
+of 512. Rainbow has a second one, since its last two layers are noisy.
 """
 
 import optax
@@ -42,7 +42,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
             "huber_delta": 1.0,
             "max_grad_norm": 1e6,
             "encoder": "nature",
-            "hidden_sizes": (512,),
+            "hidden_sizes": (),
         },
         clip_reward,
     ),
@@ -84,7 +84,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
     ),
     ("recurrent_ppo", "atari/*"): ({"hidden_sizes": (512,)}, None),  # as wide as the core
     ("c51", "atari/*"): (_RETURNS, None),
-    ("rainbow", "atari/*"): (_RETURNS, None),
+    ("rainbow", "atari/*"): ({**_RETURNS, "hidden_sizes": (512,)}, None),
     # PQN's own configuration of Atari (purejaxql's pqn_atari.yaml), whose runs have 1e7 to 5e7 steps.
     ("pqn", "atari/*"): (
         {
@@ -97,7 +97,7 @@ PRESETS: dict[tuple[str, str], Preset] = {
             "num_minibatches": 32,
             "num_epochs": 2,
             "encoder": "nature",
-            "hidden_sizes": (512,),
+            "hidden_sizes": (),
         },
         clip_reward,
     ),

@@ -419,7 +419,7 @@ INVALID = {
         ({"total_steps": 2**30, "gradient_steps": 33}, "updates of gradient_steps=33 cannot be counted in 32 bits"),
         ({"buffer_size": 100}, "buffer_size=100 cannot hold a rollout of 250 steps"),
         ({"prefill_steps": 4, "n_step": 3}, "less than n_step=3"),
-        ({"hidden_sizes": ()}, "at least 1 layer"),
+        ({"hidden_sizes": (0,)}, "hidden_sizes must be"),
         ({"total_steps": 1_000}, "less than the prefill and one update"),
         ({"target_period": 0}, "target_period must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
@@ -429,7 +429,7 @@ INVALID = {
         ({"num_minibatches": 3}, "does not divide into 3 minibatches"),
         ({"total_steps": 100}, "total_steps=100 is less than one update"),
         ({"trace_decay": 1.1}, "trace_decay must be at most 1"),
-        ({"hidden_sizes": ()}, "at least 1 layer"),
+        ({"hidden_sizes": (0,)}, "hidden_sizes must be"),
     ],
     (sac, "Pendulum-v1"): [
         ({"env": unbounded}, "bounded on both sides"),

@@ -66,6 +66,24 @@ def test_nature_has_the_layers_of_mnih_et_al():
     assert made["Dense_0"]["kernel"] == (512, 32)
 
 
+def test_without_hidden_layers_the_q_network_is_the_one_of_mnih_et_al():
+    """1,686,180 numbers for four actions (Mnih et al. 2015, figure 1 and Methods)."""
+    space = rljax.Box(0, 255, (84, 84, 4), np.uint8)
+
+    def count(**options):
+        made = jax.eval_shape(QNetwork(space, 4, hidden_sizes=(), encoder="nature", **options).init, KEY, obs)
+        return sum(x.size for x in jax.tree.leaves(made))
+
+    obs = jnp.zeros((1, 84, 84, 4), jnp.uint8)
+    assert count() == 1_686_180
+    assert count(dueling=True) == 1_686_180 + 513  # a second stream, to one value
+    flat = QNetwork(rljax.Box(-1.0, 1.0, (3,)), 2, hidden_sizes=())
+    params = flat.init(KEY, jnp.ones((1, 3)))
+    kernel, bias = params["params"]["value"]["kernel"], params["params"]["value"]["bias"]
+    found = flat.apply(params, jnp.array([[0.5, -1.0, 2.0]]))
+    np.testing.assert_allclose(found[..., 0], jnp.array([[0.5, -1.0, 2.0]]) @ kernel + bias, rtol=1e-6)
+
+
 def test_impala_has_the_stacks_of_espeholt_et_al():
     space = rljax.Box(0, 255, (16, 12, 3), np.uint8)
     made = shapes(Torso(space, (32,), encoder="impala"), jnp.zeros((1, 16, 12, 3), jnp.uint8))
