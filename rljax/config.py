@@ -318,10 +318,9 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     bounded = low is not None or high is not None
     if not _is_number(value) or not (bounded or kinds(field) & {"int", "float"}):
         return
-    # Python's integers are always finite, and may be too large for NumPy to check, or for a float.
     may_be_huge = isinstance(value, int) and "float" not in kinds(field)
-    if not (may_be_huge or (is_finite(value) if isinstance(value, int) else np.all(np.isfinite(value)))):
-        raise UsageError(f"{field.name} must be finite, got {text}.")
+    if not (may_be_huge or is_finite(value)):
+        raise UsageError(f"{field.name} must be finite in 32 bits, got {text}.")
     if low is not None and np.any(np.less(value, low)):
         raise UsageError(f"{field.name} must be at least {low:g}, got {text}.")
     if high is not None and np.any(np.greater(value, high)):

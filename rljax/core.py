@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from rljax import optimizers, running_statistics, schedules
 from rljax.backend import random_bits, sharding
 from rljax.config import kinds, replace_unchecked
-from rljax.errors import UsageError
+from rljax.errors import UsageError, require_key
 from rljax.types import Init, Metrics, Scalar, Update
 
 _FINITE = {"loss", "losses", "gradient", "grad", "norm", "error", "value", "target"}  # words in the names of metrics
@@ -143,7 +143,11 @@ def train(init: Init, update: Update, key: jax.Array, config: Any) -> tuple[Any,
 
     Returns:
         the final state, and the metrics of every update, each `[num_updates, ...]`.
+
+    Raises:
+        UsageError: `key` is not one key.
     """
+    require_key(key)
     key_init, key_updates, _ = training_keys(key)
     state = init(key_init, config)
     return advance(update, key_updates, state, config, 0, config.num_updates, config.num_updates)

@@ -4,7 +4,6 @@ import difflib
 import math
 import os
 import pathlib
-import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+_LARGEST = float(np.finfo(np.float32).max)
 _LIBRARIES = ("<", f"{pathlib.Path(__file__).parent}{os.sep}", f"{sysconfig.get_path('stdlib')}{os.sep}")
 
 
@@ -75,9 +75,9 @@ def scalar(value: Any) -> Any:
     return value.item() if is_number and value.ndim == 0 else value
 
 
-def is_finite(value: float) -> bool:
-    """True if a number is finite as a float, as an integer of hundreds of digits is not."""
-    return abs(value) <= sys.float_info.max
+def is_finite(values: Any) -> bool:
+    """True if a number, or all in an array, are finite in 32 bits, as 1e300 is not."""
+    return bool(np.all(abs(values) <= _LARGEST))
 
 
 def number(
@@ -108,3 +108,18 @@ def number(
         kind = "an integer" if integer else "a finite number"
         raise UsageError(f"{what} must be {kind}{bounds}, got {shown(value)}.")
     return converted
+
+
+def require_key(key: Any) -> None:
+    """Refuse what is not one key of `jax.random`, typed or as raw bits; a tracer of one is valid.
+
+    Raises:
+        UsageError: it is something else, or several keys.
+    """
+    shape, dtype = getattr(key, "shape", None), getattr(key, "dtype", None)
+    is_typed = dtype is not None and jax.numpy.issubdtype(dtype, jax.dtypes.prng_key)
+    if (is_typed and shape == ()) or (dtype == np.uint32 and shape in ((2,), (4,))):
+        return
+    if is_typed:
+        raise UsageError(f"key must be one random key, got an array of keys of shape {shape}: use jax.vmap.")
+    raise UsageError(f"key must be one random key, such as jax.random.key(0), got {shown(key)}.")

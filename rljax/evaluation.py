@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax.envs import Env, host, make, measures
+from rljax.envs import Box, Env, host, make, measures
 from rljax.envs.masks import masked
-from rljax.errors import number
+from rljax.errors import UsageError, number, require_key, shown
 from rljax.rollout import any_in_any_run
 from rljax.types import Policy, RecurrentPolicy
 
@@ -47,7 +47,8 @@ def evaluate(
         max_steps: an episode that has not ended by then gives NaN; `play` returns its return so far.
 
     Raises:
-        UsageError: `num_episodes` is not an integer of at least 1, or `env` is unknown.
+        UsageError: `num_episodes` is not an integer of at least 1, `env` is unknown, `key` is not one key, or `policy`
+            is no function or returns something else than one action for each episode.
     """
     episodes = play(key, env, policy, num_episodes, max_steps)
     return jnp.where(episodes.ended, episodes.returns, jnp.nan)
@@ -111,6 +112,18 @@ def as_recurrent(policy: Policy | RecurrentPolicy) -> RecurrentPolicy:
     return RecurrentPolicy(lambda _: (), lambda key, obs, _: (policy(key, obs), ()))
 
 
+def _check_actions(env: Env, action: Any, num_episodes: int) -> None:
+    """Refuse what is not one action of the environment's space for each episode."""
+    space, shape, dtype = env.action_space, getattr(action, "shape", None), getattr(action, "dtype", None)
+    wanted = (num_episodes, *space.shape)
+    if shape != wanted or dtype is None:
+        given = shown(action) if shape is None else f"shape {shape}"
+        raise UsageError(f"policy must return actions of shape {wanted}, one for each observation, got {given}.")
+    is_integer = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
+    if not isinstance(space, Box) and not is_integer:
+        raise UsageError(f"policy must return integers, since actions are {type(space).__name__}, got {dtype}.")
+
+
 class _Playing(NamedTuple):
     """N episodes at some time, and what they have measured so far."""
 
@@ -129,7 +142,10 @@ def _episodes(
     key: jax.Array, env: Env | str, policy: Policy | RecurrentPolicy, num_episodes: int
 ) -> tuple[_Playing, Callable[[_Playing], tuple[_Playing, tuple[Any, Any, jax.Array]]]]:
     """The start of N episodes, and the step that continues them and returns the new states, actions and rewards."""
+    require_key(key)
     env, num_episodes = masked(make(env)), number("num_episodes", num_episodes, integer=True, minimum=1)
+    if not (isinstance(policy, RecurrentPolicy) or callable(policy)):
+        raise UsageError(f"policy must be a function of a key and observations, got {shown(policy)}.")
     key_reset, key_steps = jax.random.split(key)
     obs, env_state = jax.vmap(env.reset, (0, None))(jax.random.split(key_reset, num_episodes), env.params)
     step_env = jax.vmap(env.step, (0, 0, 0, None))
@@ -139,6 +155,7 @@ def _episodes(
         ended = now.ended
         key_policy, key_env = jax.random.split(jax.random.fold_in(key_steps, now.time))
         action, hidden_state = policy.step(key_policy, now.obs, now.hidden_state)
+        _check_actions(env, action, num_episodes)
         result, env_state = step_env(jax.random.split(key_env, num_episodes), now.env_state, action, env.params)
         returns = now.returns + jnp.where(ended, 0.0, result.reward)
         lengths = now.lengths + jnp.where(ended, 0, 1)

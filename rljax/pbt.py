@@ -241,9 +241,9 @@ def _bounds(config: Any, path: Any, ends: Any) -> tuple[float, float]:
     if not is_leaf or not jnp.issubdtype(jnp.result_type(current), jnp.floating):
         hint = f"; explore a number of the schedule, such as {path}.start" if isinstance(current, Schedule) else ""
         raise UsageError(f"{path} cannot be explored: only traced floating-point fields can{hint}.")
-    smallest, largest = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+    smallest = float(np.finfo(np.float32).tiny)
     for bound in (low, high):
-        if bound and not smallest <= abs(bound) <= largest:
+        if bound and abs(bound) < smallest:
             raise UsageError(f"The bounds of {path} must be numbers of 32 bits, got {shown(ends)}.")
         with_values(config, {path: bound})  # raises if the field does not allow this value
     return low, high

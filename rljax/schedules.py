@@ -225,8 +225,8 @@ def _check_number(what: str, x: Any, low: float | None, high: float | None, posi
     if x is None or isinstance(x, jax.core.Tracer):
         return
     array = np.asarray(x) if not isinstance(x, bool | str) else np.asarray(None)
-    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise UsageError(f"The {what} must be a finite number, got {shown(x)}.")
+    if array.dtype.kind not in "fiu" or not is_finite(array):
+        raise UsageError(f"The {what} must be a number that is finite in 32 bits, got {shown(x)}.")
     if positive and (array <= 0).any():
         raise UsageError(f"An exponential schedule needs positive values: raise the {what} above 0.")
     if (low is not None and (array < low).any()) or (high is not None and (array > high).any()):

@@ -86,3 +86,32 @@ def test_a_recording_has_every_step_of_the_episodes_that_are_played():
     np.testing.assert_allclose(cut.episodes.returns, recording.rewards[:2].sum(axis=0), rtol=1e-6)
     with pytest.raises(rljax.UsageError, match="max_steps must be an integer"):
         evaluation.record(jax.random.key(5), env, policy, 4, max_steps=0)
+
+
+@pytest.mark.parametrize(
+    ("key", "policy", "text"),
+    [
+        (3, None, "key must be one random key, such as jax.random.key.0., got 3"),
+        (None, None, "key must be one random key"),
+        (jax.random.split(jax.random.key(0), 3), None, r"an array of keys of shape \(3,\): use jax.vmap"),
+        (jax.random.key(0), 3, "policy must be a function of a key and observations, got 3"),
+        (jax.random.key(0), lambda key, obs: 0, r"actions of shape \(2,\), one for each observation, got 0"),
+        (jax.random.key(0), lambda key, obs: "left", "one for each observation, got 'left'"),
+        (jax.random.key(0), lambda key, obs: jnp.zeros((len(obs), 2), int), r"got shape \(2, 2\)"),
+        (jax.random.key(0), lambda key, obs: jnp.zeros(len(obs)), "must return integers, since actions are Discrete"),
+    ],
+)
+def test_a_wrong_key_or_policy_is_one_sentence(key, policy, text):
+    with pytest.raises(rljax.UsageError, match=text):
+        rljax.evaluate(key, "CartPole-v1", policy, 2)
+
+
+def test_a_key_of_raw_bits_is_one_key():
+    def left(key, obs):
+        return jnp.zeros(len(obs), jnp.int32)
+
+    with jax.legacy_prng_key("allow"):
+        found = rljax.evaluate(jax.random.PRNGKey(0), "CartPole-v1", left, 2)
+    np.testing.assert_array_equal(found, rljax.evaluate(jax.random.key(0), "CartPole-v1", left, 2))
+    with pytest.raises(rljax.UsageError, match="key must be one random key"):
+        rljax.ppo.train(3, rljax.ppo.Config(env=rljax.make("CartPole-v1")))

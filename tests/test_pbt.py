@@ -234,7 +234,7 @@ def test_a_population_without_finished_episodes_trains_unchanged(config):
         ({"explore": {"rate": (np.nan, 0.1)}}, "low bound of rate must be a finite number"),
         ({"explore": {"rate": (0.1, None)}}, "high bound of rate must be a finite number"),
         ({"explore": {"rate": (False, True)}}, "low bound of rate must be a finite number"),
-        ({"explore": {"rate": (0.1, 1e300)}}, "numbers of 32 bits"),
+        ({"explore": {"rate": (0.1, 1e300)}}, "high bound of rate must be a finite number"),
         ({"explore": {"rate": (1e-300, 0.1)}}, "numbers of 32 bits"),
         ({"explore": {"rate": (0.1, 0.5, 1.0)}}, "low, high"),
         ({"explore": {3: (0.1, 0.5)}}, "got the key 3"),

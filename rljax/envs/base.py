@@ -48,7 +48,15 @@ def check_param(name: str, before: Any, value: Any) -> None:
 def timestep(
     obs: Any, reward: Any, terminated: Any, truncated: Any = False, info: Mapping[str, Any] | None = None
 ) -> TimeStep:
-    """Build the `TimeStep` of an environment's `step`: both observations equal, dtypes as the engine expects them."""
+    """Build the `TimeStep` of an environment's `step`: both observations equal, dtypes as the engine expects them.
+
+    Raises:
+        UsageError: a reward, a flag or an entry of `info` is not a number.
+    """
+    given = {"reward": reward, "terminated": terminated, "truncated": truncated, **(info or {})}
+    for name, value in given.items():
+        if isinstance(value, str | None):
+            raise UsageError(f"timestep() takes numbers, and {name} is {shown(value)}.")
     numbers = {name: jnp.float32(value) for name, value in (info or {}).items()}
     return TimeStep(obs, obs, jnp.float32(reward), jnp.bool_(terminated), jnp.bool_(truncated), numbers)
 

@@ -411,6 +411,7 @@ INVALID = {
         ({"network": remembering}, "REINFORCE needs a feedforward network"),
     ],
     (dqn, "CartPole-v1"): [
+        ({"learning_rate": 1e300}, "learning_rate must be finite in 32 bits"),
         ({"env": "Pendulum-v1"}, "needs discrete actions"),
         ({"head": "gaussian"}, "head must be one of expected"),
         ({"value_low": 3.0, "value_high": 3.0}, "value_low must be below value_high"),

@@ -143,3 +143,9 @@ def test_features_are_one_hot_or_floats():
         features = envs.as_features(rljax.Box(0, 1, (2,), dtype), jnp.array([[0, 1]], dtype))
         assert features.dtype == jnp.float32
         assert features.tolist() == [[0.0, 1.0]]
+
+
+@pytest.mark.parametrize("changes", [{"reward": "a"}, {"reward": None}, {"terminated": "yes"}, {"info": {"lap": "b"}}])
+def test_a_timestep_has_numbers(changes):
+    with pytest.raises(rljax.UsageError, match=r"takes numbers, and (reward|terminated|lap) is"):
+        rljax.timestep(jnp.zeros(2), **{"reward": 1.0, "terminated": False, **changes})
