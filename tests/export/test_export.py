@@ -76,6 +76,15 @@ def test_metadata_describe_the_policy(folder, tmp_path):
     assert loading.name == "rljax_policy.py"
 
 
+def test_a_safetensors_header_of_any_length_is_no_zip_file(folder, tmp_path):
+    path, _ = rljax.export_policy(folder, tmp_path / "x.safetensors", "safetensors", seed=0)
+    expected, data = actions(path), path.read_bytes()
+    size = 8 + int.from_bytes(data[:8], "little")
+    length = int.from_bytes(b"PK\0", "little") + 2**16  # which begins a zip file's first four bytes
+    path.write_bytes(length.to_bytes(8, "little") + data[8:size].ljust(length) + data[size:])
+    np.testing.assert_array_equal(actions(path), expected)
+
+
 def test_the_loader_needs_only_numpy(folder, tmp_path):
     for format in ("numpy", "safetensors"):
         path, _ = rljax.export_policy(folder, tmp_path / format, format, seed=0)
