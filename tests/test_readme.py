@@ -66,4 +66,7 @@ def test_no_python_outside_fences():
 def test_the_snippets_on_spaces_run(tmp_path):
     text = (ROOT / "docs" / "spaces.md").read_text()
     done = run("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), tmp_path)
-    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+    assert done.returncode == 0, done.stderr
+    checked, seen = done.stdout.splitlines()
+    assert checked == "[]"
+    assert seen.startswith("Seen(reward=(1.0, 1.0), observations={'position': 'float32[2] from -")

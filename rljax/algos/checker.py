@@ -47,10 +47,12 @@ def check_algorithm(algorithm: Any, config: Any, probe_steps: int = 20_000) -> l
     if missing:
         return [f"it has no {' and no '.join(missing)}: an algorithm is a module with {', '.join(NEEDED)}."]
     if not isinstance(config, algorithm.Config):
-        return [f"config is a {type(config).__name__}, but the algorithm's is its Config."]
-    env = getattr(config, "env", None)
-    if isinstance(env, Env) and env.legal_actions is not None:
-        config = replace(config, env=_spoiling(env))
+        kind = type(config)
+        return [f"config is a {kind.__module__}.{kind.__qualname__}: give the algorithm's own, its Config(env=...)."]
+    if not isinstance(getattr(config, "env", None), Env) or not hasattr(config, "num_updates"):
+        return ["its Config needs env, an rljax.Env, and num_updates, the number of updates of a run: declare both."]
+    if config.env.legal_actions is not None:
+        config = replace(config, env=_spoiling(config.env))
     found = _traced(algorithm, config)
     if found:
         return found
@@ -82,7 +84,7 @@ def _traced(algorithm: Any, config: Any) -> list[str]:
     try:
         state = jax.eval_shape(algorithm.init, key, config)
         call = "update(key, state, config)"
-        after, metrics = jax.eval_shape(algorithm.update, key, state, config)
+        returned = jax.eval_shape(algorithm.update, key, state, config)
     except jax.errors.ConcretizationTypeError as error:
         return [
             f"{call} needs the value of a traced number while it is compiled, so that vmap and sweeps fail: make its "
@@ -90,19 +92,22 @@ def _traced(algorithm: Any, config: Any) -> list[str]:
         ]
     except Exception as error:
         return [f"{call} does not trace: {located(error)}."]
+    if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], dict):
+        return ["update must return two things, the new state and a dict of metrics: `return state, metrics`."]
+    after, metrics = returned
     found = []
     if not alike(state, after):
-        found.append("update returns a state of another structure than init does.")
+        found.append("update returns a state of another structure than init does: return the same fields.")
     else:
         pairs = zip(jax.tree.leaves_with_path(state), jax.tree.leaves(after), strict=True)
         found += [
-            f"update changes the state's {path_name(path)} from {x.dtype}{list(x.shape)} to {y.dtype}{list(y.shape)}."
+            f"update changes the state's {path_name(path)} from {x.dtype}{list(x.shape)} to {y.dtype}{list(y.shape)}: "
+            "make init and update agree."
             for (path, x), y in pairs
             if (x.shape, x.dtype) != (y.shape, y.dtype)
         ]
-    if not isinstance(metrics, dict):
-        return [*found, f"update must return a dict of metrics second, got a {type(metrics).__name__}."]
-    found += [f"the metric {name} must be a scalar, got shape {x.shape}." for name, x in metrics.items() if x.shape]
+    shapes = {name: np.shape(x) for name, x in metrics.items()}
+    found += [f"the metric {name} must be a scalar, got shape {x}: log its mean." for name, x in shapes.items() if x]
     return found
 
 
@@ -130,7 +135,7 @@ class _Gradients:
 
     def watch(self, gradient: Any) -> None:
         """Note a gradient when the program runs."""
-        leaves = {path_name(path): x for path, x in jax.tree.leaves_with_path(gradient)}
+        leaves = {path_name(path) or "params": x for path, x in jax.tree.leaves_with_path(gradient)}
 
         def note(facts: dict[str, Any]) -> None:
             for name, (is_finite, is_used) in facts.items():
@@ -197,7 +202,11 @@ def _updates(algorithm: Any, config: Any) -> list[str]:
     with _recorded(gradients):
         start, end, is_finite = jax.block_until_ready(single(keys[1], config, most))
     jax.effects_barrier()
-    found = [f"the gradient of {name} is NaN or infinite." for name, is_one in gradients.finite.items() if not is_one]
+    found = [
+        f"the gradient of {name} is NaN or infinite: look in its loss for a division by 0, or a root or logarithm of 0."
+        for name, is_one in gradients.finite.items()
+        if not is_one
+    ]
     if not is_finite and not found:
         why = "a loss, or the reward of an illegal action" if config.env.legal_actions is not None else "a loss"
         found.append(f"its state has a NaN after {most} updates: look for one in {why}.")
@@ -239,9 +248,10 @@ def _is_float(x: Any) -> bool:
 def _still(start: Any, end: Any, unused: list[str]) -> list[str]:
     """Parameters that did not move, except those without a gradient, which are named already."""
     pairs = zip(jax.tree.leaves_with_path(start), jax.tree.leaves(end), strict=True)
-    still = [path_name(path) for (path, x), y in pairs if np.array_equal(x, y)]
+    still = [path_name(path) or "params" for (path, x), y in pairs if np.array_equal(x, y)]
     if isinstance(start, list):  # numbers of a state, of which some need not change
-        return ["nothing is learned: no number of the state changes."] if len(still) == len(start) else []
+        nothing = "nothing is learned, since no number of the state changes: let update return the new state."
+        return [nothing] if len(still) == len(start) else []
     return [
         f"the parameter {name} does not move: the optimiser does not get it, or its update is dropped."
         for name in still
@@ -283,6 +293,9 @@ def _probes(algorithm: Any, config: Any, steps: int) -> list[str]:
             action, _ = policy.step(key_act, obs, policy.initial_hidden_state(probes.STATES))
         else:
             action = policy(key_act, obs)
+        if np.shape(action)[:1] != (probes.STATES,):
+            got = f"of {probes.STATES} observations its policy gave the shape {np.shape(action)}"
+            raise UsageError(f"{got}: act must return a policy of (key, obs [N, ...]) that gives N actions.")
         return probes.chosen(action, is_continuous)
 
     worlds = jax.tree.map(
@@ -301,6 +314,6 @@ def _probes(algorithm: Any, config: Any, steps: int) -> list[str]:
         if right.sum() <= _SEEDS // 2:
             found.append(
                 f"the probe {name} is not learned in {steps:,} steps, by {right.sum()} of {_SEEDS} seeds: "
-                f"{probe.suspicion}."
+                f"{probe.remedy}; or raise the learning rate or probe_steps."
             )
     return found

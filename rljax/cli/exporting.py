@@ -7,7 +7,7 @@ from rljax.cli.watching import add_code, imported, start_jax
 from rljax.errors import UsageError
 from rljax.experiment import loading, naming, remote
 from rljax.export import policy as exporting
-from rljax.report import files
+from rljax.report import console, files
 
 
 def export_parser() -> Parser:
@@ -63,5 +63,6 @@ def export(arguments: list[str]) -> int:
         given.setdefault("seed", result.best_seed)
         written = exporting.export_policy(result, out, format, **given)
     label = f"{naming.name_of(result.algorithm)} in {result.config.env.label}"
-    print(f"{' and '.join(map(str, written))}: the policy of seed {given['seed']} of {label}")
+    swept = console.configuration(result.summary)
+    print(f"{' and '.join(map(str, written))}: the policy of seed {given['seed']} of {label}{swept and f', {swept}'}")
     return 0

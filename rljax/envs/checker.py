@@ -22,6 +22,7 @@ def check(env: Env, num_steps: int = 64) -> list[str]:
 
     Checks shapes and dtypes by tracing. If these are valid, runs `num_steps` random steps in 8 copies under `jit` and
     `vmap`, to find NaN, observations outside the space, randomness that does not depend on the key, and reused keys.
+    `rljax.envs.seen` reports what such steps show: the range of rewards and observations, shapes, dtypes and lengths.
     """
     num_steps = number("check's num_steps", num_steps, integer=True, minimum=1, maximum=1_000_000)
     if not isinstance(env, Env):
@@ -274,7 +275,7 @@ def _step_violations(env: Env, key: jax.Array, obs: Any, state: Any, num_steps: 
             f"{max(truncated)}: truncated is for time limits; an end of the task, such as a failure, is terminated."
         )
     if not np.all(np.isfinite(np.asarray(steps.reward))):
-        found.append("a reward is NaN or infinite.")
+        found.append("a reward is NaN or infinite: look for a division by 0, a logarithm of 0 or an overflow.")
     for name, values in steps.info.items():
         if not np.all(np.isfinite(values)):
             found.append(f"info {name} is NaN or infinite.")

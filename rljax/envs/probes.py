@@ -28,11 +28,11 @@ class World(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """A world, the best action of each state that it is about, and what a learner that fails may do wrong."""
+    """A world, the best action of each state that it is about, and what to check in a learner that fails."""
 
     world: World
     best: dict[int, int]
-    suspicion: str
+    remedy: str
 
 
 _ENDS = np.ones((STATES, ACTIONS), bool)
@@ -45,24 +45,24 @@ PROBES = {
     "reward": Probe(
         World(np.array([1.0, 0.0]), _STAYS, np.array([[0.0, 1.0], [0.0, 0.0]]), _ENDS, _NEVER),
         {0: 1},
-        "a sign or a learning rate may be wrong, or actions may not be those that were taken",
+        "check the sign of the loss, and that its actions are those that were taken",
     ),
     "observation": Probe(
         World(np.array([0.5, 0.5]), _STAYS, np.eye(2), _ENDS, _NEVER),
         {0: 0, 1: 1},
-        "observations and rewards may belong to different steps",
+        "check that observations and rewards belong to the same steps",
     ),
     "termination": Probe(
         # With a bootstrap over the end the smaller reward comes sooner and again: 0.6 / (1 - 0.9) > 0.9 / (1 - 0.81).
         World(np.array([1.0, 0.0]), _MOVES, np.array([[0.6, 0.0], [1.0, 1.0]]), _ENDS ^ _GOES_ON, _NEVER),
         {0: 1},
-        "the value after a termination may be bootstrapped, or that of the next step may be missing",
+        "check that targets bootstrap at every step except at terminations",
     ),
     "truncation": Probe(
         # The state behind the limit is worth 3; if the limit counts as an end, it seems to be worth nothing.
         World(np.array([0.5, 0.5]), _MOVES, np.array([[1.5, 0.0], [3.0, 3.0]]), _ENDS ^ _GOES_ON, _GOES_ON),
         {0: 1},
-        "a truncation may be taken for a termination",
+        "check that targets bootstrap at truncations, from their next_obs",
     ),
 }
 

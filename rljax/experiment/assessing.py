@@ -10,7 +10,7 @@ from rljax import evaluation
 from rljax.envs import make
 from rljax.errors import number
 from rljax.experiment import evaluating, gymnasium, naming, policies
-from rljax.report import statistics
+from rljax.report import console, statistics
 
 
 class Assessment(NamedTuple):
@@ -23,7 +23,7 @@ class Assessment(NamedTuple):
     measures: dict[str, np.ndarray]
     """Other measures of the episodes, `[S, episodes]` each: `length`, and what the environment's info declares."""
     label: str
-    """Which policies, and where."""
+    """Which policies, and where; of a sweep also which configuration."""
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -53,6 +53,8 @@ def assess(
     rows = [(result.row(seed), checkpoint) for seed in chosen]
     evaluated = evaluating.Evaluation(episodes, where, policy == "greedy")
     label = f"{naming.name_of(algorithm)} in {where.label if gymnasium_id is None else gymnasium_id}, {policy}"
+    if swept := console.configuration(result.summary):
+        label += f", {swept}"
     if gymnasium_id is not None:
         gymnasium.made(gymnasium_id, config.env).close()
         states = policies.side_by_side(result, rows, lambda state: state)

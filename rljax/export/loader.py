@@ -14,13 +14,14 @@ def load(path: str) -> tuple[Any, dict[str, Any]]:
     """Load a policy: a function from its inputs by name to its outputs by name, and what is known of it."""
     with open(path, "rb") as file:
         data = file.read()
-    arrays: dict[str, Any] = dict(np.load(path)) if data[:2] == b"PK" else {}  # a .npz is a zip file
+    arrays: dict[str, Any] = dict(np.load(path)) if data[:4] == b"PK\3\4" else {}  # a .npz is a zip file
     size = 8 + int.from_bytes(data[:8], "little")  # of a .safetensors' header
     header = {} if arrays else json.loads(data[8:size])
     metadata = json.loads(str(arrays.pop("metadata")) if arrays else header.pop("__metadata__")["rljax"])
     program = metadata.pop("program")
     for name, x in header.items():
-        part = data[size:][slice(*x["data_offsets"])]
+        start, end = x["data_offsets"]
+        part = data[size + start : size + end]
         arrays[name] = np.frombuffer(part, program["dtypes"][name]).reshape(x["shape"])
 
     def act(inputs: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def export_policy(
 
     The file takes raw observations `[B, ...]` of any number B, and returns actions of the environment: standardizing
     by the running statistics, squashing, scaling to the bounds and action masks are inside. Its metadata has the
-    spaces, the algorithm and the versions.
+    spaces, the algorithm, the versions, and of a sweep the configuration with its values.
 
     Args:
         run: the folder of a run, or a `Result`.
@@ -71,11 +71,15 @@ def export_policy(
 def _metadata(result: Result, seed: int, checkpoint: str | int, policy: exportable.Exportable) -> dict[str, Any]:
     """What is known of the policy, as plain data."""
     env = result.config.env
+    swept: dict[str, Any] = {
+        name: result.summary[name] for name in ("configuration", "values") if name in result.summary
+    }
     return {
         "algorithm": naming.name_of(result.algorithm),
         "environment": env.label,
         "seed": int(seed),
         "checkpoint": checkpoint,
+        **swept,
         "observation_space": _of_space(env.observation_space),
         "action_space": _of_space(env.action_space),
         "inputs": {name: [x.dtype.name, *x.shape] for name, x in policy.inputs.items()},

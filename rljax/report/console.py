@@ -218,6 +218,13 @@ def warnings_of(part: dict[str, Any]) -> Iterator[str]:
         yield f"Excluded from the statistics, {why}: {seeds}{where}."
 
 
+def configuration(summary: dict[str, Any]) -> str:
+    """Which configuration of a sweep a summary is of, with its values; empty if it is of no sweep."""
+    if "configuration" not in summary:
+        return ""
+    return f"configuration {summary['configuration']} ({_settings(summary['values'])})"
+
+
 def _settings(values: dict[str, Any]) -> str:
     return ", ".join(f"{path} {_format(value)}" for path, value in values.items())
 

@@ -164,9 +164,56 @@ def test_a_traced_number_must_not_become_pythons():
 def test_what_is_no_algorithm_is_named():
     assert found_in(SimpleNamespace(Config=Config))[0].startswith("it has no init and no update and no act")
     other = q_learning.Config(env=rljax.make("Taxi-v3"))
-    assert "the algorithm's is its Config" in rljax.check_algorithm(made(), other)[0]
+    assert "a rljax.algos.q_learning.Config: give the algorithm's own" in rljax.check_algorithm(made(), other)[0]
     with pytest.raises(rljax.UsageError, match="probe_steps"):
         found_in(made(), -1)
+
+
+@rljax.config.config
+class WithoutEnv:
+    learning_rate: float = rljax.traced(default=0.5)
+
+
+def test_what_an_algorithm_must_declare_and_return_is_named():
+    algorithm = vars(made())
+    found = rljax.check_algorithm(SimpleNamespace(**{**algorithm, "Config": WithoutEnv}), WithoutEnv())
+    assert found == [
+        "its Config needs env, an rljax.Env, and num_updates, the number of updates of a run: declare both."
+    ]
+    for returned in (lambda state: state, lambda state: (state, None), lambda state: (state, {}, 1)):
+
+        def update(key, state, config, returned=returned):
+            return returned(state)
+
+        found = found_in(SimpleNamespace(**{**algorithm, "update": update}))
+        assert len(found) == 1
+        assert "must return two things, the new state and a dict of metrics" in found[0]
+
+
+def test_a_policy_that_gives_no_action_for_each_observation_is_named():
+    def act(state, config):
+        return lambda key, obs: jnp.int32(0)
+
+    found = found_in(SimpleNamespace(**{**vars(made()), "act": act}), 64)
+    assert "of 2 observations its policy gave the shape (): act must return a policy" in found[-1]
+
+
+def test_parameters_that_are_one_array_have_a_name():
+    algorithm = made()
+
+    class One(NamedTuple):
+        params: jax.Array
+
+    def init(key, config):
+        return One(jax.random.normal(key, (2,)))
+
+    def update(key, state, config):
+        gradient = jax.grad(lambda x: 0.0 * x.sum())(state.params)
+        return One(state.params - gradient), {}
+
+    found = found_in(SimpleNamespace(**{**vars(algorithm), "init": init, "update": update}), 0)
+    assert found[0].startswith("the gradient of params is always zero")
+    assert not any("does not move" in one for one in found)
 
 
 def test_an_error_of_the_algorithm_is_one_sentence():

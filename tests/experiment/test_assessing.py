@@ -57,6 +57,11 @@ def test_measures_of_the_environment_are_those_of_its_episodes():
         np.testing.assert_allclose(found.measures[name], expected, rtol=1e-5, err_msg=name)
 
 
+def test_of_a_sweep_the_configuration_is_named():
+    sweep = rljax.run(own, own.Config(env=walk, num_updates=2), sweep={"env.params.height": [1.0, 2.5]}, **OPTIONS)
+    assert sweep.results[1].evaluate(2).label == "own in walk, greedy, configuration 1 (env.params.height 2.5)"
+
+
 INVALID = {
     "episodes": ({"episodes": 0}, "episodes must be"),
     "policy": ({"policy": "lucky"}, "policy must be greedy or stochastic"),

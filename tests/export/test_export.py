@@ -76,6 +76,30 @@ def test_metadata_describe_the_policy(folder, tmp_path):
     assert loading.name == "rljax_policy.py"
 
 
+def test_of_a_sweep_the_configuration_is_printed_and_in_the_metadata(tmp_path, capsys):
+    config = q_learning.Config(env=rljax.make("FrozenLake-misc"), **FIELDS)
+    rljax.run(q_learning, config, sweep={"step_size": [0.0, 0.5]}, out=tmp_path / "x", **OPTIONS)
+    command = ["export", str(tmp_path / "x"), "--format", "numpy", "--out", str(tmp_path / "x.npz")]
+    found = []
+    for more in ([], ["--configuration", "0"], ["--configuration", "1"]):
+        assert cli.main([*command, *more]) == 0
+        metadata = loader.load(str(tmp_path / "x.npz"))[1]
+        number, values = metadata["configuration"], metadata["values"]
+        assert values == {"step_size": [0.0, 0.5][number]}
+        assert f"FrozenLake-misc, configuration {number} (step_size {values['step_size']:g})" in capsys.readouterr().out
+        found.append(number)
+    assert found[1:] == [0, 1]
+
+
+def test_a_safetensors_header_of_any_length_is_no_zip_file(folder, tmp_path):
+    path, _ = rljax.export_policy(folder, tmp_path / "x.safetensors", "safetensors", seed=0)
+    expected, data = actions(path), path.read_bytes()
+    size = 8 + int.from_bytes(data[:8], "little")
+    length = int.from_bytes(b"PK\0", "little") + 2**16  # which begins a zip file's first four bytes
+    path.write_bytes(length.to_bytes(8, "little") + data[8:size].ljust(length) + data[size:])
+    np.testing.assert_array_equal(actions(path), expected)
+
+
 def test_the_loader_needs_only_numpy(folder, tmp_path):
     for format in ("numpy", "safetensors"):
         path, _ = rljax.export_policy(folder, tmp_path / format, format, seed=0)
