@@ -55,8 +55,9 @@ def _size(entry: Entry, name: str) -> int:
 
 def _median(label: str, at: int, one: Series) -> tuple[str, int, Series]:
     """One line without seeds."""
-    axes = {name: series.middle(axis) for name, axis in one.axes.items()}
-    known = ~np.isnan(one.values).all(axis=0)
+    is_known = ~np.isnan(one.values)
+    axes = {name: series.middle(axis, is_known) for name, axis in one.axes.items()}
+    known = is_known.any(axis=0)
     middle = np.full((1, len(known)), np.nan)
     middle[0, known] = np.nanmedian(one.values[:, known], axis=0)
     return label, at, Series(axes, middle, one.seeds[:1])

@@ -77,7 +77,10 @@ def _traces(label: str, place: int, one: Series, is_interval: bool) -> Iterator[
             "meta": {"is_seeds": True, **_meta(axes, gap=True)},
         }
     middle, low, high = _band(one.values, is_interval)
-    shared = {name: series.middle(axis) for name, axis in one.axes.items()}
+    is_known = ~np.isnan(one.values)
+    if is_interval and (is_whole := is_known.all(axis=1)).any():
+        is_known &= is_whole[:, None]
+    shared = {name: series.middle(axis, is_known) for name, axis in one.axes.items()}
     edge = {**group, **_on(shared), "hoverinfo": "skip", "showlegend": False, "line": {"width": 0}}
     if len(one.values) > 1 and np.isfinite(low).any():
         yield {**edge, "y": plain(low), "meta": _meta(shared)}
