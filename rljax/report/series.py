@@ -98,6 +98,7 @@ def _axes(entry: Entry, env_steps: np.ndarray, updates: np.ndarray) -> dict[str,
     axes = {"env steps": env_steps.astype(float)}
     if "episodes" in entry.metrics and entry.recorded.options.metrics_every == 1:
         ended = np.cumsum(np.nan_to_num(entry.metrics["episodes"]), axis=1)
+        ended[np.isnan(entry.metrics["update"])] = np.nan
         known, start = np.nanmax(entry.metrics["update"], axis=0), np.zeros((len(ended), 1))
         at = np.searchsorted(known, updates, "right")
         axes["episodes"] = np.concatenate([start, ended], axis=1)[:, at]
@@ -106,9 +107,6 @@ def _axes(entry: Entry, env_steps: np.ndarray, updates: np.ndarray) -> dict[str,
     return axes
 
 
-def middle(axis: np.ndarray, is_known: np.ndarray) -> np.ndarray:
-    """An axis `[W]` for what is computed over seeds: the median over those with a value there, `[S, W]`."""
-    if axis.ndim == 1:
-        return axis
-    is_known = is_known | ~is_known.any(axis=0)  # where none has a value, nothing is drawn
-    return np.nanmedian(np.where(is_known, axis, np.nan), axis=0)
+def middle(axis: np.ndarray) -> np.ndarray:
+    """An axis `[W]` for what is computed over seeds: the median of those that came so far."""
+    return np.ma.median(np.ma.masked_invalid(axis), axis=0).filled(np.nan) if axis.ndim == 2 else axis
