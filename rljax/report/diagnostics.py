@@ -75,8 +75,7 @@ def _values(entries: Sequence[tuple[str, int, Entry]]) -> Figure:
                 realised.append(_median(label, place, true))
     figure = figures.curves(lines, "action value", None, is_interval=False)
     others: list[dict[str, Any]] = figures.curves(realised, "", None, is_interval=False)["data"]
-    figure["data"] += [
-        {**trace, "name": f"{trace['name']}, discounted return of its episodes", "line": {**trace["line"], "dash": "dash"}}
-        for trace in others
-    ]
+    for trace in others:
+        name = f"{trace['name']}, discounted return of its episodes"
+        figure["data"].append({**trace, "name": name, "line": {**trace["line"], "dash": "dash"}})
     return figure

@@ -149,7 +149,8 @@ class Sections:
             listed = "".join(f"<li>{row}</li>" for row in rows[:_MOST_FINDINGS])
             yield f"<ul>{listed}</ul>"
             rest = f"{len(rows) - _MOST_FINDINGS} more are printed by `rljax doctor`. " if rows[_MOST_FINDINGS:] else ""
-            yield _note(f"{rest}The page docs/doctor.md of rljax's repository explains each; `rljax doctor` also plays the policies.")
+            where = "The page docs/doctor.md of rljax's repository explains each; `rljax doctor` also plays the policies."
+            yield _note(rest + where)
 
     def _curves(self) -> Iterator[str]:
         yield "<h2>Learning curves</h2>"
