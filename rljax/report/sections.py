@@ -149,7 +149,7 @@ class Sections:
             listed = "".join(f"<li>{row}</li>" for row in rows[:_MOST_FINDINGS])
             yield f"<ul>{listed}</ul>"
             rest = f"{len(rows) - _MOST_FINDINGS} more are printed by `rljax doctor`. " if rows[_MOST_FINDINGS:] else ""
-            where = "The page docs/doctor.md of rljax's repository explains each; `rljax doctor` also plays the policies."
+            where = "docs/doctor.md in rljax's repository explains each; `rljax doctor` also plays the final policies."
             yield _note(rest + where)
 
     def _curves(self) -> Iterator[str]:
