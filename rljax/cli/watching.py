@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from rljax import envs
@@ -128,8 +129,9 @@ def play(arguments: list[str]) -> int:
     named: dict[str, str] = {part: given.pop(part) for part in ("algorithm", "env") if part in given}
     out, trust = given.pop("out"), given.pop("trust")
     start_jax()
-    if "envs" in given:
-        given["envs"] = [envs.make(user_code.env(text)) for text in given["envs"].split(",")]
+    listed = given["envs"].split(",") if "envs" in given else []
+    if listed:
+        given["envs"] = [envs.make(user_code.env(text)) for text in listed]
     policies = [name for text in given.pop("policy") or playground.POLICIES for name in text.split(",")]
     with contextlib.ExitStack() as stack:
 
@@ -137,7 +139,7 @@ def play(arguments: list[str]) -> int:
             if not remote.is_url(name) and not os.path.isdir(name):
                 return name
             folder = stack.enter_context(remote.staged(name, writes=False))
-            return loading.result_of(folder, **imported(folder, named, trust))
+            return loading.result_of(folder, **imported(folder, named_for(folder, named, listed), trust))
 
         found = playground.playground(out, **given, policies={name: played(name) for name in policies})
     for one in found:
@@ -168,6 +170,13 @@ def imported(folder: str, named: dict[str, str], trust: bool) -> dict[str, Any]:
     if "env" in given:
         code["env"] = recorded_env(given["env"])
     return code
+
+
+def named_for(folder: str, named: dict[str, str], listed: Sequence[str]) -> dict[str, str]:
+    """What the user names of a run's code: one of the environments to play in may be the run's."""
+    recorded = manifest.read(pathlib.Path(folder)).recipe["references"].get("env")
+    same = [text for text in listed if recorded is not None and user_code.absolute(text) == recorded[0]]
+    return {"env": same[0], **named} if same else named
 
 
 def start_jax() -> None:

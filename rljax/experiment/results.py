@@ -5,7 +5,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from signal import SIGINT
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -229,6 +229,21 @@ class Sweep:
         """The best configuration's place in `results`, chosen on one half of the seeds; None where there is none."""
         found = self.summary.get("best")
         return None if found is None else int(found["configuration"])
+
+    if not TYPE_CHECKING:  # a type checker knows that these are missing
+
+        def __getattr__(self, name: str) -> Any:
+            """Say where to find what only the result of one configuration has.
+
+            Raises:
+                AttributeError: always.
+            """
+            if name.startswith("_") or not hasattr(Result, name):
+                raise AttributeError(f"A Sweep has no {name!r}.")
+            raise AttributeError(
+                f"A sweep has no {name}, which each of its results has: take one, such as "
+                f"sweep.results[{self.best_configuration or 0}].{name}."
+            )
 
     def frame(self, evaluations: bool = False) -> Any:
         """A pandas DataFrame like `Result.frame`, with the configuration and the values of the swept fields.

@@ -38,7 +38,9 @@ def of(entries: Sequence[tuple[str, int, Entry]]) -> dict[str, Figure]:
         known = [(label, at, one) for label, at, e in entries if (one := series.metric(e, name)) is not None]
         known = [(label, at, one) for label, at, one in known if np.isfinite(one.values).any()]
         if known:
-            made[_FIRST.get(name, name.replace("_", " "))] = figures.curves(known, name, None, is_interval=False)
+            figure = figures.curves(known, name, None, is_interval=False)
+            figure["layout"] |= {"showlegend": False, "margin": {"b": 45}}  # the page has one for all of them
+            made[_FIRST.get(name, name.replace("_", " "))] = figure
     for name in vectors:
         for label, _, entry in entries:
             parts = [(i, series.metric(entry, f"{name}_{i}")) for i in range(_size(entry, name))]
@@ -70,8 +72,10 @@ def _values(entries: Sequence[tuple[str, int, Entry]]) -> Figure:
         if (one := series.metric(entry, "action_value")) is not None:
             lines.append((label, place, one))
             if (true := series.realised_value(entry)) is not None:
-                realised.append(_median(f"{label}, discounted return of its episodes", place, true))
+                realised.append(_median(label, place, true))
     figure = figures.curves(lines, "action value", None, is_interval=False)
     others: list[dict[str, Any]] = figures.curves(realised, "", None, is_interval=False)["data"]
-    figure["data"] += [{**trace, "line": {**trace["line"], "dash": "dash"}} for trace in others]
+    for trace in others:
+        name = f"{trace['name']}, discounted return of its episodes"
+        figure["data"].append({**trace, "name": name, "line": {**trace["line"], "dash": "dash"}})
     return figure

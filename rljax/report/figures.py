@@ -77,7 +77,9 @@ def _traces(label: str, place: int, one: Series, is_interval: bool) -> Iterator[
             "meta": {"is_seeds": True, **_meta(axes, gap=True)},
         }
     middle, low, high = _band(one.values, is_interval)
-    shared = {name: series.middle(axis) for name, axis in one.axes.items()}
+    is_whole = ~np.isnan(one.values).any(axis=1)
+    counted = is_whole if is_interval and is_whole.any() else np.ones_like(is_whole)
+    shared = {name: series.middle(axis[counted] if axis.ndim == 2 else axis) for name, axis in one.axes.items()}
     edge = {**group, **_on(shared), "hoverinfo": "skip", "showlegend": False, "line": {"width": 0}}
     if len(one.values) > 1 and np.isfinite(low).any():
         yield {**edge, "y": plain(low), "meta": _meta(shared)}

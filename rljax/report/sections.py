@@ -32,6 +32,8 @@ _MOST_FINDINGS = 20
 _MOST_COLUMNS = 12  # of the table of configs
 _MOST_FIELDS = 4  # of a sweep, of which all pairs have a figure
 
+_DASHES = {"solid": (34,), "dash": (9, 3), "dot": (3, 3), "dashdot": (9, 3, 3, 3)}  # pixels of a legend's line
+
 _CONTROLS = """<div class="controls">
 <label>x-axis <select id="axis">{options}</select></label>
 <label><input type="checkbox" id="log-x"> log x</label>
@@ -147,7 +149,8 @@ class Sections:
             listed = "".join(f"<li>{row}</li>" for row in rows[:_MOST_FINDINGS])
             yield f"<ul>{listed}</ul>"
             rest = f"{len(rows) - _MOST_FINDINGS} more are printed by `rljax doctor`. " if rows[_MOST_FINDINGS:] else ""
-            yield _note(f"{rest}docs/doctor.md has a section for each; `rljax doctor` also plays the final policies.")
+            where = "docs/doctor.md in rljax's repository explains each; `rljax doctor` also plays the final policies."
+            yield _note(rest + where)
 
     def _curves(self) -> Iterator[str]:
         yield "<h2>Learning curves</h2>"
@@ -262,10 +265,13 @@ class Sections:
 
     def _diagnostics(self) -> Iterator[str]:
         shown_entries = [entry for env in self._envs for entry in self._in(env)][:_MOST_CURVES]
-        groups = diagnostics.of([self._in_words(entry) for entry in shown_entries])
+        in_words = [self._in_words(entry) for entry in shown_entries]
+        groups = diagnostics.of(in_words)
         if not groups:
             return
         yield "<h2>Diagnostics</h2>"
+        if len(in_words) > 1:
+            yield f"<div class='controls legend'>{''.join(_legend(label, place) for label, place, _ in in_words)}</div>"
         panels = [self._figure(figure, title) for title, figure in groups.items()]
         yield f"<div class='panels small'>{''.join(panels)}</div>"
         yield _note("The median over seeds and the middle half of the seeds, in windows of updates.")
@@ -317,6 +323,15 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [f"<tr>{''.join(f'<th>{cell}</th>' for cell in heads)}</tr>"]
     lines += [f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows]
     return f"<div class='scroll'><table>{''.join(lines)}</table></div>"
+
+
+def _legend(label: str, place: int) -> str:
+    """A run's line and name, with a box that shows and hides its lines in the figures of metrics."""
+    line = figures.style(place)
+    parts = " ".join(str(length) for length in _DASHES[line["dash"]])
+    drawn = f"<line x2='34' y1='4' y2='4' stroke='{line['color']}' stroke-width='3' stroke-dasharray='{parts}'/>"
+    box = f"<input type='checkbox' checked value='{escape(label)}'>"
+    return f"<label>{box} <svg width='34' height='8'>{drawn}</svg> {escape(label)}</label>"
 
 
 def _note(text: str) -> str:

@@ -30,7 +30,8 @@ def evaluated(entry: Entry) -> Series:
 def training_return(entry: Entry) -> Series | None:
     """Mean return of the episodes that ended in a window of updates, with exploration; None if it is not recorded.
 
-    A window in which no episode ended has the value of the one before.
+    A window in which no episode ended has the value of the one before, and one after the end of a run that was cut
+    short has none.
     """
     if "episode_return" not in entry.metrics:
         return None
@@ -41,7 +42,9 @@ def training_return(entry: Entry) -> Series | None:
     means = np.divide(totals, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
     # A run that diverged keeps its last value.
     last = np.maximum.accumulate(np.where(np.isfinite(means), np.arange(means.shape[1]), 0), axis=1)
-    return _windowed(entry, np.take_along_axis(means, last, axis=1))
+    kept = np.take_along_axis(means, last, axis=1)
+    was_trained = _sums((~np.isnan(entry.metrics["update"])).astype(float)) > 0
+    return _windowed(entry, np.where(was_trained, kept, np.nan))
 
 
 def metric(entry: Entry, name: str) -> Series | None:
@@ -85,7 +88,7 @@ def _sums(values: np.ndarray) -> np.ndarray:
 
 
 def _windowed(entry: Entry, values: np.ndarray) -> Series:
-    updates = entry.metrics["update"].max(axis=0)
+    updates = np.nanmax(entry.metrics["update"], axis=0)
     ends = np.append(_edges(len(updates))[1:], len(updates)) - 1
     steps = np.nanmax(entry.metrics["env_steps"][:, ends], axis=0)
     return Series(_axes(entry, steps, updates[ends]), values, entry.seeds)
@@ -95,7 +98,8 @@ def _axes(entry: Entry, env_steps: np.ndarray, updates: np.ndarray) -> dict[str,
     axes = {"env steps": env_steps.astype(float)}
     if "episodes" in entry.metrics and entry.recorded.options.metrics_every == 1:
         ended = np.cumsum(np.nan_to_num(entry.metrics["episodes"]), axis=1)
-        known, start = entry.metrics["update"].max(axis=0), np.zeros((len(ended), 1))
+        ended[np.isnan(entry.metrics["update"])] = np.nan
+        known, start = np.nanmax(entry.metrics["update"], axis=0), np.zeros((len(ended), 1))
         at = np.searchsorted(known, updates, "right")
         axes["episodes"] = np.concatenate([start, ended], axis=1)[:, at]
     if np.isfinite(entry.seconds_per_step):
@@ -104,5 +108,5 @@ def _axes(entry: Entry, env_steps: np.ndarray, updates: np.ndarray) -> dict[str,
 
 
 def middle(axis: np.ndarray) -> np.ndarray:
-    """An axis `[W]` for what is computed over seeds: the median of theirs."""
-    return np.median(axis, axis=0) if axis.ndim == 2 else axis
+    """An axis `[W]` for what is computed over seeds: the median of those that came so far."""
+    return np.ma.median(np.ma.masked_invalid(axis), axis=0).filled(np.nan) if axis.ndim == 2 else axis

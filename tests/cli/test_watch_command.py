@@ -61,6 +61,16 @@ def test_a_runs_code_is_imported_only_if_it_is_named_or_trusted(folder, called, 
         assert (image.n_frames, image.size[0]) == (3, 2 * 306 + 6)  # before and after training
 
 
+def test_an_environment_to_play_in_need_not_be_named_twice(folder, called, tmp_path):
+    options = ["--policy", folder, "--episodes", "2", "--max-steps", "2", "--algorithm", f"{TOYS}:own"]
+    code, printed = called("playground", "--out", "p", *options, "--envs", f"{TOYS}:walk")
+    assert code == 0, printed
+    assert "walk+time_limit(5)" in printed
+    code, printed = called("playground", "--out", "q", *options, "--envs", f"{TOYS}:other")
+    assert code == 2
+    assert not (tmp_path / "q").exists()
+
+
 def test_a_trusted_run_plays_in_the_playground(folder, called, tmp_path):
     code, printed = called(
         "playground", "--out", "p", "--policy", folder, "--trust", "--episodes", "2", "--envs", f"{TOYS}:walk"

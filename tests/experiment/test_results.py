@@ -42,6 +42,14 @@ def test_a_frame_has_a_row_for_each_update_and_run(whole):
     )
 
 
+def test_a_sweep_names_the_result_that_can_be_watched(sweep):
+    place = sweep.best_configuration
+    for name in ("watch", "evaluate", "policy"):
+        with pytest.raises(AttributeError, match=rf"A sweep has no {name}.*sweep\.results\[{place}\]\.{name}\.$"):
+            getattr(sweep, name)
+    assert not hasattr(sweep, "unknown")
+
+
 def test_a_sweeps_frame_has_the_swept_values(sweep):
     pytest.importorskip("pandas")
     frame = sweep.frame()

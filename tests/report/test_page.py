@@ -206,6 +206,31 @@ def test_action_values_are_drawn_next_to_what_they_would_be(template, tmp_path):
     assert seeds["meta"]["axes"]["episodes"][:2] == [2, 4]
 
 
+def test_the_diagnostics_share_one_legend(template, tmp_path):
+    """A box for each run, whose value is what the page's script hides lines by."""
+    folders = [made(template, tmp_path / name, [1.0, 2.0]) for name in ("one", "other")]
+    for folder in folders:
+        rows = [f"{run},{update},{10 * update},{update}" for update in (1, 2) for run in (0, 1)]
+        (folder / "metrics.csv").write_text("\n".join(["run,update,env_steps,entropy", *rows, ""]))
+    text = page.write(runs.read(folders), tmp_path / "x.html", lambda _: None, {}).read_text()
+    assert re.findall(r"<input type='checkbox' checked value='([^']*)'>", text) == ["one", "other"]
+    entropy = figures_of(text)["entropy of the policy"]
+    assert {trace["legendgroup"] for trace in entropy["data"]} == {"one", "other"}
+    assert not entropy["layout"]["showlegend"]
+
+
+def test_episodes_of_seeds_that_were_cut_short_do_not_bend_a_curve(template, tmp_path):
+    """Of three seeds two end after one of three updates: the curve is that of the third, at its own episodes."""
+    folder = made(template, tmp_path / "x", [[1.0, 2.0], [1.0, np.nan], [1.0, np.nan]])
+    head = "run,update,env_steps,episode_return,episodes"
+    rows = ["0,1,10,5,2", "0,2,20,6,2", "0,3,30,7,2", "1,1,10,1,1", "2,1,10,1,1"]
+    (folder / "metrics.csv").write_text("\n".join([head, *rows, ""]))
+    found = figures_of(page.write(runs.read([folder]), tmp_path / "x.html", lambda _: None, {}).read_text())
+    (curve,) = [one for one in found["training return in walk, with exploration"]["data"] if one.get("name") == "x"]
+    assert curve["y"] == [5, 6, 7]
+    assert curve["meta"]["axes"]["episodes"] == [2, 4, 6]
+
+
 def config_of(template):
     return json.loads((template / "config.json").read_text())["config"]
 

@@ -26,17 +26,19 @@ function template() {
   };
 }
 
-// A figure with what the controls have chosen: the x-axis, logarithmic axes, and whether single seeds are shown.
+// A figure with what the controls have chosen: the x-axis, logarithmic axes, single seeds, and the runs of metrics.
 function shown(id) {
   const { data, layout } = figures[id];
   const figure = { data, layout: { ...layout, template: template() } };
   if (!chosen("axis") || !data.some((trace) => trace.meta && trace.meta.axes)) return figure;
   const axis = chosen("axis").value;
   const has = data.every((trace) => axis === "env steps" || axis in trace.meta.axes);
+  const boxes = chosen(id).closest(".small") ? document.querySelectorAll(".legend input:not(:checked)") : [];
+  const hidden = new Set(Array.from(boxes, (box) => box.value));
   figure.data = data.map((trace) => ({
     ...trace,
     x: has && axis !== "env steps" ? trace.meta.axes[axis] : trace.x,
-    visible: trace.meta.is_seeds ? chosen("seeds").checked : true,
+    visible: !hidden.has(trace.legendgroup) && (!trace.meta.is_seeds || chosen("seeds").checked),
   }));
   const xtype = chosen("log-x").checked ? "log" : "linear";
   const ytype = chosen("log-y").checked && layout.meta.can_be_log ? "log" : "linear";
