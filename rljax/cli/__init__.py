@@ -5,7 +5,7 @@ import signal
 import sys
 
 from rljax.backend import controllers, versions
-from rljax.cli import bench, describing, doctoring, evaluating, exporting, reporting, training, watching
+from rljax.cli import bench, completing, describing, doctoring, evaluating, exporting, reporting, training, watching
 from rljax.cli.parsing import Parser
 from rljax.errors import UsageError, located, user_line
 from rljax.experiment import signals
@@ -21,10 +21,10 @@ _COMMANDS = {
     "export": (exporting.export, "export a policy to a file that runs without rljax: rljax export RUN --format onnx"),
     "watch": (watching.watch, "animate the policies of a run: rljax watch RUN --out policy.gif"),
     "playground": (watching.play, "compare random, heuristic and trained policies: rljax playground --out DIR"),
-    "describe": (training.describe, "print the layers, shapes and numbers of parameters of an algorithm's networks"),
+    "describe": (describing.describe, "print the layers, shapes and numbers of parameters of an algorithm's networks"),
     "envs": (describing.envs, "list the environments, or describe one: rljax envs [ENV]"),
     "algos": (describing.algos, "list the algorithms, and the environments they have tuned values for"),
-    "completion": (describing.completion, "print a script that completes commands and options: bash or zsh"),
+    "completion": (completing.completion, "print a script that completes commands and options: bash or zsh"),
     "bench": (bench.bench, "measure speed and learning: rljax bench [NAME]"),
 }
 

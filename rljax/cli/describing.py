@@ -1,4 +1,4 @@
-"""`rljax envs`, `rljax algos`, `rljax completion`: what there is to train, and on what."""
+"""`rljax envs`, `rljax algos`, `rljax describe`: what there is to train, and on what."""
 
 import argparse
 import dataclasses
@@ -11,7 +11,8 @@ from rljax import algos as registry
 from rljax import envs as environments
 from rljax import presets
 from rljax.cli import user_code
-from rljax.cli.parsing import Parser
+from rljax.cli.parsing import Parser, values
+from rljax.cli.training import ENV, add_config, config_of, without_env
 from rljax.envs import Env, host, spaces
 from rljax.envs.base import TIME_LIMITS
 from rljax.errors import UsageError
@@ -74,49 +75,36 @@ def algos(arguments: list[str]) -> int:
     return 0
 
 
-def completion(arguments: list[str]) -> int:
-    """Print a script for bash or zsh."""
-    import shtab
+def describe_parser(name: str = "ALGO", algorithm: Any = None) -> Parser:
+    """The options of `rljax describe NAME`, with those of the algorithm's config."""
+    what = "Print the layers, shapes and numbers of parameters of the networks that a config trains."
+    parser = Parser(f"rljax describe {name}", f"{what} Fields of the config are options.")
+    parser.add_argument("--env", default=argparse.SUPPRESS, metavar="ENV", help=f"{ENV}; required")
+    if algorithm is not None:
+        add_config(parser, name, algorithm, None)
+    return parser
 
-    from rljax.cli.evaluating import eval_parser
-    from rljax.cli.exporting import export_parser
-    from rljax.cli.reporting import parser_of
-    from rljax.cli.training import resume_parser, train_parser
-    from rljax.cli.watching import playground_parser, watch_parser
 
-    parser = Parser("rljax completion", "Print a completion script.")
-    parser.add_argument("shell", choices=["bash", "zsh"], help='for instance: eval "$(rljax completion bash)"')
-    shell = parser.parse_all(arguments).shell
-    whole = argparse.ArgumentParser("rljax")
-    commands = whole.add_subparsers()
-    by_algorithm = commands.add_parser("train", help="train").add_subparsers()
-    ids = environments.registered()
-    for name in registry.algorithms():
-        options = train_parser(name, registry.algorithm(name))
-        for action in options._actions:  # argparse has no other way to list or change them
-            words = str(action.metavar or "")
-            if action.dest in ("env", "eval_env"):
-                action.choices = ids
-            elif words.startswith("{"):
-                action.choices = words.strip("{}").split(",")
-        by_algorithm.add_parser(name, parents=[options], conflict_handler="resolve", add_help=False, help=name)
-    of_folders = {"resume": resume_parser(), "watch": watch_parser()}
-    of_folders |= {"eval": eval_parser(), "export": export_parser()}
-    for name, options in of_folders.items():
-        folder = commands.add_parser(name, parents=[options], conflict_handler="resolve", add_help=False, help=name)
-        folder.add_argument("folder").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-    commands.add_parser(
-        "playground", parents=[playground_parser()], conflict_handler="resolve", add_help=False, help="playground"
-    )
-    folder.add_argument("folder").complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-    for name in ("compare", "report"):
-        options = parser_of(name)
-        runs = next(action for action in options._actions if action.dest == "runs")
-        runs.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-        commands.add_parser(name, parents=[options], conflict_handler="resolve", add_help=False, help=name)
-    commands.add_parser("envs", help="environments").add_argument("env", nargs="?", choices=ids)
-    commands.add_parser("algos", help="algorithms")
-    commands.add_parser("completion", help="completion").add_argument("shell", choices=["bash", "zsh"])
-    commands.add_parser("bench", help="benchmarks")
-    print(shtab.complete(whole, shell))
+def describe(arguments: list[str]) -> int:
+    """Print the layers, shapes and numbers of parameters of the networks that a config trains."""
+    from rljax.report import architecture
+
+    name, *rest = arguments or [""]
+    if name in ("-h", "--help"):
+        describe_parser().print_help()
+        return 0
+    if name.startswith("-") or not name:
+        raise UsageError("Name the algorithm, before any option: rljax describe ppo --env CartPole-v1.")
+    algorithm = user_code.algorithm(name)
+    parser = describe_parser(name, algorithm)
+    if {"-h", "--help"} & set(rest):
+        parser.print_help()
+        return 0
+    parsed, mistakes = parser.parse_each(rest)
+    if not hasattr(parsed, "env"):
+        mistakes.append(without_env(name, rest, "describe"))
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
+    fields = values(parsed, {field.name for field in dataclasses.fields(algorithm.Config)} - {"env"})
+    print(architecture.describe(algorithm, config_of(name, algorithm, parsed.env, [], fields)))
     return 0

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from rljax.cli import user_code
+from rljax.cli.environments import env_with
 from rljax.cli.exporting import add_choice, checkpoint_of
 from rljax.cli.parsing import Parser, folder_first, integer, without_params
-from rljax.cli.training import CUSTOM_ALGORITHM, CUSTOM_ENV, env_with
+from rljax.cli.training import CUSTOM_ALGORITHM, CUSTOM_ENV
 from rljax.cli.watching import imported, start_jax
 from rljax.errors import UsageError
 from rljax.experiment import loading, manifest, remote

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from rljax.cli.environments import recorded_env
 from rljax.cli.parsing import Parser
-from rljax.cli.training import recorded_env
 from rljax.cli.watching import imported, start_jax
 from rljax.errors import UsageError
 from rljax.experiment import manifest, remote

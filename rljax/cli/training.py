@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import jax
 from rljax import envs, presets
 from rljax.backend import controllers, devices, program_cache
 from rljax.cli import run_files, user_code
+from rljax.cli.environments import changed_env, mistakes_of_env, recorded_env, settings_of
 from rljax.cli.parsing import (
     Parser,
     add_fields,
@@ -24,10 +25,8 @@ from rljax.cli.parsing import (
     text_after,
     values,
     without_params,
-    wrapper,
 )
-from rljax.config import check_value, kinds, replace, value_at, with_values
-from rljax.envs.base import check_param
+from rljax.config import check_value, kinds, replace
 from rljax.errors import UsageError
 from rljax.experiment import folders, manifest, remote
 from rljax.experiment import resume as resuming
@@ -39,7 +38,7 @@ from rljax.report import console, loggers
 _OPTIONS = [field.name for field in dataclasses.fields(Options)]
 CUSTOM_ALGORITHM = "a custom algorithm: a file (path/to/custom.py), a module (package.custom) or either with :name"
 CUSTOM_ENV = "a custom rljax.Env as path/to/custom.py:name or package.module:name"
-_ENV = f"a listed id, or {CUSTOM_ENV}"
+ENV = f"a listed id, or {CUSTOM_ENV}"
 _NETWORK = (
     *("activation", "encoder", "hidden_sizes", "layer_norm", "mixed_precision", "recurrent", "shared_torso"),
     *("dueling", "noisy", "head", "num_atoms"),
@@ -82,7 +81,7 @@ def train(arguments: list[str]) -> int:
     texts, tokens = without_params(_with_until([*from_file.arguments, *rest]))
     if wants_help:
         env = text_after("--env", tokens)
-        train_parser(name, algorithm, None if env is None else _config(name, algorithm, env, [], None)).print_help()
+        train_parser(name, algorithm, None if env is None else config_of(name, algorithm, env, [], None)).print_help()
         return 0
     parsed, mistakes = train_parser(name, algorithm).parse_each(tokens)
     fields = values(parsed, {field.name for field in dataclasses.fields(algorithm.Config)} - {"env"})
@@ -90,33 +89,31 @@ def train(arguments: list[str]) -> int:
     eval_env = options.pop("eval_env", None)  # made later: it starts JAX
     env = getattr(parsed, "env", None)
     if env is None and from_file.manifest is None:
-        mistakes.append(_without_env(name, rest))
-    for cls, some in ((Options, options), (algorithm.Config, fields)):
-        mistakes += [error for field, value in some.items() if (error := check_value(cls, field, value))]
-    if mistakes:
-        for one, params, wraps in ((env, texts, getattr(parsed, "wrap", [])), (eval_env, [], [])):
-            mistakes += [] if one is None else _mistakes_of_env(one, params, wraps)
-        raise UsageError("\n".join(dict.fromkeys(mistakes)))
+        mistakes.append(without_env(name, rest))
     recorded = {} if from_file.manifest is None else vars(from_file.manifest.options)
+    sweeps, wraps = getattr(parsed, "sweep", []), getattr(parsed, "wrap", [])
+    mistakes += _mistakes_of_values(algorithm, fields, recorded, options, sweeps)
+    if mistakes:
+        for one, params, wrappers in ((env, texts, wraps), (eval_env, [], [])):
+            mistakes += [] if one is None else mistakes_of_env(one, params, wrappers)
+        raise UsageError("\n".join(dict.fromkeys(mistakes)))
     chosen = Options(**{**recorded, **options})
-    sweep = _sweep(getattr(parsed, "sweep", []))
+    sweep = _sweep(sweeps)
     single_run = chosen.seeds == 1 and chosen.shard == "runs" and not sweep
     _configure_jax(chosen.cluster, chosen.distributed, single_run)
     program_cache.use_default()
     chosen = dataclasses.replace(chosen, eval_env=run_files.eval_env(from_file, eval_env))
-    if from_file.manifest is not None:
-        made = None if env is None else envs.make(user_code.env(env))
-        config = replace(manifest.config_of(from_file.manifest.recipe, algorithm, made), **fields)
-    else:
-        settings, texts = _settings(str(env), texts)
-        config = _config(name, algorithm, str(env), settings, fields)
-    wraps = getattr(parsed, "wrap", [])
-    changed = _changed_env(config.env, texts, wraps)
-    config = config if changed is config.env else replace(config, env=changed)
+    try:
+        config, params = _whole_config(name, algorithm, from_file, env, texts, wraps, fields)
+    except UsageError as error:
+        others = [] if env is None else mistakes_of_env(env, texts, wraps)
+        if set(others) <= {str(error)}:
+            raise
+        raise UsageError("\n".join(dict.fromkeys([*others, str(error)]))) from None
     if env is not None and not user_code.is_custom(name):
         say_if_untuned(name, user_code.env(env))
     manifest.remember_command(config, shlex.join(["rljax", "train", *arguments]))
-    return _run(name, algorithm, config, sweep, chosen, env, [*texts, *(f"+{one}" for one in wraps)])
+    return _run(name, algorithm, config, sweep, chosen, env, [*params, *(f"+{one}" for one in wraps)])
 
 
 def _with_until(arguments: list[str]) -> list[str]:
@@ -162,34 +159,6 @@ def _run(
     return 0
 
 
-def describe(arguments: list[str]) -> int:
-    """Print the layers, shapes and numbers of parameters of the networks that a config trains."""
-    from rljax.report import architecture
-
-    name, *rest = arguments or [""]
-    what = "Print the layers, shapes and numbers of parameters of the networks that a config trains."
-    parser = Parser(f"rljax describe {name.lstrip('-') or 'ALGO'}", f"{what} Fields of the config are options.")
-    parser.add_argument("--env", default=argparse.SUPPRESS, metavar="ENV", help=f"{_ENV}; required")
-    if name in ("-h", "--help"):
-        parser.print_help()
-        return 0
-    if name.startswith("-") or not name:
-        raise UsageError("Name the algorithm, before any option: rljax describe ppo --env CartPole-v1.")
-    algorithm = user_code.algorithm(name)
-    _add_config(parser, name, algorithm, None)
-    if {"-h", "--help"} & set(rest):
-        parser.print_help()
-        return 0
-    parsed, mistakes = parser.parse_each(rest)
-    if not hasattr(parsed, "env"):
-        mistakes.append(_without_env(name, rest, "describe"))
-    if mistakes:
-        raise UsageError("\n".join(mistakes))
-    fields = values(parsed, {field.name for field in dataclasses.fields(algorithm.Config)} - {"env"})
-    print(architecture.describe(algorithm, _config(name, algorithm, parsed.env, [], fields)))
-    return 0
-
-
 def train_parser(name: str = "ALGO", algorithm: Any = None, config: Any = None) -> Parser:
     """The options of `rljax train NAME`, with those of the algorithm's config; its values are shown as defaults."""
     parser = Parser(f"rljax train {name}", "Train many seeds side by side, evaluate them, and write the results.")
@@ -212,7 +181,7 @@ def train_parser(name: str = "ALGO", algorithm: Any = None, config: Any = None) 
     )
     _add_outlets(run)
     env = parser.add_argument_group("environment")
-    env.add_argument("--env", default=hidden, metavar="ENV", help=f"{_ENV}; required")
+    env.add_argument("--env", default=hidden, metavar="ENV", help=f"{ENV}; required")
     env.add_argument(
         "--env.PARAM",
         dest="_",
@@ -229,11 +198,11 @@ def train_parser(name: str = "ALGO", algorithm: Any = None, config: Any = None) 
         + ", ".join(envs.wrappers.WRAPPERS),
     )
     if algorithm is not None:
-        _add_config(parser, name, algorithm, config)
+        add_config(parser, name, algorithm, config)
     return parser
 
 
-def _add_config(parser: Parser, name: str, algorithm: Any, config: Any) -> None:
+def add_config(parser: Parser, name: str, algorithm: Any, config: Any) -> None:
     """Add the fields of the config, in groups."""
     fields = [field.name for field in dataclasses.fields(algorithm.Config)]
     defaults = {f.name: f.default for f in dataclasses.fields(algorithm.Config)} if config is None else vars(config)
@@ -259,13 +228,14 @@ def _add_outlets(group: argparse._ActionsContainer) -> None:
     group.add_argument("--quiet", dest="progress", action="store_false", default=hidden, help="as --no-progress")
 
 
-def _without_env(name: str, rest: list[str], command: str = "train") -> str:
+def without_env(name: str, rest: list[str], command: str = "train") -> str:
+    """What to say where no environment is named."""
     if rest and not rest[0].startswith("-"):
         return f"The environment needs its option: rljax {command} {name} --env {rest[0]}."
     return f"Name the environment: rljax {command} {name} --env CartPole-v1; `rljax envs` lists them."
 
 
-def _config(name: str, algorithm: Any, env: str, settings: Iterable[str], fields: Mapping[str, Any] | None) -> Any:
+def config_of(name: str, algorithm: Any, env: str, settings: Iterable[str], fields: Mapping[str, Any] | None) -> Any:
     """The config with these fields set, and the environment with these settings; no fields for the help, unchecked."""
     given = user_code.env(env)
     if settings:
@@ -278,44 +248,46 @@ def _config(name: str, algorithm: Any, env: str, settings: Iterable[str], fields
     return algorithm.Config(**{**vars(tuned), **fields})
 
 
-def _settings(env: str, texts: list[str]) -> tuple[list[str], list[str]]:
-    """The texts of `--env.NAME` that are settings of `rljax.make`, such as a grid's size, and those of params."""
-    given = user_code.env(env)
-    if not isinstance(given, str) or not texts:
-        return [], texts
-    params = envs.make(given).params
-    is_param = [hasattr(params, text.partition("=")[0]) for text in texts]
-    pairs = list(zip(texts, is_param, strict=True))
-    return [text for text, is_one in pairs if not is_one], [text for text, is_one in pairs if is_one]
+def _whole_config(
+    name: str,
+    algorithm: Any,
+    from_file: run_files.RunFile,
+    env: str | None,
+    texts: list[str],
+    wraps: list[str],
+    fields: Mapping[str, Any],
+) -> tuple[Any, list[str]]:
+    """The config of a line, and those texts of `--env.NAME` that are params of its environment."""
+    if from_file.manifest is not None:
+        made = None if env is None else envs.make(user_code.env(env))
+        config, params = replace(manifest.config_of(from_file.manifest.recipe, algorithm, made), **fields), texts
+    else:
+        settings, params = settings_of(str(env), texts)
+        config = config_of(name, algorithm, str(env), settings, fields)
+    changed = changed_env(config.env, params, wraps)
+    return config if changed is config.env else replace(config, env=changed), params
 
 
-def _changed_env(env: Any, texts: Iterable[str], wraps: Iterable[str]) -> Any:
-    """The environment with params changed and wrappers added."""
-    params = dict(map(param, texts))
-    for name, value in params.items():
-        check_param(f"--env.{name}", value_at(env, f"params.{name}"), value)
-    env = with_values(env, {f"params.{name}": value for name, value in params.items()}) if params else env
-    for text in wraps:
-        name, arguments = wrapper(text)
-        try:
-            env = envs.wrappers.WRAPPERS[name](env, *arguments)
-        except TypeError as error:
-            raise UsageError(f"--wrap {text}: {error}.") from error
-    return env
+def _mistakes_of_values(
+    algorithm: Any,
+    fields: Mapping[str, Any],
+    recorded: Mapping[str, Any],
+    options: Mapping[str, Any],
+    sweeps: Iterable[str],
+) -> list[str]:
+    """What is wrong with each value by itself, and with the options and the sweeps."""
+    refused: dict[str, str] = {}
+    for cls, given in ((Options, options), (algorithm.Config, fields)):
+        refused |= {field: error for field, value in given.items() if (error := check_value(cls, field, value))}
+    valid = {field: value for field, value in options.items() if field not in refused}
+    of_options = _refusal(lambda: Options(**{**recorded, **valid}))
+    return [*refused.values(), *of_options, *(error for text in sweeps for error in _refusal(_sweep, [text]))]
 
 
-def env_with(env: Any, texts: list[str]) -> Any:
-    """An environment, or that of an id or a reference, with the settings and params of these texts, `NAME=VALUE`."""
-    if isinstance(env, str):
-        settings, texts = _settings(env, texts)
-        env = envs.make(user_code.env(env), **dict(map(param, settings)))
-    return _changed_env(env, texts, [])
-
-
-def _mistakes_of_env(env: str, texts: list[str], wraps: Iterable[str]) -> list[str]:
+def _refusal(make: Callable[..., Any], *arguments: Any) -> list[str]:
+    """The sentence with which something is refused, in a list that is empty if it is not."""
     try:
-        settings, params = _settings(env, texts)
-        _changed_env(envs.make(user_code.env(env), **dict(map(param, settings))), params, wraps)
+        make(*arguments)
     except UsageError as error:
         return [str(error)]
     return []
@@ -375,14 +347,6 @@ def _resume(folder: pathlib.Path, name: str, options: argparse.Namespace) -> Non
         settings["eval_env"] = user_code.env(given["eval_env"][0])
     resuming.resume(folder, **settings)
     _print_written(folder, name)
-
-
-def recorded_env(recorded: Sequence[str]) -> Any:
-    """A custom environment from where a manifest says that it was imported, with the changes that follow there."""
-    reference, *changes = recorded
-    params = [text for text in changes if not text.startswith("+")]
-    wraps = [text[1:] for text in changes if text.startswith("+")]
-    return _changed_env(envs.make(user_code.env(reference)), params, wraps)
 
 
 def _configure_jax(cluster: str | None, distributed: str | None, single_run: bool) -> None:

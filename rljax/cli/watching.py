@@ -10,8 +10,9 @@ from typing import Any
 from rljax import envs
 from rljax.backend import devices, program_cache
 from rljax.cli import user_code
+from rljax.cli.environments import recorded_env
 from rljax.cli.parsing import Parser, folder_first, integer
-from rljax.cli.training import CUSTOM_ALGORITHM, CUSTOM_ENV, recorded_env
+from rljax.cli.training import CUSTOM_ALGORITHM, CUSTOM_ENV
 from rljax.envs.unwrapping import model_of
 from rljax.errors import UsageError
 from rljax.experiment import loading, manifest, remote, watching

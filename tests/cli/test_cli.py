@@ -208,6 +208,27 @@ def test_all_mistakes_are_reported_at_once(capsys):
         assert sum(words in line for line in said) == 1, words
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["--env.gravty", "5", "--wrap", "timelimit=200", "--wrap", "resize=8", "--wrap", "time_limit"],
+            ["gravity", "'timelimit'", "resize takes height, width", "time_limit takes max_steps"],
+        ),
+        (
+            ["--keep", "besst", "--lr", "fast", "--sweep", "clip", "--wrap", "timelimit"],
+            ["last, best, all", "'fast'", "--sweep needs", "'timelimit'"],
+        ),
+    ],
+)
+def test_mistakes_of_params_wrappers_and_sweeps_are_reported_together(capsys, arguments, words):
+    assert cli.main(["train", "ppo", "--env", "CartPole-v1", *arguments]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == len(words)
+    for some in words:
+        assert sum(some in line for line in said) == 1, some
+
+
 def test_runs_come_from_files_with_options_after_them(capsys, tmp_path):
     (tmp_path / "run.yaml").write_text(
         "algorithm: ppo\nenv: CartPole-v1\nenv.gravity: 5\nwrap: [time_limit=100, normalize_observations]\n"
@@ -266,9 +287,25 @@ def test_completion_knows_commands_options_and_environments(capsys, tmp_path):
         script = capsys.readouterr().out
         for word in ("resume", "rainbow", "--learning-rate", "CartPole-v1", "stochastic", "expected_sarsa", "lstm"):
             assert word in script
-        if shell == "bash":
+        if shell == "zsh":
+            # Sourced or evaluated, it registers itself; only a function that zsh loads by itself is called at once.
+            assert "if [[ $zsh_eval_context[-1] != loadautofunc ]]; then" in script
+        else:
             (tmp_path / "script").write_text(script)
-            subprocess.run(["bash", "-n", "script"], check=True)
+    for line, words in {
+        "rljax ": set(cli._COMMANDS),
+        "rljax describe pp": {"ppo"},
+        "rljax doctor --pl": {"--play"},
+        "rljax train ppo --wrap time": {"time_limit"},
+        "rljax train ppo --optimizer adamw": {"adamw"},
+        "rljax train ppo --activation r": {"relu"},
+    }.items():
+        typed = line.split(" ")
+        words_typed = " ".join(f"'{word}'" for word in typed)
+        complete = f"source ./script; COMP_WORDS=({words_typed}); COMP_CWORD={len(typed) - 1}; _shtab_rljax"
+        complete += "; echo ${COMPREPLY[@]}"
+        done = subprocess.run(["bash", "-c", complete], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert set(done.stdout.split()) == words, (line, done.stderr)
 
 
 @pytest.mark.slow

@@ -34,10 +34,15 @@ class Writer:
         self._run.log(metrics, step=step)
 
     def finish(self, summary: dict[str, Any]) -> None:
+        """Keep the final returns, and end the run."""
+        import trackio
+
         final = summary.get("final_return", {})
         self._run.log({f"final/{name}": final[name] for name in ("iqm", "mean", "min", "max") if name in final})
         with _quiet():
             self._run.finish()
+            if trackio.context_vars.current_run.get() is self._run:
+                trackio.finish()  # or Trackio ends it again, and prints that it does, when the process ends
 
 
 def _quiet() -> contextlib.redirect_stdout:

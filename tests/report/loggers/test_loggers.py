@@ -103,6 +103,7 @@ def test_trackio(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.import_module("trackio.utils"), "TRACKIO_DIR", tmp_path)
     monkeypatch.setattr(sqlite, "TRACKIO_DIR", tmp_path, raising=False)
     write("trackio", tmp_path / "x")
+    assert importlib.import_module("trackio.context_vars").current_run.get() is None  # nothing is left for the exit
     rows = sqlite.SQLiteStorage.get_logs("rljax", "x")
     assert [row["train/loss"] for row in rows if "train/loss" in row] == [0.5, 0.25]
     assert [row["step"] for row in rows if "eval/return" in row] == [10]
