@@ -82,6 +82,13 @@ class MultiDiscrete:
         return jnp.sum(x * np.array([int(np.prod(self.nvec[i + 1 :])) for i in range(len(self.nvec))], np.int32), -1)
 
 
+def _bound(bound: np.ndarray) -> str:
+    """A bound in a few characters: a number if all are equal."""
+    if bound.size and (bound == bound.flat[0]).all():
+        return f"{bound.flat[0]:g}"
+    return np.array2string(bound.ravel(), precision=4, separator=", ", threshold=8, edgeitems=2, max_line_width=1_000)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Box:
     """Arrays of a given shape within bounds; `low` and `high` broadcast to `shape` and may be infinite."""
@@ -115,6 +122,9 @@ class Box:
         values = {"low": low, "high": high, "shape": shape, "dtype": dtype}
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        return f"Box({_bound(self.low)}, {_bound(self.high)}, {self.shape}, {self.dtype.name})"
 
     def _identity(self) -> tuple[Any, ...]:
         return self.shape, self.dtype, self.low.tobytes(), self.high.tobytes()

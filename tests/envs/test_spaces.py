@@ -34,6 +34,13 @@ def draw(space, number=2000):
     return np.asarray(jax.jit(jax.vmap(space.sample))(jax.random.split(jax.random.key(0), number)))
 
 
+def test_a_box_is_shown_in_a_few_characters():
+    assert repr(rljax.Box(0, 255, (84, 84, 4), np.uint8)) == "Box(0, 255, (84, 84, 4), uint8)"
+    bounds = np.array([4.8, np.inf])
+    assert repr(rljax.Box(-bounds, bounds, (2,))) == "Box([-4.8, -inf], [4.8, inf], (2,), float32)"
+    assert len(repr(rljax.Box(-np.arange(10_000.0).reshape(100, 100), 0.5, (100, 100)))) < 100
+
+
 def test_box_samples_uniformly_within_its_bounds():
     space = rljax.Box([-1.0, 10.0, 0.0], [1.0, 30.0, 0.0], (3,))
     samples = draw(space)
