@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax.envs import Box, Env, host, make, measures
+from rljax.envs import Env, host, make, measures
 from rljax.envs.masks import masked
 from rljax.errors import UsageError, number, require_key, shown
 from rljax.rollout import any_in_any_run
@@ -113,15 +113,11 @@ def as_recurrent(policy: Policy | RecurrentPolicy) -> RecurrentPolicy:
 
 
 def _check_actions(env: Env, action: Any, num_episodes: int) -> None:
-    """Refuse what is not one action of the environment's space for each episode."""
-    space, shape, dtype = env.action_space, getattr(action, "shape", None), getattr(action, "dtype", None)
-    wanted = (num_episodes, *space.shape)
-    if shape != wanted or dtype is None:
+    """Refuse what is not one action for each episode."""
+    shape, wanted = getattr(action, "shape", None), (num_episodes, *env.action_space.shape)
+    if shape != wanted:
         given = shown(action) if shape is None else f"shape {shape}"
         raise UsageError(f"policy must return actions of shape {wanted}, one for each observation, got {given}.")
-    is_integer = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
-    if not isinstance(space, Box) and not is_integer:
-        raise UsageError(f"policy must return integers, since actions are {type(space).__name__}, got {dtype}.")
 
 
 class _Playing(NamedTuple):

@@ -98,7 +98,6 @@ def test_a_recording_has_every_step_of_the_episodes_that_are_played():
         (jax.random.key(0), lambda key, obs: 0, r"actions of shape \(2,\), one for each observation, got 0"),
         (jax.random.key(0), lambda key, obs: "left", "one for each observation, got 'left'"),
         (jax.random.key(0), lambda key, obs: jnp.zeros((len(obs), 2), int), r"got shape \(2, 2\)"),
-        (jax.random.key(0), lambda key, obs: jnp.zeros(len(obs)), "must return integers, since actions are Discrete"),
     ],
 )
 def test_a_wrong_key_or_policy_is_one_sentence(key, policy, text):
