@@ -29,6 +29,7 @@ FEWEST_EPISODES = 8  # for a statement about their ends
 LONGEST_PART = 0.5  # of the episodes that terminate at the longest length
 USUAL = 0.1  # terminal observations outside the range of the others, if the step itself ends episodes
 MOST_LENGTHS = 3  # of truncated episodes; a time limit has one
+_MOST_SHOWN = 3  # runs or configurations with a finding in a report
 
 Diagnosis = dict[str, list[Finding]]  # by the label of a run or configuration
 
@@ -257,10 +258,18 @@ def _indented(head: str, text: str) -> Any:
 
 
 def rows(diagnosis: Diagnosis) -> list[str]:
-    """The findings as HTML, for the items of a list."""
-    return [
-        f"<b>{found.name}</b>{of_seeds(found)} in {escape(label)}: {escape(found.evidence)}<br>"
-        f"Threshold: {escape(found.threshold)}.<br>Try: {escape(found.remedy)}"
-        for label, listed in diagnosis.items()
-        for found in listed
-    ]
+    """The findings as HTML, for the items of a list: one of each name, with the runs that it is found in."""
+    named: dict[str, list[tuple[str, Finding]]] = {}
+    for label, listed in diagnosis.items():
+        for found in listed:
+            named.setdefault(found.name, []).append((label, found))
+    return [_row(name, places) for name, places in named.items()]
+
+
+def _row(name: str, places: Sequence[tuple[str, Finding]]) -> str:
+    lines = [f"{of_seeds(found)} in {escape(label)}: {escape(found.evidence)}" for label, found in places[:_MOST_SHOWN]]
+    if len(places) > len(lines):
+        lines.append(f" in {len(places) - len(lines)} others, which `rljax doctor` prints.")
+    about = places[0][1]
+    advice = [f"Threshold: {escape(about.threshold)}.", f"Try: {escape(about.remedy)}"]
+    return "<br>".join([f"<b>{name}</b>{lines[0]}", *(f"also{line}" for line in lines[1:]), *advice])

@@ -28,7 +28,6 @@ from rljax.report.runs import Entry
 
 _MOST_CURVES = 10  # in one figure: of more, the ones with the highest IQM
 _MOST_WARNINGS = 8
-_MOST_FINDINGS = 20
 _MOST_COLUMNS = 12  # of the table of configs
 _MOST_FIELDS = 4  # of a sweep, of which all pairs have a figure
 
@@ -146,11 +145,8 @@ class Sections:
         rows = doctor.rows(diagnosis)
         if rows:
             yield "<h2>What is likely broken</h2>"
-            listed = "".join(f"<li>{row}</li>" for row in rows[:_MOST_FINDINGS])
-            yield f"<ul>{listed}</ul>"
-            rest = f"{len(rows) - _MOST_FINDINGS} more are printed by `rljax doctor`. " if rows[_MOST_FINDINGS:] else ""
-            where = "docs/doctor.md in rljax's repository explains each; `rljax doctor` also plays the final policies."
-            yield _note(rest + where)
+            yield f"<ul>{''.join(f'<li>{row}</li>' for row in rows)}</ul>"
+            yield _note("docs/doctor.md in rljax's repository explains each; `rljax doctor` also plays final policies.")
 
     def _curves(self) -> Iterator[str]:
         yield "<h2>Learning curves</h2>"

@@ -13,7 +13,7 @@ from toys import own
 import rljax
 from rljax import cli
 from rljax.report import doctor, findings, remedies, runs
-from rljax.report.evidence import Evidence
+from rljax.report.evidence import Evidence, finding
 from rljax.report.probing import Probe
 
 UPDATES, SEEDS = 100, 4
@@ -356,6 +356,13 @@ def test_a_report_has_the_findings(template, tmp_path):
     text = rljax.write_report(folder, out=tmp_path / "report.html", animate=False).read_text()
     assert "What is likely broken" in text
     assert "<b>seeds-in-two-groups</b> (seeds 3, 5)" in text
+    several = {f"small=<{i}>": [finding("kl-high", f"It reached {i}.", (i,))] for i in range(5)}
+    (row,) = doctor.rows(several)
+    assert "<b>kl-high</b> (seed 0) in small=&lt;0&gt;: It reached 0." in row
+    assert "also (seed 2) in small=&lt;2&gt;: It reached 2." in row
+    assert "It reached 3." not in row
+    assert "in 2 others, which `rljax doctor` prints" in row
+    assert row.count("Threshold") == 1
     silent = rljax.write_report(template, out=tmp_path / "silent.html", animate=False).read_text()
     assert "What is likely broken" not in silent
 
