@@ -273,8 +273,8 @@ ended below 400 with 101 atoms, 2 with the paper's 51, none with 26 and 2 with 1
 and 3 with 13.
 
 **Machines.** PPO (except on Breakout), REINFORCE, A2C and C51 were measured with this version, on the same seeds and an
-EPYC, after advantages of equal size and the categorical projection were corrected; nothing was selected. Bandits, the
-auction and the heated room were measured once, on an EPYC. All other
+EPYC, after advantages of equal size and the categorical projection were corrected; nothing was selected. Bandits,
+the small recommender, the auction and the heated room were measured once, on an EPYC. All other
 lines are from earlier versions, with other random numbers or rounding; those of SAC on CartPole, TD3 on
 MountainCarContinuous, DQN on Breakout and recurrent PPO on a Xeon. `minatar.py` trains DQN on Breakout with the budget
 of the published runs, 1M steps: IQM
