@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from resuming import OPTIONS
 from toys import own
 
@@ -67,10 +68,12 @@ def test_a_frame_without_pandas_is_one_sentence(whole, monkeypatch):
 
 
 def test_plots_are_figures_and_files(whole, sweep, tmp_path):
-    for result, lines in ((whole, 3 + 1 + 1), (sweep, 2)):
+    for result, lines, seeds in ((whole, 1 + 1, 3), (sweep, 2, 0)):
         figure = result.plot(tmp_path / "x.png")
         assert (tmp_path / "x.png").stat().st_size > 5_000
         assert len(figure.axes[0].lines) == lines
+        thin = [one for one in figure.axes[0].collections if isinstance(one, LineCollection)]
+        assert sum(len(one.get_segments()) for one in thin) == seeds
 
 
 def test_the_best_configuration_and_the_best_seed_are_two_things(sweep):
