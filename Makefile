@@ -30,7 +30,8 @@ test-kills: $(VENV)/ready
 	$(RUN)/python -m pytest -m slow -s tests/experiment/test_kills.py tests/experiment/test_cluster_kills.py \
 		tests/experiment/test_damage.py tests/experiment/test_together.py
 
-# Plants faults in copies of the package and lists those that no test notices; takes about an hour.
+# Plants faults in copies of the package and lists those that no test notices. All of them take most of a day;
+# `python tests/mutations.py PATH` plants those of a file.
 test-mutations: $(VENV)/ready
 	$(RUN)/python tests/mutations.py
 
