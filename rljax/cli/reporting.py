@@ -51,6 +51,9 @@ def parser_of(name: str) -> Parser:
             default=True,
             help="play and draw an episode of the best run in each environment (default: yes)",
         )
+        parser.add_argument(
+            "--doctor", action="store_true", help="also find what is likely broken by playing the final policies"
+        )
     return parser
 
 
@@ -73,10 +76,13 @@ def report(arguments: list[str]) -> int:
     with runs.fetched(given.runs) as local:
         entries = runs.read(local)
         start_jax()
-        played = {}
-        if given.animate:
-            played = rollouts.of_entries(entries, lambda one: imported(str(one.folder), named(one), given.trust))
-        page.write(entries, path, comparing.randoms(custom_env(given.env, given.trust)), references, played)
+        random = comparing.randoms(custom_env(given.env, given.trust))
+
+        def code(one: runs.Entry) -> dict[str, Any]:
+            return imported(str(one.folder), named(one), given.trust)
+
+        played = rollouts.of_entries(entries, code) if given.animate else {}
+        page.write(entries, path, random, references, played, code if given.doctor else None)
     print(f"The report is in {path}")
     return 0
 

@@ -10,7 +10,7 @@ from typing import Any
 from rljax import envs
 from rljax.report import bundle, compare, console, files, rollouts, runs
 from rljax.report.compare import Random
-from rljax.report.rollouts import Rollout
+from rljax.report.rollouts import Code, Rollout
 from rljax.report.runs import Entry
 from rljax.report.sections import Sections
 
@@ -41,6 +41,7 @@ def write_report(
     env: Any = None,
     references: Mapping[str, float] | None = None,
     animate: bool = True,
+    doctor: bool = False,
 ) -> pathlib.Path:
     """Write a report of runs, which are read from their folders: one HTML file that needs nothing else.
 
@@ -53,6 +54,7 @@ def write_report(
         out: the file to write; an earlier report there is replaced.
         env, references: as for `compare`.
         animate: play and draw the episodes, which takes a few seconds.
+        doctor: also have what `doctor` finds by playing the final policies, which takes some seconds for each run.
 
     Returns:
         The file's path.
@@ -64,8 +66,11 @@ def write_report(
     path = files.destination(out, "report.html")
     with runs.fetched(folders) as local:
         entries = runs.read(local)
-        played = rollouts.of_entries(entries, rollouts.with_env(given)) if animate else {}
-        return write(entries, path, compare.randoms(lambda _: given), references or {}, played)
+        code = rollouts.with_env(given)
+        played = rollouts.of_entries(entries, code) if animate else {}
+        return write(
+            entries, path, compare.randoms(lambda _: given), references or {}, played, code if doctor else None
+        )
 
 
 def write(
@@ -74,17 +79,26 @@ def write(
     random: Random,
     references: Mapping[str, float],
     played: Mapping[str, Rollout] | None = None,
+    diagnosed: Code | None = None,
 ) -> pathlib.Path:
-    """Write the page about entries; see `write_report`. `played` has rollouts by the label of their run."""
-    files.write_text(path, page(entries, random, references, played or {}))
+    """Write the page about entries; see `write_report`.
+
+    `played` has rollouts by the label of their run, and `diagnosed` gives the code of runs whose policies the doctor is
+    to play.
+    """
+    files.write_text(path, page(entries, random, references, played or {}, diagnosed))
     return path
 
 
 def page(
-    entries: Sequence[Entry], random: Random, references: Mapping[str, float], played: Mapping[str, Rollout]
+    entries: Sequence[Entry],
+    random: Random,
+    references: Mapping[str, float],
+    played: Mapping[str, Rollout],
+    diagnosed: Code | None = None,
 ) -> str:
     """The page's text."""
-    made = Sections(entries, random, references, played)
+    made = Sections(entries, random, references, played, diagnosed)
     body = "\n".join(made.parts())
     title = ", ".join(dict.fromkeys(console.title({"algo": entry.algo, "env": entry.env}) for entry in entries))
     data = json.dumps(made.figures, allow_nan=False, separators=(",", ":"))

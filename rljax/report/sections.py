@@ -23,7 +23,7 @@ from rljax.report import (
 )
 from rljax.report.compare import Comparison, Random
 from rljax.report.figures import Figure
-from rljax.report.rollouts import Rollout
+from rljax.report.rollouts import Code, Rollout
 from rljax.report.runs import Entry
 
 _MOST_CURVES = 10  # in one figure: of more, the ones with the highest IQM
@@ -50,9 +50,10 @@ class Sections:
         random: Random,
         references: Mapping[str, float],
         played: Mapping[str, Rollout],
+        diagnosed: Code | None,
     ) -> None:
         self.figures: dict[str, Figure] = {}
-        self._entries, self._random, self._played = entries, random, played
+        self._entries, self._random, self._played, self._diagnosed = entries, random, played, diagnosed
         self._comparison = _compared(entries, random, references)
         self._envs = list(dict.fromkeys(entry.env for entry in entries))
         self._places = self._ordered()
@@ -141,12 +142,13 @@ class Sections:
             yield _note(f"There are {len(warnings) - _MOST_WARNINGS} more such sentences in the runs' summary.json.")
 
     def _findings(self) -> Iterator[str]:
-        diagnosis = doctor.of_entries(self._entries, self._random, None)
+        diagnosis = doctor.of_entries(self._entries, self._random, self._diagnosed)
         rows = doctor.rows(diagnosis)
         if rows:
             yield "<h2>What is likely broken</h2>"
             yield f"<ul>{''.join(f'<li>{row}</li>' for row in rows)}</ul>"
-            yield _note("docs/doctor.md in rljax's repository explains each; `rljax doctor` also plays final policies.")
+            others = "" if self._diagnosed else " `rljax doctor` and `rljax report --doctor` also play final policies."
+            yield _note(f"docs/doctor.md in rljax's repository explains each.{others}")
 
     def _curves(self) -> Iterator[str]:
         yield "<h2>Learning curves</h2>"

@@ -367,6 +367,19 @@ def test_a_report_has_the_findings(template, tmp_path):
     assert "What is likely broken" not in silent
 
 
+def test_a_report_has_what_is_found_by_playing_if_that_is_asked_for(tmp_path, capsys):
+    changes = {"learning_rate": 0.0, "num_envs": 2, "num_steps": 16, "num_minibatches": 2, "hidden_sizes": (8,)}
+    config = rljax.ppo.Config(env=rljax.make("CartPole-v1"), total_steps=128, **changes)
+    rljax.run(rljax.ppo, config, seeds=2, evaluations=0, eval_episodes=2, out=tmp_path / "x", progress=False)
+    found = {}
+    for option in ("--doctor", "--no-animate"):
+        assert cli.main(["report", str(tmp_path / "x"), "--out", str(tmp_path / "x.html"), "--no-animate", option]) == 0
+        found[option] = (tmp_path / "x.html").read_text()
+    assert "<b>parameters-still</b> (seeds 0, 1)" in found["--doctor"]
+    assert "parameters-still" not in found["--no-animate"]
+    assert "`rljax report --doctor`" not in found["--doctor"]
+
+
 def test_entries_of_files_and_results_agree(template):
     (entry,) = runs.read([template])
     given = doctor.of_run(entry, None)
