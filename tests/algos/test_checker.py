@@ -72,8 +72,9 @@ def made(**parts):
     ends = parts.get("ends", lambda step: step.terminated)
 
     def init(key, config):
-        collector = rljax.rollout.reset(parts.get("key", lambda key: key)(key), config.env, 8)
-        noise = 0.01 * jax.random.normal(parts.get("key", lambda key: key)(key), (2, 2))
+        key_reset, key_params = jax.random.split(parts.get("key", lambda key: key)(key))
+        collector = rljax.rollout.reset(key_reset, config.env, 8)
+        noise = 0.01 * jax.random.normal(key_params, (2, 2))
         params = {"logits": noise, "values": jnp.zeros(2), **parts.get("more", {})}
         return State(params=params, collector=collector, step=jnp.int32(0))
 
@@ -90,9 +91,9 @@ def made(**parts):
             action = jnp.argmax(features(obs) @ state.params["logits"] + noise, axis=-1)
             return action, action
 
-        key = parts.get("key", lambda key: key)(key)
-        noise = jax.random.gumbel(key, (4, 8, 2))
-        collector, steps, _ = rljax.rollout.rollout(key, policy, noise, state.collector, config.env, 4)
+        key_noise, key_rollout = jax.random.split(parts.get("key", lambda key: key)(key))
+        noise = jax.random.gumbel(key_noise, (4, 8, 2))
+        collector, steps, _ = rljax.rollout.rollout(key_rollout, policy, noise, state.collector, config.env, 4)
         following = jnp.where(ends(steps), 0.0, features(steps.next_obs) @ state.params["values"])
         targets = jax.lax.stop_gradient(steps.reward + config.discount * following)
         gradient = jax.grad(loss)(state.params, steps, targets, config)
