@@ -186,3 +186,8 @@ def test_tables_of_an_environment_are_made_again_unless_they_were_replaced(tmp_p
     assert (tmp_path / "same" / "config.json").stat().st_size < 10_000
     with pytest.raises(rljax.UsageError, match=r"env.params was .*float32\[117, 5\], checksum"):
         rljax.load(tmp_path / "same", env=cheaper)
+    config = rljax.q_learning.Config(env=env, total_steps=64, num_envs=1, num_steps=8)
+    sweep = {"env.params.rewards": [env.params.rewards, cheaper.params.rewards]}
+    rljax.run(rljax.q_learning, config, sweep=sweep, out=tmp_path / "sweep", **options)
+    swept = rljax.load(tmp_path / "sweep", configuration=1).config.env
+    np.testing.assert_array_equal(swept.params.rewards, cheaper.params.rewards)
