@@ -268,8 +268,8 @@ def rows(diagnosis: Diagnosis) -> list[str]:
 
 def _row(name: str, places: Sequence[tuple[str, Finding]]) -> str:
     lines = [f"{of_seeds(found)} in {escape(label)}: {escape(found.evidence)}" for label, found in places[:_MOST_SHOWN]]
-    if len(places) > len(lines):
-        lines.append(f" in {len(places) - len(lines)} others, which `rljax doctor` prints.")
+    if more := len(places) - len(lines):
+        lines.append(f" in {more} other{'s' * (more > 1)}, which `rljax doctor` prints.")
     about = places[0][1]
     advice = [f"Threshold: {escape(about.threshold)}.", f"Try: {escape(about.remedy)}"]
     return "<br>".join([f"<b>{name}</b>{lines[0]}", *(f"also{line}" for line in lines[1:]), *advice])

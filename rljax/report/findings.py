@@ -61,10 +61,12 @@ def _diverged(evidence: Evidence) -> Iterator[Finding]:
     if rewards is None or steps is None or not rewards.size:
         return
     # A frozen run's steps stay at those of its last update, whose metrics say why it was frozen.
-    last = np.argmax(steps == np.nanmax(steps, axis=1, keepdims=True), axis=1)
-    broken = np.isin(evidence.seeds, evidence.diverged) & ~np.isfinite(rewards[np.arange(len(last)), last])
-    sentence = "Rewards stopped being finite at update {}, and with them what is learned from them."
-    yield from where(evidence, "reward-not-finite", broken, sentence, last + 1.0)
+    steps, rows = np.nan_to_num(steps), np.arange(len(steps))
+    last = np.argmax(steps == steps.max(axis=1, keepdims=True), axis=1)
+    broken = np.isin(evidence.seeds, evidence.diverged) & ~np.isfinite(rewards[rows, last])
+    updates = evidence.metrics.get("update")
+    at = last + 1.0 if updates is None else updates[rows, last]
+    yield from where(evidence, "reward-not-finite", broken, "The rewards of update {} were not finite.", at)
 
 
 def _entropy_collapse(evidence: Evidence) -> Iterator[Finding]:

@@ -131,7 +131,10 @@ def test_numbers_that_show_a_fault_are_found(name):
 def test_the_update_at_which_rewards_stop_being_finite_is_named():
     changes, _ = CASES["reward-not-finite"]
     found = {one.name: one.evidence for one in findings.of(evidence(**changes))}
-    assert "at update 10," in found["reward-not-finite"]
+    assert found["reward-not-finite"] == "The rewards of update 10 were not finite."
+    every_third = {**changes["metrics"], "update": curve(3, 3 * UPDATES)}
+    thinned = {one.name: one.evidence for one in findings.of(evidence(metrics=every_third, diverged=(3, 4, 5, 6)))}
+    assert thinned["reward-not-finite"] == "The rewards of update 30 were not finite."
     rewards = np.where(np.arange(UPDATES) < 10, 1.0, curve(np.nan, np.nan))  # finite in the update that diverged
     metrics = {**changes["metrics"], "reward": rewards}
     assert "reward-not-finite" not in {one.name for one in findings.of(evidence(metrics=metrics, diverged=(3, 4)))}
