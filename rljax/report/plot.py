@@ -108,7 +108,7 @@ def png(figure: Any) -> bytes:
 
 
 def _finished(path: Path, figure: Any) -> Any:
-    figure.axes[0].legend(frameon=False, loc="best")
+    figure.axes[0].legend(loc="best", framealpha=0.8, edgecolor="none")
     return written(path, figure)
 
 
